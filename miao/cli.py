@@ -1,0 +1,130 @@
+"""The verbs. Thin on purpose: each imports its room only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from miao import __version__
+from miao.errors import Interrupted, MiaoError
+
+STAGE_VERBS = {
+    "corpus": "read your text (or generate the built-in corpus), split off held-out records",
+    "tokenizer": "train or import the tokenizer; `tokenizer inspect` looks into one",
+    "shards": "tokenise everything into memory-mapped shards",
+    "pretrain": "train from random weights on documents",
+    "sft": "fine-tune on conversations",
+    "dpo": "learn from preference pairs",
+    "report": "write report.html",
+}
+EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
+on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --pretrain.tokens 8M
+
+  miao run RECIPE --help    lists every option of a recipe
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns the exit code (2: a mistake the user can mend)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except MiaoError as error:
+        if os.environ.get("MIAO_DEBUG") == "1":
+            raise
+        print(f"miao: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interruption:
+        print(f"\nstopped; everything is saved. Go on with:\n  miao {' '.join(words)}", file=sys.stderr)
+        return interruption.exit_code
+    except KeyboardInterrupt:
+        print(f"\nstopped. Go on with:\n  miao {' '.join(words)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao",
+        description="Grow a small Chinese/English language model, from raw text to a chat.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"miao {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs.add_parser("run", help="all stages of a recipe, those that are done are skipped", add_help=False)
+    for name, text in STAGE_VERBS.items():
+        verbs.add_parser(name, help=f"the chain up to here: {text}", add_help=False)
+    verbs.add_parser("chat", help="talk to a trained model", add_help=False)
+    if not words or words[0] in ("-h", "--help", "--version") or words[0] not in verbs.choices:
+        parser.parse_args(words[:1])
+        parser.print_help()
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb == "chat":
+        return _chat(rest)
+    if verb == "tokenizer" and rest[:1] == ["inspect"]:
+        return _inspect(rest[1:])
+    return _run(verb, rest)
+
+
+def _run(verb: str, words: list[str]) -> int:
+    from miao.options import make_parser
+    from miao.recipe import Recipe, load_recipe
+
+    if "-h" in words or "--help" in words:
+        what = STAGE_VERBS.get(verb, "all stages of a recipe")
+        print(f"miao {verb} RECIPE.yaml [--key.sub value ...]\n\n{what}\n")
+        make_parser(Recipe, f"miao {verb} RECIPE").print_help()
+        return 0
+    path = words.pop(0) if words and not words[0].startswith("--") else None
+    if path is None:
+        raise MiaoError("which recipe?", fix=f"miao {verb} recipes/seedling.yaml")
+    recipe = load_recipe(path, words)
+    from miao.run import run_recipe
+
+    run_recipe(recipe, "report" if verb == "run" else verb)
+    return 0
+
+
+def _inspect(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao tokenizer inspect",
+        description="Shows how a tokenizer cuts text or a conversation, and which tokens are learned.",
+    )
+    parser.add_argument("directory", help="a run, a model or a tokenizer directory")
+    parser.add_argument("--text", help="text to cut")
+    parser.add_argument("--file", help="records to show: the first conversations or documents of a file")
+    parser.add_argument("--count", type=int, default=3, help="how many records of --file (default 3)")
+    parser.add_argument("--ids", action="store_true", help="show the token ids too")
+    options = parser.parse_args(words)
+    from miao.chat import inspect_command
+
+    inspect_command(options)
+    return 0
+
+
+def _chat(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao chat",
+        description="Talk to a trained model; answers stream as they are made. /help inside the chat.",
+    )
+    parser.add_argument("directory", help="a run directory (runs/NAME) or a model directory")
+    parser.add_argument("-p", "--prompt", help="ask this once, print the answer, and leave")
+    parser.add_argument("--system", help="a system prompt")
+    parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
+    parser.add_argument("--top-p", type=float, default=0.9, help="nucleus sampling (default 0.9)")
+    parser.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer")
+    parser.add_argument("--seed", type=int, help="makes the answers repeatable")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    options = parser.parse_args(words)
+    from miao.chat import chat_command
+
+    chat_command(options)
+    return 0

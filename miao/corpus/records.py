@@ -1,0 +1,81 @@
+"""The three kinds of record that training knows, and their one JSON form each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+@dataclass(slots=True)
+class Message:
+    """One turn of a conversation.
+
+    `reasoning` is what stands inside `<think>`; `tool_calls` are `{"name", "arguments"}` objects.
+    """
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning:
+            record["reasoning"] = self.reasoning
+        if self.tool_calls:
+            record["tool_calls"] = self.tool_calls
+        return record
+
+
+@dataclass(slots=True)
+class Document:
+    """Plain text to pretrain on."""
+
+    text: str
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "source": self.source}
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Turns to learn the assistant's side of. `tools` are JSON schemas the assistant may call."""
+
+    messages: list[Message]
+    source: str = ""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "messages": [message.to_json() for message in self.messages],
+            "source": self.source,
+        }
+        if self.tools:
+            record["tools"] = self.tools
+        return record
+
+
+@dataclass(slots=True)
+class Preference:
+    """Two ways to go on after the same `prompt` turns: the better one and the worse one."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt": [message.to_json() for message in self.prompt],
+            "chosen": [message.to_json() for message in self.chosen],
+            "rejected": [message.to_json() for message in self.rejected],
+            "source": self.source,
+        }
+
+
+Record = Document | Conversation | Preference
+Kind = Literal["document", "conversation", "preference"]

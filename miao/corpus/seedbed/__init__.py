@@ -1,0 +1,137 @@
+"""The built-in corpus: generated Chinese and English, so that a first run needs no download.
+
+Deterministic from a seed, of any size. What is evaluated (question phrasings, operand pairs,
+preference prompts) is never generated for training; tests prove it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.seedbed import (
+    arithmetic,
+    dialogues,
+    general,
+    identity,
+    knowledge,
+    preferences,
+    stories,
+)
+from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
+from miao.corpus.seedbed.persona import Persona
+from miao.errors import MiaoError, did_you_mean
+from miao.recipe import SeedbedOptions, parse_quantity
+
+DOCUMENT_WEIGHTS = {"knowledge": 0.35, "arithmetic": 0.35, "stories": 0.2, "dialogues": 0.1}
+"""Share of each topic in the characters of the pretraining text."""
+CONVERSATION_WEIGHTS = {"general": 0.35, "knowledge": 0.25, "math": 0.25, "identity": 0.15}
+"""Share of each topic in the conversations."""
+QUESTION_WEIGHTS = {"identity": 0.3, "arithmetic": 0.3, "knowledge": 0.2, "comparison": 0.1, "general": 0.1}
+"""Share of each category in the held-out questions."""
+
+T = TypeVar("T")
+
+
+class Seedbed:
+    """The built-in corpus of one recipe.
+
+    Args:
+        options: sizes, shares, and the assistant's name and maker.
+        seed: everything follows from it.
+
+    Raises:
+        MiaoError: a share of a topic that does not exist.
+    """
+
+    def __init__(self, options: SeedbedOptions, seed: int):
+        self.options, self.seed = options, seed
+        self.persona = Persona(options.name_zh, options.name_en, options.maker_zh, options.maker_en)
+        self.document_weights = _weights(
+            DOCUMENT_WEIGHTS, options.document_weights, "corpus.seedbed.document_weights"
+        )
+        self.conversation_weights = _weights(
+            CONVERSATION_WEIGHTS, options.conversation_weights, "corpus.seedbed.conversation_weights"
+        )
+
+    def records(self, kind: Kind) -> Iterator[Record]:
+        """All training records of a kind, in a random order."""
+        if kind == "document":
+            return self._documents()
+        if kind == "conversation":
+            return self._conversations()
+        return islice(preferences.preferences(self._rng("preferences"), self.persona), self.options.preferences)
+
+    def choice_items(self, count: int) -> list[ChoiceItem]:
+        """Multiple-choice questions on the facts of the text, in phrasings never trained on."""
+        return knowledge.choice_items(self._rng("choice"), count)
+
+    def question_items(self, count: int) -> list[QuestionItem]:
+        """Questions for the chat: phrasings and operand pairs never trained on."""
+        rng = self._rng("questions")
+        makers: dict[str, Callable[[int], list[QuestionItem]]] = {
+            "identity": lambda n: identity.question_items(rng, self.persona, n),
+            "arithmetic": lambda n: arithmetic.question_items(rng, n),
+            "knowledge": lambda n: knowledge.question_items(rng, n),
+            "comparison": lambda n: arithmetic.comparison_items(rng, n),
+            "general": lambda n: general.question_items(rng, n),
+        }
+        return [
+            item
+            for name, make in makers.items()
+            for item in make(max(1, round(count * QUESTION_WEIGHTS[name])))
+        ]
+
+    def heldout_preferences(self, count: int) -> list[Preference]:
+        """Pairs whose prompts are never trained on."""
+        return preferences.heldout(self._rng("heldout preferences"), self.persona, count)
+
+    def _documents(self) -> Iterator[Document]:
+        rng = self._rng("documents")
+        streams = {
+            "knowledge": knowledge.documents(rng),
+            "arithmetic": arithmetic.documents(rng),
+            "stories": stories.documents(rng),
+            "dialogues": dialogues.documents(rng),
+        }
+        size = parse_quantity(self.options.characters, "corpus.seedbed.characters")
+        written = dict.fromkeys(streams, 0)
+        while (total := sum(written.values())) < size:
+            # The topic that is furthest behind its share of the characters comes next.
+            name = max(streams, key=lambda n: self.document_weights[n] * (total + 1) - written[n])
+            document = next(streams[name])
+            written[name] += len(document.text)
+            yield document
+
+    def _conversations(self) -> Iterator[Conversation]:
+        rng = self._rng("conversations")
+        streams: dict[str, Iterator[Any]] = {
+            "general": general.conversations(rng, self.persona),
+            "knowledge": knowledge.conversations(rng),
+            "math": arithmetic.conversations(rng),
+            "identity": identity.conversations(rng, self.persona),
+        }
+        names = list(streams)
+        weights = [self.conversation_weights[name] for name in names]
+        for name in rng.choices(names, weights, k=self.options.conversations):
+            yield next(streams[name])
+
+    def _rng(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.seed}/{purpose}")
+
+
+def _weights(defaults: dict[str, float], given: dict[str, float], where: str) -> dict[str, float]:
+    for name, weight in given.items():
+        if name not in defaults:
+            hint = did_you_mean(name, defaults) or f"topics: {', '.join(defaults)}"
+            raise MiaoError(f"there is no topic '{name}'", where=where, fix=hint)
+        if weight < 0:
+            raise MiaoError(f"the weight of '{name}' is negative", where=where)
+    weights = defaults | given
+    total = sum(weights.values())
+    if total <= 0:
+        raise MiaoError("all weights are 0", where=where)
+    return {name: weight / total for name, weight in weights.items()}

@@ -1,0 +1,623 @@
+"""The English facts: every table beside the sentences that state it and ask for it."""
+
+from __future__ import annotations
+
+from miao.corpus.seedbed.facts import Relation
+
+_WHAT_ABOUT = "What about {s}?"
+_WHAT_ABOUT_A = "What about {a}?"
+
+_CAPITAL_QUESTIONS = (
+    "What is the capital of {s}?",
+    "What is the capital city of {s}?",
+    "What is the name of the capital of {s}?",
+    "Can you name the capital of {s}?",
+)
+_CAPITAL_HELDOUT = (
+    "Which city is the capital of {s}?",
+    "If you go to the capital of {s}, where are you?",
+)
+
+GEOGRAPHY: tuple[Relation, ...] = (
+    Relation(
+        name="province_capital",
+        topic="geography",
+        title="Parts of China and their capitals",
+        table="""
+        Hebei=Shijiazhuang; Shanxi=Taiyuan; Liaoning=Shenyang; Jilin=Changchun;
+        Heilongjiang=Harbin; Jiangsu=Nanjing; Zhejiang=Hangzhou; Anhui=Hefei; Fujian=Fuzhou;
+        Jiangxi=Nanchang; Shandong=Jinan; Henan=Zhengzhou; Hubei=Wuhan; Hunan=Changsha;
+        Guangdong=Guangzhou; Hainan=Haikou; Sichuan=Chengdu; Guizhou=Guiyang; Yunnan=Kunming;
+        Shaanxi=Xi'an; Gansu=Lanzhou; Qinghai=Xining; Inner Mongolia=Hohhot; Guangxi=Nanning;
+        Tibet=Lhasa; Ningxia=Yinchuan; Xinjiang=Urumqi
+        """,
+        statements=(
+            "The capital of {s} is {v}.",
+            "{v} is the capital of {s}.",
+            "{v} is the capital city of {s}.",
+            "In China, the capital of {s} is {v}.",
+            "{s} has its capital in {v}.",
+        ),
+        questions=_CAPITAL_QUESTIONS,
+        heldout=_CAPITAL_HELDOUT,
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="country_capital",
+        topic="geography",
+        title="Countries and their capitals",
+        table="""
+        China=Beijing; Japan=Tokyo; South Korea=Seoul; India=New Delhi; Thailand=Bangkok;
+        Vietnam=Hanoi; Iran=Tehran; Turkey=Ankara; Egypt=Cairo; Kenya=Nairobi; France=Paris;
+        the United Kingdom=London; Germany=Berlin; Italy=Rome; Spain=Madrid; Portugal=Lisbon;
+        Russia=Moscow; Greece=Athens; Sweden=Stockholm; Norway=Oslo;
+        Denmark=Copenhagen; Poland=Warsaw; Austria=Vienna; Ireland=Dublin;
+        the United States=Washington; Canada=Ottawa; Brazil=Brasilia|Brasília;
+        Peru=Lima; Australia=Canberra; New Zealand=Wellington
+        """,
+        statements=(
+            "The capital of {s} is {v}.",
+            "{v} is the capital of {s}.",
+            "{v} is the capital city of {s}.",
+            "On the map, the capital of {s} is {v}.",
+            "{s} has its capital in {v}.",
+        ),
+        questions=_CAPITAL_QUESTIONS,
+        heldout=_CAPITAL_HELDOUT,
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="continent",
+        topic="geography",
+        title="Countries and continents",
+        table="""
+        China=Asia; Japan=Asia; India=Asia; Egypt=Africa; Kenya=Africa;
+        Nigeria=Africa; France=Europe; Germany=Europe; Italy=Europe;
+        the United States=North America; Canada=North America; Mexico=North America;
+        Brazil=South America; Peru=South America; Chile=South America; Australia=Oceania;
+        New Zealand=Oceania
+        """,
+        statements=(
+            "{s} is in {v}.",
+            "{s} is a country in {v}.",
+            "You can find {s} in {v}.",
+            "On the map, {s} is in {v}.",
+            "{s} is a part of {v}.",
+        ),
+        questions=(
+            "Which continent is {s} in?",
+            "On which continent can you find {s}?",
+            "Where in the world is {s}?",
+        ),
+        heldout=(
+            "What part of the world is {s} in?",
+            "{s} is a country on what continent?",
+        ),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="record",
+        topic="nature",
+        title="World records",
+        table="""
+        the highest mountain in the world=Mount Everest|Everest;
+        the largest ocean in the world=the Pacific Ocean|Pacific;
+        the largest country in the world=Russia; the largest continent=Asia;
+        the largest island in the world=Greenland; the largest animal in the world=the blue whale;
+        the tallest animal in the world=the giraffe; the fastest animal on land=the cheetah;
+        the largest bird in the world=the ostrich; the longest river in China=the Yangtze;
+        the largest planet=Jupiter; the star nearest to the Earth=the sun
+        """,
+        statements=(
+            "{s} is {v}.",
+            "{v} is {s}.",
+            "We know that {s} is {v}.",
+            "The book says that {s} is {v}.",
+        ),
+        questions=(
+            "What is {s}?",
+            "Do you know what {s} is?",
+            "Can you name {s}?",
+        ),
+        heldout=("Please tell me the name of {s}.", "What do people call {s}?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+)
+
+SCIENCE: tuple[Relation, ...] = (
+    Relation(
+        name="element",
+        topic="science",
+        title="Elements and symbols",
+        table="""
+        hydrogen=H; helium=He; carbon=C; nitrogen=N; oxygen=O; fluorine=F; sodium=Na;
+        magnesium=Mg; aluminum=Al; silicon=Si; phosphorus=P; sulfur=S; chlorine=Cl; potassium=K;
+        calcium=Ca; iron=Fe; copper=Cu; zinc=Zn; silver=Ag; gold=Au; mercury=Hg; lead=Pb
+        """,
+        statements=(
+            "The symbol for {s} is {v}.",
+            "{v} is the symbol for {s}.",
+            "The chemical symbol of {s} is {v}.",
+            "We write {s} as {v}.",
+            "The symbol {v} stands for the element {s}.",
+        ),
+        questions=(
+            "What is the symbol for {s}?",
+            "What is the chemical symbol of {s}?",
+            "How do we write the symbol for {s}?",
+            "What symbol do we use for {s}?",
+        ),
+        heldout=(
+            "Which symbol stands for the element {s}?",
+            "How do you write the element {s} as a symbol?",
+        ),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="planet",
+        topic="science",
+        title="The planets from the sun",
+        table="""
+        first=Mercury; second=Venus; third=Earth; fourth=Mars; fifth=Jupiter; sixth=Saturn;
+        seventh=Uranus; eighth=Neptune
+        """,
+        statements=(
+            "The {s} planet from the sun is {v}.",
+            "{v} is the {s} planet from the sun.",
+            "If you count from the sun, the {s} planet is {v}.",
+            "The name of the {s} planet is {v}.",
+        ),
+        questions=(
+            "What is the {s} planet from the sun?",
+            "What is the name of the {s} planet?",
+            "Can you name the {s} planet from the sun?",
+        ),
+        heldout=(
+            "Which planet comes {s} if you count from the sun?",
+            "Which planet is {s} from the sun?",
+        ),
+        follow_up="What about the {s} planet?",
+    ),
+    Relation(
+        name="unit",
+        topic="units",
+        title="Units",
+        table="""
+        a year=12 months; a week=7 days; a day=24 hours; an hour=60 minutes; a minute=60 seconds;
+        a century=100 years; a meter=100 centimeters; a kilometer=1000 meters;
+        a kilogram=1000 grams; a dollar=100 cents; a foot=12 inches; a decade=10 years
+        """,
+        statements=(
+            "There are {v} in {s}.",
+            "{s} has {v}.",
+            "{s} is {v}.",
+            "{v} make {s}.",
+            "{s} is equal to {v}.",
+        ),
+        questions=(
+            "How many {u} are there in {s}?",
+            "How many {u} make {s}?",
+            "How many {u} does {s} have?",
+        ),
+        heldout=(
+            "{s} is equal to how many {u}?",
+            "If you count the {u} in {s}, how many are there?",
+        ),
+        counted=True,
+    ),
+    Relation(
+        name="body_count",
+        topic="animals",
+        title="Numbers in nature",
+        table="""
+        spider=8 legs; ant=6 legs; dog=4 legs; hen=2 legs; snake=0 legs; butterfly=4 wings;
+        bird=2 wings; octopus=8 arms; person=10 fingers; triangle=3 sides; square=4 sides
+        """,
+        statements=(
+            "{a} has {v}.",
+            "Every {s} has {v}.",
+            "We know that {a} has {v}.",
+            "Look at {a}: it has {v}.",
+        ),
+        questions=(
+            "How many {u} does {a} have?",
+            "How many {u} are there on {a}?",
+            "Do you know how many {u} {a} has?",
+        ),
+        heldout=(
+            "If you count the {u} of {a}, how many are there?",
+            "{a} has how many {u}?",
+        ),
+        counted=True,
+    ),
+    Relation(
+        name="sense",
+        topic="science",
+        title="What our body can do",
+        table="""
+        see=our eyes|eyes; hear=our ears|ears; smell=our nose|nose; taste=our tongue|tongue;
+        walk=our feet|feet|legs; think=our brain|brain; bite=our teeth|teeth;
+        hold things=our hands|hands
+        """,
+        statements=(
+            "We {s} with {v}.",
+            "We use {v} to {s}.",
+            "We use a part of our body to {s}: {v}.",
+            "To {s}, we use {v}.",
+            "We need {v} to {s}.",
+        ),
+        questions=("What do we {s} with?", "What do we use to {s}?", "What do we need to {s}?"),
+        heldout=(
+            "Which part of the body can {s}?",
+            "If you want to {s}, what part of the body do you use?",
+        ),
+    ),
+)
+
+ANIMALS: tuple[Relation, ...] = (
+    Relation(
+        name="animal_class",
+        topic="animals",
+        title="Kinds of animals",
+        table="""
+        dog=a mammal|mammal; cat=a mammal|mammal; whale=a mammal|mammal; bat=a mammal|mammal;
+        eagle=a bird|bird; penguin=a bird|bird; shark=a fish|fish;
+        salmon=a fish|fish; ant=an insect|insect; bee=an insect|insect;
+        butterfly=an insect|insect; snake=a reptile|reptile; turtle=a reptile|reptile;
+        crocodile=a reptile|reptile; frog=an amphibian|amphibian
+        """,
+        statements=(
+            "{a} is {v}.",
+            "Every {s} is {v}.",
+            "We know that {a} is {v}.",
+            "The {s} is {v}.",
+            "The book says that {a} is {v}.",
+        ),
+        questions=(
+            "What kind of animal is {a}?",
+            "What is {a}?",
+            "What type of animal is {a}?",
+        ),
+        heldout=(
+            "If you see {a}, what kind of animal do you see?",
+            "{a} is what kind of animal?",
+        ),
+        follow_up=_WHAT_ABOUT_A,
+    ),
+    Relation(
+        name="animal_home",
+        topic="animals",
+        title="Animals and their homes",
+        table="""
+        camel=the desert|desert; penguin=Antarctica~the ocean; whale=the ocean|ocean~Antarctica;
+        monkey=the forest|forest; earthworm=the soil|soil~the forest; bat=a cave|cave~the forest;
+        polar bear=the Arctic|Arctic; frog=a pond|pond~the forest~the soil;
+        bee=a hive|hive~the forest; spider=a web|web~the forest~a cave~the soil;
+        bird=a nest|nest~the forest~the Arctic~the desert~Antarctica
+        """,
+        statements=(
+            "{a} lives in {v}.",
+            "You can find {a} in {v}.",
+            "{a} makes its home in {v}.",
+            "If you look in {v}, you may see {a}.",
+        ),
+        questions=(
+            "Where does {a} live?",
+            "Where can you find {a}?",
+            "Where does {a} make its home?",
+        ),
+        heldout=(
+            "Where do you look if you want to see {a}?",
+            "Where is the home of {a}?",
+        ),
+        follow_up=_WHAT_ABOUT_A,
+    ),
+    Relation(
+        name="animal_sound",
+        topic="animals",
+        title="Animals and their sounds",
+        table="""
+        cat=meow; dog=woof; cow=moo; sheep=baa; duck=quack; pig=oink; horse=neigh; snake=hiss;
+        lion=roar; bee=buzz; owl=hoot
+        """,
+        statements=(
+            "{a} says {v}.",
+            "The sound of {a} is {v}.",
+            "{a} makes the sound {v}.",
+            "{a} goes {v}.",
+            "If you hear {v}, it may be {a}.",
+        ),
+        questions=(
+            "What sound does {a} make?",
+            "What does {a} say?",
+            "What is the sound of {a}?",
+        ),
+        heldout=("If you hear {a}, what sound is it?", "How does {a} sound?"),
+        follow_up=_WHAT_ABOUT_A,
+    ),
+    Relation(
+        name="animal_young",
+        topic="animals",
+        title="Animals and their babies",
+        table="""
+        cat=a kitten|kitten; dog=a puppy|puppy; cow=a calf|calf; sheep=a lamb|lamb;
+        horse=a foal|foal; pig=a piglet|piglet; duck=a duckling|duckling; bear=a cub|cub;
+        frog=a tadpole|tadpole; kangaroo=a joey|joey; deer=a fawn|fawn
+        """,
+        statements=(
+            "A baby {s} is called {v}.",
+            "A young {s} is called {v}.",
+            "{v} is a baby {s}.",
+            "We call a baby {s} {v}.",
+            "{v} grows up to be {a}.",
+        ),
+        questions=(
+            "What is a baby {s} called?",
+            "What is a young {s} called?",
+            "What do we call a baby {s}?",
+        ),
+        heldout=(
+            "What is the name for the baby of {a}?",
+            "Which little animal grows up to be {a}?",
+        ),
+        follow_up="What about a baby {s}?",
+    ),
+)
+
+CALENDAR: tuple[Relation, ...] = (
+    Relation(
+        name="weekday",
+        topic="calendar",
+        title="The next day",
+        table="""
+        Monday=Tuesday; Tuesday=Wednesday; Wednesday=Thursday; Thursday=Friday; Friday=Saturday;
+        Saturday=Sunday; Sunday=Monday
+        """,
+        statements=(
+            "The day after {s} is {v}.",
+            "After {s} comes {v}.",
+            "{v} follows {s}.",
+            "If today is {s}, tomorrow is {v}.",
+            "Yesterday was {s}, so today is {v}.",
+        ),
+        questions=(
+            "What is the day after {s}?",
+            "What day comes after {s}?",
+            "If today is {s}, what day is tomorrow?",
+        ),
+        heldout=("Which day follows {s}?", "Yesterday was {s}, so what day is it now?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="month",
+        topic="calendar",
+        title="The next month",
+        table="""
+        January=February; February=March; March=April; April=May; May=June; June=July; July=August;
+        August=September; September=October; October=November; November=December;
+        December=January
+        """,
+        statements=(
+            "The month after {s} is {v}.",
+            "After {s} comes {v}.",
+            "{v} comes after {s}.",
+            "It was {s} last month, so it is {v} now.",
+            "{v} follows {s}.",
+        ),
+        questions=(
+            "What is the month after {s}?",
+            "What month comes after {s}?",
+            "If it is {s} now, what is the next month?",
+        ),
+        heldout=("Which month follows {s}?", "It was {s} last month, so what month is it now?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="season",
+        topic="calendar",
+        title="The four seasons",
+        table="spring=summer; summer=autumn|fall; autumn=winter; winter=spring",
+        statements=(
+            "The season after {s} is {v}.",
+            "After {s} comes {v}.",
+            "{v} comes after {s}.",
+            "{v} follows {s}.",
+            "It was {s} before, so now it is {v}.",
+        ),
+        questions=(
+            "What is the season after {s}?",
+            "What season comes after {s}?",
+            "What comes after {s}?",
+        ),
+        heldout=("Which season follows {s}?", "It was {s}, so what season is it now?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="festival_date",
+        topic="calendar",
+        title="Festivals and dates",
+        table="""
+        New Year's Day=January 1; Valentine's Day=February 14; Women's Day=March 8;
+        Earth Day=April 22; Labor Day in China=May 1; Children's Day in China=June 1;
+        Teachers' Day in China=September 10; National Day in China=October 1;
+        Halloween=October 31; Christmas=December 25
+        """,
+        statements=(
+            "{s} is on {v}.",
+            "{s} comes on {v}.",
+            "People celebrate {s} on {v}.",
+            "The date of {s} is {v}.",
+            "Every year, {s} is on {v}.",
+        ),
+        questions=("When is {s}?", "What is the date of {s}?", "When do people celebrate {s}?"),
+        heldout=("On what day of the year is {s}?", "Which date is {s}?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+)
+
+LANGUAGE: tuple[Relation, ...] = (
+    Relation(
+        name="antonym",
+        topic="language",
+        title="Opposites",
+        table="""
+        big=small; hot=cold; up=down; long=short; fast=slow; happy=sad; new=old;
+        good=bad; heavy=light; day=night; open=closed; full=empty; clean=dirty; wet=dry;
+        rich=poor; strong=weak; deep=shallow; near=far; loud=quiet;
+        left=right; true=false; high=low; push=pull; buy=sell; love=hate; easy=difficult
+        """,
+        statements=(
+            "The opposite of {s} is {v}.",
+            "{v} is the opposite of {s}.",
+            "{s} and {v} are opposites.",
+            "{s} is the opposite of {v}.",
+            "The word {v} means the opposite of {s}.",
+        ),
+        questions=(
+            "What is the opposite of {s}?",
+            "What word is the opposite of {s}?",
+            "What word means the opposite of {s}?",
+        ),
+        heldout=("{s} is the opposite of which word?", "Do you know the opposite of {s}?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="color",
+        topic="nature",
+        title="Things and their colors",
+        table="""
+        grass=green~yellow; the sky=blue~gray~white~black; the sea=blue~green;
+        snow=white; milk=white; coal=black; blood=red; a strawberry=red;
+        a tomato=red~green~yellow; a banana=yellow~green; a lemon=yellow~green;
+        a carrot=orange~red~yellow; an eggplant=purple; an elephant=gray;
+        chocolate=brown~black~white
+        """,
+        statements=(
+            "{s} is {v}.",
+            "The color of {s} is {v}.",
+            "{s} has the color {v}.",
+            "If you look at {s}, you see {v}.",
+            "We know that {s} is {v}.",
+        ),
+        questions=(
+            "What color is {s}?",
+            "What is the color of {s}?",
+            "Do you know what color {s} is?",
+        ),
+        heldout=(
+            "Which color do you see if you look at {s}?",
+            "{s} has which color?",
+        ),
+        follow_up=_WHAT_ABOUT,
+    ),
+)
+
+PEOPLE: tuple[Relation, ...] = (
+    Relation(
+        name="inventor",
+        topic="people",
+        title="Inventions and inventors",
+        table="""
+        the telephone=Alexander Graham Bell|Bell; the phonograph=Thomas Edison|Edison;
+        the airplane=the Wright brothers|Wright brothers; dynamite=Alfred Nobel|Nobel;
+        the World Wide Web=Tim Berners-Lee|Berners-Lee;
+        the printing press=Johannes Gutenberg|Gutenberg; the battery=Alessandro Volta|Volta;
+        the lightning rod=Benjamin Franklin|Franklin
+        """,
+        statements=(
+            "{s} was invented by {v}.",
+            "{v} invented {s}.",
+            "We know that {v} invented {s}.",
+            "{s} is the work of {v}.",
+            "People thank {v} for {s}.",
+        ),
+        questions=(
+            "Who invented {s}?",
+            "{s} was invented by whom?",
+            "Do you know who invented {s}?",
+        ),
+        heldout=("Who do people thank for {s}?", "{s} is the work of whom?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="author",
+        topic="people",
+        title="Books and writers",
+        table="""
+        Hamlet=William Shakespeare|Shakespeare;
+        Oliver Twist=Charles Dickens|Dickens; War and Peace=Leo Tolstoy|Tolstoy;
+        Journey to the West=Wu Cheng'en; Dream of the Red Chamber=Cao Xueqin;
+        Robinson Crusoe=Daniel Defoe|Defoe; Alice in Wonderland=Lewis Carroll|Carroll;
+        The Little Mermaid=Hans Christian Andersen|Andersen; Peter Pan=J. M. Barrie|Barrie;
+        Pride and Prejudice=Jane Austen|Austen
+        """,
+        statements=(
+            "{s} was written by {v}.",
+            "{v} wrote {s}.",
+            "The author of {s} is {v}.",
+            "The writer of {s} is {v}.",
+            "{s} is the work of {v}.",
+        ),
+        questions=(
+            "Who wrote {s}?",
+            "Who is the author of {s}?",
+            "{s} was written by whom?",
+        ),
+        heldout=("What is the name of the writer of {s}?", "{s} is the work of which writer?"),
+        follow_up=_WHAT_ABOUT,
+    ),
+    Relation(
+        name="workplace",
+        topic="people",
+        title="People and their places of work",
+        table="""
+        doctor=a hospital|hospital; teacher=a school|school; cook=a kitchen|kitchen;
+        judge=a court|court; scientist=a lab|lab; actor=a theater|theater;
+        worker=a factory|factory; waiter=a restaurant|restaurant~a kitchen
+        """,
+        statements=(
+            "{a} works in {v}.",
+            "You can meet {a} in {v}.",
+            "{a} goes to work in {v}.",
+            "If you look in {v}, you may see {a} at work.",
+        ),
+        questions=(
+            "Where does {a} work?",
+            "Where can you meet {a}?",
+            "Where does {a} go to work?",
+        ),
+        heldout=(
+            "Where do you look for {a} at work?",
+            "If you want to meet {a}, where do you go?",
+        ),
+        follow_up=_WHAT_ABOUT_A,
+    ),
+    Relation(
+        name="made_from",
+        topic="nature",
+        title="Things and what they are made from",
+        table="""
+        paper=wood; glass=sand; tofu=soybeans; bread=flour; chocolate=cocoa beans; cheese=milk;
+        wine=grapes; ice=water
+        """,
+        statements=(
+            "{s} is made from {v}.",
+            "We make {s} from {v}.",
+            "To make {s}, we need {v}.",
+            "People use {v} to make {s}.",
+            "You can make {s} from {v}.",
+        ),
+        questions=(
+            "What is {s} made from?",
+            "What do we make {s} from?",
+            "What do we need to make {s}?",
+        ),
+        heldout=(
+            "What do people use to make {s}?",
+            "If you want to make {s}, what do you need first?",
+        ),
+        follow_up=_WHAT_ABOUT,
+    ),
+)
+
+RELATIONS: tuple[Relation, ...] = GEOGRAPHY + SCIENCE + ANIMALS + CALENDAR + LANGUAGE + PEOPLE

@@ -1,0 +1,159 @@
+"""The parts of raw objects, checked: strings, turns of conversations, tool calls.
+
+The errors name the part and what is wrong with it; the caller adds the file and line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from miao.corpus.records import Message, Role
+from miao.errors import MiaoError, did_you_mean
+
+ROLE_NAMES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",  # sharegpt: the turn's value is the call itself
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+REASONING_KEYS = ("reasoning_content", "reasoning")
+_TURN = '{"role": "system|user|assistant|tool", "content": "..."}'
+
+
+def present(value: Any) -> dict[str, Any]:
+    """An object's fields that are not null: tables fill absent ones up with those."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: entry for key, entry in value.items() if entry is not None}
+
+
+def first_key(fields: dict[str, Any], keys: Sequence[str]) -> str | None:
+    for key in keys:
+        if key in fields:
+            return key
+    return None
+
+
+def blank(value: Any) -> bool:
+    """Whether it is a string with nothing in it."""
+    return isinstance(value, str) and (not value or value.isspace())
+
+
+def named(value: Any) -> str:
+    """What a value is, in the words of JSON."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number"
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def words(value: Any, where: str) -> str:
+    """A string with something in it, all of which can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise MiaoError(f"{where} is {named(value)}", fix="it must be a string")
+    if blank(value):
+        raise MiaoError(f"{where} is empty", fix="fill it in or drop the record")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise MiaoError(
+            f"{where} has half a character (\\u{ord(value[error.start]):04x})",
+            fix="a text was cut inside an emoji or the like: remove the half",
+        ) from error
+    return value
+
+
+def plain_json(value: Any, where: str) -> Any:
+    """A JSON value, itself or in a string; surely one that can be written as JSON again."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MiaoError(f"{where}: invalid JSON ({error})", fix="mend or drop it") from error
+    return value
+
+
+def to_messages(value: Any, where: str) -> list[Message]:
+    """Messages from turns of any known form. Blank system turns say nothing and are left out."""
+    if not isinstance(value, list):
+        raise MiaoError(f"{where} is {named(value)}", fix=f"it must be a list of turns {_TURN}")
+    turns = [_message(turn, f"turn {number} of {where}") for number, turn in enumerate(value, 1)]
+    messages = [message for message in turns if message.role != "system" or message.content]
+    if not messages:
+        raise MiaoError(f"{where} has no turns", fix="drop the record")
+    return messages
+
+
+def said(value: Any, where: str) -> list[Message]:
+    """What an assistant answers: a string, one turn, or a list of turns."""
+    if isinstance(value, str):
+        return [Message("assistant", words(value, where))]
+    return to_messages([value] if isinstance(value, dict) else value, where)
+
+
+def reasoning_of(fields: dict[str, Any], where: str) -> str | None:
+    key = first_key(fields, REASONING_KEYS)
+    return words(fields[key], f"'{key}' of {where}") if key and not blank(fields[key]) else None
+
+
+def _message(turn: Any, where: str) -> Message:
+    """One turn: OpenAI's role and content, or sharegpt's from and value."""
+    if not isinstance(turn, dict):
+        raise MiaoError(f"{where} is {named(turn)}", fix=f"it must be {_TURN}")
+    fields = present(turn)
+    name = fields.get("role", fields.get("from"))
+    if not isinstance(name, str):
+        raise MiaoError(f"{where} has no role {_keys(fields)}", fix=f"it must be {_TURN}")
+    role = ROLE_NAMES.get(name.lower())
+    if role is None:
+        hint = did_you_mean(name[:40].lower(), ROLE_NAMES)
+        known = f"known are {', '.join(ROLE_NAMES)}"
+        raise MiaoError(f"{where} has the unknown role {name[:40]!r}", fix=hint or known)
+    content = fields.get("content", fields.get("value"))
+    calls = []
+    if name.lower() == "function_call":
+        content, calls = "", to_tool_calls(content, where)
+    elif role == "assistant" and "tool_calls" in fields:
+        calls = to_tool_calls(fields["tool_calls"], where)
+    if (calls or role == "system") and (content is None or blank(content)):
+        content = ""
+    elif content is None:
+        raise MiaoError(f"{where} has no content {_keys(fields)}", fix=f"it must be {_TURN}")
+    else:
+        content = words(content, where)
+    return Message(role, content, reasoning_of(fields, where), calls)
+
+
+def _keys(fields: dict[str, Any]) -> str:
+    return f"(its keys: {', '.join(repr(key)[:40] for key in list(fields)[:8]) or 'none'})"
+
+
+def to_tool_calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """`{"name", "arguments"}` objects: from those, OpenAI's `{"function": {...}}`, or JSON."""
+    calls = [] if blank(value) else plain_json(value, f"the tool call in {where}")
+    return [_tool_call(call, where) for call in (calls if isinstance(calls, list) else [calls])]
+
+
+def _tool_call(call: Any, where: str) -> dict[str, Any]:
+    fields = present(call)
+    fields = present(fields.get("function", fields))
+    name = fields.get("name")
+    arguments = fields.get("arguments", {})
+    arguments = {} if blank(arguments) else plain_json(arguments, f"the tool call in {where}")
+    if not isinstance(name, str) or blank(name) or not isinstance(arguments, dict):
+        raise MiaoError(
+            f"a tool call in {where} has no name, or arguments that are not an object",
+            fix='it must be {"name": "...", "arguments": {...}}',
+        )
+    return {"name": name, "arguments": arguments}

@@ -1,0 +1,42 @@
+"""The one exception for user mistakes, and the helpers that phrase it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class MiaoError(Exception):
+    """A mistake the user can mend: what is wrong, where, and what to do about it.
+
+    The command line prints it without a traceback and exits with code 2
+    (`MIAO_DEBUG=1` shows the traceback). Invariants of ours are `assert`s instead.
+
+    Args:
+        what: what is wrong, in one sentence.
+        where: the place: `path`, `path:line`, or a recipe key.
+        fix: what to do, in one sentence.
+    """
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None):
+        self.what, self.where, self.fix = what, str(where) if where else None, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  -> {self.fix}" if self.fix else text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A suggestion ("did you mean 'x'?") for a misspelt word, or None when nothing is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else None
+
+
+class Interrupted(Exception):
+    """The user (Ctrl-C) or the system (SIGTERM) asked to stop; everything is saved."""
+
+    def __init__(self, signal_number: int):
+        self.exit_code = 128 + signal_number
+        super().__init__("interrupted")

@@ -1,0 +1,81 @@
+"""A score always comes with how sure it is, and with what guessing would give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation.
+
+    `value` is a share (0..1) for accuracies, else in `unit`. `stderr` is its standard error,
+    `chance` what guessing gives; None where there is no such thing.
+    """
+
+    task: str
+    category: str
+    count: int
+    value: float
+    stderr: float | None = None
+    chance: float | None = None
+    unit: str = "accuracy"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def accuracy(task: str, category: str, right: Sequence[bool], chance: float | None = None) -> Score:
+    """Share of right answers with the standard error of a proportion, sqrt(p(1-p)/n)."""
+    share = sum(right) / len(right)
+    stderr = math.sqrt(share * (1 - share) / len(right))
+    return Score(task, category, len(right), share, stderr, chance)
+
+
+def mean(task: str, category: str, values: Sequence[float], unit: str) -> Score:
+    """Mean with its standard error, s/sqrt(n)."""
+    average = sum(values) / len(values)
+    stderr = None
+    if len(values) > 1:
+        variance = sum((value - average) ** 2 for value in values) / (len(values) - 1)
+        stderr = math.sqrt(variance / len(values))
+    return Score(task, category, len(values), average, stderr, unit=unit)
+
+
+def by_category(
+    task: str, categories: Sequence[str], right: Sequence[bool], chance: float | None = None
+) -> list[Score]:
+    """One accuracy per category (sorted), and one over all ("all")."""
+    scores = [
+        accuracy(task, name, [r for c, r in zip(categories, right, strict=True) if c == name], chance)
+        for name in sorted(set(categories))
+    ]
+    return [*scores, accuracy(task, "all", right, chance)]
+
+
+def score_rows(scores: Sequence[Score]) -> list[list[str]]:
+    """Cells for a table: task, category, count, value, standard error, chance."""
+    rows = []
+    for score in scores:
+        as_share = score.unit == "accuracy"
+
+        def cell(value: float | None, as_share: bool = as_share) -> str:
+            if value is None:
+                return "-"
+            return f"{100 * value:.1f}%" if as_share else f"{value:.3f}"
+
+        unit = "" if as_share else f" {score.unit}"
+        rows.append(
+            [
+                score.task,
+                score.category,
+                f"{score.count:,}",
+                cell(score.value) + unit,
+                "-" if score.stderr is None else f"±{cell(score.stderr)}",
+                cell(score.chance),
+            ]
+        )
+    return rows

@@ -1,0 +1,95 @@
+"""What is measured after a stage, and what of it can be measured with this run's data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miao.console import ProgressLine
+from miao.corpus.formats import to_preference
+from miao.corpus.records import Preference
+from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
+from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer
+from miao.evaluate.questions import answer_questions
+from miao.evaluate.scores import Score
+from miao.model.decoder import Decoder
+from miao.recipe import EvaluateOptions, parse_quantity
+from miao.rundir import RunDir
+from miao.shards.dataset import TokenDataset
+from miao.tokenizer import Tokenizer
+
+
+@dataclass
+class StageEvaluation:
+    """Scores of a stage, and the chat's answers to the held-out questions."""
+
+    scores: list[Score]
+    answers: list[dict[str, Any]]
+
+
+def evaluate_stage(
+    stage: str,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    run: RunDir,
+    options: EvaluateOptions,
+    reference: Decoder | None = None,
+    beta: float = 1.0,
+) -> StageEvaluation:
+    """Bits per byte by source, multiple choice, chat questions (after SFT), preferences.
+
+    Args:
+        reference: the model before DPO, for the implicit reward; None for other stages.
+    """
+    scores: list[Score] = []
+    answers: list[dict[str, Any]] = []
+    budget = parse_quantity(options.heldout_tokens, "evaluate.heldout_tokens")
+    for directory in sorted(run.shards("pretrain", "heldout").glob("*/")):
+        scores.append(bits_per_byte(model, TokenDataset(directory), tokenizer, budget))
+    if choices := [ChoiceItem.from_json(r) for r in _read(run.corpus / "eval" / "choice.jsonl")]:
+        with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
+            scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
+    if stage != "pretrain":
+        if questions := [QuestionItem.from_json(r) for r in _read(run.corpus / "eval" / "questions.jsonl")]:
+            with ProgressLine("questions", len(questions)) as line:
+                found, texts = answer_questions(
+                    model, tokenizer, questions, options.max_new_tokens, line.advance
+                )
+            scores += found
+            answers = [
+                {"category": item.category, "question": item.question, "answer": text, "right": item.is_right(text)}
+                for item, text in zip(questions, texts, strict=True)
+            ]  # fmt: skip
+        if pairs := heldout_preferences(run, options.preference_pairs):
+            with ProgressLine("preferences", 2 * len(pairs) * (2 if reference else 1)) as line:
+                scores += prefer(model, tokenizer, pairs, advance=line.advance)
+                if reference is not None:
+                    scores += prefer(model, tokenizer, pairs, reference, beta, line.advance)
+    return StageEvaluation(scores, answers)
+
+
+def heldout_preferences(run: RunDir, count: int) -> list[Preference]:
+    """The built-in held-out pairs, or those kept out of the user's."""
+    path = run.corpus / "eval" / "preferences.jsonl"
+    if not path.exists():
+        path = run.corpus / "dpo" / "heldout" / "preferences.jsonl"
+    return [to_preference(record) for record in _read(path)][:count]
+
+
+def changed_answers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Questions whose answer is another than before, with both answers."""
+    old = {record["question"]: record for record in before}
+    return [
+        {"question": now["question"], "before": then["answer"], "after": now["answer"],
+         "right_before": then["right"], "right_after": now["right"]}
+        for now in after
+        if (then := old.get(now["question"])) and then["answer"] != now["answer"]
+    ]  # fmt: skip
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,172 @@
+"""Files that matter are written whole or not at all; everything else about files is here too."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from miao.errors import MiaoError
+
+
+@contextmanager
+def full_disk_is_a_user_error(target: Path) -> Iterator[None]:
+    """Turns ENOSPC/EDQUOT/EACCES/EROFS into a `MiaoError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing_parent(target)).free
+            raise MiaoError(
+                f"the disk is full ({free / 2**20:.0f} MiB left); nothing half-written was kept",
+                where=target,
+                fix="free some space or choose another place with --out_dir, then run again: "
+                "it continues where it was",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise MiaoError(
+                f"cannot write here ({error.strerror})", where=target, fix="choose another --out_dir"
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary neighbour of `path`; flushed, synced and renamed over it on success.
+
+    On any error the temporary file goes and `path` stays as it was. Text is UTF-8.
+    """
+    path = Path(path)
+    with full_disk_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """A temporary neighbour directory, renamed to `path` (replacing it) when the block succeeds."""
+    path = Path(path)
+    with full_disk_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        os.chmod(temporary, 0o777 & ~_umask())
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as opened:
+                        os.fsync(opened.fileno())
+            if path.exists():
+                old = path.with_name(f".{path.name}.old.{os.getpid()}")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+            sync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def sync_directory(path: Path) -> None:
+    """Makes a rename in `path` durable (a no-op where directories cannot be opened: Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_open(path) as file:
+        file.write(text)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file of ours.
+
+    Raises:
+        MiaoError: missing, not UTF-8, or not JSON; with the place.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MiaoError("the file is missing", where=path) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MiaoError(f"the file is damaged: {error}", where=path) from error
+
+
+def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
+    """Appends one line in a single write, so that a reader never sees half of it."""
+    path = Path(path)
+    with full_disk_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Reads a JSON-lines log of ours; a last line that a crash cut short is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise MiaoError("not a JSON line", where=f"{path}:{number}") from error
+    return records
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """A short, stable hash of a JSON-like value: equal settings give equal fingerprints."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _existing_parent(path: Path) -> Path:
+    for candidate in (path, *path.parents):
+        if candidate.exists():
+            return candidate
+    return Path(".")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

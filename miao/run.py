@@ -1,0 +1,306 @@
+"""The chain of stages of one recipe; a stage whose inputs and options are unchanged is skipped."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from miao import __version__
+from miao.console import ProgressLine, count, duration, headline, print_table, say, warn
+from miao.corpus.pipeline import KINDS, build_corpus, input_fingerprint, read_back
+from miao.errors import MiaoError
+from miao.files import fingerprint, read_json, write_json, write_text
+from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
+from miao.rundir import RunDir
+from miao.tokenizer import Tokenizer, train_tokenizer
+
+# Options that change neither data nor weights: changing them does not redo a stage.
+NOT_IN_FINGERPRINT = {
+    "enabled", "log_every", "eval_every", "sample_every", "save_every", "keep_last", "micro_batch",
+}  # fmt: skip
+
+
+@dataclass
+class Chain:
+    """Runs the stages of a recipe in order, in its run directory."""
+
+    recipe: Recipe
+    run: RunDir
+    marks: dict[str, str]
+
+    def corpus(self) -> None:
+        """Text: your files or the built-in corpus, split into train and held-out."""
+        recipe = self.recipe
+        inputs = [to_dict(recipe.corpus) | {"weights": {}}, recipe.seed, input_fingerprint(recipe.corpus)]
+        with self._stage("corpus", [*inputs, to_dict(recipe.evaluate)]) as todo:
+            if todo:
+                with ProgressLine("reading", 0) as line:
+                    report = build_corpus(
+                        recipe.corpus, recipe.evaluate, recipe.seed, self.run.corpus, line.advance
+                    )
+                if report.problems:
+                    warn(f"{report.problems} records could not be used: see {self.run.corpus / 'problems.jsonl'}")
+                if report.skipped_files:
+                    warn(f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json")
+        manifest = read_json(self.run.corpus / "manifest.json")
+        for stage, sources in manifest["sources"].items():
+            train = sum(s["train"] for s in sources.values())
+            heldout = sum(s["heldout"] for s in sources.values())
+            characters = sum(s["characters"] for s in sources.values())
+            say(
+                f"  {stage}: {train:,} {KINDS[stage]}s to train on, {heldout:,} held out, "
+                f"{count(characters)} characters, from {manifest['origin'][stage]}"
+            )
+
+    def tokenizer(self) -> None:
+        """Byte-level BPE trained on the corpus, or one that is given."""
+        options = self.recipe.tokenizer
+        with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)]) as todo:
+            if todo and options.path:
+                Tokenizer.from_directory(options.path).save(self.run.tokenizer)
+            elif todo:
+                size = parse_quantity(options.sample, "tokenizer.sample")
+                tokenizer = train_tokenizer(self._sample_texts(size), options.vocab_size)
+                tokenizer.save(self.run.tokenizer)
+
+    def shards(self) -> None:
+        """Token ids in memory-mapped files."""
+        last_turn = self.recipe.sft.last_turn_only
+        with self._stage("shards", [self.marks["tokenizer"], last_turn]) as todo:
+            if todo:
+                self._build_shards(last_turn)
+        for stage in KINDS:
+            manifests = [
+                read_json(path) for path in self.run.shards(stage, "train").glob("*/manifest.json")
+            ]
+            tokens = sum(shard["tokens"] for m in manifests for shard in m["shards"])
+            size = sum(m["bytes"] for m in manifests)
+            say(f"  {stage}: {count(tokens)} tokens, {size / max(tokens, 1):.2f} bytes per token")
+
+    def train(self, stage: str) -> None:
+        """One training stage, then its evaluation."""
+        options = getattr(self.recipe, stage)
+        if not options.enabled:
+            return
+        base = self._base_model(stage)
+        relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
+        inputs = [self.marks["shards"], relevant, self.recipe.seed, self._base_mark(stage)]
+        if stage == "pretrain":
+            inputs += [to_dict(self.recipe.model), self.recipe.corpus.weights]
+        with self._stage(stage, inputs) as todo:
+            if todo:
+                self._train(stage, base)
+        if self.recipe.evaluate.enabled:
+            self._evaluate(stage, base)
+
+    def report(self) -> None:
+        """The final model directory and report.html."""
+        from miao.report import write_report
+
+        last = [stage for stage in STAGES if getattr(self.recipe, stage).enabled]
+        if not last:
+            return
+        with self._stage("report", [self.marks, to_dict(self.recipe.evaluate)]):
+            shutil.rmtree(self.run.final_model, ignore_errors=True)
+            shutil.copytree(self.run.model(last[-1]), self.run.final_model)
+            write_report(self.run)
+        say(f"  {self.run.report}")
+
+    def _train(self, stage: str, base: Path | None) -> None:
+        from miao.device import choose_device
+        from miao.train.stage import result_facts, train_stage, write_samples
+
+        self.run.begin(stage, self.marks[stage])
+        tokenizer = Tokenizer.from_directory(self.run.tokenizer)
+        result = train_stage(stage, self.recipe, self.run, tokenizer, base, self.marks[stage])
+        facts = result_facts(result, choose_device(self.recipe.device))
+        write_json(self.run.checkpoints(stage) / "result.json", facts)
+        say(
+            f"  {count(result.tokens)} tokens in {duration(result.seconds)}: loss {result.loss:.3f}, "
+            f"{count(result.tokens_per_second)} tokens/s, MFU {result.mfu:.0%} of the measured peak, "
+            f"{facts['peak_memory_mib']:,} MiB"
+        )
+        model = self._load(stage)
+        for record in write_samples(stage, model, tokenizer, self.recipe, self.run, result.tokens):
+            say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+
+    def _evaluate(self, stage: str, base: Path | None) -> None:
+        from miao.evaluate.scores import score_rows
+        from miao.evaluate.stage import changed_answers, evaluate_stage
+
+        options = self.recipe.evaluate
+        name = f"evaluate {stage}"
+        with self._stage(name, [self.marks[stage], to_dict(options)], quiet=True) as todo:
+            if not todo:
+                return
+            reference = self._load(base) if stage == "dpo" and base else None
+            tokenizer = Tokenizer.from_directory(self.run.tokenizer)
+            result = evaluate_stage(
+                stage, self._load(stage), tokenizer, self.run, options, reference, self.recipe.dpo.beta
+            )
+            line = {"stage": stage, "scores": [score.to_json() for score in result.scores]}
+            if result.answers:
+                lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in result.answers]
+                write_text(self.run.answers(stage), "".join(lines))
+            before = self.run.answers("sft")
+            if stage == "dpo" and before.exists():
+                old = [json.loads(text) for text in before.read_text(encoding="utf-8").splitlines()]
+                changed = changed_answers(old, result.answers)
+                line["changed_answers"] = {"of": len(result.answers), "changed": changed}
+            self.run.replace_lines(self.run.eval_results, stage, [line])
+        columns = ["measure", "of", "items", "value", "std. error", "chance"]
+        print_table(f"after {stage}", columns, score_rows(result.scores), right_from=2)
+        if "changed_answers" in line:
+            _say_changes(line["changed_answers"])
+
+    def _load(self, stage: str | Path) -> Any:
+        from miao.device import choose_device
+        from miao.model import load_model
+
+        directory = self.run.model(stage) if isinstance(stage, str) else stage
+        return load_model(directory).to(choose_device(self.recipe.device))
+
+    def _base_model(self, stage: str) -> Path | None:
+        """The model directory that a stage begins with: the stage before it, or model.path."""
+        before = STAGES[: STAGES.index(stage)]
+        for earlier in reversed(before):
+            if getattr(self.recipe, earlier).enabled:
+                return self.run.model(earlier)
+        if self.recipe.model.path:
+            from miao.rundir import find_model
+
+            return find_model(self.recipe.model.path)
+        if stage == "pretrain":
+            return None
+        raise MiaoError(
+            f"{stage} has no model to begin with",
+            where=stage,
+            fix="enable the stage before it, or name a trained model: --model.path DIR",
+        )
+
+    def _base_mark(self, stage: str) -> str:
+        before = [s for s in STAGES[: STAGES.index(stage)] if s in self.marks]
+        return self.marks[before[-1]] if before else str(self.recipe.model.path)
+
+    def _sample_texts(self, size: float) -> Iterator[str]:
+        """Texts to train the tokenizer on, spread evenly over all training files."""
+        files = [(s, p) for s in KINDS for p in sorted((self.run.corpus / s / "train").glob("*.jsonl"))]
+        for stage, path in files:
+            room = size * path.stat().st_size / sum(p.stat().st_size for _, p in files)
+            for record in read_back(path, KINDS[stage]):
+                if room <= 0:
+                    break
+                for text in _texts(record):
+                    room -= len(text)
+                    yield text
+
+    def _build_shards(self, last_turn_only: bool) -> None:
+        from miao.shards import build_dataset
+
+        shutil.rmtree(self.run.path / "shards", ignore_errors=True)
+        tokenizer = Tokenizer.from_directory(self.run.tokenizer)
+        manifest = read_json(self.run.corpus / "manifest.json")
+        with ProgressLine("tokenising", sum(manifest["records"].values())) as line:
+            for stage, kind in KINDS.items():
+                for path in sorted((self.run.corpus / stage).glob("*/*.jsonl")):
+                    target = self.run.shards(stage, path.parent.name) / path.stem
+                    records = read_back(path, kind)
+                    build_dataset(records, kind, path.stem, tokenizer, target, last_turn_only, line.advance)
+
+    @contextmanager
+    def _stage(self, name: str, inputs: list[Any], quiet: bool = False) -> Iterator[bool]:
+        """Headline, skipping, timing and bookkeeping around a stage; True: it must run."""
+        mark = fingerprint([name, *inputs])
+        self.marks[name] = mark
+        if self.run.finished(name, mark):
+            if not quiet:
+                headline(f"{name}: done before")
+            yield False
+            return
+        if not quiet:
+            headline(name)
+        began = time.monotonic()
+        yield True
+        seconds = time.monotonic() - began
+        self.run.mark_finished(name, mark, seconds=round(seconds, 2))
+
+
+def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
+    """Runs every stage of a recipe that is not done yet, in order, up to the one named."""
+    run = RunDir(recipe.run_dir)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / "recipe.yaml", yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False))
+    write_json(run.path / "manifest.json", machine_facts())
+    began = time.monotonic()
+    chain = Chain(recipe, run, {})
+    steps: dict[str, Callable[[], None]] = {
+        "corpus": chain.corpus,
+        "tokenizer": chain.tokenizer,
+        "shards": chain.shards,
+        **{stage: (lambda stage=stage: chain.train(stage)) for stage in STAGES},
+        "report": chain.report,
+    }
+    for name, step in steps.items():
+        step()
+        if name == up_to:
+            break
+    _say_end(run, time.monotonic() - began)
+    return run
+
+
+def machine_facts() -> dict[str, Any]:
+    """What made this run: versions, commit, machine."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("torch", "numpy", "tokenizers", "safetensors"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "?"
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "miao": __version__,
+        "commit": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "packages": versions,
+    }
+
+
+def _texts(record: Any) -> list[str]:
+    if hasattr(record, "text"):
+        return [record.text]
+    messages = record.messages if hasattr(record, "messages") else record.prompt + record.chosen
+    return [message.content for message in messages]
+
+
+def _say_changes(changes: dict[str, Any]) -> None:
+    changed = changes["changed"]
+    say(f"  DPO changed {len(changed)} of {changes['of']} answers, for example:")
+    for record in changed[:3]:
+        say(f"  > {record['question']}\n    before: {record['before']}\n    after:  {record['after']}")
+
+
+def _say_end(run: RunDir, seconds: float) -> None:
+    headline(f"done in {duration(seconds)}")
+    parts = [(name, facts.get("seconds", 0.0)) for name, facts in run.facts().items()]
+    total = sum(spent for _, spent in parts) or 1.0
+    say("  time: " + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts))
+    say("  next:")
+    say(f"    miao chat {run.path}")
+    say(f"    miao tokenizer inspect {run.path} --text '你好，世界'")
+    say(f"    open {run.report}")

@@ -1,0 +1,25 @@
+"""Text to tokens: training, encoding and streaming, the chat template, and a look inside."""
+
+from miao.tokenizer.inspect import (
+    inspect_conversation,
+    inspect_text,
+    inspect_vocabulary,
+    render_inspection,
+    render_vocabulary,
+)
+from miao.tokenizer.template import MIAO_TEMPLATE, ChatTemplate
+from miao.tokenizer.tokenizer import StreamDecoder, Tokenizer
+from miao.tokenizer.train import train_tokenizer
+
+__all__ = [
+    "MIAO_TEMPLATE",
+    "ChatTemplate",
+    "StreamDecoder",
+    "Tokenizer",
+    "inspect_conversation",
+    "inspect_text",
+    "inspect_vocabulary",
+    "render_inspection",
+    "render_vocabulary",
+    "train_tokenizer",
+]

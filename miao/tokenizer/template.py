@@ -1,0 +1,398 @@
+"""The one chat template: conversations to text, and to ids with a mask over what is learnt.
+
+What a message says is data and never becomes a control token: "<|im_end|>" typed by a user is
+encoded as the ten characters that it is. Only what the template itself writes (turn marks, <think>,
+<tool_call>, ...) is control. To keep the two apart, control tokens spelt out in a message are
+defused with a noncharacter before rendering; the rendered text is cut at the control tokens that
+remain; and each stretch in between is encoded as ordinary text, with the noncharacters taken out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cache, cached_property, lru_cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jinja2
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from miao.corpus.records import Conversation, Message
+from miao.errors import MiaoError
+
+if TYPE_CHECKING:
+    from miao.tokenizer.tokenizer import Tokenizer
+
+MIAO_TEMPLATE = r"""
+{%- set has_system = messages[0].role == 'system' %}
+{%- if has_system or tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- if has_system %}
+        {{- messages[0].content or '' }}
+        {%- if tools %}
+            {{- '\n\n' }}
+        {%- endif %}
+    {%- endif %}
+    {%- if tools %}
+        {{- '# Tools\n\nThese functions can be called:\n<tools>' }}
+        {%- for tool in tools %}
+            {{- '\n' }}
+            {{- tool | tojson }}
+        {%- endfor %}
+        {{- '\n</tools>\n\nA call is JSON between tags:\n<tool_call>\n' }}
+        {{- '{"name": FUNCTION, "arguments": OBJECT}\n</tool_call>' }}
+    {%- endif %}
+    {{- '<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- set content = message.content or '' %}
+    {%- if message.role == 'system' %}
+        {%- if not loop.first %}
+            {{- '<|im_start|>system\n' + content + '<|im_end|>\n' }}
+        {%- endif %}
+    {%- elif message.role == 'user' %}
+        {{- '<|im_start|>user\n' + content + '<|im_end|>\n' }}
+    {%- elif message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\n' }}
+        {%- generation %}
+            {%- set reasoning = message.reasoning_content or message.reasoning %}
+            {%- if reasoning %}
+                {{- '<think>\n' + reasoning.strip('\n') + '\n</think>\n\n' }}
+                {{- content.lstrip('\n') }}
+            {%- else %}
+                {{- content }}
+            {%- endif %}
+            {%- for tool_call in message.tool_calls or [] %}
+                {%- set call = tool_call.function or tool_call %}
+                {%- if content or not loop.first %}
+                    {{- '\n' }}
+                {%- endif %}
+                {{- '<tool_call>\n{"name": ' }}
+                {{- call.name | tojson }}
+                {{- ', "arguments": ' }}
+                {%- if call.arguments is string %}
+                    {{- call.arguments }}
+                {%- else %}
+                    {{- call.arguments | tojson }}
+                {%- endif %}
+                {{- '}\n</tool_call>' }}
+            {%- endfor %}
+            {{- '<|im_end|>' }}
+        {%- endgeneration %}
+        {{- '\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\n<tool_response>\n' + content + '\n</tool_response>' }}
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}
+            {{- '<|im_end|>\n' }}
+        {%- endif %}
+    {%- else %}
+        {{- raise_exception("unknown role '" + message.role + "'") }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}
+""".strip()
+
+# Noncharacters: Unicode promises that no text has them; where one does, it is escaped, not lost.
+_LEARN, _END_LEARN, _ESCAPE = "\ufdd0", "\ufdd1", "\ufdd2"
+_ESCAPED = {_LEARN: _ESCAPE + "0", _END_LEARN: _ESCAPE + "1", _ESCAPE: _ESCAPE + "2"}
+_UNESCAPED = {escaped: mark for mark, escaped in _ESCAPED.items()} | {_ESCAPE + "-": ""}
+_CONVERSATIONS_PER_BATCH = 512
+
+ChatMessage = Message | Mapping[str, Any]
+
+
+class _Span(NamedTuple):
+    """A stretch of a rendered conversation: ordinary text or one control token."""
+
+    text: str
+    is_control: bool
+    is_learnt: bool
+
+
+class ChatTemplate:
+    """A Jinja chat template: Miao's own, or the one that came with another model.
+
+    Messages are `Message` records or dictionaries as OpenAI's interface and transformers have them.
+
+    Args:
+        source: the Jinja text.
+        special_tokens: `bos_token`, `eos_token`, ... for templates that mention them by name.
+
+    Raises:
+        MiaoError: the Jinja text is not valid.
+    """
+
+    def __init__(
+        self, source: str = MIAO_TEMPLATE, special_tokens: Mapping[str, str] | None = None
+    ):
+        self.source, self.special_tokens = source, dict(special_tokens or {})
+        try:
+            self._compiled = _environment().from_string(source)
+        except jinja2.TemplateError as error:
+            raise MiaoError(f"the chat template is not valid Jinja: {error}") from error
+        self._marks_generation = bool(re.search(r"{%-?\s*generation\s*-?%}", source))
+
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+        enable_thinking: bool | None = None,
+    ) -> str:
+        """The conversation as text, exactly as transformers renders it. To look at: `encode` is
+        what to feed a model, since text cannot tell a control token from its spelling.
+
+        Args:
+            tools: JSON schemas of the functions that the assistant may call.
+            add_generation_prompt: ends with the opening of the assistant's turn.
+            enable_thinking: False opens that turn with an empty <think> block (for models trained
+                to reason); True and None add nothing.
+
+        Raises:
+            MiaoError: no messages, an unknown role, or the template refuses them.
+        """
+        shield = _shield(())
+        text = self._render(shield, messages, tools, add_generation_prompt, enable_thinking)
+        return shield.restore(text.replace(_LEARN, "").replace(_END_LEARN, ""))
+
+    def encode(
+        self, tokenizer: Tokenizer, conversation: Conversation, last_turn_only: bool = False
+    ) -> tuple[list[int], list[bool]]:
+        """Ids of a conversation, and which of them the assistant says (<|im_end|> included).
+
+        The ids are those of transformers' `apply_chat_template`, with two deliberate exceptions:
+        control tokens spelt out in a message stay ordinary text, and the assistant's first token
+        never merges with the newline before it, so that `encode_prompt` is always a prefix.
+
+        Args:
+            last_turn_only: the mask covers the last assistant message only.
+
+        Raises:
+            MiaoError: see `render`; or the template hides where the assistant speaks.
+        """
+        return next(self.encode_many(tokenizer, [conversation], last_turn_only))
+
+    def encode_many(
+        self,
+        tokenizer: Tokenizer,
+        conversations: Iterable[Conversation],
+        last_turn_only: bool = False,
+    ) -> Iterator[tuple[list[int], list[bool]]]:
+        """`encode` for many conversations, in order, in batches; several times as fast."""
+        remaining = iter(conversations)
+        while batch := list(islice(remaining, _CONVERSATIONS_PER_BATCH)):
+            spans = [self._spans_of(tokenizer, conversation) for conversation in batch]
+            for ids, mask in _encode_spans(tokenizer, spans):
+                yield ids, _last_run(mask) if last_turn_only else mask
+
+    def encode_prompt(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> list[int]:
+        """Ids up to where the assistant begins to speak; what generation starts from."""
+        shield = _shield(tuple(tokenizer.control_ids))
+        text = self._render(shield, messages, tools, True, enable_thinking)
+        ((ids, _),) = _encode_spans(tokenizer, [shield.spans(text)])
+        return ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChatTemplate, (self.source, self.special_tokens)
+
+    def _render(
+        self,
+        shield: _Shield,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+        enable_thinking: bool | None,
+    ) -> str:
+        """The rendered text, its messages defused, what the assistant says between marks."""
+        if not messages:
+            raise MiaoError("the conversation has no messages")
+        thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        try:
+            return self._compiled.render(
+                messages=[shield.defuse(message_fields(message)) for message in messages],
+                tools=shield.defuse(list(tools)) if tools else None,
+                add_generation_prompt=add_generation_prompt,
+                **self.special_tokens,
+                **thinking,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            reason = shield.restore(str(error))
+            raise MiaoError(f"the chat template refuses the conversation: {reason}") from error
+
+    @cached_property
+    def _turn_opening(self) -> str:
+        """What the generation prompt adds: the opening of an assistant's turn."""
+        probe = [Message("user", "?")]
+        return self.render(probe, add_generation_prompt=True).removeprefix(self.render(probe))
+
+    def _spans_of(self, tokenizer: Tokenizer, conversation: Conversation) -> list[_Span]:
+        shield = _shield(tuple(tokenizer.control_ids))
+        try:
+            text = self._render(
+                shield, conversation.messages, conversation.tools, False, enable_thinking=None
+            )
+            if not self._marks_generation:
+                text = self._mark_turns(tokenizer, text, conversation)
+        except MiaoError as error:
+            where = error.where or conversation.source or None
+            raise MiaoError(error.what, where=where, fix=error.fix) from error
+        return shield.spans(text)
+
+    def _mark_turns(self, tokenizer: Tokenizer, text: str, conversation: Conversation) -> str:
+        """Marks what the assistant says where a template has no {% generation %} tags: from each
+        opening of its turn, as the generation prompt writes it, to the token that ends it."""
+        opening = self._turn_opening
+        ends = [token for token, id in tokenizer.control_ids.items() if id in tokenizer.stop_ids]
+        turn = f"({re.escape(opening)})(.*?(?:{'|'.join(map(re.escape, ends))}))"
+        marked, turns = re.subn(turn, rf"\1{_LEARN}\2{_END_LEARN}", text, flags=re.DOTALL)
+        said = sum(message.role == "assistant" for message in conversation.messages)
+        has_control = any(token in opening for token in tokenizer.control_ids)
+        if turns != said or not has_control:
+            raise MiaoError(
+                "the chat template does not show where the assistant speaks",
+                fix="put {% generation %} and {% endgeneration %} around it in the chat template",
+            )
+        return marked
+
+
+def message_fields(message: ChatMessage) -> dict[str, Any]:
+    """A message as chat templates know it: OpenAI's fields, `reasoning_content`, nothing null."""
+    if not isinstance(message, Message):
+        return {name: value for name, value in message.items() if value is not None}
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        fields["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        fields["tool_calls"] = [
+            call if "function" in call else {"type": "function", "function": call}
+            for call in message.tool_calls
+        ]
+    return fields
+
+
+class _Shield:
+    """Keeps control tokens that a message spells out apart from those that the template writes."""
+
+    def __init__(self, controls: tuple[str, ...]):
+        longest_first = sorted(controls, key=len, reverse=True)
+        self._controls = frozenset(controls)
+        marks = [_LEARN, _END_LEARN]
+        self._harmful = re.compile("|".join(map(re.escape, [*longest_first, *marks, _ESCAPE])))
+        self._cuts = re.compile("(" + "|".join(map(re.escape, [*longest_first, *marks])) + ")")
+
+    def defuse(self, value: Any) -> Any:
+        """A copy, of plain JSON types, in which no string holds a control token or a mark."""
+        if isinstance(value, str):
+            return self._harmful.sub(_defused, value)
+        if isinstance(value, Mapping):
+            return {self.defuse(key): self.defuse(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.defuse(item) for item in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+    def restore(self, text: str) -> str:
+        """The text as it was before `defuse`."""
+        if _ESCAPE not in text:
+            return text
+        # A template that cuts strings up may leave an escape without its end; it goes too.
+        return re.sub(f"{_ESCAPE}[012-]?", lambda match: _UNESCAPED.get(match[0], ""), text)
+
+    def spans(self, rendered: str) -> list[_Span]:
+        """Cuts a rendered conversation at its control tokens and at the marks."""
+        spans, is_learnt = [], False
+        for piece in self._cuts.split(rendered):
+            if piece in (_LEARN, _END_LEARN):
+                is_learnt = piece == _LEARN
+            elif piece in self._controls:
+                spans.append(_Span(piece, True, is_learnt))
+            elif piece:
+                spans.append(_Span(self.restore(piece), False, is_learnt))
+        return spans
+
+
+def _defused(match: re.Match[str]) -> str:
+    found = match[0]
+    return _ESCAPED.get(found) or f"{found[0]}{_ESCAPE}-{found[1:]}"
+
+
+@lru_cache(maxsize=16)
+def _shield(controls: tuple[str, ...]) -> _Shield:
+    return _Shield(controls)
+
+
+def _encode_spans(
+    tokenizer: Tokenizer, conversations: list[list[_Span]]
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Ids and mask of each conversation. Equal stretches ("user\\n", ...) are encoded once."""
+    texts = {span.text: None for spans in conversations for span in spans if not span.is_control}
+    ids_of_text = dict(zip(texts, tokenizer.encode_batch(list(texts)), strict=True))
+    for spans in conversations:
+        ids: list[int] = []
+        mask: list[bool] = []
+        for text, is_control, is_learnt in spans:
+            piece = [tokenizer.control_ids[text]] if is_control else ids_of_text[text]
+            ids += piece
+            mask += [is_learnt] * len(piece)
+        yield ids, mask
+
+
+def _last_run(mask: list[bool]) -> list[bool]:
+    """Only the last stretch of trues in a mask."""
+    end = len(mask) - mask[::-1].index(True) if True in mask else 0
+    start = end
+    while start and mask[start - 1]:
+        start -= 1
+    return [start <= position < end for position in range(len(mask))]
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}...{% endgeneration %}`: sets marks around what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Callable[[], str]) -> str:
+        return _LEARN + caller() + _END_LEARN
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    """Jinja as transformers sets it up; sandboxed, since templates come with foreign models."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],
+    )
+    # Jinja's own filter escapes HTML and all that is not ASCII.
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+    return environment
+
+
+def _raise_exception(message: str) -> str:
+    raise jinja2.TemplateError(message)

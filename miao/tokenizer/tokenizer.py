@@ -1,0 +1,357 @@
+"""The tokenizer: text to ids and back without loss, what the ids mean, and streaming."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import pre_tokenizers
+
+from miao.errors import MiaoError
+from miao.files import fingerprint, read_json, write_json, write_text
+from miao.tokenizer.template import MIAO_TEMPLATE, ChatTemplate
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+RESERVED_TOKENS = tuple(f"<|reserved_{number}|>" for number in range(7))
+# "Special" tokens are never shown; the markup tokens are, since they carry meaning for the reader.
+SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, *RESERVED_TOKENS)
+MARKUP_TOKENS = (
+    *("<think>", "</think>", "<tool_call>", "</tool_call>"),
+    *("<tool_response>", "</tool_response>"),
+)
+CONTROL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, *MARKUP_TOKENS, *RESERVED_TOKENS)
+
+MIAO_CONFIG: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    # Every document follows an <|endoftext|>: it is what a text without context begins with.
+    "bos_token": END_OF_TEXT,
+    "eos_token": TURN_END,
+    "pad_token": END_OF_TEXT,
+    "add_bos_token": False,
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 32768,
+    "chat_template": MIAO_TEMPLATE,
+}
+
+# What other families call these two; the first that the vocabulary holds counts.
+_TURN_ENDS = (TURN_END, "<|eot_id|>", "<|eot|>", "<|end|>")
+_DOCUMENT_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>")
+
+
+class Tokenizer:
+    """Byte-level BPE with its chat template: ours, or that of another model (Qwen, Llama 3, ...).
+
+    Immutable, picklable, safe to share between threads and to carry over a fork. Nothing is added
+    to what is encoded: no beginning-of-text token, no padding, no truncation.
+
+    Args:
+        backend: a byte-level BPE tokenizer of the `tokenizers` library.
+        config: what `tokenizer_config.json` holds, the chat template included.
+        stop_ids: further ids that end a generation (from a `generation_config.json`).
+
+    Raises:
+        MiaoError: not byte-level, or nothing in it ends a text.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: dict[str, Any],
+        stop_ids: Iterable[int] = (),
+    ):
+        _be_quiet_about_forks()
+        spec = json.loads(backend.to_str())
+        _require_byte_level(spec)
+        spec["truncation"] = spec["padding"] = None
+        added: list[dict[str, Any]] = spec["added_tokens"]
+        self._spec, self._config, self._further_stop_ids = spec, dict(config), tuple(stop_ids)
+        self._backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        # In ordinary text no control token counts. The library can pass over tokens that it takes
+        # for special, so in a second backend all control tokens are (<think>, too) and no others.
+        plain = [{**token, "special": _is_control(token)} for token in added]
+        self._ordinary = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": plain}))
+        self._ordinary.encode_special_tokens = True
+
+        self.control_ids: dict[str, int] = {t["content"]: t["id"] for t in added if _is_control(t)}
+        self.special_ids = frozenset(token["id"] for token in added if token["special"])
+        self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+        self._template = _template_of(self._config)
+        self.end_of_turn_id, self.document_boundary_id = self._find_ends()
+        named = self._named_id("eos_token")
+        ends = [self.end_of_turn_id, self.document_boundary_id, named, *self._further_stop_ids]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in ends if i is not None))
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> Tokenizer:
+        """Reads `tokenizer.json` and the settings beside it, of any Hugging Face directory.
+
+        Raises:
+            MiaoError: no tokenizer there, a damaged file, or a kind that is not byte-level BPE.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json"
+        if not file.is_file():
+            raise MiaoError(
+                "there is no tokenizer.json here"
+                if path.is_dir()
+                else "there is no such directory",
+                where=path,
+                fix="name a directory that holds one, or train one with `miao tokenizer train`",
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception for whatever it cannot parse
+            raise MiaoError(f"the tokenizer cannot be read: {error}", where=file) from error
+        config = _read_object(path / "special_tokens_map.json")
+        config |= _read_object(path / "tokenizer_config.json")
+        template = path / "chat_template.jinja"
+        if template.is_file():
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        ends = _read_object(path / "generation_config.json").get("eos_token_id") or []
+        try:
+            return cls(backend, config, stop_ids=[ends] if isinstance(ends, int) else ends)
+        except MiaoError as error:
+            raise MiaoError(error.what, where=error.where or path, fix=error.fix) from error
+
+    def save(self, directory: str | Path, *, model_max_length: int | None = None) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers reads alike.
+
+        Args:
+            model_max_length: tokens that the model can attend to; None keeps what the config says.
+        """
+        directory = Path(directory)
+        config = dict(self._config)
+        if config.get("tokenizer_class") in (None, "TokenizersBackend"):  # new in transformers 5
+            config["tokenizer_class"] = MIAO_CONFIG["tokenizer_class"]
+        if self._template:
+            config["chat_template"] = self._template.source
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
+        write_json(directory / "tokenizer_config.json", config)
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The template of this tokenizer's conversations.
+
+        Raises:
+            MiaoError: it has none (a base model's).
+        """
+        if self._template is None:
+            raise MiaoError(
+                "this tokenizer has no chat template",
+                fix="use the instruct version of the model, or put a chat_template.jinja beside it",
+            )
+        return self._template
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of a text.
+
+        A control token spelt out in the text ("<|im_end|>", "<think>") is ordinary characters,
+        unless `allow_special` says that the text is trusted and means the token.
+        """
+        return self.encode_batch([text], allow_special=allow_special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, allow_special: bool = False) -> list[list[int]]:
+        """The ids of each text, on all cores (`TOKENIZERS_PARALLELISM=false`: on one)."""
+        backend = self._backend if allow_special else self._ordinary
+        try:
+            if len(texts) == 1:
+                return [backend.encode(texts[0], add_special_tokens=False).ids]
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            raise MiaoError(
+                "the text holds half a surrogate pair, which no encoding can represent",
+                where=next((repr(text[:40]) for text in texts if not _is_unicode(text)), None),
+                fix="clean it with text.encode('utf-8', 'replace').decode()",
+            ) from error
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD.
+
+        <think> and the tool tags stay: they are control tokens, but not special ones.
+        """
+        skipped = self.special_ids if skip_special_tokens else frozenset()
+        pieces = [self.token_bytes(i) for i in ids if i not in skipped]
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def id_to_token(self, id: int) -> str | None:
+        """The token as the vocabulary spells it (see `byte_letters`), or None."""
+        return self._backend.id_to_token(id) if 0 <= id < self.vocab_size else None
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it, or None."""
+        return self._backend.token_to_id(token)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The UTF-8 bytes that an id stands for; an id that the vocabulary leaves unused has none.
+
+        Raises:
+            MiaoError: the id is outside the vocabulary.
+        """
+        if not 0 <= id < self.vocab_size:
+            raise MiaoError(
+                f"token id {id} is outside the vocabulary (0 to {self.vocab_size - 1})",
+                fix="use the tokenizer that belongs to the model",
+            )
+        return self._bytes_of_id[id]
+
+    def fingerprint(self) -> str:
+        """A stable hash of the vocabulary, its rules and the chat template."""
+        return self._fingerprint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self._backend, self._config, self._further_stop_ids)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        template = self._template.source if self._template else None
+        return fingerprint({"tokenizer": self._spec, "template": template})
+
+    @cached_property
+    def _bytes_of_id(self) -> list[bytes]:
+        byte_of_letter = {letter: byte for byte, letter in enumerate(byte_letters())}
+        table = [b""] * self.vocab_size
+        for token, id in self._backend.get_vocab(with_added_tokens=False).items():
+            if byte_of_letter.keys() >= set(token):
+                table[id] = bytes(byte_of_letter[letter] for letter in token)
+        for added in self._spec["added_tokens"]:
+            table[added["id"]] = added["content"].encode()
+        return table
+
+    def _named_id(self, name: str) -> int | None:
+        token = token_text(self._config.get(name))
+        return None if token is None else self._backend.token_to_id(token)
+
+    def _find_ends(self) -> tuple[int, int]:
+        """The ids that end an assistant's turn and a document."""
+        eos = self._named_id("eos_token")
+        known = self.control_ids
+        script = self._template.source if self._template else ""
+        turn = next((known[end] for end in _TURN_ENDS if end in known and end in script), eos)
+        document = next((known[end] for end in _DOCUMENT_ENDS if end in known), eos)
+        if document is None:
+            raise MiaoError(
+                "the tokenizer has no token that ends a text",
+                fix="name its eos_token in tokenizer_config.json",
+            )
+        return (document if turn is None else turn), document
+
+
+class StreamDecoder:
+    """Turns ids into text as they arrive, never half a character.
+
+    The pieces of `feed` and the last one of `flush`, joined, are what `Tokenizer.decode` gives.
+    One per stream; not shared between threads.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, ids: int | Iterable[int]) -> str:
+        """The characters that these ids complete; often none, when one is still cut in two."""
+        several = ids if isinstance(ids, Iterable) else (ids,)
+        kept = [self._tokenizer.token_bytes(i) for i in several if i not in self._skipped]
+        return self._decoder.decode(b"".join(kept))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that never got its last byte."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
+
+
+@cache
+def byte_letters() -> tuple[str, ...]:
+    """The letter that byte-level BPE writes for each of the 256 bytes (the table of GPT-2).
+
+    Printable Latin-1 stands for itself; the other bytes get the letters from U+0100 on, in order.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    letters = tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+    assert set(letters) == set(pre_tokenizers.ByteLevel.alphabet())
+    return letters
+
+
+def token_text(entry: Any) -> str | None:
+    """The text of a special token in a config, where it is a string or an object around one."""
+    if isinstance(entry, dict):
+        entry = entry.get("content")
+    return entry if isinstance(entry, str) else None
+
+
+def _template_of(config: dict[str, Any]) -> ChatTemplate | None:
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in source}
+        source = named.get("default") or next(iter(named.values()), None)
+    if not source:
+        return None
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    special = {name: token_text(config.get(name)) for name in names}
+    return ChatTemplate(source, {name: text for name, text in special.items() if text is not None})
+
+
+def _is_control(token: dict[str, Any]) -> bool:
+    """Added tokens that steer the model; runs of spaces, which some families add too, do not."""
+    content = token["content"]
+    return token["special"] or (content.startswith("<") and content.endswith(">"))
+
+
+def _require_byte_level(spec: dict[str, Any]) -> None:
+    decoder = spec.get("decoder") or {}
+    steps = [step.get("type") for step in decoder.get("decoders", [decoder])]
+    if spec["model"].get("type") != "BPE" or "ByteLevel" not in steps:
+        raise MiaoError(
+            "this is not a byte-level BPE tokenizer, the only kind that Miao reads",
+            fix="choose a model that has one: Qwen, Llama 3, DeepSeek, SmolLM, GPT-2, ...",
+        )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of an optional file; empty when the file is not there."""
+    value = read_json(path) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise MiaoError("a JSON object was expected here", where=path)
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@cache
+def _be_quiet_about_forks() -> None:
+    """Makes forked workers encode on one core each, without the library's warning about forks.
+
+    The library decides in the child, from the environment, so the variable stands for the moment
+    of the fork; a value that the user has set is left alone.
+    """
+    name = "TOKENIZERS_PARALLELISM"
+    if not hasattr(os, "register_at_fork"):
+        return
+    set_by_us: list[bool] = []
+
+    def before() -> None:
+        set_by_us.append(name not in os.environ)
+        os.environ.setdefault(name, "false")
+
+    def after_in_parent() -> None:
+        if set_by_us.pop():
+            os.environ.pop(name, None)
+
+    os.register_at_fork(before=before, after_in_parent=after_in_parent)

@@ -1,0 +1,76 @@
+"""Sums kept on the device between log lines, and the numbers made of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miao.files import append_jsonl, read_jsonl, write_text
+
+
+@dataclass
+class Meter:
+    """What happened since the last log line."""
+
+    flops_per_token: float
+    peak_flops: float
+    loss: Tensor | None = None
+    weight: int = 0
+    tokens: int = 0
+    data_wait: float = 0.0
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(
+        self, loss: Tensor, metrics: dict[str, Tensor], weight: int, tokens: int, waited: float
+    ) -> None:
+        """Adds one step: summed loss and metrics, their weight, real tokens, seconds waited."""
+        self.loss = loss if self.loss is None else self.loss + loss
+        for name, value in metrics.items():
+            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
+        self.weight += weight
+        self.tokens += tokens
+        self.data_wait += waited
+
+    def read(self) -> dict[str, float]:
+        """The means since the last reading, and starts over. Synchronises with the device."""
+        weight = max(self.weight, 1)
+        values = {"loss": float(self.loss) / weight if self.loss is not None else float("nan")}
+        values |= {name: float(value) / weight for name, value in self.metrics.items()}
+        seconds = max(time.perf_counter() - self.began, 1e-9)
+        speed = self.tokens / seconds
+        values |= {
+            "tokens_per_second": round(speed, 1),
+            "mfu": round(speed * self.flops_per_token / self.peak_flops, 4),
+            "data_wait": round(self.data_wait / seconds, 4),
+        }
+        self.loss, self.metrics, self.weight, self.tokens, self.data_wait = None, {}, 0, 0, 0.0
+        self.began = time.perf_counter()
+        return values
+
+    def pause(self, seconds: float) -> None:
+        """Leaves time that was not training (evaluation, saving) out of the speed."""
+        self.began += seconds
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one line per log interval and per held-out evaluation, of every stage."""
+
+    def __init__(self, path: Path, stage: str):
+        self.path, self.stage = path, stage
+
+    def write(self, **values: Any) -> None:
+        clean = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+        append_jsonl(self.path, {"stage": self.stage, **clean})
+
+    def forget_after(self, step: int) -> None:
+        """Drops this stage's lines behind `step`: a resumed run writes them again."""
+        kept = [r for r in read_jsonl(self.path) if r["stage"] != self.stage or r["step"] <= step]
+        if self.path.exists():
+            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))

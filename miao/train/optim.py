@@ -1,0 +1,179 @@
+"""MuonAdamW: Muon for the matrices inside the blocks, AdamW for everything else.
+
+Muon (https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
+orthogonal matrix, found by a few Newton-Schulz steps. Matrices of one shape are stacked, so that
+the steps are batched products. Updates equal `torch.optim.Muon` and `torch.optim.AdamW`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+Schedule = Literal["wsd", "cosine", "linear", "constant"]
+
+
+def newton_schulz(matrices_nrc: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
+    """Approximates U·Vᵀ of each matrix's U·S·Vᵀ by a quintic iteration, in bfloat16.
+
+    Args:
+        matrices_nrc: a stack [n, rows, columns].
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices_nrc.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """One optimizer for a whole decoder.
+
+    Args:
+        named_parameters: all trainable parameters. 2-D weights inside the blocks go to Muon when
+            `muon_lr` is positive; embeddings, head, norms and biases go to AdamW.
+        lr, muon_lr: peak rates; `set_lr_factor` scales both. weight_decay: on matrices only.
+    """
+
+    def __init__(
+        self,
+        named_parameters: list[tuple[str, nn.Parameter]],
+        lr: float,
+        muon_lr: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        momentum: float = 0.95,
+        eps: float = 1e-8,
+    ):
+        self.names = {id(parameter): name for name, parameter in named_parameters}
+        kinds: dict[str, list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in named_parameters:
+            hidden_matrix = parameter.ndim == 2 and ".layers." in name
+            matrix_kind = "muon" if hidden_matrix and muon_lr > 0 else "adamw"
+            kinds[matrix_kind if parameter.ndim >= 2 else "adamw_vectors"].append(parameter)
+        groups = [
+            {
+                "kind": kind,
+                "params": parameters,
+                "peak_lr": muon_lr if kind == "muon" else lr,
+                "weight_decay": 0.0 if kind == "adamw_vectors" else weight_decay,
+                "betas": betas,
+                "momentum": momentum,
+                "eps": eps,
+            }
+            for kind, parameters in kinds.items()
+        ]
+        super().__init__(groups, {"lr": lr})
+        self.num_steps = 0
+        self.set_lr_factor(1.0)
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Sets every group's rate to its peak times `factor`."""
+        for group in self.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
+        assert closure is None
+        self.num_steps += 1
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            if group["kind"] == "muon":
+                self._muon(parameters, group)
+            else:
+                self._adamw(parameters, group)
+
+    def _muon(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for parameter in parameters:
+            by_shape[parameter.shape].append(parameter)
+        for shape, stack in by_shape.items():
+            gradients: list[Any] = [p.grad for p in stack]
+            buffers = [self._buffer(p, "momentum") for p in stack]
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
+            updates = newton_schulz(torch.stack(nesterov)).to(stack[0].dtype)
+            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            torch._foreach_mul_(stack, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(stack, list(updates.unbind()), alpha=-group["lr"] * scale)
+
+    def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        gradients: list[Any] = [p.grad for p in parameters]
+        first = [self._buffer(p, "exp_avg") for p in parameters]
+        second = [self._buffer(p, "exp_avg_sq") for p in parameters]
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        denominators = torch._foreach_sqrt(second)
+        torch._foreach_div_(denominators, math.sqrt(1 - beta2**self.num_steps))
+        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        step_size = group["lr"] / (1 - beta1**self.num_steps)
+        torch._foreach_addcdiv_(parameters, first, denominators, -step_size)
+
+    def _buffer(self, parameter: nn.Parameter, name: str) -> Tensor:
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter)
+        return state[name]
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every buffer as `<buffer>.<parameter name>`, for saving."""
+        return {
+            f"{buffer}.{self.names[id(parameter)]}": tensor
+            for group in self.param_groups
+            for parameter in group["params"]
+            for buffer, tensor in self.state[parameter].items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor], num_steps: int) -> None:
+        """Takes back what `state_tensors` gave."""
+        parameters = {
+            self.names[id(parameter)]: parameter
+            for group in self.param_groups
+            for parameter in group["params"]
+        }
+        for key, tensor in tensors.items():
+            buffer, _, name = key.partition(".")
+            parameter = parameters[name]
+            self.state[parameter][buffer] = tensor.to(parameter.device, parameter.dtype).clone()
+        self.num_steps = num_steps
+
+
+def learning_rate_factor(
+    schedule: Schedule, done: float, budget: float, warmup: float, decay: float, final: float
+) -> float:
+    """The rate as a fraction of its peak, after `done` of `budget` tokens.
+
+    Args:
+        warmup: tokens of linear warm-up. decay: tokens of wsd's last, linear part
+            (warm-up-stable-decay, arXiv:2404.06395). final: the fraction at the very end.
+    """
+    if done < warmup:
+        return (done + 1e-9) / warmup
+    rest = max(budget - warmup, 1e-9)
+    progress = min(max((done - warmup) / rest, 0.0), 1.0)
+    if schedule == "constant":
+        shape = 1.0
+    elif schedule == "linear":
+        shape = 1 - progress
+    elif schedule == "cosine":
+        shape = 0.5 * (1 + math.cos(math.pi * progress))
+    else:
+        shape = min(1.0, max(budget - done, 0.0) / max(decay, 1e-9))
+    return final + (1 - final) * shape

@@ -1,0 +1,250 @@
+"""One training stage: its data, its objective, the loop, and the model directory it leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from miao.console import ProgressLine, count, say
+from miao.device import (
+    choose_device,
+    choose_dtype,
+    keep_freed_memory,
+    matmul_flops,
+    peak_memory_mib,
+)
+from miao.engine import Engine, SamplingOptions
+from miao.errors import MiaoError
+from miao.evaluate.likelihood import bits_per_byte
+from miao.evaluate.questions import chat_answers
+from miao.files import append_jsonl, atomic_directory
+from miao.model import Decoder, ModelConfig, load_model, round_up, save_model
+from miao.recipe import DpoOptions, ModelOptions, Recipe, StageOptions, parse_quantity
+from miao.rundir import RunDir
+from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.tokenizer import Tokenizer
+from miao.train.loop import Trainer, TrainResult
+from miao.train.metrics import MetricsLog
+from miao.train.objectives import DpoObjective, LanguageObjective, Objective, cache_reference
+
+HELDOUT_TOKENS_WHILE_TRAINING = 20_000
+COMPILE_PAYS_AFTER = 400.0
+"""Seconds of training above which compiling repays its 20-40 s on a CPU (docs/LOG.md)."""
+
+
+def train_stage(
+    stage: str, recipe: Recipe, run: RunDir, tokenizer: Tokenizer, base: Path | None, mark: str
+) -> TrainResult:
+    """Trains one stage and writes `models/<stage>/`.
+
+    Args:
+        base: the model directory to start from; None: random weights.
+        mark: fingerprint of the stage's inputs (names the cache of reference log-probabilities).
+    """
+    options: StageOptions = getattr(recipe, stage)
+    model = prepare_model(recipe, options, tokenizer, base)
+    loader = make_loader(stage, recipe, run, options)
+    objective: Objective = LanguageObjective()
+    if isinstance(options, DpoOptions):
+        objective = DpoObjective(options.beta)
+        _attach_reference(model, loader, run, mark)
+    budget = (
+        parse_quantity(options.tokens, f"{stage}.tokens")
+        if options.tokens is not None
+        else (options.epochs or 0) * loader.epoch_tokens
+    )
+    peak = matmul_flops(str(model.device), model.compute_dtype)
+    _compile_if_it_pays(options, model, budget, peak)
+    _announce(stage, options, model, loader, budget)
+    trainer = Trainer(
+        stage,
+        options,
+        model,
+        loader,
+        objective,
+        budget,
+        run.checkpoints(stage),
+        MetricsLog(run.metrics, stage),
+        peak,
+        heldout=lambda m: heldout_losses(stage, m, run, tokenizer),
+        sample=lambda m, tokens: write_samples(stage, m, tokenizer, recipe, run, tokens),
+    )
+    result = trainer.run()
+    with atomic_directory(run.model(stage)) as directory:
+        save_model(model, directory)
+        tokenizer.save(directory, model_max_length=model.config.max_position_embeddings)
+    return result
+
+
+def prepare_model(
+    recipe: Recipe, options: StageOptions, tokenizer: Tokenizer, base: Path | None
+) -> Decoder:
+    """The model of a stage on its device, in its number type."""
+    device = choose_device(recipe.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if base is None:
+        model = Decoder(new_config(recipe.model, tokenizer))
+        model.initialize(recipe.seed)
+    else:
+        model = load_model(base)
+    if model.config.vocab_size < tokenizer.vocab_size:
+        raise MiaoError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}",
+            where=base or "model",
+            fix="use the model's own tokenizer: --tokenizer.path",
+        )
+    if options.seq_len > model.config.max_position_embeddings:
+        raise MiaoError(
+            f"seq_len {options.seq_len} is above the model's context of "
+            f"{model.config.max_position_embeddings} tokens",
+            where=base or "model",
+            fix="lower seq_len, or raise model.max_position_embeddings",
+        )
+    torch.manual_seed(recipe.seed)
+    model.to(device)
+    model.set_compute_dtype(choose_dtype(options.precision, device))
+    return model
+
+
+def new_config(options: ModelOptions, tokenizer: Tokenizer) -> ModelConfig:
+    """The configuration of a model that begins with random weights."""
+    head_dim = options.head_dim or options.hidden_size // options.num_attention_heads
+    return ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        num_key_value_heads=options.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=options.intermediate_size or round_up(options.hidden_size * 8 / 3, 64),
+        max_position_embeddings=options.max_position_embeddings,
+        rope_theta=options.rope_theta,
+        rms_norm_eps=options.rms_norm_eps,
+        tie_word_embeddings=options.tie_word_embeddings,
+        qk_norm=options.qk_norm,
+        attention_bias=options.attention_bias,
+        bos_token_id=None,
+        eos_token_id=tokenizer.end_of_turn_id,
+    )
+
+
+def make_loader(stage: str, recipe: Recipe, run: RunDir, options: StageOptions) -> PackedLoader:
+    """The stage's training shards as weighted sources; every file's checksum is compared."""
+    weights = recipe.corpus.weights if stage == "pretrain" else {}
+    directories = sorted(run.shards(stage, "train").glob("*/"))
+    names = [directory.name for directory in directories]
+    if unknown := sorted(set(weights) - set(names)):
+        raise MiaoError(
+            f"there is no source '{unknown[0]}'",
+            where="corpus.weights",
+            fix=f"sources: {', '.join(names)}",
+        )
+    sources = [
+        PackedSource(
+            name=directory.name,
+            dataset=TokenDataset(directory, verify=True),
+            seq_len=options.seq_len,
+            seed=recipe.seed,
+            weight=weights.get(directory.name, 1.0) if weights else None,
+        )
+        for directory in directories
+    ]
+    return PackedLoader(sources, options.seq_len)
+
+
+def heldout_losses(stage: str, model: Decoder, run: RunDir, tokenizer: Tokenizer) -> dict[str, float]:
+    """Bits per byte of held-out documents, over all sources."""
+    scores = [
+        bits_per_byte(model, TokenDataset(directory), tokenizer, HELDOUT_TOKENS_WHILE_TRAINING)
+        for directory in sorted(run.shards("pretrain", "heldout").glob("*/"))
+    ]
+    if not scores:
+        return {}
+    return {"heldout_bits_per_byte": sum(score.value for score in scores) / len(scores)}
+
+
+def write_samples(
+    stage: str, model: Decoder, tokenizer: Tokenizer, recipe: Recipe, run: RunDir, tokens: int
+) -> list[dict[str, Any]]:
+    """Continuations (pretraining) or chat answers, greedy, appended to samples.jsonl."""
+    room = min(96, model.config.max_position_embeddings // 2)
+    if stage == "pretrain":
+        prompts = recipe.sample_texts
+        boundary = tokenizer.document_boundary_id
+        encoded = [[boundary, *tokenizer.encode(text)] for text in prompts]
+        engine = Engine(model, frozenset([*tokenizer.stop_ids, boundary]))
+        greedy = SamplingOptions(temperature=0.0, max_new_tokens=room)
+        texts = [tokenizer.decode(ids) for ids in engine.generate(encoded, greedy)]
+    else:
+        prompts = recipe.sample_prompts
+        texts = chat_answers(model, tokenizer, prompts, room)
+    records = [
+        {"stage": stage, "tokens": tokens, "prompt": prompt, "answer": text}
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    for record in records:
+        append_jsonl(run.samples, record)
+    return records
+
+
+def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
+    """How full the first rows are, and how much had to be split; the loader is put back."""
+    before = loader.state()
+    drawn = loader.next_rows(rows)
+    filled = sum(int(loader.sources[number].size[pieces].sum()) for number, pieces in drawn)
+    loader.restore(before)
+    return {
+        "filled": filled / (rows * loader.seq_len),
+        "split": sum(source.split_tokens for source in loader.sources) / max(loader.epoch_tokens, 1),
+        "truncated": sum(source.truncated for source in loader.sources),
+        "left_out": sum(source.left_out for source in loader.sources),
+    }
+
+
+def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, Any]:
+    """What the run keeps of a finished training stage."""
+    facts = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(result).items()}
+    return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
+
+
+def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: str) -> None:
+    """Computes, or reads back, the log-probabilities of the model that DPO begins with."""
+    for source in loader.sources:
+        one = PackedLoader([replace(source)], loader.seq_len)
+        rows = -(-source.total_tokens // loader.seq_len)
+        path = run.path / "cache" / "reference" / f"{mark}-{source.name}.f32"
+        with ProgressLine("reference log-probabilities", rows) as line:
+            source.reference = cache_reference(model, source, one.one_epoch(32), path, line.advance)
+
+
+def _compile_if_it_pays(
+    options: StageOptions, model: Decoder, budget: float, peak_flops: float
+) -> None:
+    seconds = budget * model.config.flops_per_token(options.seq_len) / (0.4 * peak_flops)
+    pays = model.device.type == "cuda" or seconds > COMPILE_PAYS_AFTER
+    if options.compile == "on" or (options.compile == "auto" and pays):
+        model.compile_for_training()
+
+
+def _announce(
+    stage: str, options: StageOptions, model: Decoder, loader: PackedLoader, budget: float
+) -> None:
+    config = model.config
+    dtype = str(model.compute_dtype).removeprefix("torch.")
+    say(
+        f"  {config.model_type}, {count(config.num_parameters())} parameters, {dtype} on {model.device}; "
+        f"{count(budget)} tokens of {count(loader.epoch_tokens)} per epoch, "
+        f"{options.batch_tokens} per step"
+    )
+    packing = packing_facts(loader)
+    say(f"  packing: {packing['filled']:.2%} of slots filled, {packing['split']:.1%} of tokens split")
+    if packing["truncated"]:
+        say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")
+    if packing["left_out"]:
+        say(f"  {packing['left_out']} pairs do not fit a row of seq_len and are left out")
+

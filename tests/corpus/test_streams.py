@@ -1,0 +1,147 @@
+"""Decompression and decoding: right to the byte, and every failure says where and what to do."""
+
+import bz2
+import gzip
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from miao.corpus.streams import JsonStream, format_of, read_bytes, read_lines, read_text
+from miao.errors import MiaoError
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.compress,
+}
+TEXT = "".join(f"第 {number} 行: the quick brown fox 🦊\n" for number in range(3000))
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jsonl", (".jsonl", "")),
+        ("a.b.JSONL.XZ", (".jsonl", ".xz")),
+        ("a.csv.zst", (".csv", ".zst")),
+        ("a.gz", None),
+        ("a.pdf", None),
+        ("noextension", None),
+    ],
+)
+def test_extension_and_compression(name: str, expected: tuple[str, str] | None) -> None:
+    assert format_of(Path(name)) == expected
+
+
+@pytest.mark.parametrize("ending", ["", *PACK])
+@pytest.mark.parametrize("size", [7, 1000, 1 << 20])
+def test_text_is_the_same_in_any_packing_and_chunk_size(
+    tmp_path: Path, ending: str, size: int
+) -> None:
+    raw = TEXT.encode()
+    file = written(tmp_path / f"a.txt{ending}", PACK[ending](raw) if ending else raw)
+    assert "".join(read_text(file, size)) == TEXT
+    chunks = list(read_bytes(file, size))
+    assert {len(chunk) for chunk in chunks[:-1]} <= {size}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_several_compressed_parts_in_one_file(tmp_path: Path, ending: str) -> None:
+    file = written(tmp_path / f"a.txt{ending}", PACK[ending](b"one ") + PACK[ending](b"two"))
+    assert b"".join(read_bytes(file)) == b"one two"
+
+
+@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.999])
+def test_truncated_file_is_named(tmp_path: Path, ending: str, kept: float) -> None:
+    packed = PACK[ending](TEXT.encode())
+    file = written(tmp_path / f"cut.jsonl{ending}", packed[: int(len(packed) * kept)])
+    with pytest.raises(MiaoError, match="truncated") as caught:
+        list(read_text(file))
+    assert caught.value.where == str(file) and "again" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_damaged_file_is_named(tmp_path: Path, ending: str) -> None:
+    file = written(tmp_path / f"bad.txt{ending}", b"certainly not compressed" * 20)
+    with pytest.raises(MiaoError, match="damaged") as caught:
+        list(read_text(file))
+    assert caught.value.where == str(file)
+
+
+def test_zst_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "a.txt.zst", zstandard.compress(b"a"))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(MiaoError, match=r"zstandard\n  -> pip install 'miaolm\[data\]'"):
+        list(read_text(file))
+
+
+def test_byte_order_mark_goes_only_at_the_beginning(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "\ufeffa\ufeffb".encode())
+    for size in (1, 2, 100):
+        assert "".join(read_text(file, size)) == "a\ufeffb"
+
+
+def test_only_newlines_end_a_line(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "a\u2028b\x0cc\r\n\nd".encode())
+    assert list(read_lines(file)) == [(1, "a\u2028b\x0cc\r"), (2, ""), (3, "d")]
+
+
+@pytest.mark.parametrize("size", [5, 1 << 20])
+@pytest.mark.parametrize(
+    ("content", "place", "what", "fix"),
+    [
+        (
+            b"ok\n" + "你好，世界。今天天气很好".encode("gb18030"),
+            2,
+            "offset 3)",
+            "GB18030 -t",
+        ),
+        (b"ok\n\nab\x00c", 3, "a NUL byte (0x00 at byte offset 6)", "no text file"),
+        ("ok".encode("utf-16"), 1, "(0x00 at byte offset 3)", "iconv -f UTF-16 -t UTF-8"),
+        ("le café répété à l'été".encode("latin-1"), 1, "offset 6)", "find out its encoding"),
+        ("die Größe der schönen Häuser".encode("latin-1"), 1, "offset 6)", "find out its encoding"),
+        ("a\n好".encode()[:-1], 2, "unexpected end of data (0xe5 at byte offset 2)", "cut inside"),
+    ],
+)
+def test_what_is_not_utf8(
+    tmp_path: Path, content: bytes, place: int, what: str, fix: str, size: int
+) -> None:
+    file = written(tmp_path / "a.txt", content)
+    with pytest.raises(MiaoError) as caught:
+        list(read_text(file, size))
+    assert caught.value.where == f"{file}:{place}"
+    assert what in caught.value.what
+    if size > len(content):  # the guess needs to see some of the text
+        assert fix in str(caught.value.fix)
+
+
+def test_gb18030_advice_is_the_command(tmp_path: Path) -> None:
+    file = written(tmp_path / "novel.txt", "第一章　风雪惊变\r\n　　钱塘江浩浩江水".encode("gbk"))
+    with pytest.raises(MiaoError) as caught:
+        list(read_text(file))
+    expected = "looks like GBK/GB18030: convert it with `iconv -f GB18030 -t UTF-8`"
+    assert caught.value.fix == expected
+
+
+def test_json_values_across_any_chunk_border(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ' [12345, {"键": "a\\u4f60\\n", "b": [true, null]},-1.5e3 ] '
+    file = written(tmp_path / "a.json", text.encode())
+    for size in range(1, len(text.encode()) + 1):
+        chunks = list(read_text(file, size))
+        monkeypatch.setattr("miao.corpus.streams.read_text", lambda path, it=chunks: iter(it))
+        stream = JsonStream(file)
+        assert stream.peek() == "["
+        assert list(stream.items()) == [12345, {"键": "a你\n", "b": [True, None]}, -1500.0]
+        assert stream.peek() == ""
