@@ -29,6 +29,10 @@ on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code (2: a mistake the user can mend)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Waiting OpenMP threads soon go to sleep. By default they spin for milliseconds, which makes a
+    # machine that is shared with anything else several times slower (docs/LOG.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         return _dispatch(words)
     except MiaoError as error:
@@ -37,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"miao: {error}", file=sys.stderr)
         return 2
     except Interrupted as interruption:
-        print(f"\nstopped; everything is saved. Go on with:\n  miao {' '.join(words)}", file=sys.stderr)
+        print(
+            f"\nstopped; everything is saved. Go on with:\n  miao {' '.join(words)}",
+            file=sys.stderr,
+        )
         return interruption.exit_code
     except KeyboardInterrupt:
         print(f"\nstopped. Go on with:\n  miao {' '.join(words)}", file=sys.stderr)
@@ -56,7 +63,9 @@ def _dispatch(words: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"miao {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    verbs.add_parser("run", help="all stages of a recipe, those that are done are skipped", add_help=False)
+    verbs.add_parser(
+        "run", help="all stages of a recipe, those that are done are skipped", add_help=False
+    )
     for name, text in STAGE_VERBS.items():
         verbs.add_parser(name, help=f"the chain up to here: {text}", add_help=False)
     verbs.add_parser("chat", help="talk to a trained model", add_help=False)
@@ -98,8 +107,12 @@ def _inspect(words: list[str]) -> int:
     )
     parser.add_argument("directory", help="a run, a model or a tokenizer directory")
     parser.add_argument("--text", help="text to cut")
-    parser.add_argument("--file", help="records to show: the first conversations or documents of a file")
-    parser.add_argument("--count", type=int, default=3, help="how many records of --file (default 3)")
+    parser.add_argument(
+        "--file", help="records to show: the first conversations or documents of a file"
+    )
+    parser.add_argument(
+        "--count", type=int, default=3, help="how many records of --file (default 3)"
+    )
     parser.add_argument("--ids", action="store_true", help="show the token ids too")
     options = parser.parse_args(words)
     from miao.chat import inspect_command
@@ -116,10 +129,14 @@ def _chat(words: list[str]) -> int:
     parser.add_argument("directory", help="a run directory (runs/NAME) or a model directory")
     parser.add_argument("-p", "--prompt", help="ask this once, print the answer, and leave")
     parser.add_argument("--system", help="a system prompt")
-    parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
+    parser.add_argument(
+        "--temperature", type=float, default=0.6, help="0: always the likeliest token"
+    )
     parser.add_argument("--top-p", type=float, default=0.9, help="nucleus sampling (default 0.9)")
     parser.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
-    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1: repeat less"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer")
     parser.add_argument("--seed", type=int, help="makes the answers repeatable")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

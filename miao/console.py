@@ -71,14 +71,19 @@ class ProgressLine:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(escape(what), total=total or None, completed=done, text="")
+        self._task = self._progress.add_task(
+            escape(what), total=total or None, completed=done, text=""
+        )
 
     def __enter__(self) -> ProgressLine:
         self._progress.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
 

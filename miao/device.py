@@ -45,8 +45,14 @@ def choose_dtype(option: str, device: torch.device) -> torch.dtype:
     if option == "bf16":
         return torch.bfloat16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and matmul_flops("cpu", torch.bfloat16) > 1.2 * matmul_flops("cpu", torch.float32):
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
+    if device.type == "cpu" and matmul_flops("cpu", torch.bfloat16) > 1.2 * matmul_flops(
+        "cpu", torch.float32
+    ):
         return torch.bfloat16
     return torch.float32
 

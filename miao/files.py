@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ from miao.errors import MiaoError
 
 @contextmanager
 def full_disk_is_a_user_error(target: Path) -> Iterator[None]:
-    """Turns ENOSPC/EDQUOT/EACCES/EROFS into a `MiaoError` that names the place."""
+    """Turns a full disk, or a place that cannot be written, into a `MiaoError` that names it."""
     try:
         yield
     except OSError as error:
@@ -30,9 +30,14 @@ def full_disk_is_a_user_error(target: Path) -> Iterator[None]:
                 fix="free some space or choose another place with --out_dir, then run again: "
                 "it continues where it was",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in (
+            *(errno.EACCES, errno.EROFS, errno.EPERM),
+            *(errno.ENOTDIR, errno.EEXIST),  # a file stands where a directory should be
+        ):
             raise MiaoError(
-                f"cannot write here ({error.strerror})", where=target, fix="choose another --out_dir"
+                f"cannot write here ({error.strerror})",
+                where=target,
+                fix="choose another --out_dir",
             ) from error
         raise
 
@@ -46,7 +51,9 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     with full_disk_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
         try:
             with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
@@ -77,7 +84,11 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
             if path.exists():
                 old = path.with_name(f".{path.name}.old.{os.getpid()}")
                 os.replace(path, old)
-                os.replace(temporary, path)
+                try:
+                    os.replace(temporary, path)
+                except BaseException:
+                    os.replace(old, path)
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 os.replace(temporary, path)
@@ -132,19 +143,29 @@ def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Reads a JSON-lines log of ours; a last line that a crash cut short is left out."""
+    """Reads JSON lines of ours (none where there is no file); a last line that a crash cut short
+    is left out."""
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Not splitlines(): JSON may hold U+2028 and its kin unescaped.
+    lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
     records = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise MiaoError("not a JSON line", where=f"{path}:{number}") from error
     return records
+
+
+def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
+    with atomic_open(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: str | Path) -> str:

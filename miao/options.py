@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 Options = TypeVar("Options")
+TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "NoneType": "null",
+}
+"""How an error message calls the types of options."""
 
 
 def parse_options(
@@ -65,6 +73,20 @@ def option_kinds(options_type: type, prefix: str = "") -> dict[str, type]:
     return kinds
 
 
+class _WordsLoader(yaml.SafeLoader):
+    """Safe YAML in which only true and false are booleans, as in YAML 1.2: `compile: off` is a
+    word, and so is the topic `no`."""
+
+
+_WordsLoader.yaml_implicit_resolvers = {
+    letter: [(tag, words) for tag, words in resolvers if not tag.endswith(":bool")]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_WordsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML mapping.
 
@@ -72,12 +94,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         MiaoError: missing, not UTF-8, no YAML, or no mapping; with the line.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_WordsLoader)
     except FileNotFoundError as error:
         recipes = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
         hint = did_you_mean(str(path), recipes)
         raise MiaoError(
-            "there is no such recipe", where=path, fix=hint or "known recipes: " + ", ".join(recipes)
+            "there is no such recipe",
+            where=path,
+            fix=hint or "known recipes: " + ", ".join(recipes),
         ) from error
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise MiaoError(f"not a recipe: {error}", where=path, fix="give a YAML file") from error
@@ -89,7 +113,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise MiaoError("a recipe is a mapping of options", where=path, fix="see recipes/seedling.yaml")
+        raise MiaoError(
+            "a recipe is a mapping of options", where=path, fix="see recipes/seedling.yaml"
+        )
     return content
 
 
@@ -99,7 +125,9 @@ def _check_keys(values: dict[str, Any], prefix: str, kinds: dict[str, type], whe
         if key not in kinds:
             raise _unknown_key(key, kinds, where)
         is_group = any(known.startswith(f"{key}.") for known in kinds)
-        if is_group:
+        if is_group and value is None:  # `corpus:` with all its options commented out
+            del values[name]
+        elif is_group:
             if not isinstance(value, dict):
                 raise MiaoError(f"'{key}' is a group of options, not {value!r}", where=where)
             _check_keys(value, f"{key}.", kinds, where)
@@ -116,7 +144,9 @@ def _join_lists(words: Sequence[str], kinds: dict[str, type]) -> list[str]:
         position += 1
         if not word.startswith("--"):
             raise MiaoError(
-                f"'{word}' is not an option", where="the command line", fix="options look like --key.sub value"
+                f"'{word}' is not an option",
+                where="the command line",
+                fix="options look like --key.sub value",
             )
         key, equals, value = word[2:].partition("=")
         base = key.rstrip("+")
@@ -131,7 +161,9 @@ def _join_lists(words: Sequence[str], kinds: dict[str, type]) -> list[str]:
         if not values:
             raise MiaoError(f"--{key} needs a value", where="the command line")
         if kinds.get(base) is list and not values[0].startswith("["):
-            joined.append(f"--{key}={yaml.safe_dump(values, default_flow_style=True, width=10**6).strip()}")
+            joined.append(
+                f"--{key}={yaml.safe_dump(values, default_flow_style=True, width=10**6).strip()}"
+            )
         elif len(values) > 1:
             raise MiaoError(f"--{key} takes one value, not {len(values)}", where="the command line")
         else:
@@ -146,24 +178,32 @@ def _unknown_key(key: str, kinds: dict[str, type], where: str) -> MiaoError:
     hint = did_you_mean(key, kinds)
     if not hint and (near := did_you_mean(leaf, by_leaf)):
         hint = f"did you mean '{by_leaf[near.split(chr(39))[1]]}'?"
-    return MiaoError(f"there is no option '{key}'", where=where, fix=hint or "see `miao run --help`")
+    return MiaoError(
+        f"there is no option '{key}'", where=where, fix=hint or "see `miao run --help`"
+    )
 
 
 def _guarded(parse: Any, where: str) -> Any:
+    """Runs a step of jsonargparse; what it says of a wrong value is said again in plain words."""
     from argparse import ArgumentError
 
     try:
         return parse()
     except (ArgumentError, TypeError, ValueError, AttributeError) as error:
-        text = str(error)
+        text, hint = str(error), None
         key = re.search(r'Parser key "([^"]+)"', text)
         value = re.search(r"(?:Given value|Got value): (.*)", text)
-        kinds = re.findall(r"Expected (?:a|an) (?:<class ')?([\w ]+)", text)
-        if key and value and kinds:
-            wanted = " or ".join(dict.fromkeys("null" if k == "NoneType" else k for k in kinds))
-            text = f"{key[1]}: {value[1]!r} is not a {wanted}"
-        elif key and value:
-            choices = re.search(r"choices?:? ?(.*)|Literal\[(.*?)\]", text)
-            allowed = (choices[1] or choices[2]) if choices else ""
-            text = f"{key[1]}: {value[1]!r} is not allowed" + (f", choose from {allowed}" if allowed else "")
-        raise MiaoError(text, where=where, fix="see `miao run --help` for what it takes") from error
+        types = re.findall(r"Expected an? <class '(\w+)'>", text)
+        choices = [
+            choice.strip(" '")
+            for literal in re.findall(r"Literal\[(.*?)\]", text)
+            for choice in literal.split(",")
+        ]
+        wanted = list(dict.fromkeys([TYPE_WORDS.get(name, name) for name in types] + choices))
+        if key and value and wanted:
+            listed = " or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
+            text = f"{key[1]}: must be {listed}, not {value[1]!r}"
+            hint = did_you_mean(value[1], choices)
+        raise MiaoError(
+            text, where=where, fix=hint or "see `miao run --help` for what it takes"
+        ) from error

@@ -7,6 +7,7 @@ tokens; a number below 1 is a fraction of the stage's budget. `4M` and `1.5B` ar
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -177,6 +178,8 @@ class SftOptions(StageOptions):
     epochs: float | None = 1.0
     last_turn_only: bool = False
     """Learn only the last assistant turn of each conversation."""
+    replay: float = 0.0
+    """Share of the tokens that are pretraining documents again, against forgetting."""
 
 
 @dataclass
@@ -235,7 +238,12 @@ class Recipe:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     """Measuring."""
     sample_texts: list[str] = field(
-        default_factory=lambda: ["从前，", "中国的首都是", "Once upon a time, ", "The capital of France is"]
+        default_factory=lambda: [
+            "从前，",
+            "中国的首都是",
+            "Once upon a time, ",
+            "The capital of France is",
+        ]
     )
     """Beginnings that pretraining samples continue, to look at with your own eyes."""
     sample_prompts: list[str] = field(
@@ -274,7 +282,9 @@ def parse_quantity(value: Quantity, where: str) -> float:
             number = -1.0
     if not 0 <= number < 1e15:
         raise MiaoError(
-            f"{value!r} is not a quantity", where=where, fix="write a number such as 4000000, 4M or 0.25"
+            f"{value!r} is not a quantity",
+            where=where,
+            fix="write a number such as 4000000, 4M or 0.25",
         )
     return number
 
@@ -305,10 +315,15 @@ def check_recipe(recipe: Recipe) -> None:
         if not condition:
             problems.append(message)
 
-    need(bool(re.fullmatch(r"[\w.\-]+", recipe.name)), "name: letters, digits, '.', '_' and '-' only")
+    need(
+        bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", recipe.name)),
+        "name: letters, digits, '.', '_' and '-' only",
+    )
     need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
     need(recipe.corpus.heldout_max >= 0, "corpus.heldout_max: must not be negative")
-    need(all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative")
+    need(
+        all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
+    )
     model = recipe.model
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
         need(getattr(model, name) > 0, f"model.{name}: must be positive")
@@ -324,8 +339,14 @@ def check_recipe(recipe: Recipe) -> None:
             f"model.hidden_size: {model.hidden_size} is not a multiple of num_attention_heads "
             f"{model.num_attention_heads} (or give head_dim)",
         )
+    head_dim = model.head_dim or model.hidden_size // max(model.num_attention_heads, 1)
+    need(head_dim % 2 == 0, f"model.head_dim: {head_dim} is odd, rotary positions need pairs")
+    _need_quantity(recipe.corpus.seedbed.characters, "corpus.seedbed.characters", need)
+    _need_quantity(recipe.tokenizer.sample, "tokenizer.sample", need)
+    _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
     for stage in STAGES:
         _check_stage(stage, getattr(recipe, stage), model, need)
+    need(0 <= recipe.sft.replay < 1, "sft.replay: a share from 0 to below 1")
     if problems:
         raise MiaoError(
             "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
@@ -334,9 +355,21 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any) -> None:
-    for key in ("tokens", "batch_tokens", "warmup", "decay", "eval_every", "sample_every", "save_every"):
+    for key in (
+        "tokens",
+        "batch_tokens",
+        "warmup",
+        "decay",
+        "eval_every",
+        "sample_every",
+        "save_every",
+    ):
         if (value := getattr(stage, key)) is not None:
-            parse_quantity(value, f"{name}.{key}")
+            number = _need_quantity(value, f"{name}.{key}", need)
+            need(
+                key != "batch_tokens" or number >= stage.seq_len,
+                f"{name}.batch_tokens: smaller than one row of seq_len {stage.seq_len}",
+            )
     need(
         (stage.tokens is None) != (stage.epochs is None),
         f"{name}: give exactly one of tokens and epochs (null switches the other off)",
@@ -347,16 +380,22 @@ def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any)
         f"{name}.seq_len: {stage.seq_len} is above the model's max_position_embeddings "
         f"{model.max_position_embeddings}",
     )
-    need(
-        parse_quantity(stage.batch_tokens, f"{name}.batch_tokens") >= stage.seq_len,
-        f"{name}.batch_tokens: smaller than one row of seq_len {stage.seq_len}",
-    )
     need(stage.micro_batch == "auto" or int(stage.micro_batch) > 0, f"{name}.micro_batch: positive")
     need(stage.epochs is None or stage.epochs > 0, f"{name}.epochs: must be positive")
     need(stage.learning_rate >= 0, f"{name}.learning_rate: must not be negative")
+    need(len(stage.adam_betas) == 2, f"{name}.adam_betas: two numbers")
     need(stage.grad_clip >= 0, f"{name}.grad_clip: must not be negative")
     need(stage.log_every > 0, f"{name}.log_every: must be positive")
     need(stage.keep_last > 0, f"{name}.keep_last: must be positive")
+
+
+def _need_quantity(value: Quantity, key: str, need: Any) -> float:
+    """The number meant, or infinity where it is none and the problem has been noted."""
+    try:
+        return parse_quantity(value, key)
+    except MiaoError as error:
+        need(False, f"{key}: {error.what}")
+        return math.inf
 
 
 def to_dict(options: Any) -> dict[str, Any]:

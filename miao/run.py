@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -17,9 +16,23 @@ import yaml
 
 from miao import __version__
 from miao.console import ProgressLine, count, duration, headline, print_table, say, warn
-from miao.corpus.pipeline import KINDS, build_corpus, input_fingerprint, read_back
+from miao.corpus.pipeline import (
+    KINDS,
+    build_corpus,
+    input_fingerprint,
+    read_back,
+    write_eval_items,
+)
+from miao.corpus.records import Kind
 from miao.errors import MiaoError
-from miao.files import fingerprint, read_json, write_json, write_text
+from miao.files import (
+    fingerprint,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer, train_tokenizer
@@ -41,18 +54,29 @@ class Chain:
     def corpus(self) -> None:
         """Text: your files or the built-in corpus, split into train and held-out."""
         recipe = self.recipe
-        inputs = [to_dict(recipe.corpus) | {"weights": {}}, recipe.seed, input_fingerprint(recipe.corpus)]
-        with self._stage("corpus", [*inputs, to_dict(recipe.evaluate)]) as todo:
+        inputs = [
+            to_dict(recipe.corpus) | {"weights": {}},
+            recipe.seed,
+            input_fingerprint(recipe.corpus),
+        ]
+        with self._stage("corpus", inputs, self.run.corpus / "manifest.json") as todo:
             if todo:
                 with ProgressLine("reading", 0) as line:
-                    report = build_corpus(
-                        recipe.corpus, recipe.evaluate, recipe.seed, self.run.corpus, line.advance
-                    )
+                    report = build_corpus(recipe.corpus, recipe.seed, self.run.corpus, line.advance)
                 if report.problems:
-                    warn(f"{report.problems} records could not be used: see {self.run.corpus / 'problems.jsonl'}")
+                    warn(
+                        f"{report.problems} records could not be used: see {self.run.corpus / 'problems.jsonl'}"
+                    )
                 if report.skipped_files:
-                    warn(f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json")
+                    warn(
+                        f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json"
+                    )
         manifest = read_json(self.run.corpus / "manifest.json")
+        options = to_dict(recipe.evaluate)
+        items = self.run.eval_items
+        with self._stage("eval items", [self.marks["corpus"], options], items, quiet=True) as todo:
+            if todo:
+                write_eval_items(recipe, manifest["origin"], items)
         for stage, sources in manifest["sources"].items():
             train = sum(s["train"] for s in sources.values())
             heldout = sum(s["heldout"] for s in sources.values())
@@ -65,7 +89,8 @@ class Chain:
     def tokenizer(self) -> None:
         """Byte-level BPE trained on the corpus, or one that is given."""
         options = self.recipe.tokenizer
-        with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)]) as todo:
+        output = self.run.tokenizer / "tokenizer.json"
+        with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)], output) as todo:
             if todo and options.path:
                 Tokenizer.from_directory(options.path).save(self.run.tokenizer)
             elif todo:
@@ -76,7 +101,8 @@ class Chain:
     def shards(self) -> None:
         """Token ids in memory-mapped files."""
         last_turn = self.recipe.sft.last_turn_only
-        with self._stage("shards", [self.marks["tokenizer"], last_turn]) as todo:
+        outputs = [target / "manifest.json" for _, _, target in self._shard_work()]
+        with self._stage("shards", [self.marks["tokenizer"], last_turn], *outputs) as todo:
             if todo:
                 self._build_shards(last_turn)
         for stage in KINDS:
@@ -96,8 +122,9 @@ class Chain:
         relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
         inputs = [self.marks["shards"], relevant, self.recipe.seed, self._base_mark(stage)]
         if stage == "pretrain":
-            inputs += [to_dict(self.recipe.model), self.recipe.corpus.weights]
-        with self._stage(stage, inputs) as todo:
+            inputs += [to_dict(self.recipe.model)]
+        inputs += [self.recipe.corpus.weights]
+        with self._stage(stage, inputs, self.run.model(stage) / "config.json") as todo:
             if todo:
                 self._train(stage, base)
         if self.recipe.evaluate.enabled:
@@ -110,10 +137,12 @@ class Chain:
         last = [stage for stage in STAGES if getattr(self.recipe, stage).enabled]
         if not last:
             return
-        with self._stage("report", [self.marks, to_dict(self.recipe.evaluate)]):
-            shutil.rmtree(self.run.final_model, ignore_errors=True)
-            shutil.copytree(self.run.model(last[-1]), self.run.final_model)
-            write_report(self.run)
+        outputs = (self.run.final_model / "config.json", self.run.report)
+        with self._stage("report", [self.marks], *outputs) as todo:
+            if todo:
+                shutil.rmtree(self.run.final_model, ignore_errors=True)
+                shutil.copytree(self.run.model(last[-1]), self.run.final_model)
+                write_report(self.run)
         say(f"  {self.run.report}")
 
     def _train(self, stage: str, base: Path | None) -> None:
@@ -146,15 +175,18 @@ class Chain:
             reference = self._load(base) if stage == "dpo" and base else None
             tokenizer = Tokenizer.from_directory(self.run.tokenizer)
             result = evaluate_stage(
-                stage, self._load(stage), tokenizer, self.run, options, reference, self.recipe.dpo.beta
+                stage,
+                self._load(stage),
+                tokenizer,
+                self.run,
+                options,
+                reference,
+                self.recipe.dpo.beta,
             )
             line = {"stage": stage, "scores": [score.to_json() for score in result.scores]}
             if result.answers:
-                lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in result.answers]
-                write_text(self.run.answers(stage), "".join(lines))
-            before = self.run.answers("sft")
-            if stage == "dpo" and before.exists():
-                old = [json.loads(text) for text in before.read_text(encoding="utf-8").splitlines()]
+                write_jsonl(self.run.answers(stage), result.answers)
+            if stage == "dpo" and (old := read_jsonl(self.run.answers("sft"))):
                 changed = changed_answers(old, result.answers)
                 line["changed_answers"] = {"of": len(result.answers), "changed": changed}
             self.run.replace_lines(self.run.eval_results, stage, [line])
@@ -194,7 +226,9 @@ class Chain:
 
     def _sample_texts(self, size: float) -> Iterator[str]:
         """Texts to train the tokenizer on, spread evenly over all training files."""
-        files = [(s, p) for s in KINDS for p in sorted((self.run.corpus / s / "train").glob("*.jsonl"))]
+        files = [
+            (s, p) for s in KINDS for p in sorted((self.run.corpus / s / "train").glob("*.jsonl"))
+        ]
         for stage, path in files:
             room = size * path.stat().st_size / sum(p.stat().st_size for _, p in files)
             for record in read_back(path, KINDS[stage]):
@@ -211,18 +245,28 @@ class Chain:
         tokenizer = Tokenizer.from_directory(self.run.tokenizer)
         manifest = read_json(self.run.corpus / "manifest.json")
         with ProgressLine("tokenising", sum(manifest["records"].values())) as line:
-            for stage, kind in KINDS.items():
-                for path in sorted((self.run.corpus / stage).glob("*/*.jsonl")):
-                    target = self.run.shards(stage, path.parent.name) / path.stem
-                    records = read_back(path, kind)
-                    build_dataset(records, kind, path.stem, tokenizer, target, last_turn_only, line.advance)
+            for kind, path, target in self._shard_work():
+                records = read_back(path, kind)
+                build_dataset(
+                    records, kind, path.stem, tokenizer, target, last_turn_only, line.advance
+                )
+
+    def _shard_work(self) -> list[tuple[Kind, Path, Path]]:
+        """(kind, corpus file, dataset directory) of everything to tokenise."""
+        return [
+            (kind, path, self.run.shards(stage, path.parent.name) / path.stem)
+            for stage, kind in KINDS.items()
+            for path in sorted((self.run.corpus / stage).glob("*/*.jsonl"))
+        ]
 
     @contextmanager
-    def _stage(self, name: str, inputs: list[Any], quiet: bool = False) -> Iterator[bool]:
+    def _stage(
+        self, name: str, inputs: list[Any], *outputs: Path, quiet: bool = False
+    ) -> Iterator[bool]:
         """Headline, skipping, timing and bookkeeping around a stage; True: it must run."""
         mark = fingerprint([name, *inputs])
         self.marks[name] = mark
-        if self.run.finished(name, mark):
+        if self.run.finished(name, mark) and all(output.exists() for output in outputs):
             if not quiet:
                 headline(f"{name}: done before")
             yield False
@@ -239,7 +283,10 @@ def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
     """Runs every stage of a recipe that is not done yet, in order, up to the one named."""
     run = RunDir(recipe.run_dir)
     run.path.mkdir(parents=True, exist_ok=True)
-    write_text(run.path / "recipe.yaml", yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False))
+    write_text(
+        run.path / "recipe.yaml",
+        yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
+    )
     write_json(run.path / "manifest.json", machine_facts())
     began = time.monotonic()
     chain = Chain(recipe, run, {})
@@ -269,7 +316,10 @@ def machine_facts() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "?"
     commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "miao": __version__,
@@ -292,14 +342,19 @@ def _say_changes(changes: dict[str, Any]) -> None:
     changed = changes["changed"]
     say(f"  DPO changed {len(changed)} of {changes['of']} answers, for example:")
     for record in changed[:3]:
-        say(f"  > {record['question']}\n    before: {record['before']}\n    after:  {record['after']}")
+        say(
+            f"  > {record['question']}\n    before: {record['before']}\n    after:  {record['after']}"
+        )
 
 
 def _say_end(run: RunDir, seconds: float) -> None:
     headline(f"done in {duration(seconds)}")
     parts = [(name, facts.get("seconds", 0.0)) for name, facts in run.facts().items()]
     total = sum(spent for _, spent in parts) or 1.0
-    say("  time: " + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts))
+    say(
+        "  time: "
+        + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts)
+    )
     say("  next:")
     say(f"    miao chat {run.path}")
     say(f"    miao tokenizer inspect {run.path} --text '你好，世界'")

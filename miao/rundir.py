@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from miao.errors import MiaoError
-from miao.files import append_jsonl, read_json, read_jsonl, write_json, write_text
+from miao.files import read_json, read_jsonl, write_json, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class RunDir:
     """`runs/<name>/`, self-contained and deletable.
 
     recipe.yaml, manifest.json, stages.json, metrics.jsonl, samples.jsonl, answers/<stage>.jsonl,
-    eval_results.jsonl, corpus/, tokenizer/, shards/<kind>/<split>/<source>/, cache/,
+    eval_results.jsonl, corpus/, eval_items/, tokenizer/, shards/<kind>/<split>/<source>/, cache/,
     checkpoints/<stage>/step-*/, models/<stage>/ (Hugging Face directories), model/ (the last of
     them), report.html.
     """
@@ -31,6 +30,10 @@ class RunDir:
     @property
     def tokenizer(self) -> Path:
         return self.path / "tokenizer"
+
+    @property
+    def eval_items(self) -> Path:
+        return self.path / "eval_items"
 
     @property
     def metrics(self) -> Path:
@@ -95,11 +98,7 @@ class RunDir:
     def replace_lines(self, path: Path, stage: str, records: list[dict[str, Any]]) -> None:
         """Puts a stage's lines in place of those it wrote before."""
         kept = [record for record in read_jsonl(path) if record["stage"] != stage]
-        lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in [*kept, *records]]
-        write_text(path, "".join(lines))
-
-    def add_line(self, path: Path, record: dict[str, Any]) -> None:
-        append_jsonl(path, record)
+        write_jsonl(path, [*kept, *records])
 
     def _stages(self) -> dict[str, dict[str, Any]]:
         path = self.path / "stages.json"

@@ -166,7 +166,7 @@ def to_document(value: Any, source: str = "") -> Document:
         return Document(words(fields[key], f"'{key}'"), _source(fields, source))
     conversation = to_conversation(fields, source)
     turns = [message.content for message in conversation.messages if message.content]
-    return Document("\n".join(turns), conversation.source)
+    return Document(words("\n".join(turns), "the turns' text"), conversation.source)
 
 
 def to_conversation(value: Any, source: str = "") -> Conversation:
@@ -208,7 +208,7 @@ def to_preference(value: Any, source: str = "") -> Preference:
         shared += 1
     prompt = _joined(given, chosen[:shared])
     chosen, rejected = chosen[shared:], rejected[shared:]
-    if not prompt:
+    if all(message.role == "system" for message in prompt):
         keys = ", ".join(f"'{key}'" for key in QUESTION_KEYS)
         raise MiaoError("no prompt before 'chosen' and 'rejected'", fix=f"give it as one of {keys}")
     if not chosen or not rejected:

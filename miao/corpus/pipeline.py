@@ -17,8 +17,8 @@ from miao.corpus.readers import Problem, find_files
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
-from miao.files import atomic_directory, write_json
-from miao.recipe import CorpusOptions, EvaluateOptions
+from miao.files import atomic_directory, write_json, write_jsonl
+from miao.recipe import CorpusOptions, Recipe
 
 KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
 MAX_SOURCES = 24
@@ -49,12 +49,11 @@ class CorpusReport:
 
 def build_corpus(
     options: CorpusOptions,
-    evaluate: EvaluateOptions,
     seed: int,
     directory: Path,
     advance: Callable[[int], None] = lambda records: None,
 ) -> CorpusReport:
-    """Writes `<stage>/<train|heldout>/<source>.jsonl`, `eval/*.jsonl` and `manifest.json`.
+    """Writes `<stage>/<train|heldout>/<source>.jsonl` and `manifest.json`.
 
     The split is by a hash of the content, so equal texts never stand on both sides.
 
@@ -83,7 +82,6 @@ def build_corpus(
             report.shapes[stage] = dict(counts.by_shape)
             report.skipped_files += [f"{path}: {why}" for path, why in counts.skipped_files]
         report.problems = problems.count
-        _write_evaluation(temporary, report, seedbed, evaluate)
         write_json(temporary / "manifest.json", _as_json(report))
     return report
 
@@ -129,7 +127,9 @@ class _Splitter:
         self.heldout: set[bytes] = set()
         self.files: dict[Path, IO[str]] = {}
 
-    def write(self, records: Iterable[Record], advance: Callable[[int], None]) -> dict[str, SourceCounts]:
+    def write(
+        self, records: Iterable[Record], advance: Callable[[int], None]
+    ) -> dict[str, SourceCounts]:
         with ExitStack() as stack:
             for record in records:
                 self._write_one(record, stack)
@@ -178,21 +178,21 @@ class _Splitter:
         return self.files[path]
 
 
-def _write_evaluation(
-    directory: Path, report: CorpusReport, seedbed: Seedbed, options: EvaluateOptions
-) -> None:
-    """The built-in questions, for those kinds of record that are the built-in ones."""
+def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) -> None:
+    """The built-in questions, for those kinds of record that are the built-in ones, as
+    `choice.jsonl`, `questions.jsonl` and `preferences.jsonl`."""
+    options = recipe.evaluate
+    seedbed = Seedbed(recipe.corpus.seedbed, recipe.seed)
     items: dict[str, list[Any]] = {}
-    if report.origin["pretrain"] == "seedbed":
+    if origin["pretrain"] == "seedbed":
         items["choice"] = seedbed.choice_items(options.choice_items)
-    if report.origin["sft"] == "seedbed":
+    if origin["sft"] == "seedbed":
         items["questions"] = seedbed.question_items(options.question_items)
-    if report.origin["dpo"] == "seedbed":
+    if origin["dpo"] == "seedbed":
         items["preferences"] = seedbed.heldout_preferences(options.preference_pairs)
-    (directory / "eval").mkdir()
-    for name, records in items.items():
-        lines = [json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records]
-        (directory / "eval" / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    with atomic_directory(directory) as temporary:
+        for name, records in items.items():
+            write_jsonl(temporary / f"{name}.jsonl", (record.to_json() for record in records))
 
 
 def _characters(record: Record) -> int:

@@ -85,22 +85,27 @@ class Engine:
         generator = None
         if options.seed is not None:
             generator = torch.Generator(self.model.device).manual_seed(options.seed)
-        cache = self._cache_for(min(self.rows, len(prompts)))
+        cache = self._take_cache(min(self.rows, len(prompts)))
         waiting = deque(enumerate(prompts))
         free = list(range(cache.rows))
         running: list[_Sequence] = []
-        while waiting or running:
-            joining = []
-            while waiting and free:
-                number, prompt = waiting.popleft()
-                joining.append(_Sequence(number, free.pop(), list(prompt), len(prompt)))
-            for batch, from_start in ((running, False), (joining, True)):
-                if batch:
-                    self._grow(batch, cache, from_start, options, generator)
-            step = [(sequence, self._finished(sequence, options)) for sequence in running + joining]
-            running = [sequence for sequence, finished in step if not finished]
-            free += [sequence.row for sequence, finished in step if finished]
-            yield step
+        try:
+            while waiting or running:
+                joining = []
+                while waiting and free:
+                    number, prompt = waiting.popleft()
+                    joining.append(_Sequence(number, free.pop(), list(prompt), len(prompt)))
+                for batch, from_start in ((running, False), (joining, True)):
+                    if batch:
+                        self._grow(batch, cache, from_start, options, generator)
+                step = [
+                    (sequence, self._finished(sequence, options)) for sequence in running + joining
+                ]
+                running = [sequence for sequence, finished in step if not finished]
+                free += [sequence.row for sequence, finished in step if finished]
+                yield step
+        finally:
+            self._cache = cache
 
     @torch.inference_mode()
     def _grow(
@@ -146,11 +151,11 @@ class Engine:
         too_long = len(sequence.generated) >= options.max_new_tokens
         return too_long or len(sequence.tokens) >= self.context
 
-    def _cache_for(self, rows: int) -> KVCache:
-        cache, model = self._cache, self.model
+    def _take_cache(self, rows: int) -> KVCache:
+        """The cache of the last generation, or a new one where it does not fit or is in use."""
+        cache, model, self._cache = self._cache, self.model, None
         if cache is None or cache.rows < rows or cache.keys.dtype != model.compute_dtype:
             cache = KVCache(model.config, rows, self.context, model.compute_dtype, model.device)
-            self._cache = cache
         return cache
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:

@@ -18,7 +18,8 @@ class SamplingOptions:
     top_k: int = 0
     """Keep only the k likeliest tokens; 0: all."""
     top_p: float = 1.0
-    """Keep the likeliest tokens that together have this probability (arXiv:1904.09751)."""
+    """Keep the likeliest tokens that together have this share of the probability that top_k
+    leaves (arXiv:1904.09751)."""
     repetition_penalty: float = 1.0
     """Divide positive logits of tokens seen before by this, multiply negative ones
     (arXiv:1909.05858)."""
@@ -27,7 +28,7 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         problems = {
-            "temperature must not be negative": self.temperature < 0,
+            "temperature must not be negative": not self.temperature >= 0,
             "top_k must not be negative": self.top_k < 0,
             "top_p must be above 0, at most 1": not 0 < self.top_p <= 1,
             "repetition_penalty must be positive": self.repetition_penalty <= 0,
@@ -39,7 +40,10 @@ class SamplingOptions:
 
 
 def next_tokens(
-    logits_bv: Tensor, seen: list[list[int]], options: SamplingOptions, generator: torch.Generator | None
+    logits_bv: Tensor,
+    seen: list[list[int]],
+    options: SamplingOptions,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Token ids [b].
 
@@ -54,6 +58,7 @@ def next_tokens(
     ordered, order = probabilities.sort(dim=-1, descending=True)
     if options.top_k:
         ordered[:, options.top_k :] = 0
+        ordered /= ordered.sum(dim=-1, keepdim=True)
     before = ordered.cumsum(dim=-1) - ordered
     ordered = ordered.masked_fill(before >= options.top_p, 0)
     choice = torch.multinomial(ordered, 1, generator=generator)

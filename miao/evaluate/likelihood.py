@@ -62,7 +62,11 @@ def sequence_logprobs(
 
 
 def bits_per_byte(
-    model: Decoder, dataset: TokenDataset, tokenizer: Tokenizer, max_tokens: float, advance: Advance = nothing
+    model: Decoder,
+    dataset: TokenDataset,
+    tokenizer: Tokenizer,
+    max_tokens: float,
+    advance: Advance = nothing,
 ) -> Score:
     """Bits needed per UTF-8 byte of held-out text; unlike a loss per token it does not depend on
     the vocabulary. Every token counts, the end of the document too.
@@ -70,13 +74,7 @@ def bits_per_byte(
     Args:
         max_tokens: read whole sequences until so many tokens.
     """
-    sequences: list[list[int]] = []
-    total = 0
-    for number in range(len(dataset)):
-        if total >= max_tokens:
-            break
-        sequences.append(dataset.tokens(number).tolist())
-        total += len(sequences[-1])
+    sequences = _first_sequences(dataset, max_tokens)
     logprobs = sequence_logprobs(model, sequences, advance)
     num_bytes = [sum(len(tokenizer.token_bytes(i)) for i in ids[1:-1]) for ids in sequences]
     bits = [-float(values.sum()) / math.log(2) for values in logprobs]
@@ -84,9 +82,23 @@ def bits_per_byte(
     # Standard error of a ratio of sums over documents (the delta method).
     residuals = [b - value * n for b, n in zip(bits, num_bytes, strict=True)]
     count = len(residuals)
-    spread = math.sqrt(sum(r * r for r in residuals) * count / max(count - 1, 1)) / max(sum(num_bytes), 1)
+    spread = math.sqrt(sum(r * r for r in residuals) * count / max(count - 1, 1)) / max(
+        sum(num_bytes), 1
+    )
     source = dataset.manifest.source
     return Score("bits per byte", source, count, value, spread if count > 1 else None, unit="bits")
+
+
+def answer_loss(model: Decoder, dataset: TokenDataset, max_tokens: float) -> float:
+    """Mean cross-entropy, in nats per learned token, of held-out conversations."""
+    sequences = _first_sequences(dataset, max_tokens)
+    total, learned = 0.0, 0
+    for number, values in enumerate(sequence_logprobs(model, sequences)):
+        mask = dataset.mask(number)
+        assert mask is not None, "conversations have a mask"
+        total -= float((values * torch.from_numpy(mask[1:])).sum())
+        learned += int(mask[1:].sum())
+    return total / max(learned, 1)
 
 
 def choose_by_perplexity(
@@ -98,7 +110,9 @@ def choose_by_perplexity(
     options of an item differ. Returns the scores by category and every choice.
     """
     texts = [item.prompt + option for item in items for option in item.options]
-    encoded = iter([[tokenizer.document_boundary_id, *ids] for ids in tokenizer.encode_batch(texts)])
+    encoded = iter(
+        [[tokenizer.document_boundary_id, *ids] for ids in tokenizer.encode_batch(texts)]
+    )
     groups = [[next(encoded) for _ in item.options] for item in items]
     flat = [ids for group in groups for ids in group]
     values = iter(sequence_logprobs(model, flat, advance))
@@ -139,6 +153,18 @@ def prefer(
     right = [margin > 0 for margin in margins]
     scores = by_category("preference (reward)", [pair.source for pair in pairs], right, 0.5)
     return [*scores, mean("preference margin", "all", margins, "nats·beta")]
+
+
+def _first_sequences(dataset: TokenDataset, max_tokens: float) -> list[list[int]]:
+    """Whole sequences from the beginning until so many tokens."""
+    sequences: list[list[int]] = []
+    total = 0
+    for number in range(len(dataset)):
+        if total >= max_tokens:
+            break
+        sequences.append(dataset.tokens(number).tolist())
+        total += len(sequences[-1])
+    return sequences
 
 
 def _answer_sums(

@@ -50,7 +50,9 @@ def by_category(
 ) -> list[Score]:
     """One accuracy per category (sorted), and one over all ("all")."""
     scores = [
-        accuracy(task, name, [r for c, r in zip(categories, right, strict=True) if c == name], chance)
+        accuracy(
+            task, name, [r for c, r in zip(categories, right, strict=True) if c == name], chance
+        )
         for name in sorted(set(categories))
     ]
     return [*scores, accuracy(task, "all", right, chance)]

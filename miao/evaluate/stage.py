@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine
@@ -14,6 +12,7 @@ from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer
 from miao.evaluate.questions import answer_questions
 from miao.evaluate.scores import Score
+from miao.files import read_jsonl
 from miao.model.decoder import Decoder
 from miao.recipe import EvaluateOptions, parse_quantity
 from miao.rundir import RunDir
@@ -48,11 +47,13 @@ def evaluate_stage(
     budget = parse_quantity(options.heldout_tokens, "evaluate.heldout_tokens")
     for directory in sorted(run.shards("pretrain", "heldout").glob("*/")):
         scores.append(bits_per_byte(model, TokenDataset(directory), tokenizer, budget))
-    if choices := [ChoiceItem.from_json(r) for r in _read(run.corpus / "eval" / "choice.jsonl")]:
+    if choices := [ChoiceItem.from_json(r) for r in read_jsonl(run.eval_items / "choice.jsonl")]:
         with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
     if stage != "pretrain":
-        if questions := [QuestionItem.from_json(r) for r in _read(run.corpus / "eval" / "questions.jsonl")]:
+        if questions := [
+            QuestionItem.from_json(r) for r in read_jsonl(run.eval_items / "questions.jsonl")
+        ]:
             with ProgressLine("questions", len(questions)) as line:
                 found, texts = answer_questions(
                     model, tokenizer, questions, options.max_new_tokens, line.advance
@@ -72,13 +73,15 @@ def evaluate_stage(
 
 def heldout_preferences(run: RunDir, count: int) -> list[Preference]:
     """The built-in held-out pairs, or those kept out of the user's."""
-    path = run.corpus / "eval" / "preferences.jsonl"
+    path = run.eval_items / "preferences.jsonl"
     if not path.exists():
         path = run.corpus / "dpo" / "heldout" / "preferences.jsonl"
-    return [to_preference(record) for record in _read(path)][:count]
+    return [to_preference(record) for record in read_jsonl(path)][:count]
 
 
-def changed_answers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def changed_answers(
+    before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Questions whose answer is another than before, with both answers."""
     old = {record["question"]: record for record in before}
     return [
@@ -87,9 +90,3 @@ def changed_answers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -
         for now in after
         if (then := old.get(now["question"])) and then["answer"] != now["answer"]
     ]  # fmt: skip
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -22,7 +22,13 @@ class KVCache:
     def __init__(
         self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device
     ):
-        shape = (config.num_hidden_layers, rows, length, config.num_key_value_heads, config.head_dim)
+        shape = (
+            config.num_hidden_layers,
+            rows,
+            length,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.rows, self.length = rows, length
@@ -39,7 +45,9 @@ class KVCache:
     def visible(self) -> int:
         return self._visible
 
-    def update(self, layer: int, key: Tensor, value: Tensor, positions_bt: Tensor) -> tuple[Tensor, Tensor]:
+    def update(
+        self, layer: int, key: Tensor, value: Tensor, positions_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Writes [b, t, k, d] at `positions_bt`; returns all visible [b, s, k, d]."""
         keys, values = self.keys[layer], self.values[layer]
         rows = self._selected

@@ -57,7 +57,9 @@ class ModelConfig:
         """Trainable numbers, tied embeddings counted once."""
         embedding = self.vocab_size * self.hidden_size
         head = 0 if self.tie_word_embeddings else embedding
-        return embedding + head + self.hidden_size + self.num_hidden_layers * self._block_parameters()
+        return (
+            embedding + head + self.hidden_size + self.num_hidden_layers * self._block_parameters()
+        )
 
     def _block_parameters(self) -> int:
         query = self.num_attention_heads * self.head_dim
@@ -126,6 +128,8 @@ class ModelConfig:
             MiaoError: an architecture, activation or rope type that is not supported; a key that
                 is missing. With the place.
         """
+        if not isinstance(config, dict):
+            raise MiaoError("a JSON object was expected here", where=where)
         model_type = config.get("model_type")
         if model_type not in ARCHITECTURES:
             raise MiaoError(
@@ -167,6 +171,8 @@ class ModelConfig:
             )
         except KeyError as error:
             raise MiaoError(f"the key {error} is missing", where=where) from error
+        except (TypeError, ValueError) as error:
+            raise MiaoError(f"a value is of the wrong type: {error}", where=where) from error
 
 
 def round_up(value: float, multiple: int) -> int:

@@ -19,7 +19,6 @@ from miao.ops.attention import attention, cache_mask, document_mask
 from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_logprobs
 from miao.ops.rope import apply_rope, inverse_frequencies, rope_tables
 
-
 Output = Literal["logits", "hidden", "loss", "logprobs"]
 
 

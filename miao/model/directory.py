@@ -71,7 +71,11 @@ def load_model(directory: str | Path) -> Decoder:
     model = Decoder(config)
     model.load_state_dict(
         {name: tensor.float() for name, tensor in tensors.items()}
-        | ({"lm_head.weight": tensors["model.embed_tokens.weight"].float()} if config.tie_word_embeddings else {})
+        | (
+            {"lm_head.weight": tensors["model.embed_tokens.weight"].float()}
+            if config.tie_word_embeddings
+            else {}
+        )
     )
     return model.eval()
 
@@ -92,7 +96,10 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
     index = directory / INDEX
     names = [WEIGHTS]
     if index.exists():
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        try:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MiaoError("the file is damaged: it has no weight_map", where=index) from error
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors |= read_safetensors(directory / name)

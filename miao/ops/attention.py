@@ -32,7 +32,9 @@ def _additive(visible_bts: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~visible_bts, float("-inf"))[:, None]
 
 
-def attention(query_bthd: Tensor, key_bskd: Tensor, value_bskd: Tensor, mask: Tensor | None) -> Tensor:
+def attention(
+    query_bthd: Tensor, key_bskd: Tensor, value_bskd: Tensor, mask: Tensor | None
+) -> Tensor:
     """softmax(q·kᵀ/√d + mask)·v with grouped key/value heads.
 
     Args:

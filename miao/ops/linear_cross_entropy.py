@@ -10,37 +10,48 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK = 4096
+CPU_CHUNK, GPU_CHUNK = 1024, 16384
+"""Tokens whose logits exist at one time: on a CPU few enough for the cache, on a GPU enough to
+keep it busy."""
 
 
 def linear_cross_entropy(
-    hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor, chunk: int = CHUNK
+    hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor, chunk: int | None = None
 ) -> Tensor:
     """Sum over tokens of -log softmax(hidden·weightᵀ)[label], as a float32 scalar.
 
     Args:
         hidden_nd: [n, d] in the compute type; weight_vd: [v, d] in any type.
         labels_n: int64 token ids; `IGNORE` (-100) takes no part.
-        chunk: tokens whose logits exist at one time.
+        chunk: tokens whose logits exist at one time (default: by the device).
     """
     hidden_nd, labels_n = _trained_only(hidden_nd, labels_n)
-    return _LinearCrossEntropy.apply(hidden_nd, weight_vd, labels_n, chunk)
+    return _LinearCrossEntropy.apply(
+        hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd)
+    )
 
 
 def linear_logprobs(
-    hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor, chunk: int = CHUNK
+    hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor, chunk: int | None = None
 ) -> Tensor:
     """log softmax(hidden·weightᵀ)[label] per token, float32 [n]; 0 where the label is `IGNORE`."""
-    return _LinearLogprobs.apply(hidden_nd, weight_vd, labels_n, chunk)
+    return _LinearLogprobs.apply(hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd))
 
 
-def linear_cross_entropy_reference(hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor) -> Tensor:
+def linear_cross_entropy_reference(
+    hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor
+) -> Tensor:
     """The plain twin: all logits at once, in float32."""
-    logits = torch.nn.functional.linear(hidden_nd, weight_vd.to(hidden_nd.dtype)).float()
-    return torch.nn.functional.cross_entropy(logits, labels_n, ignore_index=IGNORE, reduction="sum")
+    logits = F.linear(hidden_nd, weight_vd.to(hidden_nd.dtype)).float()
+    return F.cross_entropy(logits, labels_n, ignore_index=IGNORE, reduction="sum")
+
+
+def _default_chunk(hidden: Tensor) -> int:
+    return CPU_CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
 
 
 def _trained_only(hidden_nd: Tensor, labels_n: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,16 +65,18 @@ def _trained_only(hidden_nd: Tensor, labels_n: Tensor) -> tuple[Tensor, Tensor]:
     return hidden_nd[kept], labels_n[kept]
 
 
-def _chunk_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float32 logits of a chunk, their log-sum-exp, and the labels with IGNORE made indexable."""
-    logits = torch.nn.functional.linear(hidden, weight).float()
-    return logits, torch.logsumexp(logits, dim=-1), labels.clamp(min=0)
+def _chunk_logprobs(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 log-probabilities [n, v] of a chunk, and its labels with IGNORE made indexable."""
+    logits = F.linear(hidden, weight).float()
+    return F.log_softmax(logits, dim=-1), labels.clamp(min=0)[:, None]
 
 
-def _softmax_minus_one_hot(logits: Tensor, log_sum: Tensor, labels: Tensor) -> Tensor:
-    """d(-logprob)/d(logits), written over the logits."""
-    gradient = logits.sub_(log_sum[:, None]).exp_()
-    return gradient.scatter_add_(1, labels[:, None], -torch.ones_like(log_sum)[:, None])
+def _logits_gradient(logprobs: Tensor, index: Tensor, upstream: Tensor | None) -> Tensor:
+    """d(sum of -upstream·logprob)/d(logits) = upstream·(softmax - one-hot), over the input's
+    memory. `upstream` None: all ones."""
+    gradient = logprobs.exp_()
+    gradient.scatter_add_(1, index, torch.full_like(gradient[:, :1], -1.0))
+    return gradient if upstream is None else gradient.mul_(upstream[:, None])
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -74,17 +87,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        all_kept = hidden.device.type == "cpu"  # see _trained_only
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            kept = labels[part] != IGNORE
-            logits, log_sum, index = _chunk_logits(hidden[part], compute_weight, labels[part])
-            loss = log_sum - logits.gather(1, index[:, None]).squeeze(1)
-            total += (loss * kept).sum()
+            logprobs, index = _chunk_logprobs(hidden[part], compute_weight, labels[part])
+            kept = None if all_kept else (labels[part] != IGNORE).float()
+            losses = -logprobs.gather(1, index).squeeze(1)
+            total += losses.sum() if kept is None else (losses * kept).sum()
             if grad_hidden is not None and grad_weight is not None:
-                gradient = _softmax_minus_one_hot(logits, log_sum, index) * kept[:, None]
-                gradient = gradient.to(hidden.dtype)
-                grad_hidden[part] = gradient @ compute_weight
-                grad_weight += gradient.T @ hidden[part]
+                gradient = _logits_gradient(logprobs, index, kept).to(hidden.dtype)
+                torch.mm(gradient, compute_weight, out=grad_hidden[part])
+                _add_product(grad_weight, gradient, hidden[part])
         if grad_hidden is not None and grad_weight is not None:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total
@@ -92,22 +105,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None
+        scale = grads[0]  # float32 also beside bfloat16 gradients: 1/n must not be rounded
+        return grad_hidden * scale, grad_weight * scale, None, None
 
 
 class _LinearLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int) -> Tensor:
         compute_weight = weight.to(hidden.dtype)
-        logprobs = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+        found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            logits, log_sum, index = _chunk_logits(hidden[part], compute_weight, labels[part])
-            logprobs[part] = logits.gather(1, index[:, None]).squeeze(1) - log_sum
+            logprobs, index = _chunk_logprobs(hidden[part], compute_weight, labels[part])
+            found[part] = logprobs.gather(1, index).squeeze(1)
         ctx.save_for_backward(hidden, weight, labels)
         ctx.chunk = chunk
-        return logprobs.masked_fill_(labels == IGNORE, 0.0)
+        return found.masked_fill_(labels == IGNORE, 0.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -118,9 +131,16 @@ class _LinearLogprobs(torch.autograd.Function):
         upstream = -grads[0].masked_fill(labels == IGNORE, 0.0)
         for start in range(0, len(labels), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits, log_sum, index = _chunk_logits(hidden[part], compute_weight, labels[part])
-            gradient = _softmax_minus_one_hot(logits, log_sum, index) * upstream[part, None]
-            gradient = gradient.to(hidden.dtype)
-            grad_hidden[part] = gradient @ compute_weight
-            grad_weight += gradient.T @ hidden[part]
+            logprobs, index = _chunk_logprobs(hidden[part], compute_weight, labels[part])
+            gradient = _logits_gradient(logprobs, index, upstream[part]).to(hidden.dtype)
+            torch.mm(gradient, compute_weight, out=grad_hidden[part])
+            _add_product(grad_weight, gradient, hidden[part])
         return grad_hidden, grad_weight, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ·right; in float32 without a temporary."""
+    if left.dtype == total.dtype:
+        total.addmm_(left.T, right)
+    else:
+        total += left.T @ right

@@ -11,7 +11,9 @@ def inverse_frequencies(head_dim: int, theta: float) -> Tensor:
     return 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
 
 
-def rope_tables(positions_bt: Tensor, inverse_frequency: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rope_tables(
+    positions_bt: Tensor, inverse_frequency: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """cos and sin [b, t, 1, head_dim/2] of every position's angles, computed in float32."""
     angles = positions_bt[:, :, None, None].float() * inverse_frequency
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError
 from miao.shards.dataset import Manifest, write_dataset

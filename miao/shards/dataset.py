@@ -88,7 +88,7 @@ class _ShardWriter:
             self.close_shard()
         array = np.asarray(ids, dtype=np.int64)
         assert len(array) >= 2, "a sequence of one token has nothing to predict"
-        assert 0 <= array.min() and array.max() < self.manifest.vocab_size
+        assert array.min() >= 0 and array.max() < self.manifest.vocab_size
         self._file("tokens").write(array.astype(self.dtype).tobytes())
         if mask is not None:
             learned = np.asarray(mask, dtype=np.uint8)
@@ -160,7 +160,9 @@ class TokenDataset:
         """Token ids `start:stop` of a sequence, int64."""
         return self._slice(self._tokens, sequence, start, stop).astype(np.int64)
 
-    def mask(self, sequence: int, start: int = 0, stop: int | None = None) -> NDArray[np.bool_] | None:
+    def mask(
+        self, sequence: int, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.bool_] | None:
         """Which of these tokens are learned; None: all."""
         if not self._masks:
             return None
@@ -172,7 +174,9 @@ class TokenDataset:
         before = sum(part.tokens for part in self.manifest.shards[:shard])
         return before + int(self._offsets[shard][sequence - self._first[shard]])
 
-    def _slice(self, columns: list[NDArray[Any]], sequence: int, start: int, stop: int | None) -> Any:
+    def _slice(
+        self, columns: list[NDArray[Any]], sequence: int, start: int, stop: int | None
+    ) -> Any:
         shard = bisect.bisect_right(self._first, sequence) - 1
         begin, end = self._offsets[shard][sequence - self._first[shard] :][:2]
         end = end if stop is None else min(end, begin + stop)
@@ -193,7 +197,9 @@ class TokenDataset:
             found = path.stat().st_size if path.exists() else -1
             if found != expected or (verify and sha256_of(path) != checksum):
                 state = "missing" if found < 0 else "damaged"
-                detail = f" ({found:,} bytes instead of {expected:,})" if 0 <= found != expected else ""
+                detail = (
+                    f" ({found:,} bytes instead of {expected:,})" if 0 <= found != expected else ""
+                )
                 raise MiaoError(
                     f"this shard file is {state}{detail}",
                     where=path,

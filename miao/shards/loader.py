@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.dataset import TokenDataset
 from miao.shards.packing import best_fit_rows
 
-WINDOW = 16384
-"""Units (documents or pairs) that are shuffled and packed together."""
+WINDOW_ROWS = 2048
+"""Rows whose pieces are drawn and packed together."""
+Row = list[tuple[int, int]]
+"""The pieces of a row, as (source number, piece number)."""
 
 
 @dataclass
@@ -60,7 +62,9 @@ class Batch:
         if device.type == "cpu":
             return self
         moved = {
-            name: value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
+            name: value.pin_memory().to(device, non_blocking=True)
+            if device.type == "cuda"
+            else value.to(device)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
@@ -71,9 +75,13 @@ class Batch:
 class PackedSource:
     """One dataset cut into pieces that fit a row, and where we are in it.
 
-    `cut`: what happens to a sequence longer than a row. "split": pieces that continue each other
-    (documents); "truncate": its beginning is kept (conversations). A preference whose two sides do
-    not fit one row together is left out. All three are counted.
+    What happens to a sequence longer than a row: a document becomes several pieces that continue
+    each other; of a conversation the beginning is kept; a preference whose two sides do not fit
+    one row together is left out. All three are counted.
+
+    Args:
+        weight: share of this source among all (default: by its size).
+        reference: float32 per token of the dataset, an extra column for DPO.
     """
 
     name: str
@@ -83,19 +91,15 @@ class PackedSource:
     weight: float | None = None
     reference: NDArray[np.float32] | None = None
     epoch: int = 0
-    window: int = 0
-    row: int = 0
+    position: int = 0
     drawn: int = 0
-    split_tokens: int = 0
-    """Tokens in documents that had to be split."""
-    truncated: int = 0
-    left_out: int = 0
-    _rows: list[list[int]] = field(default_factory=list)
+    """Tokens given out so far."""
 
     def __post_init__(self) -> None:
         kind, group = self.dataset.manifest.kind, self.dataset.group_size
         slots = (self.dataset.lengths - 1).reshape(-1, group)
         long = slots.sum(axis=1) > self.seq_len
+        self.split_tokens = self.truncated = self.left_out = 0
         if kind == "document":
             pieces = -(-slots[:, 0] // self.seq_len)
             self.unit = np.repeat(np.arange(len(slots)), pieces)
@@ -117,79 +121,82 @@ class PackedSource:
             )
         self.total_tokens = int(self.size.sum())
         """Real tokens of one epoch."""
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
-    def next_row(self) -> list[int]:
-        """The pieces of the next row; goes on to the next window and epoch by itself."""
-        if not self._rows:
-            self._rows = self._pack_window()
-        pieces = self._rows[self.row]
-        self.row += 1
-        if self.row == len(self._rows):
-            self.row, self._rows, self.window = 0, [], self.window + 1
-            if self.window * WINDOW >= len(self.unit):
-                self.window, self.epoch = 0, self.epoch + 1
-        self.drawn += 1
-        return pieces
+    @property
+    def share(self) -> float:
+        """The weight, or the size where none is given."""
+        return float(self.total_tokens) if self.weight is None else self.weight
 
-    def _pack_window(self) -> list[list[int]]:
-        rng = np.random.default_rng([self.seed, _stable_number(self.name), self.epoch])
-        order = rng.permutation(len(self.unit))[self.window * WINDOW : (self.window + 1) * WINDOW]
-        rows = best_fit_rows(self.size[order].tolist(), self.seq_len)
-        shuffled = np.random.default_rng([self.seed, self.epoch, self.window]).permutation(len(rows))
-        return [order[rows[i]].tolist() for i in shuffled]
+    def next_piece(self) -> int:
+        """The next piece of this epoch's random order; goes on to the next epoch by itself."""
+        piece = int(self._permutation()[self.position])
+        self.drawn += int(self.size[piece])
+        self.position += 1
+        if self.position == len(self.unit):
+            self.position, self.epoch = 0, self.epoch + 1
+        return piece
+
+    def _permutation(self) -> NDArray[np.int64]:
+        if self._order is None or self._order[0] != self.epoch:
+            rng = np.random.default_rng([self.seed, _stable_number(self.name), self.epoch])
+            self._order = (self.epoch, rng.permutation(len(self.unit)))
+        return self._order[1]
+
+    def sequences(self, piece: int) -> list[tuple[int, int]]:
+        """(sequence, first token) of a piece; two of them for a preference."""
+        group, first = self.dataset.group_size, int(self.unit[piece]) * self.dataset.group_size
+        return [(first + side, int(self.start[piece])) for side in range(group)]
 
     def state(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "window": self.window, "row": self.row, "drawn": self.drawn}
-
-    def restore(self, state: dict[str, int]) -> None:
-        self.epoch, self.window = state["epoch"], state["window"]
-        self.row, self.drawn = state["row"], state["drawn"]
-        self._rows = self._pack_window() if self.row else []
+        return {"epoch": self.epoch, "position": self.position, "drawn": self.drawn}
 
 
 class PackedLoader:
-    """Draws rows from the sources in proportion to their weights, and makes batches of them."""
+    """Draws pieces from the sources in proportion to their weights, packs a window of them at a
+    time, and makes batches of the rows."""
 
-    def __init__(self, sources: list[PackedSource], seq_len: int):
+    def __init__(self, sources: list[PackedSource], seq_len: int, window_rows: int = WINDOW_ROWS):
         if not sources:
             raise MiaoError("there is nothing to train on: no source has any data")
-        self.sources, self.seq_len = sources, seq_len
-        weights = [
-            float(s.total_tokens) if s.weight is None else s.weight for s in sources
-        ]
+        self.sources, self.seq_len, self.window_rows = sources, seq_len, window_rows
+        weights = [source.share for source in sources]
         if sum(weights) <= 0:
             raise MiaoError("all sources have weight 0", where="corpus.weights")
         self.weights = [weight / sum(weights) for weight in weights]
+        self._begin_window()
 
     @property
     def epoch_tokens(self) -> int:
         """Real tokens of one pass over every source."""
         return sum(source.total_tokens for source in self.sources)
 
-    def next_rows(self, count: int) -> list[tuple[int, list[int]]]:
-        """The next `count` rows as (source number, pieces)."""
-        rows = []
-        for _ in range(count):
-            drawn = sum(source.drawn for source in self.sources) + 1
-            lag = [
-                weight * drawn - source.drawn
-                for weight, source in zip(self.weights, self.sources, strict=True)
-            ]
-            number = int(np.argmax(lag))
-            rows.append((number, self.sources[number].next_row()))
-        return rows
+    def next_rows(self, count: int) -> list[Row]:
+        """The next `count` rows."""
+        taken: list[Row] = []
+        while len(taken) < count:
+            if self._row == len(self._rows):
+                self._begin_window()
+                self._rows = self._pack_window()
+            part = self._rows[self._row : self._row + count - len(taken)]
+            self._row += len(part)
+            taken += part
+        return taken
 
-    def one_epoch(self, rows: int) -> Iterator[Batch]:
-        """Every row once, in batches of at most `rows`; the loader must be at its beginning."""
-        assert len(self.sources) == 1 and self.sources[0].drawn == 0
-        source, pending = self.sources[0], []
-        while source.epoch == 0:
-            pending += self.next_rows(1)
-            if len(pending) == rows or source.epoch:
-                yield self.batch(pending)
-                pending = []
+    def one_pass(self, rows: int) -> Iterator[Batch]:
+        """Every piece of every source once, in batches of at most `rows` rows; the state stays."""
+        everything = [
+            (number, piece)
+            for number, source in enumerate(self.sources)
+            for piece in range(len(source.unit))
+        ]
+        step = 64 * self.window_rows
+        for start in range(0, len(everything), step):
+            packed = self._pack(everything[start : start + step])
+            for first in range(0, len(packed), rows):
+                yield self.batch(packed[first : first + rows])
 
-    def batch(self, rows: list[tuple[int, list[int]]]) -> Batch:
+    def batch(self, rows: list[Row]) -> Batch:
         """Reads the tokens of these rows."""
         shape = (len(rows), self.seq_len)
         ids, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
@@ -197,59 +204,85 @@ class PackedLoader:
         with_reference = any(source.reference is not None for source in self.sources)
         reference = np.zeros(shape, dtype=np.float32) if with_reference else None
         names: list[list[tuple[str, int]]] = []
-        for b, (number, pieces) in enumerate(rows):
-            source, slot = self.sources[number], 0
+        for b, row in enumerate(rows):
+            slot = 0
             names.append([])
-            for sequence, start, stop in self._sequences(source, pieces):
-                tokens = source.dataset.tokens(sequence, start, stop)
+            for source, sequence, start in self._row_sequences(row):
+                tokens = source.dataset.tokens(sequence, start, start + self.seq_len + 1)
+                learned = source.dataset.mask(sequence, start, start + self.seq_len + 1)
                 size = len(tokens) - 1
                 here = slice(slot, slot + size)
-                ids[b, here] = tokens[:-1]
-                learned = source.dataset.mask(sequence, start, stop)
-                labels[b, here] = tokens[1:] if learned is None else np.where(learned[1:], tokens[1:], IGNORE)
-                positions[b, here] = np.arange(size)
                 names[b].append((source.name, sequence))
-                segments[b, here] = len(names[b])
+                ids[b, here], segments[b, here] = tokens[:-1], len(names[b])
+                positions[b, here] = np.arange(size)
+                labels[b, here] = tokens[1:]
+                if learned is not None:
+                    labels[b, here][~learned[1:]] = IGNORE
                 if reference is not None and source.reference is not None:
                     first = source.dataset.flat_offset(sequence) + start + 1
                     reference[b, here] = source.reference[first : first + size]
                 slot += size
-        columns: dict[str, Any] = {
-            "ids_bt": ids, "labels_bt": labels, "positions_bt": positions, "segments_bt": segments
-        }  # fmt: skip
-        tensors = {name: torch.from_numpy(array) for name, array in columns.items()}
-        extra = None if reference is None else torch.from_numpy(reference)
-        return Batch(**tensors, sequences=names, reference_bt=extra)
+        return Batch(
+            *(torch.from_numpy(array) for array in (ids, labels, positions, segments)),
+            sequences=names,
+            reference_bt=None if reference is None else torch.from_numpy(reference),
+        )
 
-    def _sequences(self, source: PackedSource, pieces: list[int]) -> list[tuple[int, int, int]]:
-        """(sequence, first token, end) of every sequence in a row, pairs side by side."""
-        group = source.dataset.group_size
-        found = []
-        for piece in pieces:
-            start = int(source.start[piece])
-            stop = start + self.seq_len + 1
-            for side in range(group):
-                found.append((int(source.unit[piece]) * group + side, start, stop))
-        return found
+    def state(self) -> dict[str, Any]:
+        """Where the current window began, and how many of its rows are gone: a few integers."""
+        return {"sources": self._window_began, "row": self._row}
 
-    def state(self) -> dict[str, dict[str, int]]:
-        """Where every source is: a few integers."""
-        return {source.name: source.state() for source in self.sources}
-
-    def restore(self, state: dict[str, dict[str, int]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Goes to a state returned before, exactly.
 
         Raises:
             MiaoError: the sources are not those of the state.
         """
-        if set(state) != {source.name for source in self.sources}:
+        saved = state["sources"]
+        if set(saved) != {source.name for source in self.sources}:
             raise MiaoError(
-                f"the checkpoint was made with the sources {sorted(state)}, the recipe has "
+                f"the checkpoint was made with the sources {sorted(saved)}, the recipe has "
                 f"{sorted(source.name for source in self.sources)}",
                 fix="restore the recipe, or start anew with another --name",
             )
         for source in self.sources:
-            source.restore(state[source.name])
+            at = saved[source.name]
+            source.epoch, source.position, source.drawn = at["epoch"], at["position"], at["drawn"]
+        self._begin_window()
+        if state["row"]:
+            self._rows, self._row = self._pack_window(), state["row"]
+
+    def _begin_window(self) -> None:
+        self._window_began = {source.name: source.state() for source in self.sources}
+        self._rows: list[Row] = []
+        self._row = 0
+
+    def _pack_window(self) -> list[Row]:
+        """Draws pieces, always from the source that is furthest behind its share, and packs
+        them together: short pieces of one source fill the gaps that another leaves."""
+        pieces: list[tuple[int, int]] = []
+        total = sum(source.drawn for source in self.sources)
+        end = total + self.window_rows * self.seq_len
+        order = [number for number, weight in enumerate(self.weights) if weight > 0]
+        while total < end:
+            number = max(order, key=lambda n: self.weights[n] * total - self.sources[n].drawn)
+            piece = self.sources[number].next_piece()
+            pieces.append((number, piece))
+            total += int(self.sources[number].size[piece])
+        seeds = [value for source in self.sources for value in (source.epoch, source.position)]
+        rows = self._pack(pieces)
+        shuffled = np.random.default_rng([self.sources[0].seed, *seeds]).permutation(len(rows))
+        return [rows[i] for i in shuffled]
+
+    def _pack(self, pieces: list[tuple[int, int]]) -> list[Row]:
+        sizes = [int(self.sources[number].size[piece]) for number, piece in pieces]
+        return [[pieces[i] for i in row] for row in best_fit_rows(sizes, self.seq_len)]
+
+    def _row_sequences(self, row: Row) -> Iterator[tuple[PackedSource, int, int]]:
+        for number, piece in row:
+            source = self.sources[number]
+            for sequence, start in source.sequences(piece):
+                yield source, sequence, start
 
 
 def _stable_number(text: str) -> int:

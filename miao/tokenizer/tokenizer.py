@@ -102,7 +102,7 @@ class Tokenizer:
                 if path.is_dir()
                 else "there is no such directory",
                 where=path,
-                fix="name a directory that holds one, or train one with `miao tokenizer train`",
+                fix="name a directory that holds one, or train one with `miao tokenizer RECIPE`",
             )
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))

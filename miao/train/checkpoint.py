@@ -33,7 +33,9 @@ def save_checkpoint(
     target = directory / f"step-{state['step']:08d}"
     with atomic_directory(target) as temporary:
         save_file(weights_of(model), temporary / MODEL)
-        buffers = {name: t.detach().cpu().contiguous() for name, t in optimizer.state_tensors().items()}
+        buffers = {
+            name: t.detach().cpu().contiguous() for name, t in optimizer.state_tensors().items()
+        }
         buffers["torch_rng_state"] = torch.get_rng_state()
         save_file(buffers, temporary / OPTIMIZER)
         checksums = {name: sha256_of(temporary / name) for name in (MODEL, OPTIMIZER)}

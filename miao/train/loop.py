@@ -79,7 +79,9 @@ class Trainer:
         self.checkpoints, self.metrics = checkpoints, metrics
         self.heldout, self.sample = heldout, sample
         self.device = model.device
-        self.rows_per_step = int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
+        self.rows_per_step = (
+            int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
+        )
         self.micro_batch = self._micro_batch()
         self.optimizer = MuonAdamW(
             list(model.named_parameters()),
@@ -88,6 +90,7 @@ class Trainer:
             weight_decay=options.weight_decay,
             betas=(options.adam_betas[0], options.adam_betas[1]),
             momentum=options.muon_momentum,
+            muon_dtype=torch.bfloat16 if self.device.type != "cpu" else model.compute_dtype,
         )
         self.meter = Meter(model.config.flops_per_token(options.seq_len), peak_flops)
         self.step, self.tokens, self.seconds, self.bad_steps = 0, 0, 0.0, 0
@@ -207,6 +210,8 @@ class Trainer:
         text = f"loss {last['loss']:.3f}"
         if "accuracy" in last:
             text += f" accuracy {last['accuracy']:.0%} margin {last['margin']:.2f}"
+        if "heldout_bits_per_byte" in last:
+            text += f" held-out {last['heldout_bits_per_byte']:.3f} bits/byte"
         text += f" | {count(last['tokens_per_second'])} tok/s MFU {last['mfu']:.0%}"
         return text + (f" data wait {last['data_wait']:.0%}" if last["data_wait"] >= 0.005 else "")
 
@@ -227,9 +232,13 @@ class Trainer:
         stop = threading.Event()
 
         def read() -> None:
+            seen = self.tokens
             try:
-                while not stop.is_set():
-                    batch = self.loader.batch(self.loader.next_rows(self.rows_per_step))
+                while seen < self.budget and not stop.is_set():
+                    wanted = math.ceil((self.budget - seen) / self.loader.seq_len)
+                    rows = self.loader.next_rows(min(self.rows_per_step, wanted))
+                    batch = self.loader.batch(rows)
+                    seen += batch.real_tokens
                     _put(ready, Step(batch, self.loader.state()), stop)
             except BaseException as error:
                 _put(ready, error, stop)
@@ -278,7 +287,9 @@ class Trainer:
             )
         self.micro_batch //= 2
         torch.cuda.empty_cache()
-        warn(f"out of memory: going on with micro_batch {self.micro_batch} (the batch stays the same)")
+        warn(
+            f"out of memory: going on with micro_batch {self.micro_batch} (the batch stays the same)"
+        )
 
     def _resume(self) -> None:
         state = resume(self.checkpoints, self.model, self.optimizer, warn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miao.files import append_jsonl, read_jsonl, write_text
+from miao.files import append_jsonl, read_jsonl, write_jsonl
 
 
 @dataclass
@@ -73,4 +72,4 @@ class MetricsLog:
         """Drops this stage's lines behind `step`: a resumed run writes them again."""
         kept = [r for r in read_jsonl(self.path) if r["stage"] != self.stage or r["step"] <= step]
         if self.path.exists():
-            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+            write_jsonl(self.path, kept)

@@ -19,11 +19,18 @@ from miao.device import (
 )
 from miao.engine import Engine, SamplingOptions
 from miao.errors import MiaoError
-from miao.evaluate.likelihood import bits_per_byte
+from miao.evaluate.likelihood import answer_loss, bits_per_byte
 from miao.evaluate.questions import chat_answers
 from miao.files import append_jsonl, atomic_directory
 from miao.model import Decoder, ModelConfig, load_model, round_up, save_model
-from miao.recipe import DpoOptions, ModelOptions, Recipe, StageOptions, parse_quantity
+from miao.recipe import (
+    DpoOptions,
+    ModelOptions,
+    Recipe,
+    SftOptions,
+    StageOptions,
+    parse_quantity,
+)
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
@@ -47,16 +54,12 @@ def train_stage(
     """
     options: StageOptions = getattr(recipe, stage)
     model = prepare_model(recipe, options, tokenizer, base)
-    loader = make_loader(stage, recipe, run, options)
+    loader = make_loader(stage, recipe, run)
     objective: Objective = LanguageObjective()
     if isinstance(options, DpoOptions):
         objective = DpoObjective(options.beta)
         _attach_reference(model, loader, run, mark)
-    budget = (
-        parse_quantity(options.tokens, f"{stage}.tokens")
-        if options.tokens is not None
-        else (options.epochs or 0) * loader.epoch_tokens
-    )
+    budget = token_budget(stage, options, loader)
     peak = matmul_flops(str(model.device), model.compute_dtype)
     _compile_if_it_pays(options, model, budget, peak)
     _announce(stage, options, model, loader, budget)
@@ -133,39 +136,75 @@ def new_config(options: ModelOptions, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
-def make_loader(stage: str, recipe: Recipe, run: RunDir, options: StageOptions) -> PackedLoader:
+def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     """The stage's training shards as weighted sources; every file's checksum is compared."""
-    weights = recipe.corpus.weights if stage == "pretrain" else {}
-    directories = sorted(run.shards(stage, "train").glob("*/"))
-    names = [directory.name for directory in directories]
+    options: StageOptions = getattr(recipe, stage)
+    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed)
+    if stage == "pretrain":
+        _set_weights(sources, recipe.corpus.weights)
+    replay = options.replay if isinstance(options, SftOptions) else 0.0
+    if replay:
+        documents = _open_sources(run.shards("pretrain", "train"), options.seq_len, recipe.seed)
+        _set_weights(documents, recipe.corpus.weights)
+        for group, share in ((sources, 1 - replay), (documents, replay)):
+            total = sum(source.share for source in group)
+            for source in group:
+                source.weight = share * source.share / total
+        sources += documents
+    return PackedLoader(sources, options.seq_len)
+
+
+def _open_sources(directory: Path, seq_len: int, seed: int) -> list[PackedSource]:
+    return [
+        PackedSource(path.name, TokenDataset(path, verify=True), seq_len, seed)
+        for path in sorted(directory.glob("*/"))
+    ]
+
+
+def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
+    names = [source.name for source in sources]
     if unknown := sorted(set(weights) - set(names)):
         raise MiaoError(
             f"there is no source '{unknown[0]}'",
             where="corpus.weights",
             fix=f"sources: {', '.join(names)}",
         )
-    sources = [
-        PackedSource(
-            name=directory.name,
-            dataset=TokenDataset(directory, verify=True),
-            seq_len=options.seq_len,
-            seed=recipe.seed,
-            weight=weights.get(directory.name, 1.0) if weights else None,
-        )
-        for directory in directories
-    ]
-    return PackedLoader(sources, options.seq_len)
+    if weights:
+        for source in sources:
+            source.weight = weights.get(source.name, 1.0)
 
 
-def heldout_losses(stage: str, model: Decoder, run: RunDir, tokenizer: Tokenizer) -> dict[str, float]:
-    """Bits per byte of held-out documents, over all sources."""
-    scores = [
-        bits_per_byte(model, TokenDataset(directory), tokenizer, HELDOUT_TOKENS_WHILE_TRAINING)
-        for directory in sorted(run.shards("pretrain", "heldout").glob("*/"))
-    ]
-    if not scores:
-        return {}
-    return {"heldout_bits_per_byte": sum(score.value for score in scores) / len(scores)}
+def token_budget(stage: str, options: StageOptions, loader: PackedLoader) -> float:
+    """Real tokens to train on; replayed documents come on top of the epochs."""
+    if options.tokens is not None:
+        return parse_quantity(options.tokens, f"{stage}.tokens")
+    replay = options.replay if isinstance(options, SftOptions) else 0.0
+    own = sum(
+        s.total_tokens
+        for s in loader.sources
+        if not replay or s.dataset.manifest.kind != "document"
+    )
+    return (options.epochs or 0) * own / (1 - replay)
+
+
+def heldout_losses(
+    stage: str, model: Decoder, run: RunDir, tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Bits per byte of held-out documents (mean over the sources); after pretraining also the
+    loss per learned token of held-out conversations."""
+    values: dict[str, float] = {}
+    documents = sorted(run.shards("pretrain", "heldout").glob("*/"))
+    if documents:
+        scores = [
+            bits_per_byte(model, TokenDataset(directory), tokenizer, HELDOUT_TOKENS_WHILE_TRAINING)
+            for directory in documents
+        ]
+        values["heldout_bits_per_byte"] = sum(score.value for score in scores) / len(scores)
+    conversations = run.shards("sft", "heldout") / "conversations"
+    if stage != "pretrain" and conversations.exists():
+        dataset = TokenDataset(conversations)
+        values["heldout_answer_loss"] = answer_loss(model, dataset, HELDOUT_TOKENS_WHILE_TRAINING)
+    return values
 
 
 def write_samples(
@@ -196,11 +235,12 @@ def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
     """How full the first rows are, and how much had to be split; the loader is put back."""
     before = loader.state()
     drawn = loader.next_rows(rows)
-    filled = sum(int(loader.sources[number].size[pieces].sum()) for number, pieces in drawn)
+    filled = sum(int(loader.sources[number].size[piece]) for row in drawn for number, piece in row)
     loader.restore(before)
     return {
         "filled": filled / (rows * loader.seq_len),
-        "split": sum(source.split_tokens for source in loader.sources) / max(loader.epoch_tokens, 1),
+        "split": sum(source.split_tokens for source in loader.sources)
+        / max(loader.epoch_tokens, 1),
         "truncated": sum(source.truncated for source in loader.sources),
         "left_out": sum(source.left_out for source in loader.sources),
     }
@@ -208,7 +248,9 @@ def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
 
 def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, Any]:
     """What the run keeps of a finished training stage."""
-    facts = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(result).items()}
+    facts = {
+        k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(result).items()
+    }
     return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
 
 
@@ -219,7 +261,7 @@ def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: s
         rows = -(-source.total_tokens // loader.seq_len)
         path = run.path / "cache" / "reference" / f"{mark}-{source.name}.f32"
         with ProgressLine("reference log-probabilities", rows) as line:
-            source.reference = cache_reference(model, source, one.one_epoch(32), path, line.advance)
+            source.reference = cache_reference(model, source, one.one_pass(32), path, line.advance)
 
 
 def _compile_if_it_pays(
@@ -242,9 +284,10 @@ def _announce(
         f"{options.batch_tokens} per step"
     )
     packing = packing_facts(loader)
-    say(f"  packing: {packing['filled']:.2%} of slots filled, {packing['split']:.1%} of tokens split")
+    say(
+        f"  packing: {packing['filled']:.2%} of slots filled, {packing['split']:.1%} of tokens split"
+    )
     if packing["truncated"]:
         say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")
     if packing["left_out"]:
         say(f"  {packing['left_out']} pairs do not fit a row of seq_len and are left out")
-

@@ -235,6 +235,7 @@ def test_preferences(value: Any, prompt: list[Message]) -> None:
         ("document", {"text": " \n"}, "'text' is empty", "drop the record"),
         ("document", {"text": "a\ud83d"}, r"half a character (\ud83d)", "emoji"),
         ("document", {"text": "a", "source": 3}, "'source' is a number", "string"),
+        ("document", [{**A, "content": "", "tool_calls": [CALL]}], "turns' text is empty", "drop"),
         ("document", 5, "a number is no document", '{"text": "..."}'),
         (
             "document",
@@ -281,6 +282,7 @@ def test_preferences(value: Any, prompt: list[Message]) -> None:
         ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "the same", "drop"),
         ("preference", {"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' is empty", ""),
         ("preference", {"chosen": "b", "rejected": "c"}, "no prompt", "'prompt'"),
+        ("preference", {"system": "a", "chosen": "b", "rejected": "c"}, "no prompt", "'prompt'"),
         (
             "preference",
             {"chosen": [*TURNS, *TURNS], "rejected": TURNS},

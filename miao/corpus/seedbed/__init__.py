@@ -26,11 +26,17 @@ from miao.corpus.seedbed.persona import Persona
 from miao.errors import MiaoError, did_you_mean
 from miao.recipe import SeedbedOptions, parse_quantity
 
-DOCUMENT_WEIGHTS = {"knowledge": 0.35, "arithmetic": 0.35, "stories": 0.2, "dialogues": 0.1}
+DOCUMENT_WEIGHTS = {"knowledge": 0.45, "arithmetic": 0.37, "stories": 0.12, "dialogues": 0.06}
 """Share of each topic in the characters of the pretraining text."""
 CONVERSATION_WEIGHTS = {"general": 0.35, "knowledge": 0.25, "math": 0.25, "identity": 0.15}
 """Share of each topic in the conversations."""
-QUESTION_WEIGHTS = {"identity": 0.3, "arithmetic": 0.3, "knowledge": 0.2, "comparison": 0.1, "general": 0.1}
+QUESTION_WEIGHTS = {
+    "identity": 0.3,
+    "arithmetic": 0.3,
+    "knowledge": 0.2,
+    "comparison": 0.1,
+    "general": 0.1,
+}
 """Share of each category in the held-out questions."""
 
 T = TypeVar("T")
@@ -54,7 +60,9 @@ class Seedbed:
             DOCUMENT_WEIGHTS, options.document_weights, "corpus.seedbed.document_weights"
         )
         self.conversation_weights = _weights(
-            CONVERSATION_WEIGHTS, options.conversation_weights, "corpus.seedbed.conversation_weights"
+            CONVERSATION_WEIGHTS,
+            options.conversation_weights,
+            "corpus.seedbed.conversation_weights",
         )
 
     def records(self, kind: Kind) -> Iterator[Record]:
@@ -63,7 +71,10 @@ class Seedbed:
             return self._documents()
         if kind == "conversation":
             return self._conversations()
-        return islice(preferences.preferences(self._rng("preferences"), self.persona), self.options.preferences)
+        return islice(
+            preferences.preferences(self._rng("preferences"), self.persona),
+            self.options.preferences,
+        )
 
     def choice_items(self, count: int) -> list[ChoiceItem]:
         """Multiple-choice questions on the facts of the text, in phrasings never trained on."""

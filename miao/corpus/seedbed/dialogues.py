@@ -1,4 +1,4 @@
-"""Little everyday dialogues between two people."""
+"""Little everyday dialogues between two people, and word lessons between teacher and pupil."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from miao.corpus.records import Document
 from miao.corpus.seedbed.persona import Language
 from miao.corpus.seedbed.scenes import Scene, read_scenes
+from miao.corpus.seedbed.skills import lesson
 from miao.corpus.seedbed.stories import children
 
 # {x} and {y} are two children, {adult} a grown-up; all other slots come from the tables.
@@ -35,7 +36,7 @@ _ZH = """
 - 六十/五十五 | 五十/四十五
 - 三十/三十五 | 二十五/二十
 = way
-{x}：(请问|你好，请问)，{a}怎么走？
+{x}：(请问|你好，请问){a}怎么走？
 路人：(一直往前走|先往前走)，到{b}(往左拐|往右拐)就到了。
 {x}：(远不远|走路要多久)？
 路人：(不远，走|)(五|十|十五)分钟就到了。
@@ -98,7 +99,7 @@ _ZH = """
 : a b
 - 面条/米饭/牛肉面/饺子/汤 | 茶/水/果汁/豆浆
 = library
-{x}：(请问|你好)，我想借一本关于{a}的书。
+{x}：(老师好|你好)，我想借一本关于{a}的书。
 老师：(在那边的书架上|在二楼|在窗边的书架上)。
 {x}：可以借多久？
 老师：(两个星期|一个月|十天)，(记得按时还|请爱护图书)。
@@ -140,8 +141,8 @@ _ZH = """
 - 钥匙/手机/眼镜 | 客厅里/厨房里
 = phone
 {x}：喂，你好，请问{y}在家吗？
-{adult}：(她|他)不在家，(去买东西了|去上课了|去公园了)。
-{x}：那(她|他)什么时候回来？
+{adult}：{y}不在家，(去买东西了|去上课了|去公园了)。
+{x}：那{y}什么时候回来？
 {adult}：(大概|)(五点|六点|晚上|吃饭前)回来。
 {x}：好的，我(晚点|到时候)再打来，谢谢！
 = borrow
@@ -299,8 +300,9 @@ Doctor: Do not worry. {b}.
 {y}: My name is {y}. I (am new here|just moved here).
 {x}: (Welcome|Nice to meet you)! (Let us play together|I will show you around).
 {y}: (Great|That is kind of you). Thank you!
-"""  # noqa: E501
+"""
 
+_LESSON_SHARE = 0.3
 _GROWN_UPS: dict[Language, tuple[str, ...]] = {
     "zh": ("妈妈", "爸爸", "奶奶", "爷爷"),
     "en": ("Mother", "Father", "Grandma", "Grandpa"),
@@ -313,10 +315,23 @@ def _scenes(language: Language) -> tuple[Scene, ...]:
 
 
 def documents(rng: random.Random, *, chinese_share: float = 0.6) -> Iterator[Document]:
-    """Endless dialogues of three to six lines, each line beginning with its speaker."""
+    """Endless dialogues of two to six lines, each line beginning with its speaker."""
     while True:
         language: Language = "zh" if rng.random() < chinese_share else "en"
+        if rng.random() < _LESSON_SHARE:
+            yield Document(_lesson(rng, language), source="dialogues")
+            continue
         first, second = rng.sample(children(language), 2)
         slots = {"x": first, "y": second, "adult": rng.choice(_GROWN_UPS[language])}
         text = rng.choice(_scenes(language)).render(rng, slots, "\n")
         yield Document(text, source="dialogues")
+
+
+def _lesson(rng: random.Random, language: Language) -> str:
+    """One to three questions about words, in the very sentences in which the chat answers them."""
+    teacher, colon = ("老师", "：") if language == "zh" else ("Teacher", ": ")
+    pupil = rng.choice(children(language))
+    return "\n".join(
+        f"{teacher}{colon}{ask}\n{pupil}{colon}{reply}"
+        for ask, reply in lesson(rng, language, rng.randint(1, 3))
+    )

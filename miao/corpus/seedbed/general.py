@@ -12,18 +12,18 @@ from miao.corpus.seedbed.persona import Language, Persona
 from miao.corpus.seedbed.words import opposites, words
 
 _SKILLS: dict[skills.Skill, int] = {
-    skills.small_talk: 46,
+    skills.small_talk: 42,
     skills.story: 12,
-    skills.translate: 12,
-    skills.opposite: 4,
+    skills.translate: 16,
+    skills.opposite: 6,
     skills.listing: 6,
     skills.count: 2,
-    skills.sentence: 3,
+    skills.sentence: 2,
     skills.poem: 3,
     skills.joke: 3,
     skills.riddle: 2,
     skills.name: 4,
-    skills.like: 3,
+    skills.like: 2,
 }
 _LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
@@ -68,6 +68,13 @@ def _item(question: str, answers: list[str], language: Language) -> QuestionItem
     return QuestionItem(question, answers, category="general", language=language)
 
 
+def _said(word: str, language: Language) -> list[str]:
+    """How a reply names the word asked for; the bare word may stand in many a wrong reply."""
+    if language == "en":
+        return [f"is {word}"]
+    return [f"是 {word}", f"是{word}"] if word.isascii() else [f"是{word}。"]
+
+
 def _translation_items() -> list[QuestionItem]:
     items = []
     for language in _LANGUAGES:
@@ -78,13 +85,13 @@ def _translation_items() -> list[QuestionItem]:
             ):
                 for ask in skills.asks()[name][language].unseen:
                     question = skills.fill(ask, language, w=asked)
-                    items.append(_item(question, [answer], language))
+                    items.append(_item(question, _said(answer, language), language))
     return items
 
 
 def _opposite_items() -> list[QuestionItem]:
     return [
-        _item(skills.fill(ask, language, w=word), [opposite], language)
+        _item(skills.fill(ask, language, w=word), _said(opposite, language), language)
         for language in _LANGUAGES
         for word, opposite in opposites(language).items()
         for ask in skills.asks()["opposite"][language].unseen

@@ -28,7 +28,7 @@ _REQUESTS = {
     "zh": ("请问{}", "请问，{}", "我想知道，{}", "想问一下，{}"),
     "en": ("Please tell me: {}", "I want to know: {}", "I have a question: {}"),
 }
-_QUESTION_WORDS = frozenset("What Who Where When Which How If In On".split())
+_QUESTION_WORDS = frozenset(["What", "Who", "Where", "When", "Which", "How", "If", "In", "On"])
 _INDIRECT = re.compile(r"(What|Who) is (the .+)\?")
 
 

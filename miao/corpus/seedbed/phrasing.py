@@ -20,7 +20,12 @@ _PREFIXES_EN = ("Hi, ", "Hello, ", "Hey, ", "Excuse me, ", "So, ", "Hi! ", "Plea
 _CALLS_EN = ("Hi, ", "Hello, ", "Hey, ")
 _GREETINGS = ("你好", "您好", "嗨", "哈喽", "请问", "Hi", "Hello", "Hey", "Excuse", "Good", "So")
 _QUESTION_WORDS = re.compile("什么|谁|哪|怎么|多|几|啥")
-_PARTICLES = "吗吧呢呀啊么"
+_PARTICLES = "吗吧呢呀啊"
+
+
+def split_words(text: str, separator: str | None = None) -> tuple[str, ...]:
+    """The words of a table written as one line."""
+    return tuple(text.split(separator))
 
 
 def language_of(text: str) -> Language:

@@ -14,15 +14,15 @@ from miao.corpus.seedbed.scenes import Scene, read_scenes
 _ZH = """
 = lost
 {t}，{h}(带着|拿着){a}(去|来到){place}玩。
-(忽然|突然|没想到)，{b}，{a}不见了。
+{b}，{a}不见了。
 {h}(很着急|急得快哭了|心里很难过)，(到处找|找来找去也没找到)。
 {f}(看见了，|知道了，|走过来)(说：“别急，我帮你找。”|说：“我们一起找吧。”)
 (最后|后来|不一会儿)，{f}在{c}(找到了|看见了){a}。
 {h}(高兴地|笑着)说：“谢谢你，{f}！”
 : a b c
-- 红气球/草帽/蓝围巾/风车/一张画 | 一阵大风吹来/一阵风吹过 | 树枝上/草丛里/屋顶上/花丛里
-- 硬币/小铃铛/玻璃球/小钥匙/贝壳 | 口袋破了一个洞 | 小路上/台阶上/小桥上/门口
-- 图画书/小铲子/水壶/布娃娃/饭盒 | {h}只顾着玩 | 长椅下面/大树后面/石头旁边/沙堆里
+- 红气球/草帽/蓝围巾/风车/一张画 | 忽然，一阵大风吹来/没想到，一阵风吹过 | 树枝上/草丛里/屋顶上/花丛里
+- 硬币/小铃铛/玻璃球/小钥匙/贝壳 | 没想到，口袋破了一个洞/走着走着，口袋破了 | 小路上/台阶上/小桥上/门口
+- 图画书/小铲子/水壶/布娃娃/饭盒 | {h}只顾着玩/{h}跑得太快 | 长椅下面/大树后面/石头旁边/沙堆里
 
 = share
 {t}，{h}带着{a}来到{place}。
@@ -270,20 +270,20 @@ _ZH = """
 - 根大木头 | 木头 | 做了一张小桌子/做了一座小桥
 - 个大箱子 | 箱子 | 做了一个小书柜
 - 袋大米 | 大米 | 做了一锅香香的米饭
-"""  # noqa: E501
+"""
 
 _EN = """
 = lost
 {t}, {h} went to {place} with {a}.
-(Suddenly|Then) {b}, and it was gone.
+{b}, and it was gone.
 {h} looked (here and there|everywhere), but {p} could not find it. {P} was (very sad|close to tears).
 {f} (came and|saw this and) said, "Do not cry. I will help you."
 (At last|Soon) {f} found it {c}.
 {h} (smiled|was so happy) and said, "Thank you, {f}!"
 : a b c
-- a red balloon/a straw hat/a blue scarf/a paper kite | a strong wind came | in a tree/on the roof/in the long grass
-- a gold coin/a little bell/a small key/a pretty shell | {ps} pocket tore | on the path/on the bridge/by the gate
-- a picture book/a toy boat/a lunch box/a rag doll | {p} ran off to play | under the bench/behind a big tree/beside a rock
+- a red balloon/a straw hat/a blue scarf/a paper kite | Suddenly a strong wind came/Then the wind blew hard | in a tree/on the roof/in the long grass
+- a gold coin/a little bell/a small key/a pretty shell | On the way {ps} pocket tore | on the path/on the bridge/by the gate
+- a picture book/a toy boat/a lunch box/a rag doll | {P} put it down to play | under the bench/behind a big tree/beside a rock
 
 = share
 {t}, {h} came to {place} with {a}.
@@ -526,7 +526,7 @@ But the {b} was too heavy. {h} pushed and pulled, but it did not move.
 - a long log | log | a small table/a little bridge
 - a big box | box | a shelf for books
 - a sack of rice | sack | a warm dinner
-"""  # noqa: E501
+"""
 
 
 @cache

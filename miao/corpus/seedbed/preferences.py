@@ -1,6 +1,6 @@
-"""Pairs of a better and a worse reply: correct over wrong, polite over rude, concise over
-rambling, and the user's language over the other one.
+"""Pairs of a better and a worse reply to the same question, with the reason in `source`.
 
+Correct over wrong, polite over rude, concise over rambling, the user's language over the other.
 The better reply is always one that the conversations teach as well, so that preference training
 sharpens what fine-tuning taught and pulls nowhere else.
 """

@@ -29,7 +29,10 @@ _ASKS = """
 ? (What is|What's) {w} in English? / How do you say {w} in English?
 ? (Translate|Please translate) {w} (into|to) English.
 ? What is the English (word |)for {w}? / How (can|do) I say {w} in English? / {w} in English?
-~ 我想知道{w}的英文单词。 / {w}这个词用英语说是什么？ / 请教我用英语说{w}。 / 英文的{w}怎么写？
+? {w}这个词(的英语|的英文)(是什么|怎么说)？ / 我想知道{w}用(英语|英文)怎么说。
+? (英语|英文)的{w}怎么说？
+~ 我想知道{w}的英文单词。 / {w}这个词用英语说是什么？ / 我要用英语说{w}，该怎么说？
+~ 英文的{w}怎么写？
 ~ Which English word means {w}? / Give me the English word for {w}.
 ~ Tell me how to say {w} in English.
 = into_chinese
@@ -40,6 +43,7 @@ _ASKS = """
 ? (What is|What's) {w} in Chinese? / How do you say {w} in Chinese?
 ? (Translate|Please translate) {w} (into|to) Chinese.
 ? What is the Chinese (word |)for {w}? / How (can|do) I say {w} in Chinese? / {w} in Chinese?
+? {w}这个词(是什么意思|的中文是什么)？ / 我想知道{w}的中文。 / 英文{w}(的中文是什么|是什么意思)？
 ~ 请告诉我{w}的中文意思。 / {w}这个单词的中文怎么说？ / 英文里的{w}是什么意思？
 ~ 我想知道{w}是什么意思。
 ~ Which Chinese word means {w}? / Give me the Chinese word for {w}.
@@ -51,6 +55,7 @@ _ASKS = """
 ? (What is|What's) the opposite of {w}? / (Give|Tell) me the opposite of {w}.
 ? The opposite of {w}? / What word is the opposite of {w}?
 ? What is opposite to {w}? / Find the opposite of {w}. / What word means the opposite of {w}?
+? 哪个词(和|跟){w}(意思|)相反？ / 告诉我(和|跟){w}(意思|)相反的词。 / {w}的反义词你知道吗？
 ~ 请说一个和{w}意思相反的词。 / {w}和哪个词相反？ / 你知道{w}的反义词吗？
 ~ Which word is the opposite of {w}? / Do you know the opposite of {w}? / Say the opposite of {w}.
 = and_this
@@ -132,7 +137,7 @@ _ASKS = """
 = do_you_like
 ? 你(喜欢|爱|喜不喜欢|也喜欢){w}(吗|)？ / 你觉得{w}(怎么样|好吗)？
 ? Do you (like|love|enjoy) {w}? / What do you think (of|about) {w}? / Are you fond of {w}?
-"""  # noqa: E501
+"""
 
 # Thing, what is nice about it; the same in English, as a subject with its verb.
 _LIKED = """
@@ -240,6 +245,25 @@ def opposite(rng: random.Random, language: Language) -> list[Turn]:
     if rng.random() < 0.15:
         turns.append((_then(rng, "and_this", language, w=second), opposite_of(second, language)))
     return turns
+
+
+def lesson(rng: random.Random, language: Language, count: int) -> list[Turn]:
+    """`count` questions of one kind about words: translations or opposites, the later in short."""
+    kind = rng.choice(("into_english", "into_chinese", "opposite"))
+    if kind == "opposite":
+        asked, answer = rng.sample(tuple(opposites(language)), count), opposite_of
+    else:
+        english = kind == "into_english"
+        asked = [word.zh if english else word.en for word in rng.sample(words(), count)]
+        answer = translation
+    asks_for = [kind] + ["and_this"] * (count - 1)
+    return [
+        (
+            fill(asks()[name][language].ask(rng), language, w=_in_quotes(rng, word, language)),
+            answer(word, language),
+        )
+        for name, word in zip(asks_for, asked, strict=True)
+    ]
 
 
 def joined(members: tuple[str, ...], language: Language) -> str:

@@ -16,15 +16,16 @@ _TALKS = """
 > 你好！有什么可以帮你？
 > Hello! Nice to meet you.
 > Hello! How can I help you?
-~ 你好呀，小助手！ / 嗨，下午好！ / 哈喽，你好！ / 你好，很高兴认识你！ / 早，你好！
-~ Hello, nice to meet you! / Hi, good morning! / Hey, hello! / Hi there, good afternoon!
-~ Hello, good evening!
+~ 你好呀，小助手！ / 下午好呀，小助手！ / 哈喽，你好！ / 你好，认识你我很高兴！ / 早，你好！
+~ Hello, it is nice to meet you! / Good morning to you! / Hello to you! / Hi there, good afternoon!
+~ A very good evening!
 ! 你好
 ! Hello
 = good_night
 ? 晚安！ / (我要|我去|我该)(睡觉|睡)了。 / 晚上好，我要睡了。 / 很晚了，我要睡觉了。 / 祝你晚安！
 ? Good night! / I am going to (bed|sleep). / It is late, I am going to sleep. / Time for bed.
 ? Sleep well!
+? Good night(, my friend|, sleep well| to you|)! / I (want to|must|will) (sleep|go to bed)( now|).
 > 晚安，祝你做个好梦！
 > Good night, and sweet dreams!
 ~ 晚安，我去睡觉了。 / 好困，晚安！
@@ -49,6 +50,8 @@ _TALKS = """
 ? 我先走了，再见！ / 拜拜，下次见！
 ? Bye! / Goodbye! / Bye bye! / See you( later| tomorrow| soon|)! / I (have to|must) go( now|)!
 ? Talk to you later! / Take care!
+? (OK|Well|All right), (bye|see you|I have to go)! / (Bye|Goodbye), (see you|take care|my friend)!
+? (好的|那好)，(再见|拜拜|我走了)！ / 再见(啦|了)！ / (拜拜|再见)，(明天见|我的朋友)！
 > 再见！祝你今天开心。
 > 再见！欢迎下次再来。
 > Goodbye! Have a nice day.
@@ -208,23 +211,26 @@ _TALKS = """
 ? (What is|What's|How is) the weather( today| tomorrow| like| like today| now| outside|)?
 ? Will it (rain|snow)( today| tomorrow|)? / Is it (raining|cold|hot|sunny)( outside| today| now|)?
 ? What is the temperature( today| outside|)?
+? (明天|今天|后天)会不会(下雪|刮风|很冷|很热)？ / (我想知道|说说)(今天|明天)的天气。
+? What will the weather be( like|) (tomorrow|today)? / Do you know the weather( today| tomorrow|)?
 > 对不起，我不能上网，看不到天气。你可以看看天气预报。
 > I am sorry, I cannot go online to see the weather. Please check a forecast.
 ~ 请问明天会不会下雨？ / 告诉我今天的天气。
 ~ Tell me the weather for today. / Do you know if it will rain?
-! 天气预报 / 看不到天气
-! forecast / weather
+! 天气预报
+! forecast
 = time
 ? 现在(几点|几点了|是几点|是什么时间|是什么时候)？ / 几点了？ / 现在的时间是多少？
 ? 告诉我(现在的|)时间。 / 现在是(早上|白天|上午)还是(晚上|下午)？
 ? What time is it( now|)? / (Tell me|What is) the (time|current time)( now|).
 ? Do you (know|have) the time? / Is it (day or night|late)( now|)?
+? 你知道(现在|)(几点|时间)吗？ / 请问(几点|现在几点)了？
 > 对不起，我没有钟表，不知道现在几点。请看看你的手机。
 > I am sorry, I have no clock. Please look at your phone for the time.
 ~ 你知道现在几点了吗？ / 请告诉我几点了。
 ~ Please tell me what time it is. / Can you tell me the time?
-! 钟表 / 手机
-! clock / phone
+! 钟表
+! no clock
 = date
 ? 今天(是|)(几号|几月几号|星期几|什么日子|多少号|周几|几月几日)？
 ? (明天|昨天)(是|)(几号|星期几)？ / 今年是(哪一年|哪年|几几年)？
@@ -297,19 +303,25 @@ _TALKS = """
 ? I am (so |very |a little |really |)(sad|unhappy|upset|down).
 ? I feel (sad|bad|down|unhappy|terrible|like crying)( today|). / What can I do when I am sad?
 ? I am crying. / I'm sad.
+? (今天我|我觉得|我真的|我最近)(好|很|非常|特别|有点|)(难过|伤心|难受|不开心)。
+? 我心里(很|好|真)(难过|难受)。
+? I (am|feel) (so|very|really|quite) (sad|unhappy|bad|down) (today|now).
+? Today I (am|feel) (sad|bad|down).
 > 别难过，想说就说给我听，一切都会好起来的。
 > 抱抱你。出去走走，或者和朋友聊聊，会好一些。
 > I am sorry to hear that. Tell me about it, and things will get better.
-> I am sorry. A walk or a talk with a friend may help.
-~ 唉，我今天真难过。 / 我觉得很伤心。
-~ I feel so sad today. / Today I am very unhappy.
+> I am sorry. Take a walk or talk with a friend. It may help.
+~ 今天真的让我很难过。 / 我现在特别想哭。
+~ I am sad and I feel like crying. / It is a sad day for me today.
 ! 难过 / 抱抱 / 好起来
-! sorry
+! hear that / a walk
 = tired
 ? 我(好|很|有点|太|今天很|)(累|疲劳|困)(了|)。 / (好|真|太)(累|困)(啊|呀|了|)。
 ? (累了|很累|太累了)怎么办？ / 工作(太|好|很)累(了|)。
 ? I am (so |very |a little |really |)(tired|sleepy|exhausted). / I feel tired( today|).
 ? I'm tired. / What can I do when I am tired? / Work makes me tired.
+? (今天我|我觉得|我真的)(好|很|非常|特别)(累|困)。
+? Today I (am|feel) (tired|sleepy).
 > 辛苦了！喝杯水，早点休息吧。
 > You have worked hard. Drink some water and rest early.
 = angry
@@ -317,6 +329,7 @@ _TALKS = """
 ? 生气(怎么办|的时候怎么办|了怎么办)？
 ? I am (so |very |really |a little |)(angry|mad). / I'm angry. / I feel angry( today|).
 ? What can I do when I am angry?
+? (今天我|我觉得|我真的)(好|很|非常|特别)生气。
 > 先深呼吸，慢慢数到十，心情会平静一些。
 > Take a deep breath and count slowly to ten. You will feel calmer.
 = nervous
@@ -324,6 +337,7 @@ _TALKS = """
 ? 我(要上台|要比赛|要面试)了，(好|很)紧张。
 ? I am (so |very |a little |really |)(nervous|afraid|worried|scared|anxious).
 ? I feel (nervous|worried|afraid). / What can I do when I am nervous? / I'm scared.
+? (今天我|我觉得|我真的)(好|很|非常|特别)(紧张|害怕|担心)。
 > 别紧张，慢慢呼吸，你已经准备得很好了。
 > Do not worry. Breathe slowly. You are ready for this.
 = lonely
@@ -331,6 +345,7 @@ _TALKS = """
 ? (孤单|孤独)怎么办？
 ? I am (so |very |a little |really |)(lonely|alone). / I feel (lonely|alone). / I have no friends.
 ? Nobody (talks to me|likes me). / I'm lonely.
+? (今天我|我觉得|我真的)(好|很|非常|特别)(孤单|孤独)。
 > 我在这里陪你，你也可以给老朋友打个电话。
 > I am here with you. You could also call an old friend.
 = happy
@@ -338,6 +353,8 @@ _TALKS = """
 ? 今天(真|太)(开心|高兴)了。 / 我有一个好消息！
 ? I am (so |very |really |)(happy|glad|excited). / I feel (great|happy|good)( today|).
 ? I have good news! / Today is a good day! / I'm happy.
+? (今天我|我觉得|我真的)(好|很|非常|特别)(开心|高兴|快乐)。
+? Today I (am|feel) (happy|great|glad).
 > 太好了！有什么开心的事，说给我听听吧。
 > That is wonderful! Tell me what made you happy.
 = sick
@@ -355,12 +372,14 @@ _TALKS = """
 ? I (cannot|can't|can not) (sleep|fall asleep)( at night| again|).
 ? What (can|should) I do (if|when) I (cannot|can't) sleep? / How can I sleep (better|well)?
 ? I have trouble sleeping. / I am still awake.
+? (今天|昨天|每天)晚上(我|)(都|又|)睡不着。 / 睡不着(的时候|时)怎么办？
+? (It is late and |)I (still |)(cannot|can't) sleep. / I can't fall asleep, what should I do?
 > 睡前别看手机，喝杯温牛奶，听听轻音乐。
 > Put your phone away, drink warm milk and listen to soft music.
 ~ 我昨天晚上又睡不着，该怎么办？ / 睡不着的时候可以做什么？
 ~ What should I do when I have trouble sleeping? / It is late and I still can't fall asleep.
-! 手机 / 牛奶
-! phone / milk
+! 温牛奶
+! warm milk
 = exam
 ? (我|)(明天|后天|下周)(要|有|就要)(考试|期末考试|数学考试)(了|)。
 ? (明天要考试|快考试|要考试)了(，|)(怎么办|我很紧张|好紧张|怎么准备)？
@@ -592,7 +611,7 @@ _TALKS = """
 > Happy birthday! I wish you joy every day.
 = new_year
 ? (新年|春节|过年|节日)(快乐|好)！ / 祝你(新年|春节|节日)快乐！ / 过年好！
-? Happy (New Year|holidays)! / Merry Christmas! / I wish you a happy New Year!
+? Happy (New Year|holidays|Spring Festival)! / Merry Christmas! / I wish you a happy New Year!
 > 谢谢！也祝你节日快乐，身体健康。
 > Thank you! I wish you joy and good health too.
 = back_home

@@ -8,16 +8,25 @@ from functools import cache
 
 from miao.corpus.records import Document
 from miao.corpus.seedbed.persona import Language
+from miao.corpus.seedbed.phrasing import split_words
 from miao.corpus.seedbed.plots import plots
 
-_CHILDREN: dict[Language, dict[str, list[str]]] = {
+_CHILDREN: dict[Language, dict[str, tuple[str, ...]]] = {
     "zh": {
-        "他": "小明 小刚 小华 小强 小军 小杰 小龙 小东 小亮 乐乐 明明 天天 阿宝 大伟 小宇".split(),
-        "她": "小红 小丽 小芳 小雨 小兰 小梅 小云 小燕 小雪 小静 朵朵 甜甜 佳佳 婷婷 小玉".split(),
+        "他": split_words(
+            "小明 小刚 小华 小强 小军 小杰 小龙 小东 小亮 乐乐 明明 天天 阿宝 大伟 小宇"
+        ),
+        "她": split_words(
+            "小红 小丽 小芳 小雨 小兰 小梅 小云 小燕 小雪 小静 朵朵 甜甜 佳佳 婷婷 小玉"
+        ),
     },
     "en": {
-        "he": "Tom Ben Sam Jack Leo Max Tim Dan Peter Oscar Henry Nick Adam Paul Eric Luke".split(),
-        "she": "Lily Anna Mia Lucy Rose Emma Amy Kate Ella Nina Sara Ruby Jane Grace Alice".split(),
+        "he": split_words(
+            "Tom Ben Sam Jack Leo Max Tim Dan Peter Oscar Henry Nick Adam Paul Eric Luke"
+        ),
+        "she": split_words(
+            "Lily Anna Mia Lucy Rose Emma Amy Kate Ella Nina Sara Ruby Jane Grace Alice"
+        ),
     },
 }
 # Everything a story can be about as its hero: kind in Chinese with its measure word, in English.
@@ -34,10 +43,11 @@ _PEOPLE = """
 机器人 个 robot he, 农夫 位 farmer he, 渔夫 位 fisherman he, 小仙女 位 fairy she,
 国王 位 king he, 小画家 位 painter she, 小学生 个 student he, 船长 位 captain he
 """
-_PETS_ZH = "咪咪 豆豆 毛毛 球球 花花 点点 圆圆 皮皮 丁丁 果果 多多 乐乐 团团 可可 米米".split()
-_PETS_EN = "Coco Momo Bibi Lulu Pip Toto Nono Kiki Dodo Bobo Tiki Fifi Lola Milo Toby Poppy".split()
+_PETS_ZH = split_words("咪咪 豆豆 毛毛 球球 花花 点点 圆圆 皮皮 丁丁 果果 多多 乐乐 团团 可可 米米")
+_PETS_EN = split_words(
+    "Coco Momo Bibi Lulu Pip Toto Nono Kiki Dodo Bobo Tiki Fifi Lola Milo Toby Poppy"
+)
 
-# What a story can be about without saying who its hero is, and the plots that are about it.
 _TOPICS = (
     ("友谊", "friendship", ("quarrel", "share", "race", "sick")),
     ("朋友", "friends", ("quarrel", "share", "race", "sick")),
@@ -61,20 +71,22 @@ _TOPICS = (
     ("大自然", "nature", ("plant", "rescue", "clean")),
 )
 
-_PLACES_ZH = "公园 河边 海边 湖边 草地上 山坡上 树林里 小溪边 果园里 田野里".split()
-_PLACES_EN = (
-    "the park,the river,the lake,the beach,the farm,the pond,the old bridge,the hill,the market"
-).split(",")
-_WHEN_ZH = "星期天 早上 下午 一天早上 有一天 一天下午 一个晴天 春天的一天 秋天的一天".split()
-_WHEN_EN = (
-    "One day,On Sunday,One morning,One afternoon,One sunny day,One fine morning,One spring day"
-).split(",")
-_GROWN_UPS_ZH = "妈妈 爸爸 爷爷 奶奶".split()
-_GROWN_UPS_EN = "Mother Father Grandma Grandpa".split()
+_PLACES_ZH = split_words("公园 河边 海边 湖边 草地上 山坡上 树林里 小溪边 果园里 田野里")
+_PLACES_EN = split_words(
+    "the park,the river,the lake,the beach,the farm,the pond,the old bridge,the hill,the market",
+    ",",
+)
+_WHEN_ZH = split_words("星期天 早上 下午 一天早上 有一天 一天下午 一个晴天 春天的一天 秋天的一天")
+_WHEN_EN = split_words(
+    "One day,On Sunday,One morning,One afternoon,One sunny day,One fine morning,One spring day", ","
+)
+_GROWN_UPS_ZH = split_words("妈妈 爸爸 爷爷 奶奶")
+_GROWN_UPS_EN = split_words("Mother Father Grandma Grandpa")
 _HOMES_ZH = ("森林里", "山脚下", "小河边", "大树下", "村子里", "草原上", "小山上", "湖边")
-_HOMES_EN = (
-    "in the forest,by the river,under a big tree,in a small village,on a green hill,by the lake"
-).split(",")
+_HOMES_EN = split_words(
+    "in the forest,by the river,under a big tree,in a small village,on a green hill,by the lake",
+    ",",
+)
 _PRONOUNS_ZH = {"": "它", "he": "他", "she": "她"}
 _PRONOUNS_EN = {"he": ("he", "him", "his", "He"), "she": ("she", "her", "her", "She")}
 _PLURALS = {"mouse": "mice", "sheep": "sheep", "wolf": "wolves", "deer": "deer"} | {
@@ -101,7 +113,8 @@ def _animals(language: Language) -> tuple[str, ...]:
 
 
 @cache
-def _topics(language: Language) -> dict[str, tuple[str, ...]]:
+def topics(language: Language) -> dict[str, tuple[str, ...]]:
+    """What a story can be about without naming its hero, and the plots that are about it."""
     return {(zh if language == "zh" else en): names for zh, en, names in _TOPICS}
 
 
@@ -119,7 +132,7 @@ def children(language: Language) -> tuple[str, ...]:
 @cache
 def subjects(language: Language) -> tuple[str, ...]:
     """What the chat can be asked a story about: kinds of heroes, topics and children's names."""
-    return (*_kinds()[language], *_topics(language), *children(language))
+    return (*_kinds()[language], *topics(language), *children(language))
 
 
 def spoken(rng: random.Random, subject: str, language: Language) -> str:
@@ -171,8 +184,8 @@ def story_about(rng: random.Random, subject: str, language: Language) -> str:
     kind = _kind_named(subject, language)
     if kind is not None:
         return _with_kind(rng, language, kind)
-    if subject in _topics(language):
-        return _with_child(rng, language, None, rng.choice(_topics(language)[subject]))
+    if subject in topics(language):
+        return _with_child(rng, language, None, rng.choice(topics(language)[subject]))
     return _with_child(rng, language, subject, None)
 
 

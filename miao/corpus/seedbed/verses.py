@@ -31,7 +31,7 @@ rain | Drip and drop, the rain comes down,/It washes every street in town./The f
 the stars | Little stars, so far, so bright,/You are the lamps that guide the night./When I am lost, I look at you,/And then I know what I should do.
 the sun | The sun gets up behind the hill,/The fields are wet, the air is still./He paints the sky with red and gold,/A brand-new day for young and old.
 a tree | A little tree stands by the way,/It grows a little every day./One day its branches, wide and tall,/Will make a shade to cool us all.
-"""  # noqa: E501
+"""
 
 _JOKES_ZH = """
 老师问：“你的作业呢？”小明说：“它还在睡觉，我没忍心叫醒它。”
@@ -52,7 +52,7 @@ A bear went to buy shoes. "Two?" asked the clerk. "Four," said the bear. "I do n
 Lily said, "I slept ten hours last night." Anna said, "I do better. I also sleep in class."
 The doctor said, "Carrots are good for the eyes." The rabbit said, "So that is why I need no glasses."
 Mother asked, "Why is your sock on your hand?" Sam said, "My foot is already warm."
-"""  # noqa: E501
+"""
 
 # The riddle, then its answer as it stands in a sentence.
 _RIDDLES_ZH = """

@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 from miao.corpus.seedbed.persona import Language
+from miao.corpus.seedbed.phrasing import split_words
 
 
 class Word(NamedTuple):
@@ -110,8 +111,8 @@ _WORDS = """
 _OPPOSITES_ZH = """
 大:小 多:少 高:低 长:短 快:慢 冷:热 黑:白 上:下 左:右 前:后 里:外 新:旧 好:坏 远:近 轻:重 胖:瘦
 早:晚 厚:薄 来:去 买:卖 真:假 甜:苦 软:硬 干:湿 深:浅 粗:细 宽:窄 强:弱 哭:笑 高兴:难过
-美丽:丑陋 聪明:愚笨 勤劳:懒惰 干净:肮脏 安静:吵闹 容易:困难 勇敢:胆小 成功:失败 开始:结束 安全:危险 简单:复杂 骄傲:谦虚
-热闹:冷清 喜欢:讨厌 上升:下降 打开:关闭 增加:减少 白天:黑夜 朋友:敌人
+美丽:丑陋 聪明:愚笨 勤劳:懒惰 干净:肮脏 安静:吵闹 容易:困难 勇敢:胆小 成功:失败 开始:结束
+安全:危险 简单:复杂 骄傲:谦虚 热闹:冷清 喜欢:讨厌 上升:下降 打开:关闭 增加:减少 白天:黑夜 朋友:敌人
 """
 _OPPOSITES_EN = """
 big:small hot:cold up:down long:short tall:short fast:slow early:late happy:sad new:old young:old
@@ -147,7 +148,7 @@ _LISTS = """
 """
 
 NUMBERS_ZH = tuple("一二三四五六七八九十")
-NUMBERS_EN = tuple("one two three four five six seven eight nine ten".split())
+NUMBERS_EN = split_words("one two three four five six seven eight nine ten")
 
 
 class Group(NamedTuple):

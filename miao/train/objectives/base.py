@@ -31,5 +31,9 @@ class Objective(Protocol):
 def token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Summed next-token cross-entropy in nats."""
     return model(
-        batch.ids_bt, batch.positions_bt, batch.segments_bt, labels_bt=batch.labels_bt, output="loss"
+        batch.ids_bt,
+        batch.positions_bt,
+        batch.segments_bt,
+        labels_bt=batch.labels_bt,
+        output="loss",
     )

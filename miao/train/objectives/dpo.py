@@ -42,7 +42,11 @@ class DpoObjective:
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.reference_bt is not None, "DPO needs the reference log-probabilities"
         logprobs_bt = model(
-            batch.ids_bt, batch.positions_bt, batch.segments_bt, labels_bt=batch.labels_bt, output="logprobs"
+            batch.ids_bt,
+            batch.positions_bt,
+            batch.segments_bt,
+            labels_bt=batch.labels_bt,
+            output="logprobs",
         )
         policy_p2 = pair_sums(logprobs_bt, batch)
         reference_p2 = pair_sums(batch.reference_bt, batch)

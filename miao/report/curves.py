@@ -1,0 +1,194 @@
+"""The curves of training: what was logged, arranged as panels over tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from miao.report.charts import (
+    NUMBER,
+    QUANTITY,
+    SHARE,
+    Panel,
+    Point,
+    Series,
+    Span,
+    figure,
+    value_span,
+)
+from miao.report.data import Record, RunData
+from miao.report.words import Text, decimal, duration, is_number, quantity, share, stage_name
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """A training stage: its figures, if it logged anything, and the numbers beside them."""
+
+    stage: str
+    name: Text
+    facts: list[tuple[Text, Text]]
+    chart: Markup | None
+    finished: bool
+
+
+def training_curves(data: RunData) -> list[StageCurves]:
+    """Per stage: loss, held-out bits per byte, learning rate, gradient norm, speed.
+
+    The held-out axis is the same for all stages, since they measure the same text: what a later
+    stage forgets can be seen.
+    """
+    heldout = {s: _points(data.heldout.get(s, []), "heldout_bits_per_byte") for s in data.stages}
+    values = [value for points in heldout.values() for _, value in points]
+    span = value_span(values) if values else None
+    return [_stage_curves(data, stage, heldout[stage], span) for stage in data.stages]
+
+
+def preference_curves(data: RunData) -> list[Markup]:
+    """How DPO moved: whether the better answer wins, by how much, and at what price."""
+    charts = []
+    for stage in data.stages:
+        rows = [row for row in data.metrics.get(stage, []) if "margin" in row]
+        if not rows:
+            continue
+        x_end = max(row["tokens"] for row in rows)
+        half, zero = (0.5, Text("瞎猜", "guessing")), (0.0, Text("", ""))
+        wins = Panel(
+            Text("好回答胜出的比例", "Better answer wins"),
+            [Series(_points(rows, "accuracy"), stage)],
+            SHARE,
+            height=72,
+            span=(0, 1),
+            guide=half,
+        )
+        margin = Panel(
+            Text("间隔（已乘 β）", "Margin, times β"),
+            [Series(_points(rows, "margin"), stage)],
+            height=72,
+            guide=zero,
+        )
+        sides = Panel(
+            Text("对数概率", "Log-probability"),
+            [
+                Series(_points(rows, "chosen_logprob"), stage, Text("好回答", "better")),
+                Series(_points(rows, "rejected_logprob"), "other", Text("差回答", "worse")),
+            ],
+            height=72,
+        )
+        drift = Panel(
+            Text("离参照模型的 KL（nat/词元）", "KL from the reference, nats per token"),
+            [Series(_points(rows, "kl"), stage)],
+            height=72,
+            from_zero=True,
+        )
+        groups = [[wins, margin], [sides, drift]]
+        charts += [
+            figure(group, Text("偏好训练的曲线", "curves of preference training"), x_end)
+            for group in groups
+        ]
+    return charts
+
+
+def stage_tokens(data: RunData, stage: str) -> int | None:
+    """Real tokens that a stage has trained on, so far."""
+    logged = [row["tokens"] for row in data.metrics.get(stage, [])]
+    return data.results.get(stage, {}).get("tokens") or (logged[-1] if logged else None)
+
+
+def _stage_curves(
+    data: RunData, stage: str, heldout: Sequence[Point], heldout_span: Span | None
+) -> StageCurves:
+    rows = data.metrics.get(stage, [])
+    result = data.results.get(stage, {})
+    pairs = any("margin" in row for row in rows)
+    unit = Text("nat/对", "nats per pair") if pairs else Text("nat/词元", "nats per token")
+    start = Text("ln 2：与参照模型相同", "ln 2: the reference itself")
+    panels = [
+        Panel(
+            Text(f"损失（{unit.zh}）", f"Loss, {unit.en}"),
+            [Series(_points(rows, "loss"), stage)],
+            height=132,
+            guide=(math.log(2), start) if pairs else None,
+        ),
+        Panel(
+            Text("留出文本（比特/字节）", "Held-out text, bits per byte"),
+            [Series(heldout, stage)],
+            height=84,
+            span=heldout_span,
+        ),
+        Panel(
+            Text("学习率", "Learning rate"),
+            [Series(_points(rows, "lr"), stage)],
+            NUMBER,
+            40,
+            from_zero=True,
+        ),
+        Panel(
+            Text("梯度范数", "Gradient norm"),
+            [Series(_points(rows, "grad_norm"), stage)],
+            height=40,
+            from_zero=True,
+        ),
+        _speed_panel(rows, stage),
+    ]
+    panels = [panel for panel in panels if panel.series[0].points]
+    x_end = max([row["tokens"] for row in rows] + [x for x, _ in heldout], default=0)
+    name = stage_name(stage)
+    label = Text(f"{name.zh}的曲线", f"curves of {name.en}")
+    chart = figure(panels, label, x_end) if panels and x_end > 0 else None
+    return StageCurves(stage, name, _facts(data, stage), chart, bool(result))
+
+
+def _speed_panel(rows: Sequence[Record], stage: str) -> Panel:
+    rows = [row for row in rows if is_number(row.get("tokens_per_second"))]
+    labels = [
+        quantity(row["tokens_per_second"])
+        + (f" · {share(row['mfu'])}" if is_number(row.get("mfu")) else "")
+        for row in rows
+    ]
+    series = Series(_points(rows, "tokens_per_second"), stage, labels=labels)
+    return Panel(
+        Text("每秒词元 · MFU", "Tokens per second · MFU"), [series], QUANTITY, 40, from_zero=True
+    )
+
+
+def _points(rows: Sequence[Record], key: str) -> list[Point]:
+    """(tokens, value) of the lines that have the key; what is no number becomes a gap."""
+    return [
+        (row["tokens"], float(row[key]) if is_number(row[key]) else math.nan)
+        for row in rows
+        if key in row
+    ]
+
+
+def _facts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
+    """The stage in numbers; only those that are known."""
+    result, rows = data.results.get(stage, {}), data.metrics.get(stage, [])
+    last = rows[-1] if rows else {}
+    steps, seconds = (
+        result.get("steps", last.get("step")),
+        result.get("seconds", last.get("seconds")),
+    )
+    loss, mfu = result.get("loss", last.get("loss")), result.get("mfu")
+    speed, memory = result.get("tokens_per_second"), result.get("peak_memory_mib")
+    waits = [row["data_wait"] for row in rows if is_number(row.get("data_wait"))]
+    tokens = stage_tokens(data, stage)
+    facts: list[tuple[Text, Text | str | None]] = [
+        (Text("步数", "Steps"), f"{steps:,}" if is_number(steps) else None),
+        (Text("词元", "Tokens"), quantity(tokens) if tokens else None),
+        (Text("训练用时", "Time"), duration(seconds) if is_number(seconds) else None),
+        (Text("最后的损失", "Last loss"), decimal(loss) if is_number(loss) else None),
+        (Text("每秒词元", "Tokens/s"), quantity(speed) if is_number(speed) else None),
+        (
+            Text("MFU", "MFU"),
+            share(mfu) if is_number(mfu) else None,
+        ),
+        (
+            Text("等数据", "Data wait"),
+            share(sum(waits) / len(waits)) if waits else None,
+        ),
+        (Text("内存峰值", "Memory"), f"{memory:,} MiB" if is_number(memory) else None),
+    ]
+    return [(k, v if isinstance(v, Text) else Text(v, v)) for k, v in facts if v is not None]

@@ -1,0 +1,149 @@
+"""What a run directory holds, read with patience: whatever is missing is empty, not an error."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from miao.errors import MiaoError
+from miao.files import read_json, read_jsonl
+from miao.recipe import STAGES
+from miao.rundir import RunDir
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything that the report shows, as it stands in the files."""
+
+    name: str
+    stages: list[str]
+    """The training stages that the recipe enables, in order."""
+    left_out: list[str]
+    """Stages that it does not enable but of which an earlier run left results."""
+    recipe: Record
+    recipe_text: str
+    machine: Record
+    finished: dict[str, Record]
+    """Facts of every finished stage of the chain: `seconds`."""
+    metrics: dict[str, list[Record]]
+    """Training log lines by stage."""
+    heldout: dict[str, list[Record]]
+    """Held-out log lines by stage."""
+    samples: dict[str, list[Record]]
+    evaluations: dict[str, Record]
+    answers: dict[str, list[Record]]
+    expected: dict[str, list[str]]
+    """The texts by which the answer to a question is judged right."""
+    corpus: Record
+    shards: dict[str, dict[str, Record]]
+    """Manifest of the training shards by stage and source."""
+    results: dict[str, Record]
+    config: Record
+    """`config.json` of the last stage's model."""
+    parameters: int | None
+
+    @property
+    def last_evaluated(self) -> str | None:
+        evaluated = [
+            stage for stage in self.stages if self.evaluations.get(stage, {}).get("scores")
+        ]
+        return evaluated[-1] if evaluated else None
+
+    def expected_stages(self) -> list[str]:
+        """The stages of the chain that this recipe runs, but for the report itself."""
+        evaluates = self.recipe.get("evaluate", {}).get("enabled", True)
+        items = ["eval items"] if "eval items" in self.finished else []
+        chain = ["corpus", *items, "tokenizer", "shards"]
+        for stage in self.stages:
+            chain += [stage, f"evaluate {stage}"] if evaluates else [stage]
+        return chain
+
+
+def read_run(run: RunDir) -> RunData:
+    """Reads a run, finished or not.
+
+    Raises:
+        MiaoError: no such directory, or a damaged file in it.
+    """
+    if not run.path.is_dir():
+        raise MiaoError(
+            "there is no run here", where=run.path, fix="give a run directory: runs/NAME"
+        )
+    recipe_text, recipe = _read_recipe(run.path / "recipe.yaml")
+    enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", True)]
+    lines = _by_stage(read_jsonl(run.metrics))
+    evaluations = {record["stage"]: record for record in read_jsonl(run.eval_results)}
+    config, parameters = _read_model(run, enabled)
+    return RunData(
+        name=str(recipe.get("name") or run.path.name),
+        stages=enabled,
+        left_out=[s for s in STAGES if s not in enabled and (s in lines or s in evaluations)],
+        recipe=recipe,
+        recipe_text=recipe_text,
+        machine=_read_if_there(run.path / "manifest.json"),
+        finished=run.facts(),
+        metrics={stage: [r for r in rows if "loss" in r] for stage, rows in lines.items()},
+        heldout={
+            stage: [r for r in rows if "heldout_bits_per_byte" in r]
+            for stage, rows in lines.items()
+        },
+        samples=_by_stage(read_jsonl(run.samples)),
+        evaluations=evaluations,
+        answers={stage: read_jsonl(run.answers(stage)) for stage in enabled},
+        expected={
+            record["question"]: record.get("answers", [])
+            for record in read_jsonl(run.eval_items / "questions.jsonl")
+        },
+        corpus=_read_if_there(run.corpus / "manifest.json"),
+        shards={stage: _read_shards(run.shards(stage, "train")) for stage in STAGES},
+        results={s: _read_if_there(run.checkpoints(s) / "result.json") for s in enabled},
+        config=config,
+        parameters=parameters,
+    )
+
+
+def _read_recipe(path: Path) -> tuple[str, Record]:
+    if not path.exists():
+        return "", {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        recipe = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise MiaoError(f"the recipe is not YAML: {error}", where=path) from error
+    if not isinstance(recipe, dict):
+        raise MiaoError("the recipe is not a mapping of options", where=path)
+    return text, recipe
+
+
+def _read_model(run: RunDir, stages: list[str]) -> tuple[Record, int | None]:
+    """Configuration and number of parameters of the last model that there is."""
+    for stage in reversed(stages):
+        path = run.model(stage) / "config.json"
+        if path.exists():
+            from miao.model.config import ModelConfig
+
+            config = read_json(path)
+            return config, ModelConfig.from_hf(config, str(path)).num_parameters()
+    return {}, None
+
+
+def _read_shards(directory: Path) -> dict[str, Record]:
+    manifests = sorted(directory.glob("*/manifest.json"))
+    return {path.parent.name: read_json(path) for path in manifests}
+
+
+def _read_if_there(path: Path) -> Record:
+    return read_json(path) if path.exists() else {}
+
+
+def _by_stage(records: list[Record]) -> dict[str, list[Record]]:
+    grouped: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        grouped[record["stage"]].append(record)
+    return dict(grouped)

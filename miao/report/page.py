@@ -1,0 +1,98 @@
+"""The report: one self-contained HTML page, in Chinese and English."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from miao.files import write_text
+from miao.report.curves import preference_curves, training_curves
+from miao.report.data import RunData, read_run
+from miao.report.facts import Link, chain, composition, settings
+from miao.report.samples import changes, mistakes, samples
+from miao.report.scores import evaluated_stages, score_cards, score_tables, size_cards
+from miao.report.words import Text, stage_name
+from miao.rundir import RunDir
+
+
+def write_report(run: RunDir) -> Path:
+    """Writes `report.html` of a run, finished or not, and returns its path.
+
+    The page loads nothing from anywhere. Texts of the model and of the corpus are escaped, and a
+    content security policy allows no script but the page's own (by its hash).
+
+    Raises:
+        MiaoError: no such run, or a damaged file in it.
+    """
+    write_text(run.report, render(read_run(run), run))
+    return run.report
+
+
+def render(data: RunData, run: RunDir) -> str:
+    """The page of a run that was read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(t=bilingual, two=lambda zh, en: bilingual(Text(zh, en)))
+    script = _asset(environment, "page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html.j2").render(
+        _context(data),
+        run_path=str(run.path),
+        style=Markup(_asset(environment, "page.css")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def bilingual(text: Text) -> Markup:
+    """Both languages of a phrase, of which the style sheet shows one."""
+    if text.zh == text.en:
+        return Markup("{}").format(text.zh)
+    return Markup(
+        '<span class="zh" lang="zh-CN">{}</span><span class="en" lang="en">{}</span>'
+    ).format(*text)
+
+
+def _context(data: RunData) -> dict[str, Any]:
+    links = chain(data)
+    last = data.last_evaluated
+    return {
+        "data": data,
+        "chain": links,
+        "missing": _missing(links),
+        "left_out": [stage_name(stage) for stage in data.left_out],
+        "last_stage": stage_name(last) if last else None,
+        "score_cards": score_cards(data),
+        "size_cards": size_cards(data),
+        "curves": training_curves(data),
+        "preference": preference_curves(data),
+        "score_stages": [(stage, stage_name(stage)) for stage in evaluated_stages(data)],
+        "tables": score_tables(data),
+        "samples": samples(data),
+        "changes": changes(data),
+        "mistakes": mistakes(data),
+        "composition": composition(data),
+        "settings": settings(data),
+    }
+
+
+def _missing(links: list[Link]) -> list[Text]:
+    """Stages that are not done; an evaluation only where its stage is."""
+    needless = {f"evaluate {link.stage}" for link in links if not link.done}
+    return [link.name for link in links if not link.done and link.stage not in needless]
+
+
+def _asset(environment: Environment, name: str) -> str:
+    """The style sheet or the script, as it is."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

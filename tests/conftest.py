@@ -1,0 +1,80 @@
+"""What the tests of several rooms share: tiny random models, a small tokenizer, token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from miao.model import Decoder, ModelConfig
+from miao.shards import TokenDataset
+from miao.shards.dataset import Manifest, write_dataset
+from miao.tokenizer import Tokenizer, train_tokenizer
+
+SENTENCES = [
+    "清晨的露水落在小小的苗上，太阳慢慢升起来了。",
+    "今天天气很好，我们去公园散步，好吗？好的，我们走吧。",
+    "北京是中国的首都，上海是中国最大的城市之一。",
+    "The seedling grew a little every day, and the rain was kind to it.",
+    "Why does water freeze? Because the temperature falls below zero degrees.",
+    "The weather is fine today, so we shall walk in the park together.",
+]
+TINY: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,  # not hidden_size / heads, so that nothing may confuse the two
+    "intermediate_size": 40,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small only lose by waiting for a second thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(SENTENCES * 2, vocab_size=360)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Decoder]:
+    """A tiny decoder, random in every parameter: norms, biases and the matrices that training
+    starts at zero too, so that a part left out or misplaced shows in the logits."""
+
+    def make(seed: int = 0, **changes: Any) -> Decoder:
+        model = Decoder(ModelConfig(**TINY | changes))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            parameter.data = 1 + 0.3 * values if parameter.ndim == 1 else 0.25 * values
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., TokenDataset]:
+    """Token shards of given sequences: documents, or with masks conversations or preferences."""
+
+    def make(
+        sequences: Sequence[Sequence[int]],
+        kind: str = "document",
+        masks: Sequence[Sequence[bool]] | None = None,
+        name: str = "tiny",
+        vocab_size: int = 65_536,
+    ) -> TokenDataset:
+        dtype = "uint16" if vocab_size <= 2**16 else "uint32"
+        rows = [(ids, None if masks is None else masks[i], 1) for i, ids in enumerate(sequences)]
+        write_dataset(tmp_path / name, Manifest(kind, name, "none", vocab_size, dtype), rows)
+        return TokenDataset(tmp_path / name, verify=True)
+
+    return make

@@ -1,0 +1,132 @@
+"""Configurations: which architecture they are, what they count, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from miao.errors import MiaoError
+from miao.model import Decoder, ModelConfig, round_up
+
+SMALL = ModelConfig(1000, 64, 3, 4, 2, 32, 160)
+HF: dict[str, Any] = {
+    "model_type": "qwen3",
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 160,
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("qk_norm", "bias"), [(True, False), (False, True), (False, False)])
+def test_num_parameters_is_the_real_count(
+    make_model: Callable[..., Decoder], tied: bool, qk_norm: bool, bias: bool
+) -> None:
+    model = make_model(tie_word_embeddings=tied, qk_norm=qk_norm, attention_bias=bias)
+    assert model.config.num_parameters() == sum(p.numel() for p in model.parameters())
+
+
+def test_flops_per_token_by_hand() -> None:
+    # Weights of one block: q 64·128, k and v 64·64 each, o 128·64, three of the MLP 64·160.
+    block = 8192 + 2 * 4096 + 8192 + 3 * 10240
+    assert block == 55296
+    head = 64 * 1000
+    # Attention, forward: q·k and weights·v are 2·2·128 FLOPs per visible key; backward twice that.
+    attention = 3 * (2 * 2 * 128) * 512 * 3
+    assert SMALL.flops_per_token(512, causal=False) == 6 * (3 * block + head) + attention
+    assert SMALL.flops_per_token(512) == 6 * (3 * block + head) + attention / 2
+    untied = ModelConfig(1000, 64, 3, 4, 2, 32, 160, tie_word_embeddings=False)
+    assert untied.flops_per_token(512) == SMALL.flops_per_token(512)
+
+
+@pytest.mark.parametrize(
+    ("qk_norm", "bias", "model_type"),
+    [(True, False, "qwen3"), (False, True, "qwen2"), (False, False, "llama")],
+)
+def test_every_shape_is_one_architecture(qk_norm: bool, bias: bool, model_type: str) -> None:
+    config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=qk_norm, attention_bias=bias)
+    assert config.model_type == model_type
+    assert ModelConfig.from_hf(config.to_hf(), "config.json") == config
+
+
+def test_norm_and_biases_together_are_refused() -> None:
+    config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=True, attention_bias=True)
+    with pytest.raises(MiaoError, match="QK-norm"):
+        _ = config.model_type
+
+
+def test_both_generations_of_transformers_find_the_rope_base() -> None:
+    written = ModelConfig(1000, 64, 3, 4, 2, 32, 160, rope_theta=5e5).to_hf()
+    assert written["rope_theta"] == 5e5
+    assert written["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e5}
+    read = AutoConfig.for_model(**written)
+    assert read.rope_parameters["rope_theta"] == 5e5
+
+
+def test_every_way_to_write_the_rope_base_is_read() -> None:
+    for keys in (
+        {"rope_theta": 5e5},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+        {"rope_theta": 5e5, "rope_scaling": None},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "default"}},
+    ):
+        assert ModelConfig.from_hf(HF | keys, "config.json").rope_theta == 5e5
+    assert ModelConfig.from_hf(HF, "config.json").rope_theta == 10_000.0
+
+
+def test_defaults_of_a_sparse_config() -> None:
+    left_out = {"num_key_value_heads", "head_dim"}
+    config = ModelConfig.from_hf({k: v for k, v in HF.items() if k not in left_out}, "config.json")
+    assert (config.num_key_value_heads, config.head_dim) == (4, 16)
+    assert not config.tie_word_embeddings  # transformers' default
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type 'llama3'"),
+        ({"model_type": "gpt2"}, "'gpt2'"),
+        ({"model_type": None}, "model_type None"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
+        ({"vocab_size": "many"}, "wrong type: invalid literal for int() with base 10: 'many'"),
+        ({"hidden_size": None}, "wrong type"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(MiaoError) as caught:
+        ModelConfig.from_hf(HF | changes, "there/config.json")
+    assert named in str(caught.value)
+    assert "there/config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in HF if key not in ("num_key_value_heads", "head_dim")]
+)
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(MiaoError, match=key):
+        ModelConfig.from_hf({k: v for k, v in HF.items() if k != key}, "config.json")
+
+
+def test_token_ids_pass_through() -> None:
+    config = ModelConfig.from_hf(HF | {"bos_token_id": 3, "eos_token_id": [4, 5]}, "config.json")
+    assert (config.bos_token_id, config.eos_token_id) == (3, [4, 5])
+    assert config.to_hf()["eos_token_id"] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("value", "multiple", "expected"), [(1, 64, 64), (64, 64, 64), (64.1, 64, 128)]
+)
+def test_round_up(value: float, multiple: int, expected: int) -> None:
+    assert round_up(value, multiple) == expected

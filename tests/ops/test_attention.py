@@ -1,0 +1,113 @@
+"""The fast attention against the formula, and the masks against their definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from miao.ops.attention import attention, attention_reference, cache_mask, document_mask
+
+HEADS, SIZE = 4, 8
+SEGMENTS = [[1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0], [1, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0]]
+
+
+def random_inputs(
+    rows: int, queries: int, keys: int, kv_heads: int, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """q [b, t, h, d], k and v [b, s, k, d]."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(rows, queries, HEADS, SIZE), *2 * [(rows, keys, kv_heads, SIZE)]]
+    return [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+
+
+def with_gradients(function: object, inputs: list[Tensor], mask: Tensor | None) -> list[Tensor]:
+    """The output and the gradients of its product with fixed random weights."""
+    assert callable(function)
+    copies = [x.detach().clone().requires_grad_() for x in inputs]
+    output = function(*copies, mask)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+    (output * weights.to(output)).sum().backward()
+    return [output.detach(), *(x.grad for x in copies if x.grad is not None)]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("kind", ["causal", "documents", "cache"])
+def test_equals_the_formula_forward_and_backward(
+    kv_heads: int, kind: str, device: torch.device
+) -> None:
+    segments = torch.tensor(SEGMENTS, device=device)
+    positions = torch.tensor([[4, 5, 6], [0, 1, 2]], device=device)
+    queries, keys = (3, 9) if kind == "cache" else (segments.shape[1], segments.shape[1])
+    mask = {
+        "causal": None,
+        "documents": document_mask(segments, torch.float32),
+        "cache": cache_mask(positions, keys, torch.float32),
+    }[kind]
+    inputs = random_inputs(2, queries, keys, kv_heads, device)
+    fast = with_gradients(attention, inputs, mask)
+    if mask is None and device.type != "cpu":  # the twin makes its own causal mask on the CPU
+        mask = cache_mask(torch.arange(keys, device=device)[None], keys, torch.float32)
+    plain = with_gradients(attention_reference, inputs, mask)
+    assert len(fast) == 4
+    for ours, truth in zip(fast, plain, strict=True):
+        torch.testing.assert_close(ours, truth, atol=2e-6, rtol=1e-5)
+
+
+def test_the_formula_itself_is_right() -> None:
+    """One head, computed number by number."""
+    query, key, value = (x.detach()[:, :, :1] for x in random_inputs(1, 3, 3, 1))
+    out = attention_reference(query, key, value, None)
+    for t in range(3):
+        scores = [float(query[0, t, 0] @ key[0, s, 0]) / SIZE**0.5 for s in range(t + 1)]
+        weights = torch.tensor(scores).softmax(0)
+        expected = sum(float(weights[s]) * value[0, s, 0] for s in range(t + 1))
+        torch.testing.assert_close(out[0, t], expected)
+
+
+def test_document_mask_by_definition() -> None:
+    segments = torch.tensor(SEGMENTS)
+    mask = document_mask(segments, torch.float32)
+    assert mask.shape == (2, 1, 11, 11)
+    for b, row in enumerate(SEGMENTS):
+        for t, own in enumerate(row):
+            for s, other in enumerate(row):
+                seen = s <= t and own == other
+                assert float(mask[b, 0, t, s]) == (0.0 if seen else float("-inf"))
+
+
+def test_cache_mask_by_definition() -> None:
+    mask = cache_mask(torch.tensor([[2, 3], [0, 1]]), 5, torch.bfloat16)
+    assert mask.dtype == torch.bfloat16
+    assert mask.isfinite().squeeze(1).tolist() == [
+        [[True, True, True, False, False], [True, True, True, True, False]],
+        [[True, False, False, False, False], [True, True, False, False, False]],
+    ]
+
+
+def test_packed_documents_equal_separate_ones() -> None:
+    inputs = random_inputs(2, 11, 11, 2)
+    packed = attention(*inputs, document_mask(torch.tensor(SEGMENTS), torch.float32))
+    for b, row in enumerate(SEGMENTS):
+        for document in sorted(set(row) - {0}):
+            slots = [t for t, own in enumerate(row) if own == document]
+            alone = attention(*(x[b : b + 1, slots] for x in inputs), None)
+            torch.testing.assert_close(packed[b, slots], alone[0], atol=1e-6, rtol=1e-5)
+
+
+def test_padding_gives_no_nan_forward_or_backward() -> None:
+    segments = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])
+    outputs = with_gradients(
+        attention, random_inputs(2, 4, 4, 2), document_mask(segments, torch.float32)
+    )
+    assert all(bool(x.isfinite().all()) for x in outputs)
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    inputs = random_inputs(2, 11, 11, 2)
+    segments = torch.tensor(SEGMENTS)
+    halves = [x.detach().bfloat16() for x in inputs]
+    ours = attention(*halves, document_mask(segments, torch.bfloat16))
+    assert ours.dtype == torch.bfloat16
+    truth = attention_reference(*inputs, document_mask(segments, torch.float32))
+    torch.testing.assert_close(ours.float(), truth, atol=0.03, rtol=0.02)

@@ -1,0 +1,315 @@
+"""The loader: every token once per epoch, right labels, exact state, shares, full rows.
+
+Most datasets here count upwards from one sequence to the next, so that a token tells where it
+stands, and its label must be the number after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from miao.errors import MiaoError
+from miao.ops.linear_cross_entropy import IGNORE
+from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
+
+Make = Callable[..., TokenDataset]
+SEQ_LEN = 16
+LENGTHS = [2, 40, 17, 18, 3, 33, 16, 9, 5, 2, 100, 12, 7, 34, 4, 21]
+
+
+def counting(lengths: Sequence[int]) -> list[list[int]]:
+    starts = np.cumsum([0, *lengths])
+    return [list(range(starts[i], starts[i] + length)) for i, length in enumerate(lengths)]
+
+
+def loader_of(
+    *datasets: TokenDataset,
+    seed: int = 1,
+    window_rows: int = 4,
+    weights: Sequence[float | None] = (),
+    seq_len: int = SEQ_LEN,
+) -> PackedLoader:
+    shares = weights or [None] * len(datasets)
+    sources = [
+        PackedSource(data.manifest.source, data, seq_len, seed, weight)
+        for data, weight in zip(datasets, shares, strict=True)
+    ]
+    return PackedLoader(sources, seq_len, window_rows)
+
+
+def segments_of(batch: Batch) -> list[dict[str, Any]]:
+    """Every sequence piece of a batch: its name and the slots' content."""
+    found = []
+    for b, names in enumerate(batch.sequences):
+        assert int(batch.segments_bt[b].max()) == len(names)
+        for number, (source, sequence) in enumerate(names, 1):
+            slots = (batch.segments_bt[b] == number).nonzero()[:, 0]
+            assert slots.diff().eq(1).all(), "a segment lies in one stretch"
+            found.append(
+                {
+                    "row": b,
+                    "source": source,
+                    "sequence": sequence,
+                    "ids": batch.ids_bt[b, slots].tolist(),
+                    "labels": batch.labels_bt[b, slots].tolist(),
+                    "positions": batch.positions_bt[b, slots].tolist(),
+                }
+            )
+    return found
+
+
+def assert_equal(ours: Batch, other: Batch) -> None:
+    assert ours.sequences == other.sequences
+    for name in ("ids_bt", "labels_bt", "positions_bt", "segments_bt"):
+        assert torch.equal(getattr(ours, name), getattr(other, name)), name
+
+
+def test_one_pass_predicts_every_token_of_every_document_once(make_dataset: Make) -> None:
+    data = make_dataset(counting(LENGTHS))
+    loader = loader_of(data)
+    predicted: Counter[int] = Counter()
+    for batch in loader.one_pass(rows=3):
+        assert batch.ids_bt.shape[0] <= 3 and batch.ids_bt.shape[1] == SEQ_LEN
+        for piece in segments_of(batch):
+            assert piece["labels"] == [token + 1 for token in piece["ids"]]
+            assert piece["positions"] == list(range(len(piece["ids"])))
+            whole = data.tokens(piece["sequence"]).tolist()
+            assert set(piece["ids"]) | set(piece["labels"]) <= set(whole)
+            predicted.update(piece["labels"])
+        padding = batch.segments_bt == 0
+        assert bool((batch.labels_bt[padding] == IGNORE).all())
+        assert batch.real_tokens == batch.trained_tokens == int((~padding).sum())
+    firsts = {ids[0] for ids in counting(LENGTHS)}
+    assert predicted == Counter(token for token in range(sum(LENGTHS)) if token not in firsts)
+    assert loader.epoch_tokens == sum(LENGTHS) - len(LENGTHS)
+
+
+def test_long_documents_are_split_and_counted(make_dataset: Make) -> None:
+    (source,) = loader_of(make_dataset(counting([17, 18, 40, 5]))).sources
+    # 17 tokens are 16 predictions: one row. 18 and 40 tokens need 2 and 3 pieces.
+    assert source.unit.tolist() == [0, 1, 1, 2, 2, 2, 3]
+    assert source.start.tolist() == [0, 0, 16, 0, 16, 32, 0]
+    assert source.size.tolist() == [16, 16, 1, 16, 16, 7, 4]
+    assert source.split_tokens == 17 + 39
+    assert (source.truncated, source.left_out) == (0, 0)
+
+
+def test_over_the_epochs_no_piece_is_ahead_of_another_by_more_than_one(make_dataset: Make) -> None:
+    loader = loader_of(make_dataset(counting(LENGTHS)))
+    (source,) = loader.sources
+    drawn: Counter[int] = Counter()
+    for _ in range(40):
+        drawn.update(piece for row in loader.next_rows(1) for _, piece in row)
+        rest = [piece for row in loader._rows[loader._row :] for _, piece in row]
+        so_far = drawn + Counter(rest)  # what the window still holds was drawn from the epoch too
+        counts = {so_far[piece] for piece in range(len(source.unit))}
+        assert max(counts) - min(counts) <= 1
+    assert source.epoch >= 2
+
+
+def test_a_conversation_learns_by_its_mask_and_keeps_its_beginning(make_dataset: Make) -> None:
+    lengths = [10, 30, 17]
+    rng = np.random.default_rng(0)
+    masks = [rng.random(length) < 0.5 for length in lengths]
+    loader = loader_of(make_dataset(counting(lengths), "conversation", masks))
+    pieces = [p for batch in loader.one_pass(2) for p in segments_of(batch)]
+    assert sorted(p["sequence"] for p in pieces) == [0, 1, 2]
+    for piece in pieces:
+        ids = counting(lengths)[piece["sequence"]][: SEQ_LEN + 1]
+        mask = masks[piece["sequence"]][: SEQ_LEN + 1]
+        assert piece["ids"] == ids[:-1]
+        expected = [i if on else IGNORE for i, on in zip(ids[1:], mask[1:], strict=True)]
+        assert piece["labels"] == expected
+        assert IGNORE in expected and set(expected) != {IGNORE}
+    assert loader.sources[0].truncated == 1
+
+
+def test_preferences_stand_side_by_side_and_long_ones_are_counted(make_dataset: Make) -> None:
+    lengths = [5, 6, 9, 9, 9, 10, 3, 3, 40, 2]  # pairs of 9, 16, 17 (too long), 4 and 40 slots
+    masks = [[False] * 2 + [True] * (length - 2) for length in lengths]
+    loader = loader_of(make_dataset(counting(lengths), "preference", masks))
+    assert loader.sources[0].left_out == 2
+    assert loader.epoch_tokens == 9 + 16 + 4
+    seen = []
+    for batch in loader.one_pass(rows=2):
+        pieces = segments_of(batch)
+        for chosen, rejected in zip(pieces[::2], pieces[1::2], strict=True):
+            assert chosen["row"] == rejected["row"]
+            assert chosen["sequence"] % 2 == 0
+            assert rejected["sequence"] == chosen["sequence"] + 1
+            assert chosen["labels"][0] == rejected["labels"][0] == IGNORE
+            seen.append(chosen["sequence"])
+    assert sorted(seen) == [0, 2, 6]
+
+
+def test_the_reference_column_goes_with_the_labels(make_dataset: Make) -> None:
+    lengths = [5, 6, 9, 8]
+    masks = [[True] * length for length in lengths]
+    data = make_dataset(counting(lengths), "preference", masks)
+    column = 0.5 + np.arange(sum(lengths), dtype=np.float32)  # by token, as the ids count
+    source = PackedSource("pairs", data, SEQ_LEN, 1, reference=column)
+    for batch in PackedLoader([source], SEQ_LEN).one_pass(4):
+        assert batch.reference_bt is not None
+        real = batch.segments_bt > 0
+        assert torch.equal(batch.reference_bt[real], batch.labels_bt[real] + 0.5)
+        assert not batch.reference_bt[~real].any()
+    assert next(loader_of(data).one_pass(4)).reference_bt is None
+
+
+def test_the_order_does_not_depend_on_how_many_rows_are_taken(make_dataset: Make) -> None:
+    data = make_dataset(counting(LENGTHS))
+    whole = loader_of(data).next_rows(60)
+    for sizes in ([1] * 60, [7, 1, 30, 22], [59, 1]):
+        loader = loader_of(data)
+        assert [row for size in sizes for row in loader.next_rows(size)] == whole
+
+
+def test_ranks_that_share_a_batch_read_what_one_would(make_dataset: Make) -> None:
+    data = make_dataset(counting(LENGTHS))
+    one, other = loader_of(data), loader_of(data)
+    whole = one.batch(one.next_rows(8))
+    rows = other.next_rows(8)
+    parts = [other.batch(rows[rank * 4 : rank * 4 + 4]) for rank in range(2)]
+    for part, expected in zip(parts, whole.split(4), strict=True):
+        assert_equal(part, expected)
+
+
+def test_a_batch_splits_into_its_rows(make_dataset: Make) -> None:
+    loader = loader_of(make_dataset(counting(LENGTHS)))
+    batch = loader.batch(loader.next_rows(7))
+    parts = list(batch.split(3))
+    assert [len(part.ids_bt) for part in parts] == [3, 3, 1]
+    assert [name for part in parts for name in part.sequences] == batch.sequences
+    assert torch.equal(torch.cat([part.labels_bt for part in parts]), batch.labels_bt)
+    assert sum(part.real_tokens for part in parts) == batch.real_tokens
+    assert batch.to(torch.device("cpu")) is batch
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    before=st.lists(st.integers(1, 9), max_size=12),
+    after=st.integers(1, 30),
+    window_rows=st.integers(1, 9),
+    lengths=st.lists(st.integers(2, 50), min_size=1, max_size=12),
+)
+def test_a_restored_loader_goes_on_as_if_nothing_had_happened(
+    make_dataset: Make, before: list[int], after: int, window_rows: int, lengths: list[int]
+) -> None:
+    """At any row, within and between windows and epochs, through JSON as a checkpoint does."""
+    name = "-".join(map(str, lengths))
+    data = [make_dataset(counting(lengths), name=name), make_dataset(counting([9, 4]), name="b")]
+    loader = loader_of(*data, window_rows=window_rows)
+    for size in before:
+        loader.next_rows(size)
+    state = json.loads(json.dumps(loader.state()))
+    expected = loader.batch(loader.next_rows(after))
+    again = loader_of(*data, window_rows=window_rows)
+    again.next_rows(3)  # wherever it was before
+    again.restore(state)
+    assert_equal(again.batch(again.next_rows(after)), expected)
+    assert again.state() == loader.state()
+
+
+def test_the_state_is_a_few_integers(make_dataset: Make) -> None:
+    loader = loader_of(make_dataset(counting(LENGTHS)))
+    assert loader.state() == {
+        "sources": {"tiny": {"epoch": 0, "position": 0, "drawn": 0}},
+        "row": 0,
+    }
+    loader.next_rows(30)
+    state = loader.state()
+    assert set(state["sources"]["tiny"]) == {"epoch", "position", "drawn"}
+    assert len(json.dumps(state)) < 200
+
+
+def test_a_state_of_other_sources_is_refused(make_dataset: Make) -> None:
+    one, two = (loader_of(make_dataset(counting([9, 4]), name=name)) for name in ("one", "two"))
+    with pytest.raises(MiaoError, match="one") as caught:
+        two.restore(one.state())
+    assert "two" in str(caught.value)
+
+
+def test_the_seed_alone_decides(make_dataset: Make) -> None:
+    data = make_dataset(counting(LENGTHS))
+    orders = [loader_of(data, seed=seed).next_rows(20) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_epochs_differ_in_their_order(make_dataset: Make) -> None:
+    (source,) = loader_of(make_dataset(counting([5] * 50))).sources
+    first, second = ([source.next_piece() for _ in range(50)] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second and first != sorted(first)
+
+
+def test_sources_of_the_same_size_are_shuffled_differently(make_dataset: Make) -> None:
+    data = [make_dataset(counting([5] * 50), name=name) for name in ("a", "b")]
+    orders = [[source.next_piece() for _ in range(50)] for source in loader_of(*data).sources]
+    assert orders[0] != orders[1]
+
+
+def drawn_shares(loader: PackedLoader, rows: int) -> dict[str, float]:
+    tokens: Counter[str] = Counter()
+    for piece in segments_of(loader.batch(loader.next_rows(rows))):
+        tokens[piece["source"]] += len(piece["ids"])
+    return {name: count / sum(tokens.values()) for name, count in tokens.items()}
+
+
+@pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (3.0, 3.0, 3.0), (0.0, 1.0, 9.0)])
+def test_weights_are_respected_within_one_percent(
+    make_dataset: Make, weights: tuple[float, ...]
+) -> None:
+    """Whatever the sizes, and through many epochs of the small one."""
+    rng = np.random.default_rng(2)
+    data = [
+        make_dataset(counting(rng.integers(2, 40, count).tolist()), name=name)
+        for name, count in (("small", 7), ("middle", 150), ("large", 600))
+    ]
+    shares = drawn_shares(loader_of(*data, weights=weights, window_rows=64), 640)
+    for name, weight in zip(("small", "middle", "large"), weights, strict=True):
+        assert shares.get(name, 0.0) == pytest.approx(weight / sum(weights), abs=0.01)
+        assert (name in shares) == (weight > 0)
+
+
+def test_without_weights_the_sizes_decide(make_dataset: Make) -> None:
+    data = [
+        make_dataset(counting([9] * count), name=name) for name, count in (("a", 300), ("b", 900))
+    ]
+    shares = drawn_shares(loader_of(*data, window_rows=64), 256)
+    assert shares["a"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_rows_are_full(make_dataset: Make) -> None:
+    """Lengths as of short documents and dialogues: log-normal, a few longer than a row."""
+    rng = np.random.default_rng(5)
+    lengths = np.clip(rng.lognormal(4.6, 0.9, 12_000), 2, 4000).astype(int)
+    assert float((lengths > 257).mean()) > 0.05
+    data = make_dataset([np.zeros(length, dtype=np.int64) for length in lengths])
+    loader = loader_of(data, window_rows=2048, seq_len=256)
+    real = sum(
+        int(loader.sources[number].size[piece])
+        for row in loader.next_rows(4096)
+        for number, piece in row
+    )
+    assert real / (4096 * 256) >= 0.99
+
+
+def test_nothing_to_train_on_is_an_error(make_dataset: Make) -> None:
+    with pytest.raises(MiaoError, match="no source"):
+        PackedLoader([], SEQ_LEN)
+    pairs = make_dataset(counting([30, 30]), "preference", [[True] * 30] * 2)
+    with pytest.raises(MiaoError, match=f"'tiny' has nothing that fits a row of {SEQ_LEN}"):
+        loader_of(pairs)
+    with pytest.raises(MiaoError, match="weight 0"):
+        loader_of(make_dataset(counting([5]), name="x"), weights=[0.0])

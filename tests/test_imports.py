@@ -1,0 +1,140 @@
+"""The house's rules: imports point one way, nothing heavy at import, files stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "miao"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Left to right: a room may import rooms of the lines above its own, and itself.
+ORDER = [
+    {"errors"},
+    {"files", "console", "device"},
+    {"options"},
+    {"recipe"},
+    {"rundir"},
+    {"corpus", "ops"},
+    {"tokenizer"},
+    {"shards", "model"},
+    {"engine"},
+    {"evaluate"},
+    {"train"},
+    {"export"},
+    {"serve", "report"},
+    {"run", "doctor"},
+    {"chat"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+DATA_TABLES = {"facts_zh.py", "facts_en.py", "plots.py", "smalltalk.py"}
+WITHOUT_TORCH = {"errors", "files", "console", "options", "recipe", "rundir", "corpus", "tokenizer"}
+LONGEST_FILE = 420
+
+
+def room_of(path: Path) -> str:
+    """The first name below the package: `corpus`, `recipe`; empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+def imported_modules(source: str, package: str) -> set[str]:
+    """Dotted names of all modules that a file may load, inside functions and conditions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            # `from miao import x` may mean the module miao.x
+            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "miao" else {base}
+    return found
+
+
+def imported_rooms(source: str, package: str) -> set[str]:
+    ours = {name for name in imported_modules(source, package) if name.split(".")[0] == "miao"}
+    rooms = {name.split(".")[1] for name in ours if "." in name}
+    return {room for room in rooms if room in RANK or (PACKAGE / room).exists()}
+
+
+def forbidden_imports(source: str, room: str, package: str) -> set[str]:
+    rooms = imported_rooms(source, package) - {room}
+    return {other for other in rooms if RANK[other] >= RANK[room]} if room else rooms
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+
+
+@pytest.mark.parametrize(
+    ("source", "room", "forbidden"),
+    [
+        ("from miao.train.loop import Trainer", "model", {"train"}),
+        ("import miao.cli", "run", {"cli"}),
+        ("def f():\n    from miao.engine import Engine", "shards", {"engine"}),
+        ("from miao import report", "serve", {"report"}),
+        ("from ..train import loop", "evaluate", {"train"}),
+        ("from miao.model.config import ModelConfig", "shards", {"model"}),
+        ("from miao.ops.attention import attention\nfrom . import cache", "model", set()),
+        ("from miao import __version__", "cli", set()),
+        ("import miao.recipe", "", {"recipe"}),
+    ],
+)
+def test_the_check_itself_finds_what_it_should(source: str, room: str, forbidden: set[str]) -> None:
+    assert forbidden_imports(source, room, f"miao.{room}") == forbidden
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert len(FILES) > 40
+    assert {room_of(path) for path in FILES} - {""} <= set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_to_the_left(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert forbidden_imports(source, room_of(path), package_of(path)) == set()
+    if room_of(path) in WITHOUT_TORCH:
+        assert "torch" not in {n.split(".")[0] for n in imported_modules(source, package_of(path))}
+
+
+def test_ops_stand_alone() -> None:
+    for path in sorted((PACKAGE / "ops").glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        assert imported_rooms(source, package_of(path)) <= {"ops"}, path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short(path: Path) -> None:
+    if path.name not in DATA_TABLES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from miao.cli import main; main(['--help'])",
+        "from miao.cli import main; main(['run', '--help'])",
+        "from miao.cli import main; main(['chat', '--help'])",
+        "import miao.recipe, miao.run, miao.corpus.pipeline, miao.tokenizer",
+    ],
+)
+def test_help_and_recipes_do_not_import_torch(code: str) -> None:
+    program = f"""
+import sys
+try:
+    exec({code!r})
+except SystemExit as end:
+    assert not end.code
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
