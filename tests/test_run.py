@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from miao.cli import main
@@ -113,7 +114,7 @@ def test_a_killed_run_continues_and_ends_the_same(
     """SIGKILL in the middle of pretraining: run again, and the weights are the same to the bit."""
     words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
     command = [sys.executable, "-m", "miao", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     checkpoints = tmp_path / "tiny" / "checkpoints" / "pretrain"
     deadline = time.monotonic() + 120

@@ -17,6 +17,7 @@ from miao.model.cache import KVCache
 from miao.model.config import ModelConfig
 from miao.ops.attention import attention, cache_mask, document_mask
 from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_logprobs
+from miao.ops.norm import rms_norm
 from miao.ops.rope import apply_rope, inverse_frequencies, rope_tables
 
 Output = Literal["logits", "hidden", "loss", "logprobs"]
@@ -31,7 +32,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension (arXiv:1910.07467)."""
+    """`ops.rms_norm` with its weight."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
@@ -39,7 +40,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):

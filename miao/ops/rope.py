@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,5 +23,34 @@ def rope_tables(
 
 def apply_rope(x_bthd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the pairs (x[i], x[i + head_dim/2]) by their position's angles."""
+    if x_bthd.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _Rope.apply(x_bthd, cos, sin)
+    return apply_rope_reference(x_bthd, cos, sin)
+
+
+def apply_rope_reference(x_bthd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The plain twin, which a compiler fuses by itself."""
     first, second = x_bthd.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class _Rope(torch.autograd.Function):
+    """The rotation written into one buffer; its gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(grads[0], cos, sin, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (first, second), (left, right) = x.chunk(2, dim=-1), result.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-direction)
+    torch.mul(second, cos, out=right).addcmul_(first, sin, value=direction)
+    return result

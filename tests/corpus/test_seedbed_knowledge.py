@@ -119,8 +119,8 @@ def test_tables_are_whole():
 
 def test_every_relation_has_enough_phrasings():
     for relation in facts_zh.RELATIONS + facts_en.RELATIONS:
-        assert len(set(relation.statements)) == len(relation.statements) >= 4
-        assert len(set(relation.questions)) == len(relation.questions) >= 3
+        assert len(set(relation.statements)) == len(relation.statements) >= 6
+        assert len(set(relation.questions)) == len(relation.questions) >= 12
         assert len(set(relation.heldout)) == len(relation.heldout) >= 2
 
 

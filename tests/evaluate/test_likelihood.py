@@ -98,8 +98,8 @@ def test_bits_per_byte_by_hand(tokenizer: Tokenizer, bigram_model: Bigram, tmp_p
 def test_the_standard_error_agrees_with_the_jackknife(
     tokenizer: Tokenizer, bigram_model: Bigram, tmp_path: Path
 ) -> None:
-    words = "The seedling grew a little every day, and the rain was kind to it.".split()
-    texts = [" ".join(words[: 1 + (7 * n) % 14]) for n in range(40)]
+    sentence = "The seedling grew a little every day, and the rain was kind to it."
+    texts = [sentence[: 1 + (17 * n) % 66] for n in range(40)]
     model = bigram_model({(None, i): float(math.sin(i)) for i in range(tokenizer.vocab_size)})
     data = documents(tokenizer, tmp_path, texts)
     score = bits_per_byte(model, data, tokenizer, 1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -229,7 +230,7 @@ def test_schedules(schedule: Schedule, final: float, golden: list[float]) -> Non
 @pytest.mark.parametrize("schedule", ["wsd", "cosine", "linear", "constant"])
 def test_the_rate_moves_smoothly_and_within_bounds(schedule: Schedule) -> None:
     rates = [learning_rate_factor(schedule, t, 1000, 100, 400, 0.1) for t in range(1201)]
-    assert all(abs(b - a) <= 0.0101 for a, b in zip(rates, rates[1:], strict=False))
+    assert all(abs(b - a) <= 0.0101 for a, b in pairwise(rates))
     assert all(0 <= rate <= 1 for rate in rates)
     assert rates[1200] == rates[1000] == pytest.approx(1.0 if schedule == "constant" else 0.1)
 

@@ -29,6 +29,8 @@ _REQUESTS = {
     "en": ("Please tell me: {}", "I want to know: {}", "I have a question: {}"),
 }
 _QUESTION_WORDS = frozenset(["What", "Who", "Where", "When", "Which", "How", "If", "In", "On"])
+# Chinese that already asks, or asks somebody, takes no second "请问" in front.
+_REQUEST = re.compile(r"[。：]|你知道")
 _INDIRECT = re.compile(r"(What|Who) is (the .+)\?")
 
 
@@ -170,6 +172,8 @@ def _polite(question: str, language: str, rng: random.Random, first: bool) -> st
     """A training question as a request, with thanks, or (opening a chat) with a greeting."""
     frames = _REQUESTS[language] + (_GREETINGS[language] if first else ())
     if language == "zh":
+        if _REQUEST.search(question):
+            return question + rng.choice(("", "谢谢。"))
         if "，" not in question and rng.random() < 0.3:
             return f"你知道{question.rstrip('？')}吗？"
         return rng.choice(frames).format(question) + rng.choice(("", "", "谢谢。"))
