@@ -191,6 +191,8 @@ class DpoOptions(StageOptions):
     muon_learning_rate: float = 0.0
     beta: float = 0.1
     """How strongly the reference model holds the policy back."""
+    sft_weight: float = 0.0
+    """Weight of the chosen answers' cross-entropy in the loss (RPO); keeps them likely."""
 
 
 @dataclass

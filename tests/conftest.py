@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from miao.model import Decoder, ModelConfig
 from miao.shards import TokenDataset
 from miao.shards.dataset import Manifest, write_dataset
 from miao.tokenizer import Tokenizer, train_tokenizer
+
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 SENTENCES = [
     "清晨的露水落在小小的苗上，太阳慢慢升起来了。",

@@ -160,6 +160,7 @@ class Decoder(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.is_compiled = False
 
     def forward(
         self,
@@ -212,6 +213,7 @@ class Decoder(nn.Module):
     def compile_for_training(self) -> None:
         """Compiles the backbone's training pass; evaluation and generation stay eager."""
         self.model.compile(dynamic=False)
+        self.is_compiled = True
 
     def initialize(self, seed: int) -> None:
         """Random weights: N(0, 1/fan_in) for matrices, N(0, 0.02²) for embeddings, and zero for

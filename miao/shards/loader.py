@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,6 +57,19 @@ class Batch:
         for start in range(0, len(self.ids_bt), rows):
             part = slice(start, start + rows)
             yield Batch(**{k: None if v is None else v[part] for k, v in vars(self).items()})
+
+    def padded(self, rows: int) -> Batch:
+        """The same batch with empty rows up to `rows`: one shape for a compiled model."""
+        missing = rows - len(self.ids_bt)
+        if missing <= 0:
+            return self
+        fills = {"labels_bt": IGNORE}
+        columns = {
+            name: F.pad(value, (0, 0, 0, missing), value=fills.get(name, 0))
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return Batch(**vars(self) | columns | {"sequences": self.sequences + [[]] * missing})
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""

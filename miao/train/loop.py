@@ -151,6 +151,8 @@ class Trainer:
         """Gradients of the step's mean loss, micro-batch by micro-batch."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = list(rows.split(self.micro_batch))
+        if self.model.is_compiled:
+            parts = [part.padded(self.micro_batch) for part in parts]
         weights = [self.objective.weight(part) for part in parts]
         total = max(sum(weights), 1)
         loss = torch.zeros((), device=self.device)

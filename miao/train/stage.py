@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,9 @@ from miao.train.metrics import MetricsLog
 from miao.train.objectives import DpoObjective, LanguageObjective, Objective, cache_reference
 
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
-COMPILE_PAYS_AFTER = 400.0
+COMPILE_PAYS_AFTER = 120.0
 """Seconds of training above which compiling repays its 20-40 s on a CPU (docs/LOG.md)."""
+COMPILERS = ("gcc", "g++", "clang", "cc")
 
 
 def train_stage(
@@ -57,7 +60,7 @@ def train_stage(
     loader = make_loader(stage, recipe, run)
     objective: Objective = LanguageObjective()
     if isinstance(options, DpoOptions):
-        objective = DpoObjective(options.beta)
+        objective = DpoObjective(options.beta, options.sft_weight)
         _attach_reference(model, loader, run, mark)
     budget = token_budget(stage, options, loader)
     peak = matmul_flops(str(model.device), model.compute_dtype)
@@ -268,9 +271,11 @@ def _compile_if_it_pays(
     options: StageOptions, model: Decoder, budget: float, peak_flops: float
 ) -> None:
     seconds = budget * model.config.flops_per_token(options.seq_len) / (0.4 * peak_flops)
-    pays = model.device.type == "cuda" or seconds > COMPILE_PAYS_AFTER
+    can = platform.system() != "Windows" and any(shutil.which(name) for name in COMPILERS)
+    pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
     if options.compile == "on" or (options.compile == "auto" and pays):
         model.compile_for_training()
+        say("  compiling the model: the first step takes about half a minute")
 
 
 def _announce(

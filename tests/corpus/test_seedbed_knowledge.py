@@ -214,7 +214,8 @@ def test_training_shows_every_fact_about_equally_often():
     for language in ("zh", "en"):
         of_language = [count for key, count in counts.items() if key[0] == language]
         mean = sum(of_language) / len(of_language)
-        assert min(of_language) > 0.4 * mean and max(of_language) < 2 * mean
+        # A small relation has at least as many turns as one of 14 facts.
+        assert min(of_language) > 0.3 * mean and max(of_language) < 5 * mean
 
 
 def test_every_fact_is_stated_in_documents(knowledge_texts):
@@ -392,7 +393,7 @@ def test_no_computation_in_training_is_held_out_or_false(arithmetic_texts, knowl
     worded = [(int(a), _SIGN_OF[word], int(b), c) for a, word, b, c in _WORDED.findall(training)]
     worded += [(int(a), "+", int(b), "") for a, b in re.findall(r"add (\d+) and (\d+)", training)]
     assert Counter(sign for _, sign, _, _ in worded).keys() == {"+", "-", "×"}
-    assert len(worded) > 10_000
+    assert len(worded) > 5_000
     for a, sign, b, c in found + worded:
         operation = _OPERATION_OF[sign]
         assert not arithmetic.is_held_out(operation, a, b), (a, sign, b)
@@ -410,7 +411,7 @@ def test_no_comparison_in_training_is_held_out_or_false(arithmetic_texts):
     assert len(chains) > 3000 and any(chain.count("<") == 2 for chain in chains)
     for pattern in _COMPARED:
         compared = pattern.findall(training)
-        assert len(compared) > 300, pattern
+        assert len(compared) > 150, pattern
         assert not any(arithmetic.is_held_out("<", int(a), int(b)) for a, b in compared)
     differences = re.findall(r"(\d+)比(\d+)大(\d+)", training)
     said = re.findall(r"(\d+) is (\d+) more than (\d+)", training)

@@ -89,7 +89,7 @@ def test_loss_and_every_gradient_equal_transformers(
     mean.backward()
     expected = other(ids, labels=labels).loss
     expected.backward()
-    assert float(mean) == pytest.approx(float(expected), abs=1e-5)
+    assert mean.item() == pytest.approx(expected.item(), abs=1e-5)
     gradients = {name: p.grad for name, p in other.named_parameters()}
     ours = {name: p.grad for name, p in model.named_parameters()}
     assert set(ours) == set(gradients)

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from miao.ops.rope import apply_rope, inverse_frequencies, rope_tables
+from miao.ops.rope import apply_rope, apply_rope_reference, inverse_frequencies, rope_tables
 
 HEAD_DIM = 12
 
@@ -42,6 +42,26 @@ def test_turns_each_pair_by_its_angle() -> None:
         pair = complex(x[0, 0, 0, i], x[0, 0, 0, i + half])
         expected = pair * cmath.exp(1j * 9 * 500.0 ** (-2 * i / HEAD_DIM))
         assert complex(turned[i], turned[i + half]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_equals_its_plain_twin_forward_and_backward(contiguous: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    wide = torch.randn(2, 7, 6, HEAD_DIM, generator=generator)
+    x = wide[:, :, :3].contiguous() if contiguous else wide[:, :, :3]
+    upstream = wide.flip(-1)[:, :, 3:]
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3], [5, 6, 7, 8, 100, 101, 4000]])
+    tables = rope_tables(positions, inverse_frequencies(HEAD_DIM, 10_000.0), torch.float32)
+    results = []
+    for function in (apply_rope, apply_rope_reference):
+        leaf = x.detach().requires_grad_()
+        output = function(leaf, *tables)
+        output.backward(upstream)
+        assert leaf.grad is not None
+        results.append((output.detach(), leaf.grad))
+    for ours, truth in zip(*results, strict=True):
+        torch.testing.assert_close(ours, truth)
+    assert not torch.allclose(results[0][0], x), "it did turn"
 
 
 def test_products_depend_on_the_distance_only() -> None:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miao.errors import MiaoError
+from miao.model import Decoder
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
 
@@ -151,6 +152,22 @@ def test_preferences_stand_side_by_side_and_long_ones_are_counted(make_dataset: 
     assert sorted(seen) == [0, 2, 6]
 
 
+def test_documents_and_conversations_may_share_a_row(make_dataset: Make) -> None:
+    """Each by its own rule: all of the one is learned, of the other what its mask says."""
+    texts = make_dataset(counting([5, 3, 6, 4]), name="texts")
+    masks = [[False, False, True, False], [False, True, True], [False, True]]
+    talks = make_dataset(counting([4, 3, 2]), "conversation", masks, name="talks")
+    (batch,) = loader_of(texts, talks).one_pass(9)
+    rows = [{name for name, _ in row} for row in batch.sequences]
+    assert {"texts", "talks"} in rows
+    for piece in segments_of(batch):
+        following = [token + 1 for token in piece["ids"]]
+        if piece["source"] == "talks":
+            learned = masks[piece["sequence"]][1:]
+            following = [t if on else IGNORE for t, on in zip(following, learned, strict=True)]
+        assert piece["labels"] == following
+
+
 def test_the_reference_column_goes_with_the_labels(make_dataset: Make) -> None:
     lengths = [5, 6, 9, 8]
     masks = [[True] * length for length in lengths]
@@ -194,9 +211,26 @@ def test_a_batch_splits_into_its_rows(make_dataset: Make) -> None:
     assert batch.to(torch.device("cpu")) is batch
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def test_a_batch_padded_with_empty_rows_learns_nothing_more(
+    make_dataset: Make, make_model: Callable[..., Decoder]
+) -> None:
+    loader = loader_of(make_dataset(counting([9, 4, 20, 7, 30]), vocab_size=97))
+    batch = loader.batch(loader.next_rows(3))
+    padded = batch.padded(5)
+    assert padded.ids_bt.shape == padded.labels_bt.shape == (5, SEQ_LEN)
+    assert_equal(next(padded.split(3)), batch)
+    assert (padded.real_tokens, padded.trained_tokens) == (batch.real_tokens, batch.trained_tokens)
+    assert padded.sequences[3:] == [[], []]
+    assert batch.padded(3) is batch and batch.padded(2) is batch
+    model = make_model()
+    losses = [
+        model(b.ids_bt, b.positions_bt, b.segments_bt, labels_bt=b.labels_bt, output="loss").item()
+        for b in (batch, padded)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.lists(st.integers(1, 9), max_size=12),
     after=st.integers(1, 30),

@@ -21,6 +21,7 @@ from miao.corpus.seedbed.items import ChoiceItem, QuestionItem, continuation_of,
 T = TypeVar("T")
 
 ZH_SHARE = 0.6
+_FEWEST_TURNS = 14
 _RELATIONS = {"zh": facts_zh.RELATIONS, "en": facts_en.RELATIONS}
 
 _GREETINGS = {"zh": ("你好，{}", "你好，请问{}"), "en": ("Hello, {}", "Hi, {}")}
@@ -85,11 +86,13 @@ class Deck(Generic[T]):
 
 
 class _Facts:
-    """Deals groups of facts of one relation, so that every fact comes up equally often."""
+    """Deals groups of facts of one relation: every fact about equally often, those of a small
+    relation more often, so that its wordings are learned too."""
 
     def __init__(self, language: str, rng: random.Random):
         groups = _by_relation(language)
-        self._names = Deck([name for name, group in groups.items() for _ in group], rng)
+        turns = {name: max(len(group), _FEWEST_TURNS) for name, group in groups.items()}
+        self._names = Deck([name for name, count in turns.items() for _ in range(count)], rng)
         self._groups = {name: Deck(group, rng) for name, group in groups.items()}
 
     def deal(self, count: int) -> list[Fact]:
@@ -106,7 +109,7 @@ def documents(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Docume
     forms = ((_statement, 1, 1), (_paragraph, 2, 5), (_questions, 1, 3), (_list, 2, 5))
     while True:
         language = "zh" if rng.random() < zh_share else "en"
-        write, fewest, most = rng.choices(forms, cum_weights=(15, 45, 90, 100))[0]
+        write, fewest, most = rng.choices(forms, cum_weights=(12, 30, 94, 100))[0]
         group = decks[language].deal(rng.randint(fewest, most))
         yield Document(write(group, language, rng), source="knowledge")
 
@@ -130,7 +133,7 @@ def _paragraph(group: list[Fact], language: str, rng: random.Random) -> str:
 
 def _questions(group: list[Fact], language: str, rng: random.Random) -> str:
     """Questions, mostly with the bare value as answer: that is what evaluation scores."""
-    short = rng.random() < 0.65
+    short = rng.random() < 0.7
     return "\n".join(
         prompt_of(rng.choice(fact.questions), language)
         + continuation_of(fact.value if short else fact.sentence, language)

@@ -20,6 +20,7 @@ from miao.corpus.seedbed.persona import Language, Persona
 from miao.corpus.seedbed.phrasing import Talk, bare, typed
 
 REASONS = ("correct", "polite", "concise", "language")
+_SHARES = {"correct": 0.4, "polite": 0.15, "concise": 0.15, "language": 0.3}
 _HELD_OUT_ONE_IN = 10
 
 _RUDE: dict[Language, str] = {
@@ -95,7 +96,7 @@ def preferences(
     """Endless pairs of two replies; `source` says why the chosen one is better."""
     sums = arithmetic.conversations(rng, chinese_share)
     while True:
-        reason = rng.choice(REASONS)
+        reason = rng.choices(REASONS, [_SHARES[name] for name in REASONS])[0]
         language: Language = "zh" if rng.random() < chinese_share else "en"
         if reason != "correct":
             yield _manner(rng, persona, language, reason, held_out=False)

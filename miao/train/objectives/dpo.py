@@ -22,7 +22,9 @@ from miao.shards.loader import Batch, PackedSource
 
 
 class DpoObjective:
-    """-log sigmoid(beta · margin), the sigmoid loss of the paper.
+    """-log sigmoid(beta · margin), the sigmoid loss of the paper, plus `sft_weight` times the
+    mean cross-entropy of the chosen answer's tokens (RPO, arXiv:2404.19733): DPO alone is content
+    with both answers becoming unlikely, as long as the rejected one falls faster.
 
     margin = log(pi/ref)(chosen) - log(pi/ref)(rejected). At the first step the policy is the
     reference, so the loss is ln 2. Metrics, per pair: `accuracy` (margin > 0), `margin` (times
@@ -33,8 +35,8 @@ class DpoObjective:
 
     weight_unit = "pairs"
 
-    def __init__(self, beta: float):
-        self.beta = beta
+    def __init__(self, beta: float, sft_weight: float = 0.0):
+        self.beta, self.sft_weight = beta, sft_weight
 
     def weight(self, batch: Batch) -> int:
         return sum(len(row) // 2 for row in batch.sequences)
@@ -52,12 +54,13 @@ class DpoObjective:
         reference_p2 = pair_sums(batch.reference_bt, batch)
         ratio_p2 = policy_p2 - reference_p2
         margin_p = self.beta * (ratio_p2[:, 0] - ratio_p2[:, 1])
+        tokens_p2 = pair_sums((batch.labels_bt != IGNORE).float(), batch).clamp(min=1)
         loss = -F.logsigmoid(margin_p).sum()
+        loss = loss - self.sft_weight * (policy_p2[:, 0] / tokens_p2[:, 0]).sum()
         with torch.no_grad():
             log_ratio_bt = batch.reference_bt - logprobs_bt
             kl_bt = (log_ratio_bt.exp() - log_ratio_bt - 1) * (batch.labels_bt != IGNORE)
-            tokens_p2 = pair_sums((batch.labels_bt != IGNORE).float(), batch)
-            kl_p = pair_sums(kl_bt, batch)[:, 0] / tokens_p2[:, 0].clamp(min=1)
+            kl_p = pair_sums(kl_bt, batch)[:, 0] / tokens_p2[:, 0]
             metrics = {
                 "accuracy": (margin_p > 0).float().sum(),
                 "margin": margin_p.sum(),
