@@ -1,3 +1,3 @@
-"""Miao 苗: grow a small Chinese/English language model, from raw text to a chat, on what you have."""
+"""Miao 苗: grow a small Chinese/English language model, from raw text to a chat."""
 
 __version__ = "0.1.0"

@@ -103,7 +103,7 @@ def _run(verb: str, words: list[str]) -> int:
 def _inspect(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao tokenizer inspect",
-        description="Shows how a tokenizer cuts text or a conversation, and which tokens are learned.",
+        description="Shows how text or a conversation is cut, and which tokens are learned.",
     )
     parser.add_argument("directory", help="a run, a model or a tokenizer directory")
     parser.add_argument("--text", help="text to cut")
@@ -124,7 +124,7 @@ def _inspect(words: list[str]) -> int:
 def _chat(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao chat",
-        description="Talk to a trained model; answers stream as they are made. /help inside the chat.",
+        description="Talk to a trained model; answers stream as they are made. Inside: /help.",
     )
     parser.add_argument("directory", help="a run directory (runs/NAME) or a model directory")
     parser.add_argument("-p", "--prompt", help="ask this once, print the answer, and leave")

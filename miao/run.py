@@ -65,11 +65,13 @@ class Chain:
                     report = build_corpus(recipe.corpus, recipe.seed, self.run.corpus, line.advance)
                 if report.problems:
                     warn(
-                        f"{report.problems} records could not be used: see {self.run.corpus / 'problems.jsonl'}"
+                        f"{report.problems} records could not be used: see "
+                        f"{self.run.corpus / 'problems.jsonl'}"
                     )
                 if report.skipped_files:
                     warn(
-                        f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json"
+                        f"{len(report.skipped_files)} files were passed over: "
+                        "see corpus/manifest.json"
                     )
         manifest = read_json(self.run.corpus / "manifest.json")
         options = to_dict(recipe.evaluate)
@@ -155,8 +157,10 @@ class Chain:
         facts = result_facts(result, choose_device(self.recipe.device))
         write_json(self.run.checkpoints(stage) / "result.json", facts)
         say(
-            f"  {count(result.tokens)} tokens in {duration(result.seconds)}: loss {result.loss:.3f}, "
-            f"{count(result.tokens_per_second)} tokens/s, MFU {result.mfu:.0%} of the measured peak, "
+            f"  {count(result.tokens)} tokens in {duration(result.seconds)}: "
+            f"loss {result.loss:.3f}, "
+            f"{count(result.tokens_per_second)} tokens/s, "
+            f"MFU {result.mfu:.0%} of the measured peak, "
             f"{facts['peak_memory_mib']:,} MiB"
         )
         model = self._load(stage)
@@ -343,7 +347,8 @@ def _say_changes(changes: dict[str, Any]) -> None:
     say(f"  DPO changed {len(changed)} of {changes['of']} answers, for example:")
     for record in changed[:3]:
         say(
-            f"  > {record['question']}\n    before: {record['before']}\n    after:  {record['after']}"
+            f"  > {record['question']}\n    before: {record['before']}\n"
+            f"    after:  {record['after']}"
         )
 
 

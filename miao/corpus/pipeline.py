@@ -174,7 +174,7 @@ class _Splitter:
     def _file(self, path: Path, stack: ExitStack) -> IO[str]:
         if path not in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.files[path] = stack.enter_context(open(path, "w", encoding="utf-8"))
+            self.files[path] = stack.enter_context(path.open("w", encoding="utf-8"))
         return self.files[path]
 
 

@@ -60,7 +60,12 @@ def evaluate_stage(
                 )
             scores += found
             answers = [
-                {"category": item.category, "question": item.question, "answer": text, "right": item.is_right(text)}
+                {
+                        "category": item.category,
+                        "question": item.question,
+                        "answer": text,
+                        "right": item.is_right(text),
+                    }
                 for item, text in zip(questions, texts, strict=True)
             ]  # fmt: skip
         if pairs := heldout_preferences(run, options.preference_pairs):

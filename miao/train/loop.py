@@ -290,7 +290,7 @@ class Trainer:
         self.micro_batch //= 2
         torch.cuda.empty_cache()
         warn(
-            f"out of memory: going on with micro_batch {self.micro_batch} (the batch stays the same)"
+            f"out of memory: going on with micro_batch {self.micro_batch}; the batch stays the same"
         )
 
     def _resume(self) -> None:

@@ -100,7 +100,8 @@ def prepare_model(
         model = load_model(base)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise MiaoError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}",
+            f"the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"the model only {model.config.vocab_size}",
             where=base or "model",
             fix="use the model's own tokenizer: --tokenizer.path",
         )
@@ -284,13 +285,15 @@ def _announce(
     config = model.config
     dtype = str(model.compute_dtype).removeprefix("torch.")
     say(
-        f"  {config.model_type}, {count(config.num_parameters())} parameters, {dtype} on {model.device}; "
+        f"  {config.model_type}, {count(config.num_parameters())} parameters, "
+        f"{dtype} on {model.device}; "
         f"{count(budget)} tokens of {count(loader.epoch_tokens)} per epoch, "
         f"{options.batch_tokens} per step"
     )
     packing = packing_facts(loader)
     say(
-        f"  packing: {packing['filled']:.2%} of slots filled, {packing['split']:.1%} of tokens split"
+        f"  packing: {packing['filled']:.2%} of slots filled, "
+        f"{packing['split']:.1%} of tokens split"
     )
     if packing["truncated"]:
         say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")

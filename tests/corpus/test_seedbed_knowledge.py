@@ -144,7 +144,28 @@ def test_capitals_belong_to_one_country():
 
 
 def test_element_symbols():
-    order = ["H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca"]
+    order = [
+        "H",
+        "He",
+        "Li",
+        "Be",
+        "B",
+        "C",
+        "N",
+        "O",
+        "F",
+        "Ne",
+        "Na",
+        "Mg",
+        "Al",
+        "Si",
+        "P",
+        "S",
+        "Cl",
+        "Ar",
+        "K",
+        "Ca",
+    ]
     chinese = dict(zip("氢氦锂铍硼碳氮氧氟氖钠镁铝硅磷硫氯氩钾钙", order, strict=True))
     chinese |= {"铁": "Fe", "铜": "Cu", "锌": "Zn", "银": "Ag", "金": "Au", "汞": "Hg", "铅": "Pb"}
     names = {"hydrogen": "H", "carbon": "C", "sodium": "Na", "potassium": "K", "iron": "Fe"}

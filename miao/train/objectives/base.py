@@ -37,3 +37,14 @@ def token_loss(model: nn.Module, batch: Batch) -> Tensor:
         labels_bt=batch.labels_bt,
         output="loss",
     )
+
+
+def token_logprobs(model: nn.Module, batch: Batch) -> Tensor:
+    """log p(label) of every slot [b, t] in nats, 0 where there is none."""
+    return model(
+        batch.ids_bt,
+        batch.positions_bt,
+        batch.segments_bt,
+        labels_bt=batch.labels_bt,
+        output="logprobs",
+    )

@@ -19,6 +19,7 @@ from miao.errors import MiaoError
 from miao.files import atomic_open
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.loader import Batch, PackedSource
+from miao.train.objectives.base import token_logprobs
 
 
 class DpoObjective:
@@ -43,13 +44,7 @@ class DpoObjective:
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.reference_bt is not None, "DPO needs the reference log-probabilities"
-        logprobs_bt = model(
-            batch.ids_bt,
-            batch.positions_bt,
-            batch.segments_bt,
-            labels_bt=batch.labels_bt,
-            output="logprobs",
-        )
+        logprobs_bt = token_logprobs(model, batch)
         policy_p2 = pair_sums(logprobs_bt, batch)
         reference_p2 = pair_sums(batch.reference_bt, batch)
         ratio_p2 = policy_p2 - reference_p2
@@ -102,10 +97,7 @@ def cache_reference(
         device = next(model.parameters()).device
         for batch in batches:
             with torch.no_grad():
-                moved = batch.to(device)
-                logprobs = model(
-                    moved.ids_bt, moved.positions_bt, moved.segments_bt, labels_bt=moved.labels_bt, output="logprobs"
-                ).cpu()  # fmt: skip
+                logprobs = token_logprobs(model, batch.to(device)).cpu()
             _scatter_to_tokens(values, logprobs, batch, source)
             advance(len(batch.sequences))
         if not np.isfinite(values).all():
