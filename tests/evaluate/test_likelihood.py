@@ -182,6 +182,16 @@ def test_options_are_compared_per_token_from_where_they_differ(
     assert choices == [1]
 
 
+def test_a_likely_prompt_does_not_count(tokenizer: Tokenizer, bigram_model: Bigram) -> None:
+    """By the options alone four 2s (logit 1 each) beat one 7 (0.8); together with the four 9s of
+    the prompt the shorter option would win."""
+    logits = {"9": 3.0, "2": 1.0, "7": 0.8}
+    model = bigram_model({(None, tokenizer.encode(d)[0]): x for d, x in logits.items()})
+    assert (4 * 3 + 4 * 1) / 8 < (4 * 3 + 0.8) / 5
+    _, choices = choose_by_perplexity(model, tokenizer, [choice("9999", ["7", "2222"], 0)])
+    assert choices == [1]
+
+
 def test_chance_follows_the_number_of_options(tokenizer: Tokenizer, bigram_model: Bigram) -> None:
     items = [choice("A", ["1", "2"], 0), choice("B", ["1", "2", "3", "4"], 0)]
     for picked, chance in ((items[:1], 0.5), (items[1:], 0.25), (items, 0.375)):

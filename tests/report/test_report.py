@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from miao.errors import MiaoError
+from miao.files import append_jsonl
 from miao.report import write_report
 from miao.rundir import RunDir
 
@@ -130,7 +131,7 @@ def test_a_run_that_has_just_begun_gives_a_report_that_says_so(tmp_path: Path, e
         for step, (stage, loss) in enumerate(lines, 1):
             tokens = 1000 * step
             line = {"stage": stage, "step": step, "tokens": tokens, "seconds": 1.0, "loss": loss}
-            run.add_line(run.metrics, line)
+            append_jsonl(run.metrics, line)
     _, page = page_of(run)
     text = "".join(page.text)
     for words in (
