@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One command: sets everything up, then grows a model from text to a chat.
 #
-#   bash scripts/run.sh                 the seedling recipe: about 7 minutes on two CPU cores
+#   bash scripts/run.sh                 the seedling recipe: about 8 minutes on two CPU cores
 #   bash scripts/run.sh --smoke-test    the same chain, tiny: about a minute
 #   bash scripts/run.sh --corpus.paths my_texts/    any option of the recipe
 #
