@@ -72,7 +72,7 @@ class ProgressLine:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task(
-            escape(what), total=total or None, completed=done, text=""
+            escape(what), total=total or None, completed=int(done), text=""
         )
 
     def __enter__(self) -> ProgressLine:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,10 @@ class Chain:
                 reference,
                 self.recipe.dpo.beta,
             )
-            line = {"stage": stage, "scores": [score.to_json() for score in result.scores]}
+            line: dict[str, Any] = {
+                "stage": stage,
+                "scores": [score.to_json() for score in result.scores],
+            }
             if result.answers:
                 write_jsonl(self.run.answers(stage), result.answers)
             if stage == "dpo" and (old := read_jsonl(self.run.answers("sft"))):
@@ -298,7 +302,7 @@ def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
         "corpus": chain.corpus,
         "tokenizer": chain.tokenizer,
         "shards": chain.shards,
-        **{stage: (lambda stage=stage: chain.train(stage)) for stage in STAGES},
+        **{stage: partial(chain.train, stage) for stage in STAGES},
         "report": chain.report,
     }
     for name, step in steps.items():

@@ -98,7 +98,7 @@ def input_fingerprint(options: CorpusOptions) -> list[list[Any]]:
 
 def read_back(path: Path, kind: Kind) -> Iterator[Any]:
     """The records of a file that the corpus stage wrote."""
-    return read_records([path], kind)  # type: ignore[call-overload, no-any-return]
+    return read_records([path], kind)
 
 
 class _ProblemLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError
@@ -99,7 +99,7 @@ def _sequences(
                 yield ids, mask, _num_bytes(_contents(pair.prompt + answer))
 
 
-def _paired(records: Iterable[R], encode: Callable[[list[R]], Iterator[object]]) -> Iterator[tuple]:
+def _paired(records: Iterable[Any], encode: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
     for batch in _batched(records):
         yield from zip(batch, encode(batch), strict=True)
 

@@ -56,7 +56,10 @@ class Batch:
         """Micro-batches of at most `rows` rows."""
         for start in range(0, len(self.ids_bt), rows):
             part = slice(start, start + rows)
-            yield Batch(**{k: None if v is None else v[part] for k, v in vars(self).items()})
+            columns: dict[str, Any] = {
+                name: None if value is None else value[part] for name, value in vars(self).items()
+            }
+            yield Batch(**columns)
 
     def padded(self, rows: int) -> Batch:
         """The same batch with empty rows up to `rows`: one shape for a compiled model."""
@@ -178,6 +181,8 @@ class PackedLoader:
         if sum(weights) <= 0:
             raise MiaoError("all sources have weight 0", where="corpus.weights")
         self.weights = [weight / sum(weights) for weight in weights]
+        self._rows: list[Row] = []
+        self._row = 0
         self._begin_window()
 
     @property
@@ -237,7 +242,10 @@ class PackedLoader:
                     reference[b, here] = source.reference[first : first + size]
                 slot += size
         return Batch(
-            *(torch.from_numpy(array) for array in (ids, labels, positions, segments)),
+            torch.from_numpy(ids),
+            torch.from_numpy(labels),
+            torch.from_numpy(positions),
+            torch.from_numpy(segments),
             sequences=names,
             reference_bt=None if reference is None else torch.from_numpy(reference),
         )
@@ -268,8 +276,7 @@ class PackedLoader:
 
     def _begin_window(self) -> None:
         self._window_began = {source.name: source.state() for source in self.sources}
-        self._rows: list[Row] = []
-        self._row = 0
+        self._rows, self._row = [], 0
 
     def _pack_window(self) -> list[Row]:
         """Draws pieces, always from the source that is furthest behind its share, and packs

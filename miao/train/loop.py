@@ -72,7 +72,7 @@ class Trainer:
         metrics: MetricsLog,
         peak_flops: float,
         heldout: Callable[[Decoder], dict[str, float]] | None = None,
-        sample: Callable[[Decoder, int], None] | None = None,
+        sample: Callable[[Decoder, int], object] | None = None,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
         self.objective, self.budget = objective, budget
@@ -161,7 +161,7 @@ class Trainer:
             if weight == 0:
                 continue
             part_loss, part_sums = self.objective.loss(self.model, part.to(self.device))
-            (part_loss / total).backward()  # type: ignore[no-untyped-call]
+            (part_loss / total).backward()
             loss += part_loss.detach()
             for name, value in part_sums.items():
                 sums[name] = sums[name] + value if name in sums else value

@@ -117,10 +117,11 @@ class MuonAdamW(torch.optim.Optimizer):
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
             updates = newton_schulz(torch.stack(nesterov), self.muon_dtype).to(stack[0].dtype)
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
-            torch._foreach_mul_(stack, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(stack, list(updates.unbind()), alpha=-group["lr"] * scale)
+            matrices: list[Any] = stack
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(matrices, list(updates.unbind()), alpha=-group["lr"] * scale)
 
-    def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _adamw(self, parameters: list[Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         gradients: list[Any] = [p.grad for p in parameters]
         first = [self._buffer(p, "exp_avg") for p in parameters]
