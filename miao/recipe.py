@@ -7,15 +7,12 @@ tokens; a number below 1 is a fraction of the stage's budget. `4M` and `1.5B` ar
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from miao.errors import MiaoError
-from miao.options import parse_options
 
 STAGES = ("pretrain", "sft", "dpo")
 Quantity = int | float | str
@@ -81,11 +78,25 @@ class TokenizerOptions:
 
 
 @dataclass
+class RopeScalingOptions:
+    """How rotary positions are stretched over a longer context."""
+
+    rope_type: Literal["default", "linear", "dynamic", "yarn"] = "default"
+    """default: not at all; linear: divide positions; dynamic: NTK, by the length at hand; yarn."""
+    factor: float = 1.0
+    """New context length / trained context length."""
+    original_max_position_embeddings: int | None = None
+    """yarn: the trained context length (default: that of model.path, or the context / factor)."""
+
+
+@dataclass
 class ModelOptions:
     """The decoder's shape, in the key names of Hugging Face configurations."""
 
     path: str | None = None
-    """Start from this trained model directory instead of random weights."""
+    """Start from this trained model (directory, run, hf:owner/name or modelscope:owner/name)
+    instead of random weights. Its shape counts; of the options below only
+    max_position_embeddings, when it is longer, and rope_scaling apply: they extend the context."""
     hidden_size: int = 256
     """Width of the residual stream."""
     num_hidden_layers: int = 6
@@ -102,14 +113,49 @@ class ModelOptions:
     """The longest context the model is meant for, in tokens."""
     rope_theta: float = 10000.0
     """Base of the rotary position embedding."""
+    rope_scaling: RopeScalingOptions = field(default_factory=RopeScalingOptions)
+    """Stretching of the rotary positions, to extend a trained model's context."""
     rms_norm_eps: float = 1e-6
     """Epsilon of the RMS norms."""
     tie_word_embeddings: bool = True
     """Share the embedding matrix with the output head."""
     qk_norm: bool = True
-    """Normalise queries and keys per head (Qwen3)."""
+    """Normalise queries and keys per head (Qwen3; not with latent attention)."""
     attention_bias: bool = False
     """Biases on the query/key/value projections (Qwen2)."""
+    kv_lora_rank: int | None = None
+    """Size of the latent that keys and values are made from; given: multi-head latent attention
+    (DeepSeek-V3), which caches only the latent and one rotary key per token."""
+    q_lora_rank: int | None = None
+    """Latent attention: size of the latent that queries are made from (null: made directly)."""
+    qk_nope_head_dim: int = 64
+    """Latent attention: size of a head's part without position."""
+    qk_rope_head_dim: int = 32
+    """Latent attention: size of a head's part with rotary position."""
+    v_head_dim: int = 64
+    """Latent attention: size of a value head."""
+    num_experts: int = 0
+    """Routed experts per block (0: dense blocks)."""
+    num_experts_per_tok: int = 2
+    """Routed experts that each token visits."""
+    moe_intermediate_size: int | None = None
+    """Width inside one expert (default: intermediate_size / num_experts_per_tok)."""
+    n_shared_experts: int = 0
+    """Experts that every token visits (sigmoid routing only)."""
+    first_k_dense_replace: int = 0
+    """So many blocks at the beginning stay dense."""
+    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: balanced by a loss (Qwen3-MoE); sigmoid: by a bias, loss-free (DeepSeek-V3)."""
+    norm_topk_prob: bool = True
+    """Make the weights of a token's chosen experts sum to one."""
+    n_group: int = 1
+    """Sigmoid routing: experts stand in so many groups."""
+    topk_group: int = 1
+    """Sigmoid routing: a token chooses from its best so many groups."""
+    routed_scaling_factor: float = 1.0
+    """Sigmoid routing: factor on the routed experts' output."""
+    router_aux_loss_coef: float = 0.001
+    """Softmax routing: weight of the load-balancing loss."""
 
 
 @dataclass
@@ -146,6 +192,8 @@ class StageOptions:
     """Length of wsd's final linear decay: tokens, or a fraction of the budget."""
     final_learning_rate: float = 0.0
     """The rate at the very end, as a fraction of the peak."""
+    router_bias_rate: float = 0.001
+    """Sigmoid-routed experts: step of the balancing bias after every optimizer step."""
     grad_clip: float = 1.0
     """Clip the global gradient norm to this; 0 switches it off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -295,109 +343,6 @@ def of_budget(value: Quantity, budget: float, where: str) -> float:
     """Tokens meant by an option that may be a fraction (below 1) of the budget."""
     number = parse_quantity(value, where)
     return number * budget if number < 1 else number
-
-
-def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Defaults < the YAML at `path` < `overrides` (command-line words such as `--sft.epochs 2`).
-
-    Raises:
-        MiaoError: a key that does not exist (with a suggestion), a value of the wrong type, a file
-            that is missing or no YAML mapping.
-    """
-    recipe = parse_options(Recipe, path, overrides)
-    check_recipe(recipe)
-    return recipe
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Everything that is wrong with the values, said at once, before anything starts."""
-    problems: list[str] = []
-
-    def need(condition: bool, message: str) -> None:
-        if not condition:
-            problems.append(message)
-
-    need(
-        bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", recipe.name)),
-        "name: letters, digits, '.', '_' and '-' only",
-    )
-    need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
-    need(recipe.corpus.heldout_max >= 0, "corpus.heldout_max: must not be negative")
-    need(
-        all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
-    )
-    model = recipe.model
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
-        need(getattr(model, name) > 0, f"model.{name}: must be positive")
-    if model.num_key_value_heads > 0:
-        need(
-            model.num_attention_heads % model.num_key_value_heads == 0,
-            f"model.num_key_value_heads: {model.num_key_value_heads} does not divide the "
-            f"{model.num_attention_heads} query heads",
-        )
-    if model.head_dim is None and model.num_attention_heads > 0:
-        need(
-            model.hidden_size % model.num_attention_heads == 0,
-            f"model.hidden_size: {model.hidden_size} is not a multiple of num_attention_heads "
-            f"{model.num_attention_heads} (or give head_dim)",
-        )
-    head_dim = model.head_dim or model.hidden_size // max(model.num_attention_heads, 1)
-    need(head_dim % 2 == 0, f"model.head_dim: {head_dim} is odd, rotary positions need pairs")
-    _need_quantity(recipe.corpus.seedbed.characters, "corpus.seedbed.characters", need)
-    _need_quantity(recipe.tokenizer.sample, "tokenizer.sample", need)
-    _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
-    for stage in STAGES:
-        _check_stage(stage, getattr(recipe, stage), model, need)
-    need(0 <= recipe.sft.replay < 1, "sft.replay: a share from 0 to below 1")
-    if problems:
-        raise MiaoError(
-            "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
-            fix="change these keys in the recipe, or override them: --key.sub value",
-        )
-
-
-def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any) -> None:
-    for key in (
-        "tokens",
-        "batch_tokens",
-        "warmup",
-        "decay",
-        "eval_every",
-        "sample_every",
-        "save_every",
-    ):
-        if (value := getattr(stage, key)) is not None:
-            number = _need_quantity(value, f"{name}.{key}", need)
-            need(
-                key != "batch_tokens" or number >= stage.seq_len,
-                f"{name}.batch_tokens: smaller than one row of seq_len {stage.seq_len}",
-            )
-    need(
-        (stage.tokens is None) != (stage.epochs is None),
-        f"{name}: give exactly one of tokens and epochs (null switches the other off)",
-    )
-    need(stage.seq_len >= 8, f"{name}.seq_len: at least 8")
-    need(
-        model.path is not None or stage.seq_len <= model.max_position_embeddings,
-        f"{name}.seq_len: {stage.seq_len} is above the model's max_position_embeddings "
-        f"{model.max_position_embeddings}",
-    )
-    need(stage.micro_batch == "auto" or int(stage.micro_batch) > 0, f"{name}.micro_batch: positive")
-    need(stage.epochs is None or stage.epochs > 0, f"{name}.epochs: must be positive")
-    need(stage.learning_rate >= 0, f"{name}.learning_rate: must not be negative")
-    need(len(stage.adam_betas) == 2, f"{name}.adam_betas: two numbers")
-    need(stage.grad_clip >= 0, f"{name}.grad_clip: must not be negative")
-    need(stage.log_every > 0, f"{name}.log_every: must be positive")
-    need(stage.keep_last > 0, f"{name}.keep_last: must be positive")
-
-
-def _need_quantity(value: Quantity, key: str, need: Any) -> float:
-    """The number meant, or infinity where it is none and the problem has been noted."""
-    try:
-        return parse_quantity(value, key)
-    except MiaoError as error:
-        need(False, f"{key}: {error.what}")
-        return math.inf
 
 
 def to_dict(options: Any) -> dict[str, Any]:

@@ -60,6 +60,9 @@ def make_model() -> Callable[..., Decoder]:
         for parameter in model.parameters():
             values = torch.randn(parameter.shape, generator=generator)
             parameter.data = 1 + 0.3 * values if parameter.ndim == 1 else 0.25 * values
+        for mixture in model.mixtures().values():
+            for bias in mixture.gate.buffers():
+                bias.copy_(0.2 * torch.randn(bias.shape, generator=generator))
         return model.eval()
 
     return make

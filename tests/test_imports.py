@@ -17,6 +17,7 @@ ORDER = [
     {"files", "console", "device"},
     {"options"},
     {"recipe"},
+    {"recipe_file", "hubs"},
     {"rundir"},
     {"corpus", "ops"},
     {"tokenizer"},
@@ -33,7 +34,18 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 DATA_TABLES = {"facts_zh.py", "facts_en.py", "plots.py", "smalltalk.py"}
-WITHOUT_TORCH = {"errors", "files", "console", "options", "recipe", "rundir", "corpus", "tokenizer"}
+WITHOUT_TORCH = {
+    "errors",
+    "files",
+    "console",
+    "options",
+    "recipe",
+    "recipe_file",
+    "hubs",
+    "rundir",
+    "corpus",
+    "tokenizer",
+}
 LONGEST_FILE = 420
 
 

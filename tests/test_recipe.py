@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from miao.errors import MiaoError
-from miao.recipe import Recipe, check_recipe, load_recipe, of_budget, parse_quantity, to_dict
+from miao.recipe import Recipe, of_budget, parse_quantity, to_dict
+from miao.recipe_file import check_recipe, load_recipe
 
 
 @pytest.mark.parametrize(

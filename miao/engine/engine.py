@@ -47,7 +47,7 @@ class Engine:
     @property
     def context(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        return self.length or self.model.config.max_position_embeddings
+        return self.length or self.model.config.context_length
 
     def generate(
         self,

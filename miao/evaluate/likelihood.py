@@ -36,7 +36,7 @@ def sequence_logprobs(
     see). One that is longer than the model's context is read in pieces of that length.
     """
     model.eval()
-    limit = model.config.max_position_embeddings
+    limit = model.config.context_length
     pieces = [
         (number, start)
         for number, ids in enumerate(sequences)

@@ -15,6 +15,8 @@ class KVCache:
     left behind at higher indices is overwritten before it can be seen. Rows are independent:
     sequences may join and leave at any step.
 
+    Latent attention keeps its latent in place of the key, and its rotary key in place of the value.
+
     Args:
         rows: how many sequences at most. length: how many positions each.
     """
@@ -22,15 +24,10 @@ class KVCache:
     def __init__(
         self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device
     ):
-        shape = (
-            config.num_hidden_layers,
-            rows,
-            length,
-            config.num_key_value_heads,
-            config.head_dim,
-        )
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        first, second = config.cache_shapes
+        size = (config.num_hidden_layers, rows, length)
+        self.keys = torch.zeros(*size, *first, dtype=dtype, device=device)
+        self.values = torch.zeros(*size, *second, dtype=dtype, device=device)
         self.rows, self.length = rows, length
         self._selected: Tensor | None = None
         self._visible = length

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from miao.errors import MiaoError
-
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
 
 
 @dataclass(frozen=True)
@@ -24,157 +18,147 @@ class ModelConfig:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
+    """Size of a query/key/value head (of the rotary part alone with latent attention)."""
     intermediate_size: int
+    """Width inside the feed-forward of dense blocks."""
     max_position_embeddings: int = 512
     rope_theta: float = 10000.0
+    rope_scaling: dict[str, Any] | None = None
+    """Hugging Face's rope parameters without the base: rope_type, factor, ..."""
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
     qk_norm: bool = True
     attention_bias: bool = False
+
+    kv_lora_rank: int | None = None
+    """Size of the latent that keys and values are made from; given: multi-head latent attention."""
+    q_lora_rank: int | None = None
+    """Size of the latent that queries are made from; None: made directly."""
+    qk_nope_head_dim: int = 0
+    """Size of the part of a query/key head without position."""
+    qk_rope_head_dim: int = 0
+    """Size of the part with position; the keys' part is shared by all heads."""
+    v_head_dim: int = 0
+
+    num_experts: int = 0
+    """Routed experts of a mixture-of-experts block; 0: every block is dense."""
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int = 0
+    n_shared_experts: int = 0
+    """Experts that every token visits."""
+    first_k_dense_replace: int = 0
+    """So many blocks at the beginning are dense."""
+    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
+    norm_topk_prob: bool = True
+    n_group: int = 1
+    topk_group: int = 1
+    routed_scaling_factor: float = 1.0
+    router_aux_loss_coef: float = 0.001
+    """Weight of the load-balancing loss (softmax routing)."""
+
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     """Keys of a loaded config.json that mean nothing here but belong to the model."""
 
     @property
-    def model_type(self) -> str:
-        """The native architecture with exactly these parts.
+    def is_latent(self) -> bool:
+        """Whether attention is multi-head latent attention (MLA)."""
+        return self.kv_lora_rank is not None
 
-        Raises:
-            MiaoError: no architecture of transformers has this combination.
-        """
-        if self.qk_norm and self.attention_bias:
-            raise MiaoError(
-                "no native architecture has both QK-norm and q/k/v biases",
-                where="model.qk_norm, model.attention_bias",
-                fix="switch one of them off: Qwen3 has the norm, Qwen2 the biases",
-            )
-        if self.qk_norm:
-            return "qwen3"
-        return "qwen2" if self.attention_bias else "llama"
+    def is_sparse(self, layer: int) -> bool:
+        """Whether a block's feed-forward is a mixture of experts."""
+        return self.num_experts > 0 and layer >= self.first_k_dense_replace
 
-    def num_parameters(self) -> int:
-        """Trainable numbers, tied embeddings counted once."""
-        embedding = self.vocab_size * self.hidden_size
-        head = 0 if self.tie_word_embeddings else embedding
-        return (
-            embedding + head + self.hidden_size + self.num_hidden_layers * self._block_parameters()
-        )
+    @property
+    def query_dim(self) -> int:
+        """Size of one query head."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim if self.is_latent else self.head_dim
 
-    def _block_parameters(self) -> int:
-        query = self.num_attention_heads * self.head_dim
-        key = self.num_key_value_heads * self.head_dim
-        count = 2 * self.hidden_size * (query + key) + 3 * self.hidden_size * self.intermediate_size
-        count += 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
-        return count + (query + 2 * key if self.attention_bias else 0)
+    @property
+    def rope_dim(self) -> int:
+        """How many numbers of a head are rotated."""
+        return self.qk_rope_head_dim if self.is_latent else self.head_dim
 
-    def flops_per_token(self, seq_len: int, causal: bool = True) -> float:
-        """Training FLOPs (forward and backward) of one token in a row of `seq_len`.
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model is meant for, in tokens. Dynamic NTK keeps the trained
+        length in `max_position_embeddings` and stretches from there."""
+        scaling = self.rope_scaling or {}
+        if scaling.get("rope_type") == "dynamic":
+            return int(self.max_position_embeddings * scaling["factor"])
+        return self.max_position_embeddings
 
-        6 per weight of a matrix product (the input embedding is a look-up, the head is counted
-        once), plus attention: 12·L·d_attn·T over the full square (the PaLM convention, appendix B
-        of arXiv:2204.02311), or half of it when `causal`.
-        """
-        query = self.num_attention_heads * self.head_dim
-        key = self.num_key_value_heads * self.head_dim
-        block = 2 * self.hidden_size * (query + key) + 3 * self.hidden_size * self.intermediate_size
-        matmul = self.num_hidden_layers * block + self.vocab_size * self.hidden_size
-        attention = 12 * self.num_hidden_layers * query * seq_len
-        return 6.0 * matmul + (attention / 2 if causal else attention)
-
-    def to_hf(self) -> dict[str, Any]:
-        """The content of `config.json`, readable by transformers 4 and 5.
-
-        transformers 5 looks for `rope_parameters`, 4.x for `rope_theta` (and falls back to 10000
-        without a word): both are written.
-        """
-        config = dict(self.extra)
-        config |= {
-            "architectures": [ARCHITECTURES[self.model_type]],
-            "model_type": self.model_type,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "rms_norm_eps": self.rms_norm_eps,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "hidden_act": "silu",
-            "attention_dropout": 0.0,
-            "initializer_range": 0.02,
-            "use_cache": True,
-            "use_sliding_window": False,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
-            "torch_dtype": "float32",
-            "dtype": "float32",
-        }
-        if self.model_type != "qwen2":
-            config["attention_bias"] = False
-        if self.model_type == "llama":
-            config["mlp_bias"] = False
-        return config
-
-    @classmethod
-    def from_hf(cls, config: dict[str, Any], where: str) -> ModelConfig:
-        """Reads the content of a `config.json`.
-
-        Raises:
-            MiaoError: an architecture, activation or rope type that is not supported; a key that
-                is missing. With the place.
-        """
-        if not isinstance(config, dict):
-            raise MiaoError("a JSON object was expected here", where=where)
-        model_type = config.get("model_type")
-        if model_type not in ARCHITECTURES:
-            raise MiaoError(
-                f"model_type {model_type!r} is not supported",
-                where=where,
-                fix="supported: " + ", ".join(ARCHITECTURES),
-            )
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-        unsupported = {
-            f"rope_type {rope_type!r}": rope_type != "default",
-            f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
-            "use_sliding_window": bool(config.get("use_sliding_window")),
-            "mlp_bias": bool(config.get("mlp_bias")),
-            "attention_bias": bool(config.get("attention_bias")),
-        }
-        for what, wrong in unsupported.items():
-            if wrong:
-                raise MiaoError(f"{what} is not supported", where=where)
-        try:
-            heads = int(config["num_attention_heads"])
-            hidden = int(config["hidden_size"])
-            return cls(
-                vocab_size=int(config["vocab_size"]),
-                hidden_size=hidden,
-                num_hidden_layers=int(config["num_hidden_layers"]),
-                num_attention_heads=heads,
-                num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or hidden // heads),
-                intermediate_size=int(config["intermediate_size"]),
-                max_position_embeddings=int(config.get("max_position_embeddings", 2048)),
-                rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-                rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-                tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-                qk_norm=model_type == "qwen3",
-                attention_bias=model_type == "qwen2",
-                bos_token_id=config.get("bos_token_id"),
-                eos_token_id=config.get("eos_token_id"),
-            )
-        except KeyError as error:
-            raise MiaoError(f"the key {error} is missing", where=where) from error
-        except (TypeError, ValueError) as error:
-            raise MiaoError(f"a value is of the wrong type: {error}", where=where) from error
+    @property
+    def cache_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What one token leaves in a layer's cache, as two (heads, size): key and value, or with
+        latent attention the latent and the shared rotary key."""
+        if self.is_latent:
+            return (1, self.kv_lora_rank or 0), (1, self.qk_rope_head_dim)
+        return ((self.num_key_value_heads, self.head_dim),) * 2
 
 
 def round_up(value: float, multiple: int) -> int:
     """The smallest multiple not below `value`."""
     return -int(-value // multiple) * multiple
+
+
+def check_config(config: ModelConfig, where: str = "model") -> None:
+    """Everything that cannot be built, said at once.
+
+    Raises:
+        MiaoError: sizes that do not fit each other.
+    """
+    c = config
+    problems: list[str] = []
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            problems.append(message)
+
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        need(getattr(c, name) > 0, f"{name}: must be positive")
+    need(c.rope_dim > 0 and c.rope_dim % 2 == 0, f"rotary size {c.rope_dim}: must be even")
+    if c.rope_scaling:
+        kind = c.rope_scaling.get("rope_type")
+        wanted = ["factor"]
+        if kind in ("yarn", "llama3"):
+            wanted += ["original_max_position_embeddings"]
+        if kind == "llama3":
+            wanted += ["low_freq_factor", "high_freq_factor"]
+        lacking = [k for k in wanted if not isinstance(c.rope_scaling.get(k), int | float)]
+        need(not lacking, f"rope scaling {kind!r} needs {', '.join(lacking)} (numbers)")
+    if c.is_latent:
+        for name in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
+            need((getattr(c, name) or 0) > 0, f"{name}: must be positive with latent attention")
+        need(c.q_lora_rank is None or c.q_lora_rank > 0, "q_lora_rank: must be positive or null")
+    else:
+        kv = c.num_key_value_heads
+        need(
+            kv > 0 and c.num_attention_heads % kv == 0,
+            f"num_key_value_heads: {kv} does not divide the {c.num_attention_heads} query heads",
+        )
+    if c.num_experts:
+        top = c.num_experts_per_tok
+        need(0 < top <= c.num_experts, f"num_experts_per_tok: {top} of {c.num_experts} experts")
+        need(c.moe_intermediate_size > 0, "moe_intermediate_size: must be positive with experts")
+        need(c.n_shared_experts >= 0, "n_shared_experts: must not be negative")
+        need(
+            0 <= c.first_k_dense_replace < c.num_hidden_layers,
+            f"first_k_dense_replace: {c.first_k_dense_replace} of {c.num_hidden_layers} blocks",
+        )
+        need(
+            c.n_group > 0 and c.num_experts % c.n_group == 0,
+            f"n_group: {c.n_group} does not divide the {c.num_experts} experts",
+        )
+        need(0 < c.topk_group <= c.n_group, f"topk_group: {c.topk_group} of {c.n_group} groups")
+        room = c.topk_group * c.num_experts // max(c.n_group, 1)
+        need(top <= room, f"num_experts_per_tok: {top}, but topk_group leaves {room} experts")
+    else:
+        need(c.intermediate_size > 0, "intermediate_size: must be positive")
+    if problems:
+        raise MiaoError(
+            "the model's shape does not hold together:\n"
+            + "\n".join(f"  - {line}" for line in problems),
+            where=where,
+        )

@@ -10,88 +10,18 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miao.model.attention import Attention, Context, LatentAttention
 from miao.model.cache import KVCache
-from miao.model.config import ModelConfig
-from miao.ops.attention import attention, cache_mask, document_mask
-from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_logprobs
-from miao.ops.norm import rms_norm
-from miao.ops.rope import apply_rope, inverse_frequencies, rope_tables
+from miao.model.config import ModelConfig, check_config
+from miao.model.feedforward import MLP, MoE
+from miao.model.layers import Linear, RMSNorm
+from miao.ops.attention import cache_mask, document_mask
+from miao.ops.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_logprobs
+from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
 
 Output = Literal["logits", "hidden", "loss", "logprobs"]
-
-
-class Linear(nn.Linear):
-    """y = x·Wᵀ + b, with W cast to the type of x."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
-
-
-class RMSNorm(nn.Module):
-    """`ops.rms_norm` with its weight."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class Attention(nn.Module):
-    """Grouped-query attention with rotary positions; QK-norm and biases are options."""
-
-    def __init__(self, config: ModelConfig, layer: int):
-        super().__init__()
-        self.layer = layer
-        self.head_dim = config.head_dim
-        query = config.num_attention_heads * config.head_dim
-        key = config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, query, bias=config.attention_bias)
-        self.k_proj = Linear(config.hidden_size, key, bias=config.attention_bias)
-        self.v_proj = Linear(config.hidden_size, key, bias=config.attention_bias)
-        self.o_proj = Linear(query, config.hidden_size, bias=False)
-        self.q_norm: RMSNorm | None = None
-        self.k_norm: RMSNorm | None = None
-        if config.qk_norm:
-            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-
-    def forward(
-        self,
-        x_btd: Tensor,
-        rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
-        positions_bt: Tensor,
-    ) -> Tensor:
-        query_bthd = self.q_proj(x_btd).unflatten(-1, (-1, self.head_dim))
-        key_btkd = self.k_proj(x_btd).unflatten(-1, (-1, self.head_dim))
-        value_btkd = self.v_proj(x_btd).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
-            query_bthd, key_btkd = self.q_norm(query_bthd), self.k_norm(key_btkd)
-        query_bthd, key_btkd = apply_rope(query_bthd, *rope), apply_rope(key_btkd, *rope)
-        if cache is not None:
-            key_btkd, value_btkd = cache.update(self.layer, key_btkd, value_btkd, positions_bt)
-        return self.o_proj(attention(query_bthd, key_btkd, value_btkd, mask))
-
-
-class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) · up(x)) (arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x_btd: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_btd)) * self.up_proj(x_btd))
 
 
 class Block(nn.Module):
@@ -100,26 +30,56 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config, layer)
+        kind = LatentAttention if config.is_latent else Attention
+        self.self_attn = kind(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp: MLP | MoE
+        if config.is_sparse(layer):
+            self.mlp = MoE(config)
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(
-        self,
-        x_btd: Tensor,
-        rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
-        positions_bt: Tensor,
-    ) -> Tensor:
-        x_btd = x_btd + self.self_attn(self.input_layernorm(x_btd), rope, mask, cache, positions_bt)
-        return x_btd + self.mlp(self.post_attention_layernorm(x_btd))
+    def forward(self, x_btd: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
+        """The stream behind this block, and a mixture's balance loss while training."""
+        x_btd = x_btd + self.self_attn(self.input_layernorm(x_btd), context)
+        normed = self.post_attention_layernorm(x_btd)
+        if isinstance(self.mlp, MLP):
+            return x_btd + self.mlp(normed), None
+        added, balance = self.mlp(normed, context.real_bt)
+        return x_btd + added, balance
+
+
+class Rotary(nn.Module):
+    """Angles for every position, scaled as the configuration says."""
+
+    inverse_frequency: Tensor
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        frequencies, self.attention_factor = scaled_frequencies(
+            config.rope_dim, config.rope_theta, config.rope_scaling
+        )
+        self.register_buffer("inverse_frequency", frequencies, persistent=False)
+        scaling = config.rope_scaling or {}
+        self.dynamic_factor = scaling["factor"] if scaling.get("rope_type") == "dynamic" else None
+
+    def forward(self, positions_bt: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        frequencies = self.inverse_frequency
+        if self.dynamic_factor is not None:
+            # By row, so that a sequence does not depend on what runs beside it.
+            frequencies = dynamic_frequencies(
+                positions_bt.amax(dim=1) + 1,
+                self.config.max_position_embeddings,
+                self.config.rope_dim,
+                self.config.rope_theta,
+                self.dynamic_factor,
+            )
+        return rope_tables(positions_bt, frequencies, dtype, self.attention_factor)
 
 
 class Backbone(nn.Module):
     """Embedding, blocks and final norm: token ids in, hidden states out."""
-
-    inverse_frequency: Tensor
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -128,8 +88,7 @@ class Backbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
-        self.register_buffer("inverse_frequency", frequencies, persistent=False)
+        self.rotary = Rotary(config)
 
     def forward(
         self,
@@ -137,24 +96,31 @@ class Backbone(nn.Module):
         positions_bt: Tensor,
         segments_bt: Tensor | None,
         cache: KVCache | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [b, t, d], and the mean balance loss of the mixtures while training."""
         x_btd = self.embed_tokens(ids_bt).to(self.compute_dtype)
-        rope = rope_tables(positions_bt, self.inverse_frequency, self.compute_dtype)
         mask: Tensor | None = None
         if cache is not None:
             mask = cache_mask(positions_bt, cache.visible, self.compute_dtype)
         elif segments_bt is not None:
             mask = document_mask(segments_bt, self.compute_dtype)
+        rope = self.rotary(positions_bt, self.compute_dtype)
+        real_bt = None if segments_bt is None else (segments_bt > 0).float()
+        context = Context(rope, mask, positions_bt, cache, real_bt)
+        balances: list[Tensor] = []
         for block in self.layers:
-            x_btd = block(x_btd, rope, mask, cache, positions_bt)
-        return self.norm(x_btd)
+            x_btd, balance = block(x_btd, context)
+            if balance is not None:
+                balances.append(balance)
+        return self.norm(x_btd), torch.stack(balances).mean() if balances else None
 
 
 class Decoder(nn.Module):
-    """A causal language model of the Llama / Qwen2 / Qwen3 family."""
+    """A causal language model: every architecture of `hf_config.ARCHITECTURES`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        check_config(config)
         self.config = config
         self.model = Backbone(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -181,14 +147,15 @@ class Decoder(nn.Module):
             cache: keys and values read before; a token sees the positions up to its own.
             labels_bt: the token that each slot should predict, -100 for none.
             output: "logits" [b, t, v] and "hidden" [b, t, d] in the compute type;
-                "loss": summed cross-entropy of the labels in nats, and "logprobs": log p(label)
-                per slot [b, t], both float32 and without ever holding all logits.
+                "loss": summed cross-entropy of the labels in nats (with softmax-routed experts
+                also their balance loss, per label), and "logprobs": log p(label) per slot [b, t],
+                both float32 and without ever holding all logits.
         """
         if positions_bt is None:
             positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device).expand_as(ids_bt)
         # Only the training pass has one static shape and so repays compiling.
         backbone = self.model if self.training and cache is None else self.model.forward
-        hidden_btd = backbone(ids_bt, positions_bt, segments_bt, cache)
+        hidden_btd, balance = backbone(ids_bt, positions_bt, segments_bt, cache)
         if output == "hidden":
             return hidden_btd
         if output == "logits":
@@ -196,7 +163,13 @@ class Decoder(nn.Module):
         assert labels_bt is not None, f"output={output!r} needs labels"
         head = linear_cross_entropy if output == "loss" else linear_logprobs
         result = head(hidden_btd.flatten(0, 1), self.lm_head.weight, labels_bt.flatten())
-        return result if output == "loss" else result.view(labels_bt.shape)
+        if output == "logprobs":
+            return result.view(labels_bt.shape)
+        if balance is not None:
+            result = (
+                result + self.config.router_aux_loss_coef * balance * labels_bt.ne(IGNORE).sum()
+            )
+        return result
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """The type of activations and matrix products; weights stay as they are."""
@@ -215,19 +188,27 @@ class Decoder(nn.Module):
         self.model.compile(dynamic=False)
         self.is_compiled = True
 
+    def mixtures(self) -> dict[int, MoE]:
+        """The blocks with experts, by their number."""
+        return {
+            number: block.mlp
+            for number, block in enumerate(self.model.layers)
+            if isinstance(block, Block) and isinstance(block.mlp, MoE)
+        }
+
     def initialize(self, seed: int) -> None:
         """Random weights: N(0, 1/fan_in) for matrices, N(0, 0.02²) for embeddings, and zero for
-        the two matrices that write to the residual stream, so that every block starts as the
+        the matrices that write to the residual stream, so that every block starts as the
         identity."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            elif "o_proj" in name or "down_proj" in name:
                 nn.init.zeros_(parameter)
             else:
                 embedding = "embed_tokens" in name or "lm_head" in name
-                std = 0.02 if embedding else 1 / math.sqrt(parameter.shape[1])
+                std = 0.02 if embedding else 1 / math.sqrt(parameter.shape[-1])
                 values = torch.randn(parameter.shape, generator=generator) * std
                 with torch.no_grad():
                     parameter.copy_(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,32 @@ from miao.errors import MiaoError
 from miao.files import read_json, write_json
 from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
+from miao.model.hf_config import from_hf, to_hf
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+EXPERTS = ".mlp.experts."
 
 
-def save_model(model: Decoder, directory: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes `config.json`, `generation_config.json` and `model.safetensors` into `directory`.
+def save_model(
+    model: Decoder,
+    directory: Path,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes `config.json`, `generation_config.json` and the weights into `directory`.
 
     Args:
         dtype: the type on disk (default: as the weights are, float32 while training).
+        max_shard_bytes: weights above this are cut into several files with an index.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = weights_of(model)
     if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    config = model.config.to_hf()
-    config["torch_dtype"] = config["dtype"] = str(next(iter(tensors.values())).dtype)[6:]
+        tensors = {name: _stored_as(name, tensor, dtype) for name, tensor in tensors.items()}
+    _save_weights(tensors, directory, max_shard_bytes)
+    config = to_hf(model.config)
+    config["torch_dtype"] = config["dtype"] = str(dtype or torch.float32).removeprefix("torch.")
     write_json(directory / "config.json", config)
     generation: dict[str, Any] = {
         "bos_token_id": model.config.bos_token_id,
@@ -43,12 +52,53 @@ def save_model(model: Decoder, directory: Path, dtype: torch.dtype | None = None
     write_json(directory / "generation_config.json", generation)
 
 
+def _stored_as(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # The bias that balances experts moves by tiny steps: bfloat16 would round it away.
+    return tensor if name.endswith("e_score_correction_bias") else tensor.to(dtype)
+
+
+def _save_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
 def weights_of(model: Decoder) -> dict[str, Tensor]:
-    """The weights by name, on the CPU; a tied head is left out, as Hugging Face does."""
+    """The weights by their name on disk, on the CPU: a tied head is left out and every expert
+    stands alone, as Hugging Face does."""
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return {
+        alone: part.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        for alone, part in _unstacked(name, tensor)
+    }
+
+
+def _unstacked(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """`mlp.experts.up_proj` [e, i, d] as `mlp.experts.0.up_proj.weight` and so on."""
+    before, experts, kind = name.partition(EXPERTS)
+    if not experts:
+        yield name, tensor
+        return
+    for number, part in enumerate(tensor):
+        yield f"{before}{EXPERTS}{number}.{kind}.weight", part
 
 
 def load_model(directory: str | Path) -> Decoder:
@@ -59,24 +109,20 @@ def load_model(directory: str | Path) -> Decoder:
             or of the wrong shape (each named), a damaged file.
     """
     directory = Path(directory)
-    config = load_config(directory)
-    with torch.device("meta"):
-        model = Decoder(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    model = Decoder(load_config(directory))
     tensors = _read_tensors(directory)
-    if config.tie_word_embeddings:
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
-        expected.pop("lm_head.weight")
-    _check_tensors(expected, {name: tuple(t.shape) for name, t in tensors.items()}, directory)
-    model = Decoder(config)
-    model.load_state_dict(
-        {name: tensor.float() for name, tensor in tensors.items()}
-        | (
-            {"lm_head.weight": tensors["model.embed_tokens.weight"].float()}
-            if config.tie_word_embeddings
-            else {}
-        )
+        del state["lm_head.weight"]
+    wanted = {alone: part for name, own in state.items() for alone, part in _unstacked(name, own)}
+    _check_tensors(
+        {name: tuple(tensor.shape) for name, tensor in wanted.items()},
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        directory,
     )
+    for name, target in wanted.items():  # views of the model's own memory
+        target.copy_(tensors.pop(name))
     return model.eval()
 
 
@@ -89,7 +135,7 @@ def load_config(directory: str | Path) -> ModelConfig:
             where=directory,
             fix="give a directory that holds config.json and model.safetensors",
         )
-    return ModelConfig.from_hf(read_json(path), str(path))
+    return from_hf(read_json(path), str(path))
 
 
 def _read_tensors(directory: Path) -> dict[str, Tensor]:

@@ -33,38 +33,54 @@ def _additive(visible_bts: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def attention(
-    query_bthd: Tensor, key_bskd: Tensor, value_bskd: Tensor, mask: Tensor | None
+    query_bthd: Tensor,
+    key_bskd: Tensor,
+    value_bskv: Tensor,
+    mask: Tensor | None,
+    scale: float | None = None,
 ) -> Tensor:
-    """softmax(q·kᵀ/√d + mask)·v with grouped key/value heads.
+    """softmax(scale·q·kᵀ + mask)·v with grouped key/value heads.
 
     Args:
-        query_bthd: [b, t, h, d]; key_bskd, value_bskd: [b, s, k, d] with h a multiple of k.
+        query_bthd: [b, t, h, d]; key_bskd: [b, s, k, d] with h a multiple of k; value_bskv:
+            [b, s, k, v].
         mask: additive [b, 1, t, s], or None for plain causal attention (t = s).
+        scale: factor on the scores (default 1/√d).
 
     Returns:
-        [b, t, h·d].
+        [b, t, h·v].
     """
-    output_bhtd = F.scaled_dot_product_attention(
+    value_dim, missing = value_bskv.shape[-1], query_bthd.shape[-1] - value_bskv.shape[-1]
+    if missing > 0 and query_bthd.shape[1] > 1:
+        # The fast kernels want values as wide as keys; without them all scores would be written.
+        value_bskv = F.pad(value_bskv, (0, missing))
+    output_bhtv = F.scaled_dot_product_attention(
         query_bthd.transpose(1, 2),
         key_bskd.transpose(1, 2),
-        value_bskd.transpose(1, 2),
+        value_bskv.transpose(1, 2),
         attn_mask=mask,
         is_causal=mask is None,
+        scale=scale,
         enable_gqa=query_bthd.shape[2] != key_bskd.shape[2],
     )
-    return output_bhtd.transpose(1, 2).flatten(2)
+    return output_bhtv[..., :value_dim].transpose(1, 2).flatten(2)
 
 
 def attention_reference(
-    query_bthd: Tensor, key_bskd: Tensor, value_bskd: Tensor, mask: Tensor | None
+    query_bthd: Tensor,
+    key_bskd: Tensor,
+    value_bskv: Tensor,
+    mask: Tensor | None,
+    scale: float | None = None,
 ) -> Tensor:
     """The plain twin of `attention`: the formula, word for word."""
     groups = query_bthd.shape[2] // key_bskd.shape[2]
     key = key_bskd.repeat_interleave(groups, dim=2)
-    value = value_bskd.repeat_interleave(groups, dim=2)
-    scores = torch.einsum("bthd,bshd->bhts", query_bthd, key) / query_bthd.shape[-1] ** 0.5
+    value = value_bskv.repeat_interleave(groups, dim=2)
+    scale = query_bthd.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.einsum("bthd,bshd->bhts", query_bthd, key) * scale
     if mask is None:
         length = scores.shape[-1]
         mask = _additive(torch.ones(1, length, length, dtype=torch.bool).tril(), scores.dtype)
     weights = (scores + mask).softmax(dim=-1)
-    return torch.einsum("bhts,bshd->bthd", weights, value).flatten(2)
+    return torch.einsum("bhts,bshv->bthv", weights, value).flatten(2)

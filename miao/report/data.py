@@ -126,10 +126,11 @@ def _read_model(run: RunDir, stages: list[str]) -> tuple[Record, int | None]:
     for stage in reversed(stages):
         path = run.model(stage) / "config.json"
         if path.exists():
-            from miao.model.config import ModelConfig
+            from miao.model.counts import count_parameters
+            from miao.model.hf_config import from_hf
 
             config = read_json(path)
-            return config, ModelConfig.from_hf(config, str(path)).num_parameters()
+            return config, count_parameters(from_hf(config, str(path))).total
     return {}, None
 
 

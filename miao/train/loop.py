@@ -17,9 +17,11 @@ import torch
 
 from miao.console import ProgressLine, count, say, warn
 from miao.errors import Interrupted, MiaoError
+from miao.model.counts import flops_per_token
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
+from miao.train.balance import ExpertBalance
 from miao.train.checkpoint import resume, save_checkpoint
 from miao.train.metrics import Meter, MetricsLog
 from miao.train.objectives import Objective
@@ -92,7 +94,8 @@ class Trainer:
             momentum=options.muon_momentum,
             muon_dtype=torch.bfloat16 if self.device.type != "cpu" else model.compute_dtype,
         )
-        self.meter = Meter(model.config.flops_per_token(options.seq_len), peak_flops)
+        self.meter = Meter(flops_per_token(model.config, options.seq_len), peak_flops)
+        self.balance = ExpertBalance(model, options.router_bias_rate)
         self.step, self.tokens, self.seconds, self.bad_steps = 0, 0, 0.0, 0
         self.last: dict[str, float] = {"loss": math.nan}
         self.speeds: list[tuple[float, float]] = []
@@ -144,6 +147,7 @@ class Trainer:
             return
         self.bad_steps = 0
         self.optimizer.step()
+        self.balance.after_step()
         self.meter.add(loss, sums, weight, rows.real_tokens, waited)
         self.last |= {"lr": self.options.learning_rate * factor, "grad_norm": norm}
 
@@ -203,6 +207,7 @@ class Trainer:
             lr=self.last.get("lr", 0.0),
             grad_norm=self.last.get("grad_norm", math.nan),
             **values,
+            **self.balance.read(),
         )
 
     def _line(self) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+ROUTER = "mlp.gate.weight"
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 
 
@@ -46,8 +47,9 @@ class MuonAdamW(torch.optim.Optimizer):
     """One optimizer for a whole decoder.
 
     Args:
-        named_parameters: all trainable parameters. 2-D weights inside the blocks go to Muon when
-            `muon_lr` is positive; embeddings, head, norms and biases go to AdamW.
+        named_parameters: all trainable parameters. Matrices inside the blocks, also stacked ones
+            (experts), go to Muon when `muon_lr` is positive; embeddings, head, routers, norms and
+            biases go to AdamW.
         lr, muon_lr: peak rates; `set_lr_factor` scales both. weight_decay: on matrices only.
         muon_dtype: type of the Newton-Schulz products; bfloat16 is enough, but not every CPU is
             faster with it.
@@ -68,7 +70,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.names = {id(parameter): name for name, parameter in named_parameters}
         kinds: dict[str, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in named_parameters:
-            hidden_matrix = parameter.ndim == 2 and ".layers." in name
+            hidden_matrix = parameter.ndim >= 2 and ".layers." in name and not name.endswith(ROUTER)
             matrix_kind = "muon" if hidden_matrix and muon_lr > 0 else "adamw"
             kinds[matrix_kind if parameter.ndim >= 2 else "adamw_vectors"].append(parameter)
         groups = [
@@ -116,7 +118,7 @@ class MuonAdamW(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
             updates = newton_schulz(torch.stack(nesterov), self.muon_dtype).to(stack[0].dtype)
-            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            scale = math.sqrt(max(1.0, shape[-2] / shape[-1]))
             matrices: list[Any] = stack
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(matrices, list(updates.unbind()), alpha=-group["lr"] * scale)

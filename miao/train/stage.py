@@ -24,10 +24,19 @@ from miao.errors import MiaoError
 from miao.evaluate.likelihood import answer_loss, bits_per_byte
 from miao.evaluate.questions import chat_answers
 from miao.files import append_jsonl, atomic_directory
-from miao.model import Decoder, ModelConfig, load_model, round_up, save_model
+from miao.model import (
+    Decoder,
+    ModelConfig,
+    count_parameters,
+    flops_per_token,
+    load_model,
+    native_architecture,
+    new_config,
+    save_model,
+    with_longer_context,
+)
 from miao.recipe import (
     DpoOptions,
-    ModelOptions,
     Recipe,
     SftOptions,
     StageOptions,
@@ -82,7 +91,7 @@ def train_stage(
     result = trainer.run()
     with atomic_directory(run.model(stage)) as directory:
         save_model(model, directory)
-        tokenizer.save(directory, model_max_length=model.config.max_position_embeddings)
+        tokenizer.save(directory, model_max_length=model.config.context_length)
     return result
 
 
@@ -94,10 +103,11 @@ def prepare_model(
     if device.type == "cpu":
         keep_freed_memory()
     if base is None:
-        model = Decoder(new_config(recipe.model, tokenizer))
+        model = Decoder(new_config(recipe.model, tokenizer.vocab_size, tokenizer.end_of_turn_id))
         model.initialize(recipe.seed)
     else:
         model = load_model(base)
+        model = with_longer_context(model, recipe.model)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise MiaoError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, "
@@ -105,10 +115,10 @@ def prepare_model(
             where=base or "model",
             fix="use the model's own tokenizer: --tokenizer.path",
         )
-    if options.seq_len > model.config.max_position_embeddings:
+    if options.seq_len > model.config.context_length:
         raise MiaoError(
             f"seq_len {options.seq_len} is above the model's context of "
-            f"{model.config.max_position_embeddings} tokens",
+            f"{model.config.context_length} tokens",
             where=base or "model",
             fix="lower seq_len, or raise model.max_position_embeddings",
         )
@@ -116,28 +126,6 @@ def prepare_model(
     model.to(device)
     model.set_compute_dtype(choose_dtype(options.precision, device))
     return model
-
-
-def new_config(options: ModelOptions, tokenizer: Tokenizer) -> ModelConfig:
-    """The configuration of a model that begins with random weights."""
-    head_dim = options.head_dim or options.hidden_size // options.num_attention_heads
-    return ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=options.hidden_size,
-        num_hidden_layers=options.num_hidden_layers,
-        num_attention_heads=options.num_attention_heads,
-        num_key_value_heads=options.num_key_value_heads,
-        head_dim=head_dim,
-        intermediate_size=options.intermediate_size or round_up(options.hidden_size * 8 / 3, 64),
-        max_position_embeddings=options.max_position_embeddings,
-        rope_theta=options.rope_theta,
-        rms_norm_eps=options.rms_norm_eps,
-        tie_word_embeddings=options.tie_word_embeddings,
-        qk_norm=options.qk_norm,
-        attention_bias=options.attention_bias,
-        bos_token_id=None,
-        eos_token_id=tokenizer.end_of_turn_id,
-    )
 
 
 def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
@@ -215,7 +203,7 @@ def write_samples(
     stage: str, model: Decoder, tokenizer: Tokenizer, recipe: Recipe, run: RunDir, tokens: int
 ) -> list[dict[str, Any]]:
     """Continuations (pretraining) or chat answers, greedy, appended to samples.jsonl."""
-    room = min(96, model.config.max_position_embeddings // 2)
+    room = min(96, model.config.context_length // 2)
     if stage == "pretrain":
         prompts = recipe.sample_texts
         boundary = tokenizer.document_boundary_id
@@ -271,12 +259,18 @@ def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: s
 def _compile_if_it_pays(
     options: StageOptions, model: Decoder, budget: float, peak_flops: float
 ) -> None:
-    seconds = budget * model.config.flops_per_token(options.seq_len) / (0.4 * peak_flops)
+    seconds = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
     can = platform.system() != "Windows" and any(shutil.which(name) for name in COMPILERS)
     pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
     if options.compile == "on" or (options.compile == "auto" and pays):
         model.compile_for_training()
         say("  compiling the model: the first step takes about half a minute")
+
+
+def _parameters(config: ModelConfig) -> str:
+    counted = count_parameters(config)
+    active = f" ({count(counted.active)} active)" if counted.active < counted.total else ""
+    return f"{count(counted.total)} parameters{active}"
 
 
 def _announce(
@@ -285,7 +279,7 @@ def _announce(
     config = model.config
     dtype = str(model.compute_dtype).removeprefix("torch.")
     say(
-        f"  {config.model_type}, {count(config.num_parameters())} parameters, "
+        f"  {native_architecture(config)}, {_parameters(config)}, "
         f"{dtype} on {model.device}; "
         f"{count(budget)} tokens of {count(loader.epoch_tokens)} per epoch, "
         f"{options.batch_tokens} per step"

@@ -373,7 +373,7 @@ def test_general_items_are_answered_by_training_replies():
 def test_preferences_differ_in_what_their_reason_says():
     reasons = Counter(pair.source for pair in training_pairs())
     assert set(reasons) == set(preferences.REASONS)
-    assert min(reasons.values()) > 0.13 * len(training_pairs())
+    assert min(reasons.values()) > 0.08 * len(training_pairs())
     for pair in (*training_pairs(), *held_out_pairs()):
         (ask,), (chosen,), (rejected,) = pair.prompt, pair.chosen, pair.rejected
         assert (ask.role, chosen.role, rejected.role) == ("user", "assistant", "assistant")
@@ -422,5 +422,5 @@ def test_held_out_preferences_are_never_trained_on():
         answer = re.fullmatch(r"(\d+)([+-])(\d+)=\d+[。.]", pair.chosen[0].content)
         if answer:
             assert arithmetic.is_held_out(answer[2], int(answer[1]), int(answer[3]))
-    trained_facts = {p.chosen[0].content for p in training_pairs() if p.source == "correct"}
-    assert not trained_facts & {p.chosen[0].content for p in held_out_pairs()}
+        elif pair.source == "correct":
+            assert pair.prompt[0].content in knowledge.heldout_phrasings()

@@ -9,7 +9,15 @@ import pytest
 from transformers import AutoConfig
 
 from miao.errors import MiaoError
-from miao.model import Decoder, ModelConfig, round_up
+from miao.model import (
+    Decoder,
+    ModelConfig,
+    count_parameters,
+    flops_per_token,
+    native_architecture,
+    round_up,
+)
+from miao.model.hf_config import from_hf, to_hf
 
 SMALL = ModelConfig(1000, 64, 3, 4, 2, 32, 160)
 HF: dict[str, Any] = {
@@ -30,7 +38,7 @@ def test_num_parameters_is_the_real_count(
     make_model: Callable[..., Decoder], tied: bool, qk_norm: bool, bias: bool
 ) -> None:
     model = make_model(tie_word_embeddings=tied, qk_norm=qk_norm, attention_bias=bias)
-    assert model.config.num_parameters() == sum(p.numel() for p in model.parameters())
+    assert count_parameters(model.config).total == sum(p.numel() for p in model.parameters())
 
 
 def test_flops_per_token_by_hand() -> None:
@@ -40,10 +48,10 @@ def test_flops_per_token_by_hand() -> None:
     head = 64 * 1000
     # Attention, forward: q·k and weights·v are 2·2·128 FLOPs per visible key; backward twice that.
     attention = 3 * (2 * 2 * 128) * 512 * 3
-    assert SMALL.flops_per_token(512, causal=False) == 6 * (3 * block + head) + attention
-    assert SMALL.flops_per_token(512) == 6 * (3 * block + head) + attention / 2
+    assert flops_per_token(SMALL, 512, causal=False) == 6 * (3 * block + head) + attention
+    assert flops_per_token(SMALL, 512) == 6 * (3 * block + head) + attention / 2
     untied = ModelConfig(1000, 64, 3, 4, 2, 32, 160, tie_word_embeddings=False)
-    assert untied.flops_per_token(512) == SMALL.flops_per_token(512)
+    assert flops_per_token(untied, 512) == flops_per_token(SMALL, 512)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +60,18 @@ def test_flops_per_token_by_hand() -> None:
 )
 def test_every_shape_is_one_architecture(qk_norm: bool, bias: bool, model_type: str) -> None:
     config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=qk_norm, attention_bias=bias)
-    assert config.model_type == model_type
-    assert ModelConfig.from_hf(config.to_hf(), "config.json") == config
+    assert native_architecture(config) == model_type
+    assert from_hf(to_hf(config), "config.json") == config
 
 
 def test_norm_and_biases_together_are_refused() -> None:
     config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=True, attention_bias=True)
     with pytest.raises(MiaoError, match="QK-norm"):
-        _ = config.model_type
+        _ = native_architecture(config)
 
 
 def test_both_generations_of_transformers_find_the_rope_base() -> None:
-    written = ModelConfig(1000, 64, 3, 4, 2, 32, 160, rope_theta=5e5).to_hf()
+    written = to_hf(ModelConfig(1000, 64, 3, 4, 2, 32, 160, rope_theta=5e5))
     assert written["rope_theta"] == 5e5
     assert written["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e5}
     read = AutoConfig.for_model(**written)
@@ -77,13 +85,13 @@ def test_every_way_to_write_the_rope_base_is_read() -> None:
         {"rope_theta": 5e5, "rope_scaling": None},
         {"rope_theta": 5e5, "rope_scaling": {"type": "default"}},
     ):
-        assert ModelConfig.from_hf(HF | keys, "config.json").rope_theta == 5e5
-    assert ModelConfig.from_hf(HF, "config.json").rope_theta == 10_000.0
+        assert from_hf(HF | keys, "config.json").rope_theta == 5e5
+    assert from_hf(HF, "config.json").rope_theta == 10_000.0
 
 
 def test_defaults_of_a_sparse_config() -> None:
     left_out = {"num_key_value_heads", "head_dim"}
-    config = ModelConfig.from_hf({k: v for k, v in HF.items() if k not in left_out}, "config.json")
+    config = from_hf({k: v for k, v in HF.items() if k not in left_out}, "config.json")
     assert (config.num_key_value_heads, config.head_dim) == (4, 16)
     assert not config.tie_word_embeddings  # transformers' default
 
@@ -91,9 +99,19 @@ def test_defaults_of_a_sparse_config() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type 'llama3'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "rope_type 'longrope'"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type 'su'"),
+        ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' needs factor"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": "4"}}, "needs factor"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}},
+            "needs low_freq_factor, high_freq_factor",
+        ),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding attention"),
+        ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "decoder_sparse_step"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [1]}, "dense block between sparse"),
+        ({"model_type": "deepseek_v3"}, "the key 'kv_lora_rank' is missing"),
+        ({"num_attention_heads": 3}, "does not divide the 3 query heads"),
         ({"model_type": "gpt2"}, "'gpt2'"),
         ({"model_type": None}, "model_type None"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
@@ -106,7 +124,7 @@ def test_defaults_of_a_sparse_config() -> None:
 )
 def test_what_is_not_supported_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(MiaoError) as caught:
-        ModelConfig.from_hf(HF | changes, "there/config.json")
+        from_hf(HF | changes, "there/config.json")
     assert named in str(caught.value)
     assert "there/config.json" in str(caught.value)
 
@@ -116,13 +134,13 @@ def test_what_is_not_supported_is_refused_by_name(changes: dict[str, Any], named
 )
 def test_a_missing_key_is_named(key: str) -> None:
     with pytest.raises(MiaoError, match=key):
-        ModelConfig.from_hf({k: v for k, v in HF.items() if k != key}, "config.json")
+        from_hf({k: v for k, v in HF.items() if k != key}, "config.json")
 
 
 def test_token_ids_pass_through() -> None:
-    config = ModelConfig.from_hf(HF | {"bos_token_id": 3, "eos_token_id": [4, 5]}, "config.json")
+    config = from_hf(HF | {"bos_token_id": 3, "eos_token_id": [4, 5]}, "config.json")
     assert (config.bos_token_id, config.eos_token_id) == (3, [4, 5])
-    assert config.to_hf()["eos_token_id"] == [4, 5]
+    assert to_hf(config)["eos_token_id"] == [4, 5]
 
 
 @pytest.mark.parametrize(

@@ -11,43 +11,56 @@ from torch import Tensor
 
 from miao.model import Decoder, KVCache, ModelConfig
 from miao.ops.linear_cross_entropy import IGNORE
+from tests.model.shapes import KINDS
 
 Make = Callable[..., Decoder]
+EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
 
 
 def random_ids(rows: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(97, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+def assert_equal(found: Tensor, expected: Tensor, kind: str) -> None:
+    """To the bit; but an expert's products are rounded by how many tokens visit it."""
+    tolerance = 1e-5 if "experts" in kind else 0.0
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@EVERY_KIND
 @torch.inference_mode()
-def test_a_later_token_changes_no_earlier_logit(make_model: Make) -> None:
-    model, ids = make_model(), random_ids(2, 12)
+def test_a_later_token_changes_no_earlier_logit(make_model: Make, kind: str) -> None:
+    model, ids = make_model(**KINDS[kind]), random_ids(2, 12)
     before = model(ids)
     for place in range(12):
         changed = ids.clone()
         changed[:, place] = (changed[:, place] + 1) % 97
         after = model(changed)
-        assert torch.equal(after[:, :place], before[:, :place])
+        assert_equal(after[:, :place], before[:, :place], kind)
         assert bool((after[:, place:] != before[:, place:]).any(dim=-1).all())
 
 
+@EVERY_KIND
 @torch.inference_mode()
-def test_a_packed_neighbour_changes_nothing(make_model: Make) -> None:
-    model, ids = make_model(), random_ids(1, 10)
+def test_a_packed_neighbour_changes_nothing(make_model: Make, kind: str) -> None:
+    model, ids = make_model(**KINDS[kind]), random_ids(1, 10)
     segments = torch.tensor([[1] * 4 + [2] * 4 + [0] * 2])
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0, 0]])
     before = model(ids, positions, segments)
     changed = ids.clone()
     changed[:, 1] = (changed[:, 1] + 1) % 97
     after = model(changed, positions, segments)
-    assert torch.equal(after[:, 4:], before[:, 4:])
+    assert_equal(after[:, 4:], before[:, 4:], kind)
     assert bool((after[:, 1:4] != before[:, 1:4]).any())
 
 
 @pytest.mark.parametrize("pieces", [[1] * 16, [7, 1, 1, 5, 2], [16]])
+@EVERY_KIND
 @torch.inference_mode()
-def test_cached_decoding_equals_the_full_forward(make_model: Make, pieces: list[int]) -> None:
-    model, ids = make_model(), random_ids(3, 16)
+def test_cached_decoding_equals_the_full_forward(
+    make_model: Make, kind: str, pieces: list[int]
+) -> None:
+    model, ids = make_model(**KINDS[kind]), random_ids(3, 16)
     full = model(ids)
     cache = KVCache(model.config, 5, 20, torch.float32, torch.device("cpu"))
     cache.keys.fill_(1e4)  # a former owner's keys and values, which must not be seen
@@ -59,12 +72,13 @@ def test_cached_decoding_equals_the_full_forward(make_model: Make, pieces: list[
         positions = torch.arange(start, start + size).expand(3, size)
         found.append(model(ids[:, part], positions, cache=cache))
         start += size
-    torch.testing.assert_close(torch.cat(found, dim=1), full, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(found, dim=1), full, atol=5e-5, rtol=1e-5)
 
 
+@EVERY_KIND
 @torch.inference_mode()
-def test_rows_of_a_cache_may_be_at_different_positions(make_model: Make) -> None:
-    model, ids = make_model(), random_ids(2, 9)
+def test_rows_of_a_cache_may_be_at_different_positions(make_model: Make, kind: str) -> None:
+    model, ids = make_model(**KINDS[kind]), random_ids(2, 9)
     full = model(ids)
     cache = KVCache(model.config, 2, 9, torch.float32, torch.device("cpu"))
     for row, length in ((0, 8), (1, 3)):
@@ -83,9 +97,10 @@ def test_a_cache_does_not_look_further_than_it_is_long(make_model: Make) -> None
         cache.select(None, 9)
 
 
+@EVERY_KIND
 @torch.inference_mode()
-def test_the_outputs_are_of_one_piece(make_model: Make) -> None:
-    model, ids = make_model(tie_word_embeddings=False), random_ids(2, 9)
+def test_the_outputs_are_of_one_piece(make_model: Make, kind: str) -> None:
+    model, ids = make_model(tie_word_embeddings=False, **KINDS[kind]), random_ids(2, 9)
     labels = random_ids(2, 9, seed=2)
     labels[0, 4:] = IGNORE
     logits = model(ids)

@@ -1,4 +1,4 @@
-"""Our decoder against transformers' Llama, Qwen2 and Qwen3, and directories in both directions."""
+"""Our decoder against transformers' classes, and directories in both directions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from miao.model import Decoder, load_model, save_model
+from miao.model import Decoder, count_parameters, load_model, native_architecture, save_model
 from miao.ops.linear_cross_entropy import IGNORE
+from tests.model.shapes import EXPERTS, LATENT, SIGMOID
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {"qk_norm": False},
     "qwen2": {"qk_norm": False, "attention_bias": True, "head_dim": 8},  # Qwen2's is hidden / heads
     "qwen3": {"qk_norm": True},
+    "qwen3_moe": {"qk_norm": True} | EXPERTS,
+    "dots1": {"qk_norm": True} | SIGMOID,
+    "deepseek_v3": LATENT | SIGMOID,
+    "deepseek_v3 dense": LATENT,
+    "deepseek_v3 without query latent": LATENT | {"q_lora_rank": None},
 }
 TIES = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 KINDS = pytest.mark.parametrize("kind", list(ARCHITECTURES))
@@ -28,6 +34,16 @@ def ids_bt(rows: int = 3, length: int = 21) -> Tensor:
     return torch.randint(97, (rows, length), generator=torch.Generator().manual_seed(7))
 
 
+def with_joined_experts(ours: dict[str, Any]) -> dict[str, Any]:
+    """transformers 5 holds the experts' gate and up matrices as one."""
+    gates = [name for name in ours if name.endswith("experts.gate_proj")]
+    for gate in gates:
+        up = gate.replace("gate_proj", "up_proj")
+        joined = torch.cat((ours.pop(gate), ours.pop(up)), dim=1)
+        ours[gate.replace("gate_proj", "gate_up_proj")] = joined
+    return ours
+
+
 def theirs(directory: Path) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     return model.eval()
@@ -35,7 +51,8 @@ def theirs(directory: Path) -> PreTrainedModel:
 
 def assert_close(ours: Tensor, truth: Tensor) -> None:
     assert float(truth.detach().abs().max()) > 0.1, "both are nearly zero: nothing is compared"
-    assert float((ours - truth).detach().abs().max()) < 1e-5
+    largest = max(1.0, float(truth.detach().abs().max()))
+    assert float((ours - truth).detach().abs().max()) < 1e-5 * largest
 
 
 @KINDS
@@ -48,11 +65,11 @@ def test_a_saved_model_gives_the_same_logits_in_transformers(
     model = make_model(**ARCHITECTURES[kind], **changes)
     save_model(model, tmp_path)
     other = theirs(tmp_path)
-    assert other.config.model_type == kind
+    assert other.config.model_type == kind.split()[0]
     assert other.config.architectures == [type(other).__name__]
     with torch.no_grad():
         assert_close(model(ids_bt()), other(ids_bt()).logits)
-    assert sum(p.numel() for p in other.parameters()) == model.config.num_parameters()
+    assert sum(p.numel() for p in other.parameters()) == count_parameters(model.config).total
 
 
 @KINDS
@@ -68,7 +85,7 @@ def test_a_transformers_model_gives_the_same_logits_here(
             parameter.add_(0.05 * torch.randn_like(parameter))
     other.save_pretrained(tmp_path / "theirs")
     model = load_model(tmp_path / "theirs")
-    assert model.config.model_type == kind
+    assert native_architecture(model.config) == kind.split()[0]
     assert not model.training
     with torch.no_grad():
         assert_close(model(ids_bt()), other(ids_bt()).logits)
@@ -78,7 +95,7 @@ def test_a_transformers_model_gives_the_same_logits_here(
 def test_loss_and_every_gradient_equal_transformers(
     make_model: Make, tmp_path: Path, kind: str
 ) -> None:
-    model = make_model(**ARCHITECTURES[kind]).train()
+    model = make_model(**ARCHITECTURES[kind], router_aux_loss_coef=0.0).train()
     save_model(model, tmp_path)
     other = theirs(tmp_path).train()
     ids = ids_bt()
@@ -91,7 +108,7 @@ def test_loss_and_every_gradient_equal_transformers(
     expected.backward()
     assert mean.item() == pytest.approx(expected.item(), abs=1e-5)
     gradients = {name: p.grad for name, p in other.named_parameters()}
-    ours = {name: p.grad for name, p in model.named_parameters()}
+    ours = with_joined_experts({name: p.grad for name, p in model.named_parameters()})
     assert set(ours) == set(gradients)
     for name, gradient in ours.items():
         truth = gradients[name]

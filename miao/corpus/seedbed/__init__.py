@@ -26,7 +26,7 @@ from miao.corpus.seedbed.persona import Persona
 from miao.errors import MiaoError, did_you_mean
 from miao.recipe import SeedbedOptions, parse_quantity
 
-DOCUMENT_WEIGHTS = {"knowledge": 0.47, "arithmetic": 0.43, "stories": 0.06, "dialogues": 0.04}
+DOCUMENT_WEIGHTS = {"knowledge": 0.54, "arithmetic": 0.35, "stories": 0.07, "dialogues": 0.04}
 """Share of each topic in the characters of the pretraining text."""
 CONVERSATION_WEIGHTS = {"general": 0.35, "knowledge": 0.25, "math": 0.25, "identity": 0.15}
 """Share of each topic in the conversations."""

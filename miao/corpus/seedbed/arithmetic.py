@@ -23,7 +23,8 @@ LIMIT = 100
 ZH_SHARE = 0.6
 _HELD_OUT_ONE_IN = 10
 _HARD_SHARE = 0.25
-_DRILL_SHARE = 0.75
+_DRILL_SHARE = 0.5
+_ASKED_SHARE = 0.75
 _PLUS_MINUS: tuple[Operation, ...] = ("+", "-")
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
 
@@ -175,18 +176,16 @@ def _drill(rng: random.Random) -> str:
 def _line(language: str, rng: random.Random) -> str:
     if rng.random() < 0.2:
         return _comparison_line(language, rng)
+    if rng.random() < _ASKED_SHARE:
+        # Answered by the whole equation: the operands have to be copied from the question.
+        question, answer = _computation(language, rng)
+        return prompt_of(question, language) + continuation_of(answer, language)
     operation = _operation(rng)
     a, b = training_pair(rng, operation)
     c = result_of(operation, a, b)
-    form = rng.random()
-    if form < 0.6:
-        return equation(operation, a, b)
-    if form < 0.68:
+    if rng.random() < 0.3:
         return f"{a} {_SIGNS[operation]} {b} = {c}"
-    if form < 0.85:
-        return _WORDED[language][operation].format(a=a, b=b, c=c)
-    question = rng.choice(_ASK[language][operation]).format(a=a, b=b)
-    return prompt_of(question, language) + continuation_of(str(c), language)
+    return _WORDED[language][operation].format(a=a, b=b, c=c)
 
 
 def _operation(rng: random.Random) -> Operation:
@@ -203,8 +202,8 @@ def _comparison_line(language: str, rng: random.Random) -> str:
     if form == 1:
         return f"{high}>{low}"
     if form == 2:
-        question, answer = _which(a, b, language, rng)
-        return prompt_of(question, language) + continuation_of(str(answer), language)
+        question, answer = _comparison(language, rng)
+        return prompt_of(question, language) + continuation_of(answer, language)
     if form == 3:
         return _parity(a, language)
     if form == 4 and not is_held_out("-", high, low):

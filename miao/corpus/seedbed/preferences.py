@@ -20,7 +20,7 @@ from miao.corpus.seedbed.persona import Language, Persona
 from miao.corpus.seedbed.phrasing import Talk, bare, typed
 
 REASONS = ("correct", "polite", "concise", "language")
-_SHARES = {"correct": 0.4, "polite": 0.15, "concise": 0.15, "language": 0.3}
+_SHARES = {"correct": 0.6, "polite": 0.1, "concise": 0.1, "language": 0.2}
 _HELD_OUT_ONE_IN = 10
 
 _RUDE: dict[Language, str] = {
@@ -109,9 +109,8 @@ def preferences(
 def heldout(
     rng: random.Random, persona: Persona, count: int, *, chinese_share: float = 0.6
 ) -> list[Preference]:
-    """`count` pairs, the four reasons in turn, whose prompts `preferences` never shows.
-
-    Neither the sums nor the facts asked for occur there in any wording.
+    """`count` pairs, the four reasons in turn, whose prompts `preferences` never shows: sums of
+    operands that occur there in no wording, facts in phrasings that nothing trains on.
     """
     sums = _held_out_sums(rng, count)
     pairs: list[Preference] = []
@@ -179,13 +178,12 @@ def _rambling(rng: random.Random, reply: str, language: Language) -> str:
 
 def _fact(rng: random.Random, language: Language, *, held_out: bool) -> Preference:
     """A fact against the same sentence with a value that is false for its subject."""
-    facts = _facts(language, held_out)
     while True:
-        fact = rng.choice(facts)
+        fact = rng.choice(_facts(language))
         wrong = rng.choice(fact.distractors)
         if fact.sentence.count(fact.value) == 1 and wrong not in fact.sentence:
             break
-    question = rng.choice(fact.questions)
+    question = rng.choice(fact.heldout if held_out else fact.questions)
     return _pair(
         question if held_out else typed(rng, question, language),
         fact.sentence,
@@ -195,13 +193,8 @@ def _fact(rng: random.Random, language: Language, *, held_out: bool) -> Preferen
 
 
 @cache
-def _facts(language: Language, held_out: bool) -> tuple[Fact, ...]:
-    """The facts of one side of the split: a fact is held out with all its questions."""
-    return tuple(
-        fact
-        for fact in knowledge.facts()
-        if fact.language == language and is_held_out(f"{fact.relation} {fact.subject}") == held_out
-    )
+def _facts(language: Language) -> tuple[Fact, ...]:
+    return tuple(fact for fact in knowledge.facts() if fact.language == language)
 
 
 def _sum(rng: random.Random, sums: Iterator[Conversation]) -> Preference:

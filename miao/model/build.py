@@ -1,0 +1,114 @@
+"""From the options of a recipe to a configuration, and a trained model with a longer context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from miao.errors import MiaoError
+from miao.model.config import ModelConfig, round_up
+from miao.model.decoder import Decoder
+from miao.model.hf_config import native_architecture
+from miao.recipe import ModelOptions, RopeScalingOptions
+
+SAME_NAMES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+)
+EXPERT_NAMES = (
+    "num_experts",
+    "num_experts_per_tok",
+    "n_shared_experts",
+    "first_k_dense_replace",
+    "scoring_func",
+    "norm_topk_prob",
+    "n_group",
+    "topk_group",
+    "routed_scaling_factor",
+    "router_aux_loss_coef",
+)
+
+
+def new_config(options: ModelOptions, vocab_size: int, end_of_turn: int | None) -> ModelConfig:
+    """The configuration of a model that begins with random weights.
+
+    Raises:
+        MiaoError: a combination that no native architecture has: it could not be exported.
+    """
+    inner = options.intermediate_size or round_up(options.hidden_size * 8 / 3, 64)
+    parts: dict[str, Any] = {name: getattr(options, name) for name in SAME_NAMES}
+    if options.kv_lora_rank is not None:
+        parts |= {
+            "num_key_value_heads": options.num_attention_heads,
+            "head_dim": options.qk_rope_head_dim,
+            "qk_norm": False,
+            "kv_lora_rank": options.kv_lora_rank,
+            "q_lora_rank": options.q_lora_rank,
+            "qk_nope_head_dim": options.qk_nope_head_dim,
+            "qk_rope_head_dim": options.qk_rope_head_dim,
+            "v_head_dim": options.v_head_dim,
+        }
+    else:
+        parts |= {
+            "num_key_value_heads": options.num_key_value_heads,
+            "head_dim": options.head_dim or options.hidden_size // options.num_attention_heads,
+            "qk_norm": options.qk_norm,
+        }
+    if options.num_experts:
+        parts |= {name: getattr(options, name) for name in EXPERT_NAMES}
+        parts["moe_intermediate_size"] = options.moe_intermediate_size or round_up(
+            inner / options.num_experts_per_tok, 16
+        )
+    config = ModelConfig(
+        vocab_size=vocab_size, intermediate_size=inner, eos_token_id=end_of_turn, **parts
+    )
+    scaling = options.rope_scaling
+    if scaling.rope_type != "default":
+        trained = int(options.max_position_embeddings / scaling.factor)
+        config = _scaled(config, scaling, trained, options.max_position_embeddings)
+    native_architecture(config)
+    return config
+
+
+def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
+    """A trained model made ready for `options.max_position_embeddings`, where that is longer than
+    its own context, with the rope scaling of the options.
+
+    Raises:
+        MiaoError: the model is scaled already.
+    """
+    config, scaling = model.config, options.rope_scaling
+    length = max(options.max_position_embeddings, config.context_length)
+    if scaling.rope_type == "default" and length == config.context_length:
+        return model
+    if config.rope_scaling and scaling.rope_type != "default":
+        raise MiaoError(
+            f"the model's positions are scaled already ({config.rope_scaling['rope_type']})",
+            where="model.rope_scaling",
+            fix="begin with the model before its context was extended",
+        )
+    if scaling.rope_type == "default":
+        config = replace(config, max_position_embeddings=length)
+    else:
+        config = _scaled(config, scaling, config.max_position_embeddings, length)
+    longer = Decoder(config)
+    longer.load_state_dict(model.state_dict())
+    return longer.eval()
+
+
+def _scaled(
+    config: ModelConfig, scaling: RopeScalingOptions, trained: int, length: int
+) -> ModelConfig:
+    trained = scaling.original_max_position_embeddings or trained
+    rope: dict[str, Any] = {"rope_type": scaling.rope_type, "factor": scaling.factor}
+    if scaling.rope_type == "yarn":
+        rope["original_max_position_embeddings"] = trained
+    if scaling.rope_type == "dynamic":
+        length = trained
+    return replace(config, rope_scaling=rope, max_position_embeddings=length)

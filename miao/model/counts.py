@@ -1,0 +1,88 @@
+"""What a shape costs: parameters, arithmetic per token, memory per token of context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miao.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Trainable numbers; tied embeddings counted once."""
+
+    total: int
+    active: int
+    """Those that work on one token: of the routed experts only the chosen ones."""
+    embedding: int
+    """Input embedding and output head."""
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """The parameters of a `Decoder` of this shape."""
+    c = config
+    table = c.vocab_size * c.hidden_size
+    embedding = table if c.tie_word_embeddings else 2 * table
+    total = active = embedding + c.hidden_size  # the final norm
+    for layer in range(c.num_hidden_layers):
+        block = 2 * c.hidden_size + _attention_matrices(c) + _attention_vectors(c)
+        if c.is_sparse(layer):
+            block += c.num_experts * c.hidden_size
+            shared = c.n_shared_experts * _expert(c)
+            total += block + shared + c.num_experts * _expert(c)
+            active += block + shared + c.num_experts_per_tok * _expert(c)
+        else:
+            block += 3 * c.hidden_size * c.intermediate_size
+            total, active = total + block, active + block
+    return ParameterCount(total, active, embedding)
+
+
+def matmul_weights(config: ModelConfig) -> int:
+    """Weights that multiply one token: the input embedding is a look-up, the head counts once."""
+    count = count_parameters(config)
+    c = config
+    vectors = c.hidden_size + c.num_hidden_layers * (2 * c.hidden_size + _attention_vectors(c))
+    return count.active - count.embedding - vectors + c.vocab_size * c.hidden_size
+
+
+def flops_per_token(config: ModelConfig, seq_len: int, causal: bool = True) -> float:
+    """Training FLOPs (forward and backward) of one token in a row of `seq_len`.
+
+    6 per weight of a matrix product, plus attention: 6·L·heads·(query size + value size)·T over the
+    full square (the PaLM convention, appendix B of arXiv:2204.02311), or half of it when `causal`.
+    """
+    value = config.v_head_dim if config.is_latent else config.head_dim
+    square = config.num_attention_heads * (config.query_dim + value) * seq_len
+    attention = 6 * config.num_hidden_layers * square
+    return 6.0 * matmul_weights(config) + (attention / 2 if causal else attention)
+
+
+def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
+    """Cache memory that one token of context takes, over all blocks."""
+    numbers = sum(heads * size for heads, size in config.cache_shapes)
+    return config.num_hidden_layers * numbers * bytes_per_number
+
+
+def _expert(c: ModelConfig) -> int:
+    return 3 * c.hidden_size * c.moe_intermediate_size
+
+
+def _attention_matrices(c: ModelConfig) -> int:
+    query = c.num_attention_heads * c.query_dim
+    if not c.is_latent:
+        return 2 * c.hidden_size * (query + c.num_key_value_heads * c.head_dim)
+    rank = c.kv_lora_rank or 0
+    made = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
+    queries = c.hidden_size * query
+    if c.q_lora_rank is not None:
+        queries = c.q_lora_rank * (c.hidden_size + query)
+    keys_values = c.hidden_size * (rank + c.qk_rope_head_dim) + rank * made
+    return queries + keys_values + c.num_attention_heads * c.v_head_dim * c.hidden_size
+
+
+def _attention_vectors(c: ModelConfig) -> int:
+    """Norms and biases inside attention."""
+    if c.is_latent:
+        return (c.kv_lora_rank or 0) + (c.q_lora_rank or 0)
+    biases = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim
+    return (2 * c.head_dim if c.qk_norm else 0) + (biases if c.attention_bias else 0)

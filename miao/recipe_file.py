@@ -1,0 +1,142 @@
+"""Reading a recipe, and everything that must hold between its values before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from miao.errors import MiaoError
+from miao.options import parse_options
+from miao.recipe import STAGES, ModelOptions, Quantity, Recipe, StageOptions, parse_quantity
+
+
+def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Defaults < the YAML at `path` < `overrides` (command-line words such as `--sft.epochs 2`).
+
+    Raises:
+        MiaoError: a key that does not exist (with a suggestion), a value of the wrong type, a file
+            that is missing or no YAML mapping.
+    """
+    recipe = parse_options(Recipe, path, overrides)
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Everything that is wrong with the values, said at once, before anything starts."""
+    problems: list[str] = []
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            problems.append(message)
+
+    need(
+        bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", recipe.name)),
+        "name: letters, digits, '.', '_' and '-' only",
+    )
+    need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
+    need(recipe.corpus.heldout_max >= 0, "corpus.heldout_max: must not be negative")
+    need(
+        all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
+    )
+    model = recipe.model
+    _check_model(model, need)
+    _need_quantity(recipe.corpus.seedbed.characters, "corpus.seedbed.characters", need)
+    _need_quantity(recipe.tokenizer.sample, "tokenizer.sample", need)
+    _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
+    for stage in STAGES:
+        _check_stage(stage, getattr(recipe, stage), model, need)
+    need(0 <= recipe.sft.replay < 1, "sft.replay: a share from 0 to below 1")
+    if problems:
+        raise MiaoError(
+            "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
+            fix="change these keys in the recipe, or override them: --key.sub value",
+        )
+
+
+def _check_model(model: ModelOptions, need: Any) -> None:
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
+        need(getattr(model, name) > 0, f"model.{name}: must be positive")
+    heads, key_heads = model.num_attention_heads, model.num_key_value_heads
+    if model.kv_lora_rank is not None:
+        sizes = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        for name in sizes:
+            need(getattr(model, name) > 0, f"model.{name}: must be positive")
+        need(model.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim: rotary positions need pairs")
+    else:
+        if key_heads > 0:
+            need(
+                heads % key_heads == 0,
+                f"model.num_key_value_heads: {key_heads} does not divide the {heads} query heads",
+            )
+        if model.head_dim is None and heads > 0:
+            need(
+                model.hidden_size % heads == 0,
+                f"model.hidden_size: {model.hidden_size} is not a multiple of num_attention_heads "
+                f"{heads} (or give head_dim)",
+            )
+        head_dim = model.head_dim or model.hidden_size // max(heads, 1)
+        need(head_dim % 2 == 0, f"model.head_dim: {head_dim} is odd, rotary positions need pairs")
+    scaling = model.rope_scaling
+    need(scaling.factor >= 1, "model.rope_scaling.factor: at least 1")
+    need(
+        scaling.rope_type == "default" or scaling.factor > 1,
+        f"model.rope_scaling.factor: {scaling.rope_type} needs one above 1",
+    )
+    if model.num_experts:
+        need(
+            0 < model.num_experts_per_tok <= model.num_experts,
+            f"model.num_experts_per_tok: {model.num_experts_per_tok} of {model.num_experts}",
+        )
+        need(
+            0 <= model.first_k_dense_replace < model.num_hidden_layers,
+            f"model.first_k_dense_replace: {model.first_k_dense_replace} of "
+            f"{model.num_hidden_layers} blocks",
+        )
+
+
+def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any) -> None:
+    for key in (
+        "tokens",
+        "batch_tokens",
+        "warmup",
+        "decay",
+        "eval_every",
+        "sample_every",
+        "save_every",
+    ):
+        if (value := getattr(stage, key)) is not None:
+            number = _need_quantity(value, f"{name}.{key}", need)
+            need(
+                key != "batch_tokens" or number >= stage.seq_len,
+                f"{name}.batch_tokens: smaller than one row of seq_len {stage.seq_len}",
+            )
+    need(
+        (stage.tokens is None) != (stage.epochs is None),
+        f"{name}: give exactly one of tokens and epochs (null switches the other off)",
+    )
+    need(stage.seq_len >= 8, f"{name}.seq_len: at least 8")
+    need(
+        model.path is not None or stage.seq_len <= model.max_position_embeddings,
+        f"{name}.seq_len: {stage.seq_len} is above the model's max_position_embeddings "
+        f"{model.max_position_embeddings}",
+    )
+    need(stage.micro_batch == "auto" or int(stage.micro_batch) > 0, f"{name}.micro_batch: positive")
+    need(stage.epochs is None or stage.epochs > 0, f"{name}.epochs: must be positive")
+    need(stage.learning_rate >= 0, f"{name}.learning_rate: must not be negative")
+    need(len(stage.adam_betas) == 2, f"{name}.adam_betas: two numbers")
+    need(stage.grad_clip >= 0, f"{name}.grad_clip: must not be negative")
+    need(stage.log_every > 0, f"{name}.log_every: must be positive")
+    need(stage.keep_last > 0, f"{name}.keep_last: must be positive")
+
+
+def _need_quantity(value: Quantity, key: str, need: Any) -> float:
+    """The number meant, or infinity where it is none and the problem has been noted."""
+    try:
+        return parse_quantity(value, key)
+    except MiaoError as error:
+        need(False, f"{key}: {error.what}")
+        return math.inf
