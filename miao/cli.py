@@ -69,6 +69,7 @@ def _dispatch(words: list[str]) -> int:
     for name, text in STAGE_VERBS.items():
         verbs.add_parser(name, help=f"the chain up to here: {text}", add_help=False)
     verbs.add_parser("chat", help="talk to a trained model", add_help=False)
+    verbs.add_parser("push", help="publish a model on Hugging Face or ModelScope", add_help=False)
     if not words or words[0] in ("-h", "--help", "--version") or words[0] not in verbs.choices:
         parser.parse_args(words[:1])
         parser.print_help()
@@ -76,6 +77,8 @@ def _dispatch(words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb == "chat":
         return _chat(rest)
+    if verb == "push":
+        return _push(rest)
     if verb == "tokenizer" and rest[:1] == ["inspect"]:
         return _inspect(rest[1:])
     return _run(verb, rest)
@@ -145,4 +148,26 @@ def _chat(words: list[str]) -> int:
     from miao.chat import chat_command
 
     chat_command(options)
+    return 0
+
+
+def _push(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao push",
+        description="Uploads a model to a hub; needs a token (HF_TOKEN or MODELSCOPE_API_TOKEN).",
+    )
+    parser.add_argument(
+        "model", help="a run directory (runs/NAME), a model directory or a hub name"
+    )
+    parser.add_argument("--to", required=True, help="hf:owner/name or modelscope:owner/name")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--message", help="the commit message")
+    options = parser.parse_args(words)
+    from miao.hubs import parse_hub_name, push_directory
+    from miao.rundir import find_model
+
+    name = parse_hub_name(options.to)  # before a model is looked for, which may be a download
+    push_directory(
+        find_model(options.model), name, private=options.private, message=options.message
+    )
     return 0

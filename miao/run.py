@@ -34,6 +34,7 @@ from miao.files import (
     write_jsonl,
     write_text,
 )
+from miao.hubs import download_model, is_hub_name
 from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer, train_tokenizer
@@ -95,7 +96,9 @@ class Chain:
         output = self.run.tokenizer / "tokenizer.json"
         with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)], output) as todo:
             if todo and options.path:
-                Tokenizer.from_directory(options.path).save(self.run.tokenizer)
+                hub = is_hub_name(options.path)
+                directory = download_model(options.path) if hub else options.path
+                Tokenizer.from_directory(directory).save(self.run.tokenizer)
             elif todo:
                 size = parse_quantity(options.sample, "tokenizer.sample")
                 tokenizer = train_tokenizer(self._sample_texts(size), options.vocab_size)

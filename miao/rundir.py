@@ -9,6 +9,7 @@ from typing import Any
 
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
+from miao.hubs import download_model, is_hub_name
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,13 @@ class RunDir:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model directory meant by a run directory or a model directory.
+    """The model directory meant by a run directory, a model directory or a name on a hub.
 
     Raises:
-        MiaoError: neither.
+        MiaoError: none of them, or the download fails.
     """
+    if isinstance(path, str) and is_hub_name(path):  # before Path, which changes it on Windows
+        return download_model(path)
     path = Path(path)
     if (path / "config.json").exists():
         return path
@@ -122,5 +125,6 @@ def find_model(path: str | Path) -> Path:
     raise MiaoError(
         "neither a finished run nor a model directory",
         where=path,
-        fix="give a run directory (runs/NAME) or one that holds config.json and model.safetensors",
+        fix="give a run directory (runs/NAME), one that holds config.json and model.safetensors, "
+        "or a name on a hub (hf:owner/name, modelscope:owner/name)",
     )

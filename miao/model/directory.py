@@ -69,7 +69,7 @@ def _save_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: 
     if len(shards) == 1:
         save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, directory / file, metadata={"format": "pt"})

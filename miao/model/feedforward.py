@@ -72,8 +72,8 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(count, hidden, inner))
 
     def forward(self, x_nd: Tensor, weights_nk: Tensor, experts_nk: Tensor) -> Tensor:
-        matrices = (w.to(x_nd.dtype) for w in (self.gate_proj, self.up_proj, self.down_proj))
-        return experts_swiglu(x_nd, *matrices, weights_nk, experts_nk)
+        gate, up, down = (w.to(x_nd.dtype) for w in (self.gate_proj, self.up_proj, self.down_proj))
+        return experts_swiglu(x_nd, gate, up, down, weights_nk, experts_nk)
 
 
 class MoE(nn.Module):

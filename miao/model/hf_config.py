@@ -217,7 +217,10 @@ def _read(keys: dict[str, Any], model_type: str) -> ModelConfig:
     scaled = rope.get("rope_type", "default") != "default"
     if scaled and rope["rope_type"] in ("yarn", "llama3"):
         rope.setdefault("original_max_position_embeddings", context)
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {
+        "num_key_value_heads": int(keys.get("num_key_value_heads") or heads),
+        "head_dim": int(keys.get("head_dim") or hidden // heads),
+    }
     if model_type == "deepseek_v3":
         rank = keys.get("q_lora_rank")
         parts = {key: int(keys[key]) for key in _LATENT_KEYS if key != "q_lora_rank"}
@@ -226,32 +229,28 @@ def _read(keys: dict[str, Any], model_type: str) -> ModelConfig:
             "head_dim": parts["qk_rope_head_dim"],
             "num_key_value_heads": heads,
         }
-    parts |= _read_experts(keys, model_type)
     return ModelConfig(
-        **{
-            "vocab_size": int(keys["vocab_size"]),
-            "hidden_size": hidden,
-            "num_hidden_layers": int(keys["num_hidden_layers"]),
-            "num_attention_heads": heads,
-            "num_key_value_heads": int(keys.get("num_key_value_heads") or heads),
-            "head_dim": int(keys.get("head_dim") or hidden // heads),
-            "intermediate_size": int(keys["intermediate_size"]),
-            "max_position_embeddings": context,
-            "rope_theta": theta,
-            "rope_scaling": rope if scaled else None,
-            "rms_norm_eps": float(keys.get("rms_norm_eps", 1e-6)),
-            "tie_word_embeddings": bool(keys.get("tie_word_embeddings", False)),
-            "qk_norm": model_type in ("qwen3", "qwen3_moe", "dots1"),
-            "attention_bias": model_type == "qwen2",
-            "bos_token_id": keys.get("bos_token_id"),
-            "eos_token_id": keys.get("eos_token_id"),
-        }
-        | parts
+        vocab_size=int(keys["vocab_size"]),
+        hidden_size=hidden,
+        num_hidden_layers=int(keys["num_hidden_layers"]),
+        num_attention_heads=heads,
+        intermediate_size=int(keys["intermediate_size"]),
+        max_position_embeddings=context,
+        rope_theta=theta,
+        rope_scaling=rope if scaled else None,
+        rms_norm_eps=float(keys.get("rms_norm_eps", 1e-6)),
+        tie_word_embeddings=bool(keys.get("tie_word_embeddings", False)),
+        qk_norm=model_type in ("qwen3", "qwen3_moe", "dots1"),
+        attention_bias=model_type == "qwen2",
+        bos_token_id=keys.get("bos_token_id"),
+        eos_token_id=keys.get("eos_token_id"),
+        **parts,
+        **_read_experts(keys, model_type),
     )
 
 
 def _read_experts(keys: dict[str, Any], model_type: str) -> dict[str, Any]:
-    common = {
+    common: dict[str, Any] = {
         "num_experts_per_tok": int(keys.get("num_experts_per_tok") or 1),
         "moe_intermediate_size": int(keys.get("moe_intermediate_size") or 0),
         "norm_topk_prob": bool(keys.get("norm_topk_prob", model_type == "deepseek_v3")),

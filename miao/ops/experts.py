@@ -106,6 +106,7 @@ def experts_swiglu(
     """
     if not _grouped_mm_takes(x_nd, gate_eid):
         return experts_swiglu_reference(x_nd, gate_eid, up_eid, down_edi, weights_nk, experts_nk)
+    assert _grouped_mm is not None
     num_tokens, top_k = experts_nk.shape
     by_expert = experts_nk.flatten().argsort(stable=True)
     ends_e = expert_counts(experts_nk, len(gate_eid)).cumsum(0).to(torch.int32)
