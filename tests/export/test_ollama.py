@@ -1,0 +1,48 @@
+"""Modelfiles against the chat template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from miao.errors import MiaoError
+from miao.export.ollama import write_modelfile
+
+Make = Callable[..., Path]
+
+
+def test_the_modelfile_says_how_miao_talks(make_directory: Make, tmp_path: Path) -> None:
+    directory = make_directory("qwen3")
+    (directory / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "temperature": 0.7, "top_p": 0.9, "eos_token_id": 2})
+    )
+    write_modelfile(tmp_path / "m.gguf", directory, tmp_path / "Modelfile")
+    text = (tmp_path / "Modelfile").read_text()
+    assert text == (
+        'FROM ./m.gguf\n\nTEMPLATE """'
+        "{{ range $i, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}"
+        '{{ if eq .Role "system" }}<|im_start|>system\n{{ .Content }}<|im_end|>\n'
+        '{{ else if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n'
+        '{{ else if eq .Role "assistant" }}<|im_start|>assistant\n{{ .Content }}'
+        "{{ if not $last }}<|im_end|>\n{{ end }}{{ end }}"
+        '{{ if and $last (ne .Role "assistant") }}<|im_start|>assistant\n{{ end }}{{ end }}"""\n\n'
+        'PARAMETER stop "<|im_end|>"\nPARAMETER stop "<|endoftext|>"\n'
+        "PARAMETER temperature 0.7\nPARAMETER top_p 0.9\nPARAMETER num_ctx 256\n"
+    )
+
+
+def test_a_template_that_ollama_cannot_have_is_refused(
+    make_directory: Make, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(make_directory("qwen3"), directory)
+    (directory / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ loop.index }}{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    with pytest.raises(MiaoError, match="chat template"):
+        write_modelfile(tmp_path / "m.gguf", directory, tmp_path / "Modelfile")
+    assert not (tmp_path / "Modelfile").exists()
