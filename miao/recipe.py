@@ -29,7 +29,10 @@ class SeedbedOptions:
     preferences: int = 3000
     """How many preference pairs for DPO."""
     document_weights: dict[str, float] = field(default_factory=dict)
-    """Share of each topic in the pretraining text (knowledge, arithmetic, stories, dialogues)."""
+    """Share of each topic in the pretraining text (knowledge, arithmetic, stories, dialogues,
+    recall)."""
+    recall_characters: int = 600
+    """Longest text of the topic recall, which says numbers again that it has said long before."""
     conversation_weights: dict[str, float] = field(default_factory=dict)
     """Share of each topic in the conversations (general, knowledge, math, identity)."""
     name_zh: str = "小苗"

@@ -191,10 +191,15 @@ class Chain:
                 reference,
                 self.recipe.dpo.beta,
             )
+            contexts = self._long_contexts(stage, base, tokenizer) if base else {}
+            if contexts:
+                result.scores += contexts["after"].scores()
             line: dict[str, Any] = {
                 "stage": stage,
                 "scores": [score.to_json() for score in result.scores],
             }
+            if contexts:
+                line["long_context"] = {name: c.to_json() for name, c in contexts.items()}
             if result.answers:
                 write_jsonl(self.run.answers(stage), result.answers)
             if stage == "dpo" and (old := read_jsonl(self.run.answers("sft"))):
@@ -205,6 +210,27 @@ class Chain:
         print_table(f"after {stage}", columns, score_rows(result.scores), right_from=2)
         if "changed_answers" in line:
             _say_changes(line["changed_answers"])
+        if "long_context" in line:
+            _say_long_context(line["long_context"])
+
+    def _long_contexts(self, stage: str, base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What pretraining on a trained model made of a longer context: before and after."""
+        from miao.evaluate.long_context import LongContext, measure_long_context
+        from miao.shards import TokenDataset
+
+        models = {"before": self._load(base), "after": self._load(stage)}
+        length = models["after"].config.context_length
+        if stage != "pretrain" or length <= models["before"].config.context_length:
+            return {}
+        heldout = sorted(self.run.shards("pretrain", "heldout").glob("*/"))
+        datasets = [TokenDataset(directory) for directory in heldout]
+        found: dict[str, LongContext] = {}
+        with ProgressLine("long context", 0) as progress:
+            for name, model in models.items():
+                found[name] = measure_long_context(
+                    model, tokenizer, length, datasets, progress.advance, self.recipe.seed
+                )
+        return found
 
     def _load(self, stage: str | Path) -> Any:
         from miao.device import choose_device
@@ -357,6 +383,24 @@ def _say_changes(changes: dict[str, Any]) -> None:
             f"  > {record['question']}\n    before: {record['before']}\n"
             f"    after:  {record['after']}"
         )
+
+
+def _say_long_context(contexts: dict[str, Any]) -> None:
+    before, after = contexts["before"], contexts["after"]
+    columns = ["passkey found at", "before", "after"]
+    rows = [
+        [f"{tokens:,} tokens", f"{100 * old:.0f}%", f"{100 * new:.0f}%"]
+        for (tokens, old, _), (_, new, _) in zip(before["passkeys"], after["passkeys"], strict=True)
+    ]
+    print_table("a number said once in a text, to be said again", columns, rows, right_from=1)
+    if not after["positions"]:
+        say("  bits per byte by position: not measured, no held-out document is that long")
+        return
+    rows = [
+        [f"up to {end:,}", f"{old:.3f}", f"{new:.3f}"]
+        for (end, old), (_, new) in zip(before["positions"], after["positions"], strict=True)
+    ]
+    print_table("bits per byte by position", ["position", "before", "after"], rows, right_from=1)
 
 
 def _say_end(run: RunDir, seconds: float) -> None:

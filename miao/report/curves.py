@@ -91,6 +91,33 @@ def preference_curves(data: RunData) -> list[Markup]:
     return charts
 
 
+def long_context_curves(data: RunData) -> Markup | None:
+    """A model before and after its context was extended; None where that was not done."""
+    contexts = data.evaluations.get("pretrain", {}).get("long_context")
+    if not contexts:
+        return None
+    names = {"before": Text("扩展之前", "before"), "after": Text("扩展之后", "after")}
+    hues = {"before": "other", "after": "pretrain"}
+    passkeys = [
+        Series([(tokens, share) for tokens, share, _ in contexts[key]["passkeys"]], hues[key], name)
+        for key, name in names.items()
+    ]
+    panels = [
+        Panel(
+            Text("找回前文的数字", "A number found again"), passkeys, SHARE, height=100, span=(0, 1)
+        )
+    ]
+    if contexts["after"]["positions"]:
+        curves = [
+            Series([(end, bits) for end, bits in contexts[key]["positions"]], hues[key], name)
+            for key, name in names.items()
+        ]
+        title = Text("各位置的比特/字节", "Bits per byte, by position")
+        panels.append(Panel(title, curves, height=100))
+    label = Text("更长的上下文", "the longer context")
+    return figure(panels, label, contexts["after"]["length"])
+
+
 def stage_tokens(data: RunData, stage: str) -> int | None:
     """Real tokens that a stage has trained on, so far."""
     logged = [row["tokens"] for row in data.metrics.get(stage, [])]

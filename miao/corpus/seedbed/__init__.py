@@ -19,6 +19,7 @@ from miao.corpus.seedbed import (
     identity,
     knowledge,
     preferences,
+    recall,
     stories,
 )
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
@@ -26,7 +27,13 @@ from miao.corpus.seedbed.persona import Persona
 from miao.errors import MiaoError, did_you_mean
 from miao.recipe import SeedbedOptions, parse_quantity
 
-DOCUMENT_WEIGHTS = {"knowledge": 0.54, "arithmetic": 0.35, "stories": 0.07, "dialogues": 0.04}
+DOCUMENT_WEIGHTS = {
+    "knowledge": 0.54,
+    "arithmetic": 0.35,
+    "stories": 0.07,
+    "dialogues": 0.04,
+    "recall": 0.0,  # long texts, for recipes that extend a context
+}
 """Share of each topic in the characters of the pretraining text."""
 CONVERSATION_WEIGHTS = {"general": 0.35, "knowledge": 0.25, "math": 0.25, "identity": 0.15}
 """Share of each topic in the conversations."""
@@ -107,7 +114,9 @@ class Seedbed:
             "arithmetic": arithmetic.documents(rng),
             "stories": stories.documents(rng),
             "dialogues": dialogues.documents(rng),
+            "recall": recall.documents(rng, self.options.recall_characters),
         }
+        streams = {name: stream for name, stream in streams.items() if self.document_weights[name]}
         size = parse_quantity(self.options.characters, "corpus.seedbed.characters")
         written = dict.fromkeys(streams, 0)
         while (total := sum(written.values())) < size:
