@@ -52,7 +52,7 @@ def native_architecture(config: ModelConfig) -> str:
             "switch one of them off: Qwen3 has the norm, Qwen2 the biases",
         )
     if not config.num_experts:
-        return "qwen3" if config.qk_norm else "qwen2" if config.attention_bias else "llama"
+        return "qwen3" if config.qk_norm else _without_norm(config)
     if not config.qk_norm:
         raise _no_home("experts without QK-norm", "switch model.qk_norm on, attention_bias off")
     if config.scoring_func == "softmax":
@@ -68,6 +68,23 @@ def native_architecture(config: ModelConfig) -> str:
             "give model.n_shared_experts 1, or choose model.scoring_func softmax",
         )
     return "dots1"
+
+
+def _without_norm(config: ModelConfig) -> str:
+    heads, hidden = config.num_attention_heads, config.hidden_size
+    if config.attention_bias:
+        if heads * config.head_dim != hidden:
+            raise _no_home(
+                f"q/k/v biases and {heads} heads of {config.head_dim} in a width of {hidden}",
+                "leave model.head_dim out, or use QK-norm instead of biases",
+            )
+        return "qwen2"
+    if hidden % heads:
+        raise _no_home(
+            f"neither QK-norm nor biases and a width of {hidden} for {heads} heads",
+            "make hidden_size a multiple of the heads, or switch model.qk_norm on",
+        )
+    return "llama"
 
 
 def _no_home(combination: str, fix: str) -> MiaoError:

@@ -19,6 +19,15 @@ from miao.model import (
 )
 from miao.model.hf_config import from_hf, to_hf
 
+SHAPE: dict[str, Any] = {
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 160,
+}
 SMALL = ModelConfig(1000, 64, 3, 4, 2, 32, 160)
 HF: dict[str, Any] = {
     "model_type": "qwen3",
@@ -59,15 +68,36 @@ def test_flops_per_token_by_hand() -> None:
     [(True, False, "qwen3"), (False, True, "qwen2"), (False, False, "llama")],
 )
 def test_every_shape_is_one_architecture(qk_norm: bool, bias: bool, model_type: str) -> None:
-    config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=qk_norm, attention_bias=bias)
+    config = ModelConfig(1000, 64, 3, 4, 2, 16, 160, qk_norm=qk_norm, attention_bias=bias)
     assert native_architecture(config) == model_type
     assert from_hf(to_hf(config), "config.json") == config
 
 
-def test_norm_and_biases_together_are_refused() -> None:
-    config = ModelConfig(1000, 64, 3, 4, 2, 32, 160, qk_norm=True, attention_bias=True)
-    with pytest.raises(MiaoError, match="QK-norm"):
-        _ = native_architecture(config)
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
+LATENT = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attention_bias": True}, "both QK-norm and q/k/v biases"),
+        ({"qk_norm": False, "attention_bias": True, "head_dim": 32}, "4 heads of 32 in a width"),
+        ({"qk_norm": False, "hidden_size": 66}, "a width of 66 for 4 heads"),
+        (EXPERTS | {"qk_norm": False}, "experts without QK-norm"),
+        (EXPERTS | {"n_shared_experts": 1}, "softmax routing with shared experts"),
+        (EXPERTS | {"scoring_func": "sigmoid"}, "sigmoid routing without a shared expert"),
+        (LATENT | {"attention_bias": True}, "latent attention with q/k/v biases"),
+        (LATENT | EXPERTS, "latent attention with softmax routing"),
+        (LATENT | EXPERTS | {"scoring_func": "sigmoid"}, "but no shared one"),
+    ],
+)
+def test_what_no_architecture_has_is_refused_with_a_remedy(
+    changes: dict[str, Any], said: str
+) -> None:
+    config = ModelConfig(**SHAPE | changes)
+    with pytest.raises(MiaoError, match=said) as caught:
+        native_architecture(config)
+    assert caught.value.fix
 
 
 def test_both_generations_of_transformers_find_the_rope_base() -> None:
