@@ -158,6 +158,13 @@ def _stage_curves(
             height=40,
             from_zero=True,
         ),
+        Panel(
+            Text("专家均衡（1 为最匀）", "Evenness of the experts, 1 is best"),
+            [Series(_points(rows, "expert_entropy"), stage)],
+            NUMBER,
+            40,
+            span=(0, 1),
+        ),
         _speed_panel(rows, stage),
     ]
     panels = [panel for panel in panels if panel.series[0].points]

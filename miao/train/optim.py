@@ -117,7 +117,9 @@ class MuonAdamW(torch.optim.Optimizer):
             buffers = [self._buffer(p, "momentum") for p in stack]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
-            updates = newton_schulz(torch.stack(nesterov), self.muon_dtype).to(stack[0].dtype)
+            joined = torch.stack(nesterov)
+            flat = joined.flatten(0, -3)  # experts are stacked already
+            updates = newton_schulz(flat, self.muon_dtype).to(stack[0].dtype).view_as(joined)
             scale = math.sqrt(max(1.0, shape[-2] / shape[-1]))
             matrices: list[Any] = stack
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])

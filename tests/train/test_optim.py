@@ -241,3 +241,36 @@ def test_no_warmup_and_no_decay_are_allowed(schedule: Schedule) -> None:
     assert learning_rate_factor(schedule, 0, 0, 0, 0, 0.5) <= 1.0
     if schedule == "wsd":
         assert learning_rate_factor(schedule, 999, 1000, 0, 0, 0.0) == 1.0
+
+
+def test_stacked_experts_are_updated_one_by_one() -> None:
+    """[e, rows, columns], tall and wide, equal as many matrices of their own."""
+    generator = torch.Generator().manual_seed(5)
+    stacks = {"gate_proj": (3, 16, 24), "down_proj": (3, 24, 16), "up_proj": (3, 16, 24)}
+    prefix = "model.layers.0.mlp.experts."
+    stacked = [
+        (prefix + name, nn.Parameter(torch.randn(shape, generator=generator)))
+        for name, shape in stacks.items()
+    ]
+    alone = [
+        (f"{name}.{number}", nn.Parameter(part.clone()))
+        for name, stack in stacked
+        for number, part in enumerate(stack.detach())
+    ]
+    together, apart = (ours(named, muon_dtype=torch.float32) for named in (stacked, alone))
+    for step in range(3):
+        set_gradients(stacked, step)
+        gradients = [part for _, stack in stacked for part in stack.grad]
+        for (_, parameter), gradient in zip(alone, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        together.step()
+        apart.step()
+    parts = [part for _, stack in stacked for part in stack.detach()]
+    for (name, expected), found in zip(alone, parts, strict=True):
+        torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_routers_go_to_adamw() -> None:
+    router = nn.Parameter(torch.ones(4, 8))
+    optimizer = ours([("model.layers.0.mlp.gate.weight", router)])
+    assert [group["kind"] for group in optimizer.param_groups] == ["adamw"]
