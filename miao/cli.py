@@ -69,6 +69,9 @@ def _dispatch(words: list[str]) -> int:
     for name, text in STAGE_VERBS.items():
         verbs.add_parser(name, help=f"the chain up to here: {text}", add_help=False)
     verbs.add_parser("chat", help="talk to a trained model", add_help=False)
+    verbs.add_parser(
+        "model", help="what a shape costs: `model list`, `model show NAME`", add_help=False
+    )
     verbs.add_parser("push", help="publish a model on Hugging Face or ModelScope", add_help=False)
     if not words or words[0] in ("-h", "--help", "--version") or words[0] not in verbs.choices:
         parser.parse_args(words[:1])
@@ -79,6 +82,8 @@ def _dispatch(words: list[str]) -> int:
         return _chat(rest)
     if verb == "push":
         return _push(rest)
+    if verb == "model":
+        return _model(rest)
     if verb == "tokenizer" and rest[:1] == ["inspect"]:
         return _inspect(rest[1:])
     return _run(verb, rest)
@@ -170,4 +175,35 @@ def _push(words: list[str]) -> int:
     push_directory(
         find_model(options.model), name, private=options.private, message=options.message
     )
+    return 0
+
+
+def _model(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao model",
+        description="What a model's shape costs: parameters, memory, arithmetic, hours per GPU.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="every preset")
+    show = verbs.add_parser(
+        "show", help="one preset, run, model directory, config.json or hub name"
+    )
+    show.add_argument("source", help="26m, runs/NAME, DIRECTORY, config.json or hf:owner/name")
+    show.add_argument("--tokens", help="pretraining budget, such as 5B (default: the preset's)")
+    show.add_argument("--seq-len", type=int, help="tokens per row")
+    show.add_argument("--batch-tokens", help="token slots per optimizer step, such as 256K")
+    for one in (listing, show):
+        one.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(words)
+    from miao.model_verb import list_command, show_command
+    from miao.recipe import parse_quantity
+
+    if options.verb == "list":
+        list_command(options.json)
+        return 0
+    tokens = None if options.tokens is None else parse_quantity(options.tokens, "--tokens")
+    batch = options.batch_tokens
+    batch = None if batch is None else int(parse_quantity(batch, "--batch-tokens"))
+    show_command(options.source, options.json, tokens, options.seq_len, batch)
     return 0

@@ -28,7 +28,7 @@ ORDER = [
     {"export"},
     {"serve", "report"},
     {"run", "doctor"},
-    {"chat"},
+    {"chat", "model_verb"},
     {"cli"},
     {"__main__"},
 ]

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token, matmul_weights
+from miao.ops.linear_cross_entropy import gpu_chunk
 
 GIB = 2**30
 ASSUMED_MFU = 0.35
@@ -33,8 +34,6 @@ matrix products are too small to fill a large card."""
 USABLE = 0.9
 MICRO_TOKENS = 65536
 """Tokens of the micro-batch that training tries first on a GPU; it is halved until it fits."""
-LOSS_CHUNK = 16384
-"""Tokens whose logits exist at one time on a GPU."""
 _LOGIT_BYTES, _CHUNK_BEFORE_BYTES = 8, 6
 """Bytes per logit at the worst moment: logits and log-probabilities in float32, and of a chunk
 before, its log-probabilities in float32 and its gradient in bfloat16."""
@@ -232,8 +231,8 @@ def _attention_numbers(c: ModelConfig) -> int:
 
 
 def _loss_bytes(c: ModelConfig, tokens: int) -> float:
-    chunk = min(LOSS_CHUNK, tokens)
-    per_logit = _LOGIT_BYTES + (_CHUNK_BEFORE_BYTES if tokens > LOSS_CHUNK else 0)
+    chunk = min(gpu_chunk(c.vocab_size), tokens)
+    per_logit = _LOGIT_BYTES + (_CHUNK_BEFORE_BYTES if tokens > chunk else 0)
     logits = per_logit * chunk * c.vocab_size
     head = (2 + 4) * c.vocab_size * c.hidden_size  # its cast, and its gradient
     return logits + head + 3 * 2 * tokens * c.hidden_size

@@ -15,8 +15,9 @@ from torch import Tensor
 
 IGNORE = -100
 CPU_CHUNK, GPU_CHUNK = 1024, 16384
+GPU_LOGITS = 2**29
 """Tokens whose logits exist at one time: on a CPU few enough for the cache, on a GPU enough to
-keep it busy."""
+keep it busy, but so few that a large vocabulary's logits stay near 2 GiB."""
 
 
 def linear_cross_entropy(
@@ -31,7 +32,7 @@ def linear_cross_entropy(
     """
     hidden_nd, labels_n = _trained_only(hidden_nd, labels_n)
     return _LinearCrossEntropy.apply(
-        hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd)
+        hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd, weight_vd)
     )
 
 
@@ -39,7 +40,9 @@ def linear_logprobs(
     hidden_nd: Tensor, weight_vd: Tensor, labels_n: Tensor, chunk: int | None = None
 ) -> Tensor:
     """log softmax(hidden·weightᵀ)[label] per token, float32 [n]; 0 where the label is `IGNORE`."""
-    return _LinearLogprobs.apply(hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd))
+    return _LinearLogprobs.apply(
+        hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd, weight_vd)
+    )
 
 
 def linear_cross_entropy_reference(
@@ -50,8 +53,13 @@ def linear_cross_entropy_reference(
     return F.cross_entropy(logits, labels_n, ignore_index=IGNORE, reduction="sum")
 
 
-def _default_chunk(hidden: Tensor) -> int:
-    return CPU_CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+def gpu_chunk(vocab_size: int) -> int:
+    """Tokens whose logits exist at one time on a GPU."""
+    return min(GPU_CHUNK, max(CPU_CHUNK, GPU_LOGITS // vocab_size))
+
+
+def _default_chunk(hidden_nd: Tensor, weight_vd: Tensor) -> int:
+    return CPU_CHUNK if hidden_nd.device.type == "cpu" else gpu_chunk(len(weight_vd))
 
 
 def _trained_only(hidden_nd: Tensor, labels_n: Tensor) -> tuple[Tensor, Tensor]:

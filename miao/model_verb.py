@@ -1,0 +1,293 @@
+"""`miao model list` and `miao model show`: what a shape costs, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from miao.console import count, print_table, say
+from miao.errors import MiaoError, did_you_mean
+from miao.files import read_json
+from miao.hubs import is_hub_name
+from miao.model.config import ModelConfig
+from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token
+from miao.model.directory import load_config
+from miao.model.estimate import (
+    ASSUMED_MFU,
+    GPUS,
+    estimate_training,
+    gib,
+    long_time,
+    serving_memory,
+    training_memory,
+)
+from miao.model.hf_config import from_hf, native_architecture, to_hf
+from miao.model.presets import PRESETS, Preset, preset
+from miao.rundir import find_model
+
+LONGEST_ROW = 2048
+TOKENS_PER_PARAMETER = 20
+BATCH_TOKENS = 262144
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A shape, and the pretraining that its estimates are for."""
+
+    name: str
+    config: ModelConfig
+    tokens: int
+    seq_len: int
+    batch_tokens: int
+    note: str = ""
+
+
+def list_command(as_json: bool = False) -> None:
+    """Prints every preset with its parameters, memory, cache and arithmetic."""
+    plans = [plan_of(name) for name in PRESETS]
+    if as_json:
+        print(json.dumps([facts(plan) for plan in plans], ensure_ascii=False, indent=2))
+        return
+    known = [facts(plan) for plan in plans]
+    shapes = [_shape_row(entry, plan.config) for entry, plan in zip(known, plans, strict=True)]
+    columns = ["preset", "architecture", "size", "parameters", "active", "embedding"]
+    print_table("presets (size: width × blocks)", columns, shapes, right_from=3)
+    columns = ["preset", "to train", "to serve", "cache/token", "FLOP/token"]
+    print_table("what they take: an estimate", columns, [_cost_row(k) for k in known])
+    say("to train: from this much memory on, with one row at a time. to serve: bf16 weights and")
+    say("the cache of one full context. FLOP/token: in training, forward and backward.")
+    say("More of one: miao model show NAME. To train one: miao run recipes/NAME.yaml")
+
+
+def show_command(
+    source: str,
+    as_json: bool = False,
+    tokens: float | None = None,
+    seq_len: int | None = None,
+    batch_tokens: int | None = None,
+) -> None:
+    """Prints one shape: its parts, what it costs, and how long which GPU would train it.
+
+    Args:
+        source: see `plan_of`; `tokens`, `seq_len` and `batch_tokens` likewise.
+
+    Raises:
+        MiaoError: as `plan_of`.
+    """
+    plan = plan_of(source, tokens, seq_len, batch_tokens)
+    known = facts(plan)
+    if as_json:
+        print(json.dumps(known, ensure_ascii=False, indent=2))
+        return
+    rows = _shape_rows(plan.config) + _cost_rows(known)
+    print_table(plan.name, ["what", "value"], rows, right_from=2)
+    if plan.note:
+        say(textwrap.fill(plan.note, 88))
+    say()
+    rows = [_gpu_row(line) for line in known["training"]]
+    title = f"pretraining on {count(plan.tokens)} tokens, rows of {plan.seq_len}: an estimate"
+    print_table(title, ["GPU", "micro-batch", "memory", "tokens/s", "time"], rows)
+    say(
+        f"Computed, not measured: FLOPs over {ASSUMED_MFU:.0%} of the datasheet's bf16 peak.\n"
+        "Small models reach less on large cards."
+    )
+
+
+def plan_of(
+    source: str,
+    tokens: float | None = None,
+    seq_len: int | None = None,
+    batch_tokens: int | None = None,
+) -> Plan:
+    """The shape that `source` names.
+
+    Args:
+        source: a preset, a model or run directory, a config.json, or a name on a hub (which is
+            downloaded).
+        tokens: pretraining budget (default: the preset's, or 20 per active parameter outside the
+            embedding). seq_len: tokens per row. batch_tokens: token slots per optimizer step.
+
+    Raises:
+        MiaoError: nothing of that name, or a configuration that Miao cannot read; a row that is
+            longer than the context or than the step.
+    """
+    if source in PRESETS:
+        plan = _preset_plan(preset(source))
+    else:
+        config = _read_config(source)
+        counted = count_parameters(config)
+        plan = Plan(
+            source,
+            config,
+            TOKENS_PER_PARAMETER * (counted.active - counted.embedding),
+            min(LONGEST_ROW, config.context_length),
+            BATCH_TOKENS,
+        )
+    plan = replace(
+        plan,
+        tokens=plan.tokens if tokens is None else int(tokens),
+        seq_len=plan.seq_len if seq_len is None else seq_len,
+        batch_tokens=plan.batch_tokens if batch_tokens is None else batch_tokens,
+    )
+    if plan.seq_len < 1:
+        raise MiaoError("a row has at least one token", where="--seq-len")
+    if plan.seq_len > min(plan.config.context_length, plan.batch_tokens):
+        raise MiaoError(
+            f"a row of {plan.seq_len} tokens is longer than the model's context of "
+            f"{plan.config.context_length} or than the step of {plan.batch_tokens}",
+            where="--seq-len",
+        )
+    return plan
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """All that `show` says, as JSON-like values; bytes, tokens and FLOPs are plain numbers."""
+    config = plan.config
+    counted = count_parameters(config)
+    estimates = [
+        estimate_training(config, gpu, plan.tokens, plan.seq_len, plan.batch_tokens) for gpu in GPUS
+    ]
+    return {
+        "name": plan.name,
+        "model_type": native_architecture(config),
+        "note": plan.note,
+        "parameters": {
+            "total": counted.total,
+            "active": counted.active,
+            "embedding": counted.embedding,
+        },
+        "kv_bytes_per_token": kv_bytes_per_token(config),
+        "flops_per_token": flops_per_token(config, plan.seq_len),
+        "training_bytes_one_row": training_memory(config, 1, plan.seq_len).total,
+        "serving_bytes": serving_memory(config, config.context_length),
+        "assumptions": {
+            "tokens": plan.tokens,
+            "seq_len": plan.seq_len,
+            "batch_tokens": plan.batch_tokens,
+            "mfu": ASSUMED_MFU,
+        },
+        "training": [
+            {
+                "gpu": e.gpu.name,
+                "micro_batch": e.micro_batch,
+                "memory_bytes": e.memory.total,
+                "tokens_per_second": e.tokens_per_second,
+                "hours": e.hours,
+            }
+            for e in estimates
+        ],
+        "config": to_hf(config),
+    }
+
+
+def _preset_plan(entry: Preset) -> Plan:
+    return Plan(
+        entry.name, entry.config(), entry.tokens, entry.seq_len, entry.batch_tokens, entry.note
+    )
+
+
+def _read_config(source: str) -> ModelConfig:
+    path = Path(source)
+    if not is_hub_name(source):
+        if path.is_file():
+            return from_hf(read_json(path), source)
+        if not path.exists():
+            raise MiaoError(
+                f"'{source}' is neither a preset nor a directory or file",
+                fix=did_you_mean(source, PRESETS) or "presets: " + ", ".join(PRESETS),
+            )
+    return load_config(find_model(source))
+
+
+def _shape_row(known: dict[str, Any], config: ModelConfig) -> list[str]:
+    parameters = known["parameters"]
+    return [
+        known["name"],
+        known["model_type"],
+        f"{config.hidden_size}×{config.num_hidden_layers}",
+        _millions(parameters["total"]),
+        _millions(parameters["active"]),
+        f"{parameters['embedding'] / parameters['total']:.0%}",
+    ]
+
+
+def _cost_row(known: dict[str, Any]) -> list[str]:
+    return [
+        known["name"],
+        gib(known["training_bytes_one_row"]),
+        gib(known["serving_bytes"]),
+        _bytes(known["kv_bytes_per_token"]),
+        _flops(known["flops_per_token"]),
+    ]
+
+
+def _shape_rows(c: ModelConfig) -> list[list[str]]:
+    if c.is_latent:
+        attention = (
+            f"{c.num_attention_heads} heads of {c.qk_nope_head_dim}+{c.qk_rope_head_dim}, values "
+            f"{c.v_head_dim}; latents: queries {c.q_lora_rank or 'none'}, keys/values "
+            f"{c.kv_lora_rank}"
+        )
+    else:
+        extras = [", QK-norm"] * c.qk_norm + [", biases"] * c.attention_bias
+        attention = (
+            f"{c.num_attention_heads} query and {c.num_key_value_heads} key/value heads of "
+            f"{c.head_dim}{''.join(extras)}"
+        )
+    feed_forward = f"{c.intermediate_size} wide"
+    if c.num_experts:
+        dense = c.first_k_dense_replace
+        feed_forward = (
+            f"{c.num_experts} experts of {c.moe_intermediate_size}, {c.num_experts_per_tok} active"
+            + (f", {c.n_shared_experts} shared" if c.n_shared_experts else "")
+            + (f"; the first {dense} blocks dense, {c.intermediate_size}" if dense else "")
+        )
+    return [
+        ["architecture", native_architecture(c)],
+        ["width × blocks", f"{c.hidden_size} × {c.num_hidden_layers}"],
+        ["attention", attention],
+        ["feed-forward", feed_forward],
+        [
+            "vocabulary",
+            f"{c.vocab_size:,}, embedding {'tied' if c.tie_word_embeddings else 'and head apart'}",
+        ],
+        ["positions", f"{c.context_length:,}, base {c.rope_theta:,.0f}"],
+    ]
+
+
+def _cost_rows(known: dict[str, Any]) -> list[list[str]]:
+    parameters, plan = known["parameters"], known["assumptions"]
+    cache = known["kv_bytes_per_token"]
+    return [
+        ["parameters", f"{parameters['total']:,}"],
+        ["active per token", f"{parameters['active']:,}"],
+        ["embedding", f"{parameters['embedding']:,}"],
+        ["cache per token, bf16", f"{cache:,} bytes"],
+        [f"FLOPs per token, training at {plan['seq_len']}", _flops(known["flops_per_token"])],
+        ["FLOPs per token, reading", _flops(known["flops_per_token"] / 3)],
+        ["to train, row by row (estimate)", gib(known["training_bytes_one_row"])],
+        ["to serve, bf16 (estimate)", gib(known["serving_bytes"])],
+    ]
+
+
+def _gpu_row(line: dict[str, Any]) -> list[str]:
+    memory = gib(line["memory_bytes"])
+    if line["micro_batch"] is None:
+        return [line["gpu"], "too small", memory, "", ""]
+    speed = count(line["tokens_per_second"])
+    return [line["gpu"], str(line["micro_batch"]), memory, speed, long_time(line["hours"])]
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.2f}M" if number < 1e9 else f"{number / 1e9:.3f}B"
+
+
+def _flops(number: float) -> str:
+    return f"{number / 1e9:.2f}G"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1024:.1f} KiB" if number >= 1024 else f"{number} B"
