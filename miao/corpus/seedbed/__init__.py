@@ -28,8 +28,8 @@ from miao.errors import MiaoError, did_you_mean
 from miao.recipe import SeedbedOptions, parse_quantity
 
 DOCUMENT_WEIGHTS = {
-    "knowledge": 0.54,
-    "arithmetic": 0.35,
+    "knowledge": 0.51,
+    "arithmetic": 0.38,
     "stories": 0.07,
     "dialogues": 0.04,
     "recall": 0.0,  # long texts, for recipes that extend a context
