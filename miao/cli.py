@@ -72,6 +72,9 @@ def _dispatch(words: list[str]) -> int:
     verbs.add_parser(
         "model", help="what a shape costs: `model list`, `model show NAME`", add_help=False
     )
+    verbs.add_parser(
+        "export", help="write a model for other programs: Hugging Face or GGUF", add_help=False
+    )
     verbs.add_parser("push", help="publish a model on Hugging Face or ModelScope", add_help=False)
     if not words or words[0] in ("-h", "--help", "--version") or words[0] not in verbs.choices:
         parser.parse_args(words[:1])
@@ -80,6 +83,10 @@ def _dispatch(words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb == "chat":
         return _chat(rest)
+    if verb == "export":
+        from miao.export.command import main as export_main
+
+        return export_main(rest)
     if verb == "push":
         return _push(rest)
     if verb == "model":

@@ -59,7 +59,7 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, usual_mode(0o666))
             os.replace(temporary, path)
             sync_directory(path.parent)
         except BaseException:
@@ -74,7 +74,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     with full_disk_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        os.chmod(temporary, 0o777 & ~_umask())
+        os.chmod(temporary, usual_mode(0o777))
         try:
             yield temporary
             for file in temporary.rglob("*"):
@@ -187,7 +187,8 @@ def _existing_parent(path: Path) -> Path:
     return Path(".")
 
 
-def _umask() -> int:
+def usual_mode(mode: int) -> int:
+    """The permissions that a file or directory made in the ordinary way would have."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return mode & ~mask

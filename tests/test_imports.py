@@ -135,6 +135,7 @@ def test_files_are_short(path: Path) -> None:
         "from miao.cli import main; main(['--help'])",
         "from miao.cli import main; main(['run', '--help'])",
         "from miao.cli import main; main(['chat', '--help'])",
+        "from miao.cli import main; main(['export', '--help'])",
         "import miao.recipe, miao.run, miao.corpus.pipeline, miao.tokenizer",
     ],
 )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import read_json, write_json
+from miao.files import read_json, usual_mode, write_json
 from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
 from miao.model.hf_config import from_hf, to_hf
@@ -67,15 +67,20 @@ def _save_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: 
         shards[-1][name] = tensor
         size += tensor.nbytes
     if len(shards) == 1:
-        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        _save_file(tensors, directory / WEIGHTS)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file, metadata={"format": "pt"})
+        _save_file(shard, directory / file)
         weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
     write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(usual_mode(0o666))  # safetensors lets only the owner read it
 
 
 def weights_of(model: Decoder) -> dict[str, Tensor]:

@@ -1,0 +1,375 @@
+"""`miao export`: a model as a Hugging Face directory or as GGUF, compared before it counts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miao import __version__
+from miao.console import ProgressLine, headline, say, warn
+from miao.errors import MiaoError
+from miao.files import atomic_directory, write_json, write_text
+from miao.hubs import download_model, is_hub_name
+from miao.hubs.files import is_model_file
+from miao.recipe import STAGES
+from miao.rundir import RunDir, find_model
+
+if TYPE_CHECKING:
+    from miao.export.card import Card
+    from miao.export.parity import Finding
+
+MARK = "miao_export.json"
+"""Stands in every export: what it was made from. A directory without it is never replaced."""
+DTYPES = ("float32", "bfloat16", "float16")
+FILE_TYPES = ("f32", "f16", "q8_0", "q4_0")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that is exported."""
+
+    directory: Path
+    name: str
+    run: RunDir | None = None
+    stage: str | None = None
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs `miao export WORDS`."""
+    parser = argparse.ArgumentParser(
+        prog="miao export",
+        description="Writes a model for other programs: a Hugging Face directory (transformers, "
+        "vLLM, SGLang), or GGUF with a Modelfile (llama.cpp, Ollama, LM Studio). Where the "
+        "program is installed, what it computes is compared with what Miao computes.",
+    )
+    parser.add_argument(
+        "model", help="a run directory (runs/NAME), a model directory or a hub name"
+    )
+    parser.add_argument("--to", required=True, choices=("hf", "gguf"))
+    parser.add_argument("--out", type=Path, help="the directory to write (default RUN/export/hf)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="hf: type of the weights (default bfloat16)"
+    )
+    parser.add_argument(
+        "--quantize",
+        nargs="+",
+        choices=FILE_TYPES,
+        metavar="TYPE",
+        help=f"gguf: one or several of {', '.join(FILE_TYPES)} (default f16)",
+    )
+    parser.add_argument("--stage", choices=STAGES, help="a stage of the run (default: the last)")
+    parser.add_argument(
+        "--merge-lora", metavar="ADAPTER", help="merge this PEFT adapter into the weights first"
+    )
+    parser.add_argument(
+        "--license", help="for the model card (default: the model's own; apache-2.0 for a run)"
+    )
+    parser.add_argument("--no-check", action="store_true", help="do not compare afterwards")
+    options = parser.parse_args(words)
+    export(options)
+    return 0
+
+
+def export(options: argparse.Namespace) -> Path:
+    """Writes the export that is asked for, whole or not at all, and returns its directory.
+
+    Raises:
+        MiaoError: no such model or stage; options that do not belong together; `--out` holds
+            something else; the export does not compute the same elsewhere (it is then left beside
+            as `OUT.failed`, and what was at `OUT` before stays).
+    """
+    _check_options(options)
+    origin = _origin(options.model, options.stage)
+    out = options.out or _default_out(origin, options)
+    _check_target(out, origin)
+    headline(f"export {origin.name} to {options.to}")
+    with atomic_directory(out) as written, _source(origin, options, out) as (source, merged):
+        writer = _write_gguf if options.to == "gguf" else _write_hf
+        try:
+            writer(origin, source, written, merged, options)
+        except FailedCheck as failure:
+            failed = out.with_name(f"{out.name}.failed")
+            shutil.rmtree(failed, ignore_errors=True)
+            os.replace(written, failed)
+            raise MiaoError(failure.what, where=failed, fix=failure.fix) from failure
+    _say_end(out, origin, options)
+    return out
+
+
+class FailedCheck(MiaoError):
+    """The export is written, but does not compute what it should."""
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    if options.to == "hf" and options.quantize:
+        raise MiaoError("--quantize belongs to --to gguf", fix="for hf choose --dtype")
+    if options.to == "gguf" and options.dtype:
+        raise MiaoError("--dtype belongs to --to hf", fix="for gguf choose --quantize")
+
+
+def _origin(model: str, stage: str | None) -> Origin:
+    """The model directory that is meant, and the run that it belongs to."""
+    if is_hub_name(model):
+        if stage:
+            raise MiaoError("--stage chooses a stage of a run", where=model, fix="leave it out")
+        return Origin(find_model(model), model.rpartition("/")[2].partition("@")[0])
+    path = Path(model)
+    if (path / "config.json").is_file():
+        if stage:
+            raise MiaoError("--stage chooses a stage of a run", where=model, fix="leave it out")
+        return _within_run(path) or Origin(path, path.resolve().name)
+    run = RunDir(path)
+    directory = run.model(stage) if stage else find_model(path)
+    if not (directory / "config.json").is_file():
+        there = [name for name in STAGES if (run.model(name) / "config.json").is_file()]
+        raise MiaoError(
+            f"this run has no model of the stage {stage}",
+            where=path,
+            fix=f"choose one of {', '.join(there)}" if there else "name a finished run",
+        )
+    return _within_run(directory) or Origin(directory, path.resolve().name)
+
+
+def _within_run(directory: Path) -> Origin | None:
+    """A model directory of a run (RUN/model, RUN/models/STAGE)."""
+    place = directory.resolve()
+    if place.name == "model" and (place.parent / "stages.json").is_file():
+        run = RunDir(directory.parent if directory.name == "model" else place.parent)
+        made = [name for name in STAGES if (run.model(name) / "config.json").is_file()]
+        return Origin(directory, place.parent.name, run, made[-1] if made else None)
+    if place.parent.name == "models" and (place.parents[1] / "stages.json").is_file():
+        run = RunDir(place.parents[1])
+        return Origin(directory, place.parents[1].name, run, place.name)
+    return None
+
+
+def _default_out(origin: Origin, options: argparse.Namespace) -> Path:
+    parts = [options.to, options.stage, "merged" if options.merge_lora else None]
+    name = "-".join(part for part in parts if part)
+    if origin.run:
+        return origin.run.path / "export" / name
+    if is_hub_name(options.model):
+        return Path("export") / origin.name / name
+    return origin.directory.with_name(f"{origin.directory.resolve().name}-{name}")
+
+
+def _check_target(out: Path, origin: Origin) -> None:
+    place, source = out.resolve(), origin.directory.resolve()
+    if place == source or place in source.parents or source in place.parents:
+        raise MiaoError(
+            "the export would overwrite the model that it is made from, or lie in it",
+            where=out,
+            fix="choose another --out",
+        )
+    if out.exists() and not out.is_dir():
+        raise MiaoError("this is a file", where=out, fix="choose a directory for --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise MiaoError(
+            "this directory holds something that is not an earlier export",
+            where=out,
+            fix="choose another --out, or empty it first",
+        )
+
+
+@contextmanager
+def _source(
+    origin: Origin, options: argparse.Namespace, out: Path
+) -> Iterator[tuple[Path, list[Finding]]]:
+    """The directory to read: the model's own, or a temporary one with the adapter merged."""
+    if not options.merge_lora:
+        yield origin.directory, []
+        return
+    from miao.export.adapter import adapter_base, merge_adapter, require_adapter
+
+    adapter = options.merge_lora
+    path = download_model(adapter) if is_hub_name(adapter) else Path(adapter)
+    require_adapter(path)
+    say(f"  merging {path} (trained on {adapter_base(path) or 'a model that it does not name'})")
+    with tempfile.TemporaryDirectory(prefix=".merged.", dir=out.parent) as temporary:
+        merged = Path(temporary) / origin.name
+        yield merged, [merge_adapter(origin.directory, path, merged)]
+
+
+def _write_hf(
+    origin: Origin,
+    source: Path,
+    written: Path,
+    merged: list[Finding],
+    options: argparse.Namespace,
+) -> None:
+    from miao.export.card import card_text
+    from miao.export.huggingface import write_huggingface
+    from miao.export.parity import check_with_transformers, transformers_version
+    from miao.export.reference import make_reference
+
+    dtype = options.dtype or "bfloat16"
+    exported = write_huggingface(source, written, dtype)
+    if exported.rounding:
+        say(f"  {dtype} moves logits by up to {exported.rounding:.2g} from those of float32")
+    findings, program = list(merged), f"transformers {transformers_version()}"
+    if options.no_check:
+        warn("not checked: --no-check")
+    elif transformers_version() is None:
+        warn("not checked: transformers is not installed (pip install 'miaolm[hf]')")
+    else:
+        reference = make_reference(exported.model, exported.tokenizer)
+        del exported  # before another copy of the weights is read
+        findings += check_with_transformers(written, reference)
+    _judge(findings, program, written)
+    card = _card(origin, source, dtype, options)
+    card = replace(card, findings=findings, checked_with=program if findings else "")
+    write_text(written / "README.md", card_text(card))
+    _mark(written, origin, options, {"dtype": dtype}, {program: findings})
+
+
+def _write_gguf(
+    origin: Origin,
+    source: Path,
+    written: Path,
+    merged: list[Finding],
+    options: argparse.Namespace,
+) -> None:
+    from miao.export.card import card_text
+    from miao.export.gguf import count_parameters, write_gguf
+    from miao.export.ollama import write_modelfile
+    from miao.export.parity_llama_cpp import check_with_llama_cpp, has_llama_cpp
+    from miao.export.reference import reference_of
+
+    kinds = list(dict.fromkeys(options.quantize or ["f16"]))
+    files = [f"{origin.name}-{kind.upper()}.gguf" for kind in kinds]
+    card = replace(_card(origin, source, ", ".join(kinds), options), files=files)
+    checks: dict[str, list[Finding]] = {"transformers": merged} if merged else {}
+    _judge(merged, "transformers", written)
+    reference = None
+    if options.no_check:
+        warn("not checked: --no-check")
+    elif not has_llama_cpp():
+        warn(
+            "not checked: llama-cpp-python is not installed; scripts/check_llama_cpp.sh builds "
+            "it and compares"
+        )
+    else:
+        reference = reference_of(source)
+    with _with_card(source, card_text(card), written) as described:
+        for kind, file in zip(kinds, files, strict=True):
+            with ProgressLine(f"writing {kind}", count_parameters(described)) as line:
+                facts = write_gguf(described, written / file, kind, line.advance, name=card.name)
+            say(f"  {file}: {facts.architecture}, {facts.size_bytes / 2**20:.1f} MiB")
+            for note in facts.notes:
+                warn(note)
+            if facts.fallbacks:
+                warn(f"{len(facts.fallbacks)} tensors stay f16: their rows are no multiple of 32")
+            modelfile = "Modelfile" if file == files[0] else f"Modelfile.{kind}"
+            write_modelfile(written / file, described, written / modelfile)
+            if reference is not None:
+                checks[file] = check_with_llama_cpp(written / file, kind, reference)
+                _judge(checks[file], f"llama.cpp ({file})", written)
+    shown = [
+        replace(finding, what=f"{program}: {finding.what}")
+        for program, findings in checks.items()
+        for finding in findings
+    ]
+    card = replace(card, findings=shown, checked_with="llama.cpp" if reference else "transformers")
+    write_text(written / "README.md", card_text(card))
+    _mark(written, origin, options, {"files": files}, checks)
+
+
+def _judge(findings: list[Finding], program: str, written: Path) -> None:
+    """Prints what was found; what differs ends the export."""
+    from miao.export.parity import print_findings, require_passed
+
+    if findings:
+        print_findings(f"compared in {program}", findings)
+    try:
+        require_passed(findings, written, program)
+    except MiaoError as error:
+        raise FailedCheck(error.what, fix=error.fix) from error
+
+
+def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace) -> Card:
+    from miao.export.card import UNKNOWN_LICENSE, Card, base_on_hub, card_metadata, read_facts
+    from miao.model import load_config
+    from miao.tokenizer import Tokenizer
+
+    facts = read_facts(origin.run, origin.stage) if origin.run else None
+    own = card_metadata(origin.directory)
+    license = options.license or own.get("license")
+    languages = own.get("language") or (["zh", "en"] if origin.run else [])
+    base = facts.base if facts else options.model if is_hub_name(options.model) else None
+    try:
+        has_template = bool(Tokenizer.from_directory(source).chat_template)
+    except MiaoError:
+        has_template = False
+    return Card(
+        name=origin.name,
+        config=load_config(source),
+        stage=origin.stage,
+        facts=facts,
+        license=str(license or ("apache-2.0" if origin.run else UNKNOWN_LICENSE)),
+        languages=[languages] if isinstance(languages, str) else list(languages),
+        has_template=has_template,
+        dtype=dtype,
+        adapter=Path(options.merge_lora).name if options.merge_lora else None,
+        base_hub=base_on_hub(base),
+    )
+
+
+@contextmanager
+def _with_card(source: Path, card: str, beside: Path) -> Iterator[Path]:
+    """The source directory with this card: a GGUF carries the license and languages of its card."""
+    with tempfile.TemporaryDirectory(prefix=".card.", dir=beside.parent) as temporary:
+        directory = Path(temporary)
+        for file in source.iterdir():
+            if file.is_file() and is_model_file(file.name) and file.name != "README.md":
+                _link(file.resolve(), directory / file.name)
+        write_text(directory / "README.md", card)
+        yield directory
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy(source, target)
+
+
+def _mark(
+    written: Path,
+    origin: Origin,
+    options: argparse.Namespace,
+    what: dict[str, Any],
+    checks: dict[str, list[Finding]],
+) -> None:
+    write_json(
+        written / MARK,
+        {
+            "miao": __version__,
+            "model": origin.name,
+            "stage": origin.stage,
+            "to": options.to,
+            **what,
+            "checks": {
+                program: {finding.what: finding.measured for finding in findings}
+                for program, findings in checks.items()
+                if findings
+            },
+        },
+    )
+
+
+def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
+    sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
+    say(f"  wrote {out} ({sum(sizes.values()) / 2**20:.1f} MiB): {', '.join(sizes)}")
+    say("  next:")
+    if options.to == "gguf":
+        say(f"    ollama create {origin.name} -f {out / 'Modelfile'}")
+        return
+    say(f"    miao chat {out}")
+    say(f"    miao push {out} --to hf:OWNER/{origin.name}")
