@@ -33,7 +33,7 @@ ORDER = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-DATA_TABLES = {"facts_zh.py", "facts_en.py", "plots.py", "smalltalk.py"}
+DATA_TABLES = {"facts_zh.py", "facts_en.py", "plots.py", "smalltalk.py", "identity_phrases.py"}
 WITHOUT_TORCH = {
     "errors",
     "files",
