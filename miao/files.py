@@ -134,12 +134,17 @@ def read_json(path: str | Path) -> Any:
 
 
 def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
-    """Appends one line in a single write, so that a reader never sees half of it."""
+    """Appends one line in a single write, so that a reader never sees half of it; a line that a
+    full disk cuts short is taken back."""
     path = Path(path)
+    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
     with full_disk_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+        with open(path, "ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            if file.write(line) != len(line):
+                file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from miao.errors import MiaoError
 
 STAGES = ("pretrain", "sft", "dpo")
+TRACKERS = ("tensorboard", "wandb", "swanlab")
 Quantity = int | float | str
 
 
@@ -210,7 +211,16 @@ class StageOptions:
     save_every: Quantity = 0.25
     """Checkpoint every so many tokens, or fraction of the budget."""
     keep_last: int = 2
-    """How many checkpoints to keep."""
+    """How many checkpoints to keep; older ones make room, but those of keep_every."""
+    keep_every: Quantity = 0
+    """Keep a checkpoint for good every so many tokens, or fraction of the budget; 0: none."""
+    spike_action: Literal["off", "skip", "rollback"] = "skip"
+    """When loss or gradient norm jump: skip that step; or go back to the checkpoint before it and
+    train on without the batches that led there. What is not finite is always skipped."""
+    spike_threshold: float = 20.0
+    """A jump is more than the recent median plus this many (robust) standard deviations."""
+    spike_window: int = 64
+    """How many recent steps a jump is measured against."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
 
@@ -240,6 +250,7 @@ class DpoOptions(StageOptions):
     epochs: float | None = 1.0
     learning_rate: float = 1e-4
     muon_learning_rate: float = 0.0
+    spike_action: Literal["off", "skip", "rollback"] = "off"
     beta: float = 0.1
     """How strongly the reference model holds the policy back."""
     sft_weight: float = 0.0
@@ -290,6 +301,10 @@ class Recipe:
     """Stage 3."""
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     """Measuring."""
+    trackers: list[str] = field(default_factory=list)
+    """Send the curves of training also to these: tensorboard, wandb, swanlab."""
+    trackers_offline: bool = False
+    """wandb and swanlab write to the run directory only (runs/NAME/trackers), nothing is sent."""
     sample_texts: list[str] = field(
         default_factory=lambda: [
             "从前，",

@@ -10,7 +10,15 @@ from typing import Any
 
 from miao.errors import MiaoError
 from miao.options import parse_options
-from miao.recipe import STAGES, ModelOptions, Quantity, Recipe, StageOptions, parse_quantity
+from miao.recipe import (
+    STAGES,
+    TRACKERS,
+    ModelOptions,
+    Quantity,
+    Recipe,
+    StageOptions,
+    parse_quantity,
+)
 
 
 def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -50,6 +58,8 @@ def check_recipe(recipe: Recipe) -> None:
     for stage in STAGES:
         _check_stage(stage, getattr(recipe, stage), model, need)
     need(0 <= recipe.sft.replay < 1, "sft.replay: a share from 0 to below 1")
+    for tracker in recipe.trackers:
+        need(tracker in TRACKERS, f"trackers: '{tracker}' is none of {', '.join(TRACKERS)}")
     if problems:
         raise MiaoError(
             "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
@@ -107,6 +117,7 @@ def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any)
         "eval_every",
         "sample_every",
         "save_every",
+        "keep_every",
     ):
         if (value := getattr(stage, key)) is not None:
             number = _need_quantity(value, f"{name}.{key}", need)
@@ -131,6 +142,8 @@ def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any)
     need(stage.grad_clip >= 0, f"{name}.grad_clip: must not be negative")
     need(stage.log_every > 0, f"{name}.log_every: must be positive")
     need(stage.keep_last > 0, f"{name}.keep_last: must be positive")
+    need(stage.spike_threshold > 0, f"{name}.spike_threshold: must be positive")
+    need(stage.spike_window >= 8, f"{name}.spike_window: at least 8")
 
 
 def _need_quantity(value: Quantity, key: str, need: Any) -> float:

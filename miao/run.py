@@ -39,9 +39,10 @@ from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer, train_tokenizer
 
-# Options that change neither data nor weights: changing them does not redo a stage.
+# Options that change neither data nor, without trouble, weights: changing them redoes no stage.
 NOT_IN_FINGERPRINT = {
-    "enabled", "log_every", "eval_every", "sample_every", "save_every", "keep_last", "micro_batch",
+    "enabled", "log_every", "eval_every", "sample_every", "save_every", "keep_last", "keep_every",
+    "micro_batch", "spike_action", "spike_threshold", "spike_window",
 }  # fmt: skip
 
 

@@ -1,102 +1,282 @@
-"""Checkpoints: written whole or not at all, checksummed, enough to go on to the bit."""
+"""Checkpoints: written whole or not at all, checksummed, enough to go on to the bit.
+
+A save costs the training loop one copy to the host's memory; a thread writes that copy. The files
+of `step-00000123/`: `model.safetensors`, `optimizer.safetensors` (its buffers, random states and
+sums since the last log line), `state.json`, and `checksums.json` of the three.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import random
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import atomic_directory, read_json, sha256_of, write_json
+from miao.files import atomic_directory, read_json, sha256_of, write_json, write_text
 from miao.model.decoder import Decoder
-from miao.model.directory import read_safetensors, weights_of
+from miao.model.directory import read_safetensors
 from miao.train.optim import MuonAdamW
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+CHECKSUMS = "checksums.json"
+Loaded = tuple[dict[str, Any], dict[str, Tensor]]
+"""A checkpoint's state and the further tensors that were saved with it."""
 
 
-def save_checkpoint(
-    directory: Path, model: Decoder, optimizer: MuonAdamW, state: dict[str, Any], keep_last: int
-) -> Path:
-    """Writes `step-00000123/` under `directory` and removes all but the last `keep_last`.
+class CheckpointStore:
+    """The checkpoints of one stage.
 
     Args:
-        state: JSON-like; must have "step". Weights, optimizer buffers and torch's random state
-            are added.
+        keep_last: the newest so many stay; of the older ones only permanent ones do.
+        writes: whether this process writes at all; of several that train together, one does.
     """
-    target = directory / f"step-{state['step']:08d}"
-    with atomic_directory(target) as temporary:
-        save_file(weights_of(model), temporary / MODEL)
-        buffers = {
-            name: t.detach().cpu().contiguous() for name, t in optimizer.state_tensors().items()
-        }
-        buffers["torch_rng_state"] = torch.get_rng_state()
-        save_file(buffers, temporary / OPTIMIZER)
-        checksums = {name: sha256_of(temporary / name) for name in (MODEL, OPTIMIZER)}
-        content = state | {"optimizer_steps": optimizer.num_steps, "checksums": checksums}
-        write_json(temporary / STATE, content)
-    for old in list_checkpoints(directory)[:-keep_last]:
-        shutil.rmtree(old)
-    return target
+
+    def __init__(
+        self,
+        directory: Path,
+        model: Decoder,
+        optimizer: MuonAdamW,
+        keep_last: int,
+        writes: bool = True,
+    ):
+        self.directory, self.model, self.optimizer = directory, model, optimizer
+        self.keep_last, self.writes = keep_last, writes
+        self.newest_step = -1
+        """Step of the newest checkpoint that is whole on disk."""
+        self._host: dict[str, Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(
+        self, state: dict[str, Any], tensors: dict[str, Tensor], permanent: bool = False
+    ) -> None:
+        """Copies everything to the host and begins to write `step-00000123/`.
+
+        At most one save is in flight: a call while another is being written waits for it (and
+        then `failure` has what became of it).
+
+        Args:
+            state: JSON-like; must have "step". tensors: more to keep; not named like an optimizer
+                buffer. permanent: never removed to make room for newer ones.
+        """
+        if not self.writes:
+            return
+        self._join()
+        model, buffers = self._snapshot(tensors)
+        content = json.dumps(
+            state | {"permanent": permanent, "optimizer_steps": self.optimizer.num_steps},
+            ensure_ascii=False,
+        )
+        step: int = state["step"]
+        self._thread = threading.Thread(
+            target=self._write, args=(step, content, model, buffers), name="save", daemon=True
+        )
+        self._thread.start()
+
+    def failure(self, wait: bool = False) -> Exception | None:
+        """Why a save failed, once; None while it is being written (unless `wait`) or went well."""
+        if wait:
+            self._join()
+        if self._thread is not None and self._thread.is_alive():
+            return None
+        error, self._error = self._error, None
+        return error
+
+    def resume(self, say: Callable[[str], None], before: int | None = None) -> Loaded | None:
+        """Goes to the newest checkpoint that is whole (and of a step below `before`); damaged and
+        half-written ones are named and passed over.
+
+        Raises:
+            MiaoError: there are checkpoints, but every one is damaged.
+        """
+        self._join()
+        self._clear_leftovers(say)
+        found = list_checkpoints(self.directory)
+        if before is not None:
+            found = [path for path in found if step_of(path) < before]
+        for path in reversed(found):
+            try:
+                loaded = self._load(path)
+            except MiaoError as error:
+                say(f"{error}; trying the checkpoint before it")
+                continue
+            self.newest_step = step_of(path)
+            return loaded
+        if found and before is None:
+            raise MiaoError(
+                "no checkpoint can be read",
+                where=self.directory,
+                fix="delete this directory to train the stage from its beginning",
+            )
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps: a path that was left."""
+        if self.writes:
+            for path in list_checkpoints(self.directory):
+                if step_of(path) > step:
+                    _remove(path)
+
+    def _snapshot(self, more: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and buffers, copied into host memory that is kept for the next save."""
+        device = self.model.device
+        buffers = self.optimizer.state_tensors() | more | random_states(device)
+        model = self._to_host("model.", _own_weights(self.model))
+        host = self._to_host("optimizer.", buffers)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return model, host
+
+    def _to_host(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        copies: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            kept = self._host.get(prefix + name)
+            if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
+                pinned = tensor.device.type == "cuda"
+                kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                self._host[prefix + name] = kept
+            copies[name] = kept.copy_(tensor.detach(), non_blocking=True)
+        return copies
+
+    def _write(
+        self, step: int, content: str, model: dict[str, Tensor], buffers: dict[str, Tensor]
+    ) -> None:
+        try:
+            target = self.directory / f"step-{step:08d}"
+            with atomic_directory(target) as temporary:
+                with _os_errors():
+                    save_file(model, temporary / MODEL)
+                    save_file(buffers, temporary / OPTIMIZER)
+                write_text(temporary / STATE, content + "\n")
+                names = (MODEL, OPTIMIZER, STATE)
+                write_json(
+                    temporary / CHECKSUMS, {name: sha256_of(temporary / name) for name in names}
+                )
+            self.newest_step = step
+            self._prune()
+        except Exception as error:  # told to the loop, which decides
+            self._error = error
+
+    def _prune(self) -> None:
+        for path in list_checkpoints(self.directory)[: -self.keep_last]:
+            try:
+                permanent = read_json(path / STATE)["permanent"]
+            except (MiaoError, KeyError, TypeError):
+                permanent = False
+            if not permanent:
+                _remove(path)
+
+    def _load(self, path: Path) -> Loaded:
+        """Puts a checkpoint's content into the model and the optimizer, once all of it is checked.
+
+        Raises:
+            MiaoError: a file is missing, or its checksum is not the one written.
+        """
+        checksums = dict(read_json(path / CHECKSUMS))
+        for name in (MODEL, OPTIMIZER, STATE):
+            file = path / name
+            if not file.exists() or sha256_of(file) != checksums.get(name):
+                raise MiaoError("this checkpoint file is missing or damaged", where=file)
+        state = read_json(path / STATE)
+        tensors = read_safetensors(path / MODEL)
+        buffers = read_safetensors(path / OPTIMIZER)
+        own = _own_weights(self.model)
+        assert set(own) == set(tensors), sorted(set(own) ^ set(tensors))
+        with torch.no_grad():
+            for name, target in own.items():
+                target.copy_(tensors[name])
+        set_random_states(buffers, self.model.device)
+        mine = {name for name in buffers if name.partition(".")[2] in own}
+        self.optimizer.state.clear()
+        self.optimizer.load_state_tensors(
+            {name: buffers[name] for name in mine}, state["optimizer_steps"]
+        )
+        return state, {name: t for name, t in buffers.items() if name not in mine}
+
+    def _clear_leftovers(self, say: Callable[[str], None]) -> None:
+        if not self.writes:
+            return
+        for path in sorted(self.directory.glob(".step-*")):
+            if path.name.endswith(".tmp"):
+                say(f"the save of {path.name[1:14]} was cut short; its half-written files are gone")
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [p for p in directory.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)]
-    return sorted(p for p in found if (p / STATE).exists())
+    """All checkpoints, oldest first; whether they are whole shows when they are read."""
+    found = [p for p in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
+    return sorted(found, key=step_of)
 
 
-def load_checkpoint(directory: Path, model: Decoder, optimizer: MuonAdamW) -> dict[str, Any]:
-    """Puts a checkpoint's content into `model` and `optimizer`; returns its state.
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was made."""
+    return int(checkpoint.name.removeprefix("step-"))
 
-    Raises:
-        MiaoError: a file is missing, or its checksum is not the one written.
-    """
-    state = read_json(directory / STATE)
-    for name, checksum in state["checksums"].items():
-        path = directory / name
-        if not path.exists() or sha256_of(path) != checksum:
-            raise MiaoError("this checkpoint file is missing or damaged", where=path)
-    tensors = read_safetensors(directory / MODEL)
-    buffers = read_safetensors(directory / OPTIMIZER)
-    torch.set_rng_state(buffers.pop("torch_rng_state"))
-    _copy_weights(model, tensors)
-    optimizer.load_state_tensors(buffers, state["optimizer_steps"])
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Every generator that anything in training may draw from."""
+    _, python, _ = random.getstate()
+    legacy: Any = np.random.get_state(legacy=True)
+    states = {
+        "random.torch": torch.get_rng_state(),
+        "random.python": torch.tensor(python, dtype=torch.int64),
+        "random.numpy": torch.tensor([*legacy[1].tolist(), legacy[2]], dtype=torch.int64),
+    }
+    if device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Takes `random_states` out of `tensors` and puts them back in place."""
+    states = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
+    torch.set_rng_state(states["random.torch"])
+    random.setstate((3, tuple(states["random.python"].tolist()), None))
+    *key, position = states["random.numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(key, dtype=np.uint32), position, 0, 0.0))
+    if device.type == "cuda" and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"], device)
+
+
+def _own_weights(model: Decoder) -> dict[str, Tensor]:
+    """Parameters and the buffers that belong to the model; a tied head once."""
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
     return state
 
 
-def resume(
-    directory: Path, model: Decoder, optimizer: MuonAdamW, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole; damaged ones are named and passed over.
-
-    Raises:
-        MiaoError: there are checkpoints, but every one is damaged.
-    """
-    checkpoints = list_checkpoints(directory)
-    for checkpoint in reversed(checkpoints):
-        try:
-            return load_checkpoint(checkpoint, model, optimizer)
-        except MiaoError as error:
-            say(f"{error}; trying the checkpoint before it")
-    if checkpoints:
-        raise MiaoError(
-            "no checkpoint can be read",
-            where=directory,
-            fix="delete this directory to train the stage from its beginning",
-        )
-    return None
+def _remove(path: Path) -> None:
+    """Takes a checkpoint away at one stroke, so that no half of it is ever found."""
+    hidden = path.with_name(f".{path.name}.old.{os.getpid()}")
+    os.replace(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _copy_weights(model: Decoder, tensors: dict[str, Tensor]) -> None:
-    own = dict(model.named_parameters())
-    assert set(own) == set(tensors), sorted(set(own) ^ set(tensors))
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """safetensors hides the system's error in a text; a full disk must be told from a defect."""
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise

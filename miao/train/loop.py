@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import queue
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from miao.console import ProgressLine, count, say, warn
 from miao.errors import Interrupted, MiaoError
@@ -22,21 +20,29 @@ from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
 from miao.train.balance import ExpertBalance
-from miao.train.checkpoint import resume, save_checkpoint
+from miao.train.checkpoint import CheckpointStore, Loaded
+from miao.train.gradients import StepGradients
+from miao.train.guard import Guard
 from miao.train.metrics import Meter, MetricsLog
 from miao.train.objectives import Objective
 from miao.train.optim import MuonAdamW, learning_rate_factor
-
-MAX_BAD_STEPS = 5
-CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 8192, 65536
+from miao.train.prefetch import prefetched
+from miao.train.signals import StopRequest
 
 
 @dataclass
-class Step:
-    """The rows of one optimizer step, and where the loader stands after them."""
+class Summed:
+    """What one step adds to the log line, once the guard has found it good."""
 
-    rows: Batch
-    loader_state: dict[str, Any]
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    weight: int
+    tokens: int
+    """Real tokens of the step."""
+    seen: int
+    """Real tokens seen after it."""
+    waited: float
+    lr: float
 
 
 @dataclass
@@ -60,6 +66,8 @@ class Trainer:
         peak_flops: what MFU is held against.
         heldout: called now and then with the model, returns numbers to log; or None.
         sample: called now and then with the tokens seen so far; or None.
+        writes: whether this process writes metrics and checkpoints; of several that train one
+            model, one does.
     """
 
     def __init__(
@@ -75,16 +83,15 @@ class Trainer:
         peak_flops: float,
         heldout: Callable[[Decoder], dict[str, float]] | None = None,
         sample: Callable[[Decoder, int], object] | None = None,
+        writes: bool = True,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
-        self.objective, self.budget = objective, budget
-        self.checkpoints, self.metrics = checkpoints, metrics
-        self.heldout, self.sample = heldout, sample
+        self.budget, self.metrics = budget, metrics
+        self.heldout, self.sample, self.writes = heldout, sample, writes
         self.device = model.device
         self.rows_per_step = (
             int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
         )
-        self.micro_batch = self._micro_batch()
         self.optimizer = MuonAdamW(
             list(model.named_parameters()),
             lr=options.learning_rate,
@@ -94,84 +101,104 @@ class Trainer:
             momentum=options.muon_momentum,
             muon_dtype=torch.bfloat16 if self.device.type != "cpu" else model.compute_dtype,
         )
+        self.store = CheckpointStore(
+            checkpoints, model, self.optimizer, options.keep_last, self.writes
+        )
+        self.guard: Guard[Summed] = Guard(stage, options, at_once=self.device.type == "cpu")
         self.meter = Meter(flops_per_token(model.config, options.seq_len), peak_flops)
         self.balance = ExpertBalance(model, options.router_bias_rate)
-        self.step, self.tokens, self.seconds, self.bad_steps = 0, 0, 0.0, 0
+        self.gradients = StepGradients(stage, options, model, objective, self.rows_per_step)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.last: dict[str, float] = {"loss": math.nan}
         self.speeds: list[tuple[float, float]] = []
         self.loader_state = loader.state()
-        self.signal: int | None = None
+        self.stop = StopRequest()
+        self.trouble: dict[str, Any] = {}
+        self.disk_warned = False
 
     def run(self) -> TrainResult:
         """Trains to the end of the budget.
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
-            MiaoError: the loss is not finite again and again.
+            MiaoError: loss or gradient are bad again and again; the last checkpoint cannot be
+                written.
         """
         self._resume()
         self.model.train()
-        with ProgressLine(self.stage, self.budget, self.tokens) as line, self._signals():
-            for step, waited in self._prefetched():
-                began = time.perf_counter()
-                before = self.tokens
-                self._train_step(step.rows, waited)
-                self.loader_state = step.loader_state
-                self.seconds += time.perf_counter() - began + waited
-                line.advance(self.tokens - before, self._line())
-                self._periodic(before)
-                if self.signal is not None and self.tokens < self.budget:
-                    self._save()
-                    raise Interrupted(self.signal)
-        if self.step % self.options.log_every:
-            self._log()
-        self._save()
+        try:
+            with ProgressLine(self.stage, self.budget, self.tokens) as line, self.stop:
+                self._train(line)
+                while self.guard.rollback_to is not None:
+                    line.advance(self._roll_back(self.guard.rollback_to), "going back")
+                    self._train(line)
+            if self.meter.loss is not None:  # the last, incomplete interval
+                self._log()
+            if self.store.newest_step != self.step:
+                self._save(must=True)
+        except Exception:
+            self._tell_failure(self.store.failure(wait=True))
+            raise
         speeds = [speed for speed, _ in self.speeds] or [math.nan]
         median = sorted(speeds)[len(speeds) // 2]
         mfu = median * self.meter.flops_per_token / self.meter.peak_flops
         return TrainResult(self.step, self.tokens, self.seconds, self.last["loss"], median, mfu)
 
+    def _train(self, line: ProgressLine) -> None:
+        """Goes on until the budget is spent, or until the guard wants to go back."""
+        steps = prefetched(self.loader, self.rows_per_step, self.tokens, self.budget)
+        with closing(steps):
+            for step, waited in steps:
+                began, before = time.perf_counter(), self.tokens
+                self._train_step(step.rows, waited)
+                self.loader_state = step.loader_state
+                if self.step % self.guard.every == 0 or self.tokens >= self.budget:
+                    self._settle()
+                self.seconds += time.perf_counter() - began + waited
+                line.advance(self.tokens - before, self._line())
+                if self.guard.rollback_to is not None:
+                    return
+                self._periodic(before)
+                self._tell_failure(self.store.failure())
+                if self.stop.number is not None and self.tokens < self.budget:
+                    self._save(must=True)
+                    raise Interrupted(self.stop.number)
+
     def _train_step(self, rows: Batch, waited: float) -> None:
+        number, seen = self.step + 1, self.tokens + rows.real_tokens
         factor = self._lr_factor(self.tokens + rows.real_tokens / 2)
         self.optimizer.set_lr_factor(factor)
-        while True:
-            try:
-                loss, sums, weight, norm = self._accumulate(rows)
-                break
-            except torch.OutOfMemoryError:
-                self._halve_micro_batch()
-        self.step += 1
-        self.tokens += rows.real_tokens
-        if not math.isfinite(norm):
-            self._skip(rows)
-            return
-        self.bad_steps = 0
-        self.optimizer.step()
-        self.balance.after_step()
-        self.meter.add(loss, sums, weight, rows.real_tokens, waited)
-        self.last |= {"lr": self.options.learning_rate * factor, "grad_norm": norm}
+        if not self.guard.leaves_out(number):
+            loss, sums, weight, norm = self.gradients.of(rows)
+            lr = self.options.learning_rate * factor
+            summed = Summed(loss, sums, weight, rows.real_tokens, seen, waited, lr)
+            whole = len(rows.ids_bt) == self.rows_per_step
+            good = self.guard.watch(number, loss, weight, norm, rows, summed, whole)
+            if self.guard.at_once:
+                apply = self._settle()
+            else:
+                self.gradients.zero_where(~good)
+                apply = True
+            if apply:
+                self.optimizer.step()
+                self.balance.after_step()
+        self.step, self.tokens = number, seen
 
-    def _accumulate(self, rows: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], int, float]:
-        """Gradients of the step's mean loss, micro-batch by micro-batch."""
-        self.optimizer.zero_grad(set_to_none=True)
-        parts = list(rows.split(self.micro_batch))
-        if self.model.is_compiled:
-            parts = [part.padded(self.micro_batch) for part in parts]
-        weights = [self.objective.weight(part) for part in parts]
-        total = max(sum(weights), 1)
-        loss = torch.zeros((), device=self.device)
-        sums: dict[str, torch.Tensor] = {}
-        for part, weight in zip(parts, weights, strict=True):
-            if weight == 0:
-                continue
-            part_loss, part_sums = self.objective.loss(self.model, part.to(self.device))
-            (part_loss / total).backward()
-            loss += part_loss.detach()
-            for name, value in part_sums.items():
-                sums[name] = sums[name] + value if name in sums else value
-        limit = self.options.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
-        return loss, sums, sum(weights), float(norm)
+    def _settle(self) -> bool:
+        """Takes the guard's verdicts: good steps count, bad ones are logged. The last verdict."""
+        good = True
+        for verdict in self.guard.settle():
+            good, summed = verdict.good, verdict.payload
+            if good:
+                self.meter.add(
+                    summed.loss, summed.metrics, summed.weight, summed.tokens, summed.waited
+                )
+                self.last |= {"lr": summed.lr, "grad_norm": verdict.norm}
+            elif self.guard.rollback_to is None:
+                self._write(step=verdict.step, tokens=summed.seen, **verdict.trouble)
+            else:
+                self.trouble = verdict.trouble
+        return good
 
     def _periodic(self, before: int) -> None:
         """Logging, held-out loss, samples and saving, each at its own interval."""
@@ -182,13 +209,15 @@ class Trainer:
         if self.heldout and (self._crossed(before, "eval_every") or finished):
             self.model.eval()
             values = self.heldout(self.model)
-            self.metrics.write(step=self.step, tokens=self.tokens, **values)
+            self._write(step=self.step, tokens=self.tokens, **values)
             self.last |= values
         if self.sample and self._crossed(before, "sample_every") and not finished:
             self.model.eval()
-            self.sample(self.model, self.tokens)
-        if self._crossed(before, "save_every") and not finished:
-            self._save()
+            with self._despite_full_disk():
+                self.sample(self.model, self.tokens)
+        for_good = self._crossed(before, "keep_every")
+        if (for_good or self._crossed(before, "save_every")) and not finished:
+            self._save(permanent=for_good)
         self.model.train()
         self.meter.pause(time.perf_counter() - began)
 
@@ -200,7 +229,7 @@ class Trainer:
         values = self.meter.read()
         self.speeds.append((values["tokens_per_second"], values["mfu"]))
         self.last |= values
-        self.metrics.write(
+        self._write(
             step=self.step,
             tokens=self.tokens,
             seconds=round(self.seconds, 2),
@@ -233,84 +262,65 @@ class Trainer:
             options.final_learning_rate,
         )
 
-    def _prefetched(self) -> Iterator[tuple[Step, float]]:
-        """Steps until the budget is spent, read one ahead in a thread; with the seconds waited."""
-        ready: queue.Queue[Step | BaseException] = queue.Queue(maxsize=2)
-        stop = threading.Event()
-
-        def read() -> None:
-            seen = self.tokens
-            try:
-                while seen < self.budget and not stop.is_set():
-                    wanted = math.ceil((self.budget - seen) / self.loader.seq_len)
-                    rows = self.loader.next_rows(min(self.rows_per_step, wanted))
-                    batch = self.loader.batch(rows)
-                    seen += batch.real_tokens
-                    _put(ready, Step(batch, self.loader.state()), stop)
-            except BaseException as error:
-                _put(ready, error, stop)
-
-        thread = threading.Thread(target=read, name="loader", daemon=True)
-        thread.start()
-        try:
-            while self.tokens < self.budget:
-                began = time.perf_counter()
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item, time.perf_counter() - began
-        finally:
-            stop.set()
-            thread.join()
-
-    def _skip(self, rows: Batch) -> None:
-        self.bad_steps += 1
-        sources = sorted({name for row in rows.sequences for name, _ in row})
-        first = rows.sequences[0][0]
-        warn(
-            f"{self.stage} step {self.step}: the gradient is not finite; the step is skipped "
-            f"(sources {', '.join(sources)}; first sequence {first[0]}#{first[1]})"
-        )
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise MiaoError(
-                f"{MAX_BAD_STEPS} steps in a row had a gradient that is not finite",
-                where=f"{self.stage}, step {self.step}",
-                fix=f"lower --{self.stage}.learning_rate and --{self.stage}.muon_learning_rate, "
-                f"or use --{self.stage}.precision fp32",
-            )
-
-    def _micro_batch(self) -> int:
-        if self.options.micro_batch != "auto":
-            return min(int(self.options.micro_batch), self.rows_per_step)
-        tokens = CPU_MICRO_TOKENS if self.device.type == "cpu" else GPU_MICRO_TOKENS
-        return max(1, min(self.rows_per_step, tokens // self.options.seq_len))
-
-    def _halve_micro_batch(self) -> None:
-        if self.micro_batch == 1:
-            raise MiaoError(
-                "out of memory with a single row",
-                where=self.stage,
-                fix=f"shorten --{self.stage}.seq_len or choose a smaller model",
-            )
-        self.micro_batch //= 2
-        torch.cuda.empty_cache()
-        warn(
-            f"out of memory: going on with micro_batch {self.micro_batch}; the batch stays the same"
-        )
-
     def _resume(self) -> None:
-        state = resume(self.checkpoints, self.model, self.optimizer, warn)
-        if state is None:
+        loaded = self.store.resume(warn)
+        if loaded is None:
             self.metrics.forget_after(-1)
+            if self.options.spike_action == "rollback":
+                self._save()
             return
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        self.last |= state["last"]
-        self.loader.restore(state["loader"])
-        self.loader_state = state["loader"]
+        self._restore(loaded)
         self.metrics.forget_after(self.step)
         say(f"  resumed at step {self.step} ({count(self.tokens)} of {count(self.budget)} tokens)")
 
-    def _save(self) -> None:
+    def _roll_back(self, before: int) -> int:
+        """Goes back to the newest checkpoint of a step below `before`; returns the tokens gained,
+        a negative number. Whichever it is, training comes to the same weights from there."""
+        at, tokens = self.step, self.tokens
+        last_bad = self.guard.bad_steps[-1]
+        loaded = self.store.resume(warn, before)
+        event = self.trouble | {"from_step": at, "left_out": [before, last_bad]}
+        if loaded is None:
+            warn(f"{self.stage}: there is no checkpoint before step {before} to go back to")
+            self.loader.restore(self.loader_state)
+            event["event"] = "skipped"
+        else:
+            self._restore(loaded, rollback=True)
+            self.store.forget_after(self.step)
+            self.metrics.forget_after(self.step)
+            say(f"  back at step {self.step}; steps {before} to {last_bad} will be left out")
+        self.guard.went_back(self.step)
+        self._write(step=self.step + 1, tokens=self.tokens, **event)
+        return self.tokens - tokens
+
+    def _restore(self, loaded: Loaded, rollback: bool = False) -> None:
+        state, tensors = loaded
+        self.step, self.tokens = state["step"], state["tokens"]
+        self.seconds = max(self.seconds, state["seconds"])
+        self.last |= state["last"]
+        self.loader_state = state["loader"]
+        self.loader.restore(self.loader_state)
+        self.guard.restore(state["guard"], decisions=not rollback)
+        self.gradients.restore(state["micro_batch"])
+        tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self.meter.weight, self.meter.loss = state["weight"], tensors.pop("sum.loss", None)
+        loads = {name: t for name, t in tensors.items() if name.startswith("load.")}
+        self.balance.loads = {int(name.removeprefix("load.")): t for name, t in loads.items()}
+        self.meter.metrics = {
+            name.removeprefix("sum.metric."): t for name, t in tensors.items() if name not in loads
+        }
+
+    def _save(self, must: bool = False, permanent: bool = False) -> None:
+        """Begins a checkpoint in the background.
+
+        Args:
+            must: wait until it is on disk, and raise what went wrong.
+        """
+        self._settle()
+        if self.guard.rollback_to is not None:
+            return
+        self._tell_failure(self.store.failure(wait=True))
+        meter = self.meter
         state = {
             "stage": self.stage,
             "step": self.step,
@@ -318,34 +328,35 @@ class Trainer:
             "seconds": self.seconds,
             "loader": self.loader_state,
             "last": self.last,
+            "guard": self.guard.state(),
+            "micro_batch": self.gradients.state(),
+            "weight": meter.weight,
         }
-        save_checkpoint(self.checkpoints, self.model, self.optimizer, state, self.options.keep_last)
+        tensors = {f"sum.metric.{name}": value for name, value in meter.metrics.items()}
+        tensors |= {f"load.{number}": load for number, load in self.balance.loads.items()}
+        if meter.loss is not None:
+            tensors["sum.loss"] = meter.loss
+        self.store.save(state, tensors, permanent)
+        if must and (error := self.store.failure(wait=True)):
+            raise error
+
+    def _tell_failure(self, error: Exception | None) -> None:
+        if error is not None:
+            warn(f"a checkpoint could not be written; training goes on, older ones stay: {error}")
+
+    def _write(self, **values: Any) -> None:
+        if self.writes:
+            with self._despite_full_disk():
+                self.metrics.write(**values)
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the current step; a second Ctrl-C at once."""
-
-        def note(number: int, frame: Any) -> None:
-            if self.signal is not None:
-                raise KeyboardInterrupt
-            self.signal = number
-            warn("stopping after this step; a checkpoint is written (Ctrl-C again: stop at once)")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    def _despite_full_disk(self) -> Iterator[None]:
+        """A log line that cannot be written is no reason to stop; said once."""
         try:
             yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-def _put(items: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            items.put(item, timeout=0.1)
-            return
-        except queue.Full:
-            continue
+        except MiaoError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            if not self.disk_warned:
+                warn(f"a log line is lost, training goes on: {error}")
+            self.disk_warned = True

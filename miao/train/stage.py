@@ -41,13 +41,14 @@ from miao.recipe import (
     SftOptions,
     StageOptions,
     parse_quantity,
+    to_dict,
 )
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.loop import Trainer, TrainResult
-from miao.train.metrics import MetricsLog
 from miao.train.objectives import DpoObjective, LanguageObjective, Objective, cache_reference
+from miao.train.trackers import TrackedLog, require_trackers
 
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
 COMPILE_PAYS_AFTER = 120.0
@@ -64,6 +65,7 @@ def train_stage(
         base: the model directory to start from; None: random weights.
         mark: fingerprint of the stage's inputs (names the cache of reference log-probabilities).
     """
+    require_trackers(recipe.trackers)
     options: StageOptions = getattr(recipe, stage)
     model = prepare_model(recipe, options, tokenizer, base)
     loader = make_loader(stage, recipe, run)
@@ -75,6 +77,15 @@ def train_stage(
     peak = matmul_flops(str(model.device), model.compute_dtype)
     _compile_if_it_pays(options, model, budget, peak)
     _announce(stage, options, model, loader, budget)
+    log = TrackedLog(
+        run.metrics,
+        stage,
+        recipe.trackers,
+        run.path / "trackers",
+        recipe.name,
+        to_dict(recipe),
+        recipe.trackers_offline,
+    )
     trainer = Trainer(
         stage,
         options,
@@ -83,12 +94,13 @@ def train_stage(
         objective,
         budget,
         run.checkpoints(stage),
-        MetricsLog(run.metrics, stage),
+        log,
         peak,
         heldout=lambda m: heldout_losses(stage, m, run, tokenizer),
         sample=lambda m, tokens: write_samples(stage, m, tokenizer, recipe, run, tokens),
     )
-    result = trainer.run()
+    with log:
+        result = trainer.run()
     with atomic_directory(run.model(stage)) as directory:
         save_model(model, directory)
         tokenizer.save(directory, model_max_length=model.config.context_length)

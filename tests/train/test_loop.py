@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import math
-import shutil
-import signal
+import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from miao.errors import Interrupted, MiaoError
 from miao.files import read_jsonl
-from miao.model import Decoder, ModelConfig
-from miao.recipe import PretrainOptions
-from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
-from miao.train.checkpoint import list_checkpoints
+from miao.model import Decoder
+from miao.shards import Batch, TokenDataset
 from miao.train.loop import Trainer
-from miao.train.metrics import MetricsLog
-from miao.train.objectives import LanguageObjective
-
-SEQ_LEN = 32
-
-
-@pytest.fixture
-def sources(make_dataset: Callable[..., TokenDataset]) -> list[TokenDataset]:
-    generator = torch.Generator().manual_seed(1)
-
-    def documents(count: int) -> list[list[int]]:
-        lengths = torch.randint(3, 60, (count,), generator=generator).tolist()
-        return [torch.randint(0, 97, (n,), generator=generator).tolist() for n in lengths]
-
-    return [
-        make_dataset(documents(60), name="first", vocab_size=97),
-        make_dataset(documents(40), name="second", vocab_size=97),
-    ]
-
-
-def options(**changes: Any) -> PretrainOptions:
-    values: dict[str, Any] = {
-        "tokens": 4000, "seq_len": SEQ_LEN, "batch_tokens": 8 * SEQ_LEN, "micro_batch": 4,
-        "save_every": 600, "log_every": 2, "eval_every": 0, "sample_every": 0, "keep_last": 3,
-    }  # fmt: skip
-    return PretrainOptions(**values | changes)
-
-
-def trainer(
-    sources: list[TokenDataset], directory: Path, model: Decoder | None = None, **changes: Any
-) -> Trainer:
-    if model is None:
-        model = Decoder(ModelConfig(97, 32, 2, 2, 1, 16, 48, max_position_embeddings=64))
-        model.initialize(0)
-    packed = [PackedSource(d.manifest.source, d, SEQ_LEN, seed=5) for d in sources]
-    chosen = options(**changes)
-    return Trainer(
-        "pretrain",
-        chosen,
-        model,
-        PackedLoader(packed, SEQ_LEN, window_rows=16),
-        LanguageObjective(),
-        float(chosen.tokens or 0),
-        directory / "checkpoints",
-        MetricsLog(directory / "metrics.jsonl", "pretrain"),
-        peak_flops=1e12,
-    )
-
-
-def weights(model: Decoder) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def assert_same_bits(left: Decoder, right: Decoder) -> None:
-    other = weights(right)
-    for name, value in weights(left).items():
-        assert torch.equal(value, other[name]), name
+from tests.model.shapes import LATENT, SIGMOID
+from tests.train.tiny import assert_same_bits, curve, stop_after, trainer, weights
 
 
 def test_the_loss_falls(sources: list[TokenDataset], tmp_path: Path) -> None:
@@ -93,7 +37,7 @@ def test_accumulation_equals_one_batch(
     """However a step's rows are cut, the gradient is that of the mean over all real tokens."""
     cut = trainer(sources, tmp_path / "cut", micro_batch=micro_batch)
     rows = cut.loader.batch(cut.loader.next_rows(8))
-    cut._accumulate(rows)
+    cut.gradients.of(rows)
     whole = trainer(sources, tmp_path / "whole", micro_batch=8).model
     labels = rows.labels_bt
     logits = whole(rows.ids_bt, rows.positions_bt, rows.segments_bt)
@@ -105,120 +49,135 @@ def test_accumulation_equals_one_batch(
         torch.testing.assert_close(ours.grad, truth.grad, atol=2e-6, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("stop_after", [1, 5, 9])
+@pytest.mark.parametrize("steps", [1, 5, 9])
 def test_interrupted_and_resumed_equals_never_stopped(
-    sources: list[TokenDataset], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+    sources: list[TokenDataset], tmp_path: Path, steps: int
 ) -> None:
     whole = trainer(sources, tmp_path / "whole")
     result = whole.run()
 
     stopped = trainer(sources, tmp_path / "stopped")
-    step = stopped._train_step
-
-    def train_and_interrupt(rows: Batch, waited: float) -> None:
-        step(rows, waited)
-        if stopped.step == stop_after:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(stopped, "_train_step", train_and_interrupt)
+    stop_after(stopped, steps)
     with pytest.raises(Interrupted) as stop:
         stopped.run()
     assert stop.value.exit_code == 143
-    assert stopped.step == stop_after
+    assert stopped.step == steps
     resumed = trainer(sources, tmp_path / "stopped")
     assert resumed.run().steps == result.steps
     assert_same_bits(whole.model, resumed.model)
 
-    def curve(name: str) -> list[tuple[int, float]]:
-        lines = read_jsonl(tmp_path / name / "metrics.jsonl")
-        return [(line["step"], line["grad_norm"]) for line in lines]
-
-    shared = dict(curve("whole")).keys() & dict(curve("stopped")).keys()
-    assert len(shared) > 3
-    for at in shared:
-        assert dict(curve("whole"))[at] == dict(curve("stopped"))[at]
+    assert len(curve(tmp_path / "whole")) > 6
+    assert curve(tmp_path / "whole") == curve(tmp_path / "stopped")
 
 
-def test_a_resume_from_any_checkpoint_equals_never_stopped(
-    sources: list[TokenDataset], tmp_path: Path
+def test_experts_and_their_balance_resume_to_the_bit(
+    sources: list[TokenDataset], tmp_path: Path, make_model: Callable[..., Decoder]
 ) -> None:
-    """What a SIGKILL leaves behind is some checkpoint; each leads to the same end."""
-    whole = trainer(sources, tmp_path / "whole", keep_last=99)
+    """Routing bias, loads and loss sums between two log lines are part of a checkpoint."""
+    shape = LATENT | SIGMOID
+    whole = trainer(sources, tmp_path / "whole", make_model(**shape), log_every=5)
     whole.run()
-    checkpoints = list_checkpoints(tmp_path / "whole" / "checkpoints")
-    assert len(checkpoints) >= 5
-    for checkpoint in checkpoints[:-1]:
-        directory = tmp_path / checkpoint.name
-        shutil.copytree(checkpoint, directory / "checkpoints" / checkpoint.name)
-        resumed = trainer(sources, directory)
-        resumed.run()
-        assert_same_bits(whole.model, resumed.model)
-
-
-def test_a_damaged_checkpoint_is_passed_over(
-    sources: list[TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = trainer(sources, tmp_path)
-    whole.run()
-    newest = list_checkpoints(tmp_path / "checkpoints")[-1] / "optimizer.safetensors"
-    content = bytearray(newest.read_bytes())
-    content[-20] ^= 1
-    newest.write_bytes(content)
-    resumed = trainer(sources, tmp_path)
+    stopped = trainer(sources, tmp_path / "stopped", make_model(**shape), log_every=5)
+    stop_after(stopped, 7)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = trainer(sources, tmp_path / "stopped", make_model(1, **shape), log_every=5)
     resumed.run()
-    assert "damaged" in capsys.readouterr().out
+    assert_same_bits(whole.model, resumed.model)
+    assert any("expert_load" in line for line in curve(tmp_path / "whole"))
+    assert curve(tmp_path / "whole") == curve(tmp_path / "stopped")
+    biases = [v for k, v in weights(whole.model).items() if "correction_bias" in k]
+    assert len({float(v.std()) for v in biases}) == len(biases) > 1
+
+
+def test_random_states_are_resumed(sources: list[TokenDataset], tmp_path: Path) -> None:
+    """An objective that draws from torch, numpy and python goes on with the same draws."""
+
+    def noisy(directory: Path) -> Trainer:
+        made = trainer(sources, directory)
+        plain = made.gradients.objective.loss
+
+        def loss(model: Any, batch: Batch) -> Any:
+            value, sums = plain(model, batch)
+            scale = 1 + 0.1 * (float(torch.rand(())) + np.random.rand() + random.random())
+            return value * scale, sums
+
+        made.gradients.objective = SimpleNamespace(  # type: ignore[assignment]
+            loss=loss, weight=made.gradients.objective.weight
+        )
+        torch.manual_seed(3), np.random.seed(3), random.seed(3)
+        return made
+
+    whole, stopped = noisy(tmp_path / "whole"), None
+    whole.run()
+    stopped = noisy(tmp_path / "stopped")
+    stop_after(stopped, 5)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = noisy(tmp_path / "stopped")
+    resumed.run()
     assert_same_bits(whole.model, resumed.model)
 
 
-def test_all_checkpoints_damaged_is_an_error(sources: list[TokenDataset], tmp_path: Path) -> None:
-    trainer(sources, tmp_path).run()
-    for checkpoint in list_checkpoints(tmp_path / "checkpoints"):
-        (checkpoint / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(MiaoError, match="no checkpoint can be read"):
-        trainer(sources, tmp_path).run()
-
-
-def test_a_gradient_that_is_not_finite_is_skipped_and_named(
-    sources: list[TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+def test_out_of_memory_halves_the_micro_batch_and_leaves_no_trace(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    make_model: Callable[..., Decoder],
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    poisoned = trainer(sources, tmp_path)
-    before = weights(poisoned.model)
-    objective = poisoned.objective.loss
+    shape = LATENT | SIGMOID if kind == "experts" else {}
+    small = trainer(sources, tmp_path / "small", make_model(**shape), micro_batch=2)
+    small.run()
+    short = trainer(sources, tmp_path / "short", make_model(**shape), micro_batch=4)
+    plain, calls = short.gradients.objective.loss, 0
 
-    def poison(model: Any, batch: Batch) -> Any:
-        loss, metrics = objective(model, batch)
-        return loss * math.nan, metrics
+    def loss(model: Any, batch: Batch) -> Any:
+        nonlocal calls
+        calls += 1
+        value = plain(model, batch)
+        if calls == 2:  # the first micro-batch of the step has left its gradient
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return value
 
-    poisoned.objective.loss = poison  # type: ignore[method-assign]
-    with pytest.raises(MiaoError, match="not finite"):
-        poisoned.run()
-    assert "first sequence" in capsys.readouterr().out
-    for name, value in weights(poisoned.model).items():
-        assert torch.equal(value, before[name])
+    short.gradients.objective = SimpleNamespace(  # type: ignore[assignment]
+        loss=loss, weight=short.gradients.objective.weight
+    )
+    stop_after(short, 3)
+    with pytest.raises(Interrupted):
+        short.run()
+    assert "going on with micro_batch 2" in capsys.readouterr().out
+    resumed = trainer(sources, tmp_path / "short", make_model(1, **shape), micro_batch=4)
+    resumed.run()
+    assert resumed.gradients.micro_batch == 2
+    assert_same_bits(small.model, resumed.model)
+    assert curve(tmp_path / "small") == curve(tmp_path / "short")
 
 
-def test_the_disk_filling_up_keeps_the_older_checkpoints(
-    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_with_a_single_row_is_an_error(
+    sources: list[TokenDataset], tmp_path: Path
 ) -> None:
-    filled = trainer(sources, tmp_path)
-    saves = 0
+    short = trainer(sources, tmp_path, micro_batch=2)
 
-    def save_file(tensors: Any, path: Path, **more: Any) -> None:
-        nonlocal saves
-        saves += 1
-        Path(path).write_bytes(b"half")
-        if saves > 2:
-            raise OSError(28, "No space left on device")
-        original(tensors, path, **more)
+    def loss(model: Any, batch: Batch) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    from miao.train import checkpoint
+    short.gradients.objective = SimpleNamespace(  # type: ignore[assignment]
+        loss=loss, weight=short.gradients.objective.weight
+    )
+    with pytest.raises(MiaoError, match=r"single row[\s\S]*seq_len"):
+        short.run()
 
-    original = checkpoint.save_file
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
-    with pytest.raises(MiaoError, match="disk is full"):
-        filled.run()
-    (kept,) = (tmp_path / "checkpoints").iterdir()
-    monkeypatch.undo()
-    resumed = trainer(sources, tmp_path)
-    resumed._resume()
-    assert kept.name == f"step-{resumed.step:08d}"
+
+def test_a_finished_stage_that_is_begun_again_does_nothing(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    """Killed between its last checkpoint and the model directory: same result, same lines."""
+    first = trainer(sources, tmp_path, log_every=7).run()
+    before = curve(tmp_path)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
+    again = trainer(sources, tmp_path, log_every=7).run()
+    assert (again.loss, again.steps, again.tokens) == (first.loss, first.steps, first.tokens)
+    assert curve(tmp_path) == before
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == files

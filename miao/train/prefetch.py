@@ -1,0 +1,66 @@
+"""The rows of the next step are read while this one is trained."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from miao.shards.loader import Batch, PackedLoader
+
+
+@dataclass
+class Step:
+    """The rows of one optimizer step, and where the loader stands after them."""
+
+    rows: Batch
+    loader_state: dict[str, Any]
+
+
+def prefetched(
+    loader: PackedLoader, rows_per_step: int, tokens: int, budget: float
+) -> Generator[tuple[Step, float], None, None]:
+    """Steps from `tokens` on until `budget` real tokens are read, one ahead in a thread; each with
+    the seconds that it was waited for. The loader is the thread's until the iterator is closed."""
+    ready: queue.Queue[Step | BaseException | None] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def read() -> None:
+        seen = tokens
+        try:
+            while seen < budget and not stop.is_set():
+                wanted = math.ceil((budget - seen) / loader.seq_len)
+                batch = loader.batch(loader.next_rows(min(rows_per_step, wanted)))
+                seen += batch.real_tokens
+                _put(ready, Step(batch, loader.state()), stop)
+            _put(ready, None, stop)
+        except BaseException as error:
+            _put(ready, error, stop)
+
+    thread = threading.Thread(target=read, name="loader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            began = time.perf_counter()
+            item = ready.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item, time.perf_counter() - began
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _put(items: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            items.put(item, timeout=0.1)
+            return
+        except queue.Full:
+            continue

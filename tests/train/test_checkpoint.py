@@ -1,0 +1,291 @@
+"""Checkpoints: written aside, whole or not at all, and what a damaged or missing one leads to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from miao.errors import Interrupted, MiaoError
+from miao.files import read_json
+from miao.shards import TokenDataset
+from miao.train import checkpoint
+from miao.train.checkpoint import list_checkpoints, random_states, set_random_states, step_of
+from miao.train.loop import Trainer
+from tests.train.tiny import assert_same_bits, curve, stop_after, trainer, weights
+
+FILES = ["checksums.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+
+
+def steps(directory: Path) -> list[int]:
+    return [step_of(path) for path in list_checkpoints(directory / "checkpoints")]
+
+
+def test_a_resume_from_any_checkpoint_equals_never_stopped(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    """What a SIGKILL leaves behind is some checkpoint; each leads to the same end."""
+    whole = trainer(sources, tmp_path / "whole", keep_last=99)
+    whole.run()
+    checkpoints = list_checkpoints(tmp_path / "whole" / "checkpoints")
+    assert len(checkpoints) >= 5
+    for path in checkpoints[:-1]:
+        directory = tmp_path / path.name
+        shutil.copytree(path, directory / "checkpoints" / path.name)
+        resumed = trainer(sources, directory)
+        resumed.run()
+        assert_same_bits(whole.model, resumed.model)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "gone"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    name: str,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = trainer(sources, tmp_path, tokens=2000)
+    whole.run()
+    newest, before = (list_checkpoints(tmp_path / "checkpoints")[i] for i in (-1, -2))
+    file = newest / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content if damage == "a flipped bit" else content[: len(content) // 2])
+    resumed = trainer(sources, tmp_path, tokens=2000)
+    resumed._resume()
+    said = capsys.readouterr().out
+    assert newest.name in said and "trying the checkpoint before it" in said
+    assert f"resumed at step {step_of(before)}" in said
+    resumed.run()
+    assert_same_bits(whole.model, resumed.model)
+
+
+def test_a_half_written_checkpoint_is_named_and_removed(
+    sources: list[TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a kill leaves in the middle of a save."""
+    trainer(sources, tmp_path, tokens=1000).run()
+    half = tmp_path / "checkpoints" / ".step-00000099.abc.tmp"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    trainer(sources, tmp_path, tokens=1000)._resume()
+    assert "the save of step-00000099 was cut short" in capsys.readouterr().out
+    assert not half.exists()
+
+
+def test_all_checkpoints_damaged_is_an_error(sources: list[TokenDataset], tmp_path: Path) -> None:
+    trainer(sources, tmp_path).run()
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        (path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(MiaoError, match="no checkpoint can be read"):
+        trainer(sources, tmp_path).run()
+
+
+def test_what_is_kept(sources: list[TokenDataset], tmp_path: Path) -> None:
+    """The newest ones, and for good those that cross a multiple of keep_every."""
+    everything = trainer(sources, tmp_path / "all", keep_last=99)
+    everything.run()
+    kept = trainer(sources, tmp_path / "kept", keep_last=2, keep_every=1500)
+    kept.run()
+    every = list_checkpoints(tmp_path / "all" / "checkpoints")
+    tokens = [read_json(path / "state.json")["tokens"] for path in every]
+    permanent = [
+        path / "state.json"
+        for path in list_checkpoints(tmp_path / "kept" / "checkpoints")
+        if read_json(path / "state.json")["permanent"]
+    ]
+    found = [read_json(path)["tokens"] for path in permanent]
+    assert [n // 1500 for n in found] == [1, 2]
+    assert steps(tmp_path / "kept") == sorted(
+        {step_of(path.parent) for path in permanent} | set(steps(tmp_path / "all")[-2:])
+    )
+    assert len(steps(tmp_path / "kept")) == 4 < len(tokens)
+    assert_same_bits(everything.model, kept.model)
+
+
+class HeldSave:
+    """Stands in the way of the writing thread until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.go, self.calls, self.original = threading.Event(), 0, checkpoint.save_file
+        monkeypatch.setattr(checkpoint, "save_file", self)
+
+    def __call__(self, *arguments: Any, **more: Any) -> None:
+        self.calls += 1
+        assert self.go.wait(30)
+        self.original(*arguments, **more)
+
+
+def save(running: Trainer) -> None:
+    running._save()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save returns before anything is on disk; what is written is the state at the save."""
+    running = trainer(sources, tmp_path)
+    held = HeldSave(monkeypatch)
+    running.step = 5
+    running._save()
+    copied = weights(running.model)
+    assert not list_checkpoints(tmp_path / "checkpoints")
+    assert running.store.failure() is None
+    with torch.no_grad():
+        for parameter in running.model.parameters():
+            parameter.add_(1.0)
+    held.go.set()
+    assert running.store.failure(wait=True) is None
+    assert running.store.newest_step == 5
+    resumed = trainer(sources, tmp_path)
+    resumed._resume()
+    for name, value in weights(resumed.model).items():
+        assert torch.equal(value, copied[name])
+
+
+def test_at_most_one_save_is_in_flight(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = trainer(sources, tmp_path)
+    held = HeldSave(monkeypatch)
+    running._save()
+    running.step = 1
+    second = threading.Thread(target=running._save)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive() and held.calls == 1
+    held.go.set()
+    second.join(30)
+    assert running.store.failure(wait=True) is None
+    assert steps(tmp_path) == [0, 1]
+
+
+class FullDisk:
+    """The disk is full while `full`; half a file is left, as the system would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: range):
+        self.calls, self.full, self.original = 0, full, checkpoint.save_file
+        monkeypatch.setattr(checkpoint, "save_file", self)
+
+    def __call__(self, tensors: Any, path: Path, **more: Any) -> None:
+        self.calls += 1
+        if self.calls in self.full:
+            Path(path).write_bytes(b"half")
+            raise checkpoint.SafetensorError(
+                f"Error while serializing: I/O error: No space left (os error {errno.ENOSPC})"
+            )
+        self.original(tensors, path, **more)
+
+
+def test_a_full_disk_loses_neither_the_run_nor_the_older_checkpoints(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = trainer(sources, tmp_path / "whole")
+    whole.run()
+    written = steps(tmp_path / "whole")
+    FullDisk(monkeypatch, range(3, 8))  # the first checkpoint is two files
+    running = trainer(sources, tmp_path / "full", keep_last=99)
+    running.run()
+    assert_same_bits(whole.model, running.model)
+    said = capsys.readouterr().out
+    assert said.count("could not be written; training goes on") == 5
+    assert "the disk is full" in said and "free some space" in said
+    assert len(steps(tmp_path / "full")) >= 2 and steps(tmp_path / "full")[-1] == written[-1]
+    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("when", ["end", "signal"])
+def test_the_last_save_must_succeed(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    running = trainer(sources, tmp_path)
+    FullDisk(monkeypatch, range(3, 999))
+    if when == "signal":
+        stop_after(running, 5)
+    with pytest.raises(MiaoError, match=r"disk is full[\s\S]*free some space"):
+        running.run()
+    assert running.stop.number == (15 if when == "signal" else None)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    monkeypatch.undo()
+    resumed = trainer(sources, tmp_path)
+    resumed._resume()
+    assert kept.name == f"step-{resumed.step:08d}"
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_training(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    running = trainer(sources, tmp_path)
+
+    def full(*arguments: Any) -> None:
+        raise MiaoError("the disk is full") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("miao.train.metrics.append_jsonl", full)
+    running.run()
+    assert capsys.readouterr().out.count("a log line is lost, training goes on") == 1
+
+
+def test_a_defect_while_saving_is_told_too(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(checkpoint, "save_file", broken)
+    with pytest.raises(ZeroDivisionError):
+        trainer(sources, tmp_path).run()
+
+
+def test_only_the_writer_writes(sources: list[TokenDataset], tmp_path: Path) -> None:
+    whole = trainer(sources, tmp_path / "whole")
+    whole.run()
+    silent = trainer(sources, tmp_path / "silent")
+    silent.writes = silent.store.writes = False
+    silent.run()
+    assert_same_bits(whole.model, silent.model)
+    assert not (tmp_path / "silent").exists()
+
+
+def test_an_interrupted_run_leaves_one_whole_checkpoint_more(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    running = trainer(sources, tmp_path, save_every=0)
+    stop_after(running, 4)
+    with pytest.raises(Interrupted):
+        running.run()
+    assert steps(tmp_path) == [4]
+    assert sorted(p.name for p in list_checkpoints(tmp_path / "checkpoints")[0].iterdir()) == FILES
+    assert [line["step"] for line in curve(tmp_path)] == [2, 4]
+
+
+def test_random_states_come_back() -> None:
+    import random
+
+    import numpy as np
+
+    def draw() -> tuple[float, float, float]:
+        return float(torch.rand(())), float(np.random.rand()), random.random()
+
+    cpu = torch.device("cpu")
+    states = random_states(cpu)
+    first = draw()
+    assert draw() != first
+    set_random_states(states, cpu)
+    assert draw() == first and not states
