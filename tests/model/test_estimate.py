@@ -29,7 +29,7 @@ from miao.model.estimate import (
 )
 from miao.model.presets import PRESETS
 from miao.ops.norm import _RMSNorm
-from miao.train import loop
+from miao.train import gradients
 from miao.train.optim import MuonAdamW
 from tests.model.shapes import EXPERTS, KINDS, LATENT, SIGMOID
 
@@ -140,7 +140,7 @@ def test_the_largest_stack_of_muon(name: str) -> None:
 
 
 def test_the_constants_are_the_training_loop_s() -> None:
-    assert loop.GPU_MICRO_TOKENS == MICRO_TOKENS
+    assert gradients.GPU_MICRO_TOKENS == MICRO_TOKENS
 
 
 def test_bitbrain_by_hand() -> None:
