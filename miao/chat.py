@@ -13,7 +13,7 @@ from pathlib import Path
 from miao.console import console, say
 from miao.corpus.records import Message
 from miao.errors import MiaoError
-from miao.hubs import download_model, is_hub_name
+from miao.hubs import local_directory
 from miao.rundir import find_model
 from miao.tokenizer import (
     StreamDecoder,
@@ -159,8 +159,7 @@ def _enable_line_editing() -> None:
 
 def inspect_command(options: argparse.Namespace) -> None:
     """Shows tokens of a text, of the first records of a file, or the vocabulary."""
-    hub = is_hub_name(options.directory)
-    directory = download_model(options.directory) if hub else Path(options.directory)
+    directory = local_directory(options.directory)
     if not (directory / "tokenizer.json").exists() and (directory / "tokenizer").is_dir():
         directory = directory / "tokenizer"
     tokenizer = Tokenizer.from_directory(directory)

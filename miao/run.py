@@ -34,7 +34,7 @@ from miao.files import (
     write_jsonl,
     write_text,
 )
-from miao.hubs import download_model, is_hub_name
+from miao.hubs import local_directory
 from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer, train_tokenizer
@@ -97,9 +97,7 @@ class Chain:
         output = self.run.tokenizer / "tokenizer.json"
         with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)], output) as todo:
             if todo and options.path:
-                hub = is_hub_name(options.path)
-                directory = download_model(options.path) if hub else options.path
-                Tokenizer.from_directory(directory).save(self.run.tokenizer)
+                Tokenizer.from_directory(local_directory(options.path)).save(self.run.tokenizer)
             elif todo:
                 size = parse_quantity(options.sample, "tokenizer.sample")
                 tokenizer = train_tokenizer(self._sample_texts(size), options.vocab_size)
@@ -192,7 +190,8 @@ class Chain:
                 reference,
                 self.recipe.dpo.beta,
             )
-            contexts = self._long_contexts(stage, base, tokenizer) if base else {}
+            extended = base if stage == "pretrain" else None
+            contexts = self._long_contexts(extended, tokenizer) if extended else {}
             if contexts:
                 result.scores += contexts["after"].scores()
             line: dict[str, Any] = {
@@ -214,15 +213,16 @@ class Chain:
         if "long_context" in line:
             _say_long_context(line["long_context"])
 
-    def _long_contexts(self, stage: str, base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    def _long_contexts(self, base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
         """What pretraining on a trained model made of a longer context: before and after."""
         from miao.evaluate.long_context import LongContext, measure_long_context
+        from miao.model import load_config
         from miao.shards import TokenDataset
 
-        models = {"before": self._load(base), "after": self._load(stage)}
-        length = models["after"].config.context_length
-        if stage != "pretrain" or length <= models["before"].config.context_length:
+        length = load_config(self.run.model("pretrain")).context_length
+        if length <= load_config(base).context_length:
             return {}
+        models = {"before": self._load(base), "after": self._load("pretrain")}
         heldout = sorted(self.run.shards("pretrain", "heldout").glob("*/"))
         datasets = [TokenDataset(directory) for directory in heldout]
         found: dict[str, LongContext] = {}

@@ -16,7 +16,7 @@ from miao import __version__
 from miao.console import ProgressLine, headline, say, warn
 from miao.errors import MiaoError
 from miao.files import atomic_directory, write_json, write_text
-from miao.hubs import download_model, is_hub_name
+from miao.hubs import is_hub_name, local_directory
 from miao.hubs.files import is_model_file
 from miao.recipe import STAGES
 from miao.rundir import RunDir, find_model
@@ -189,7 +189,7 @@ def _source(
     from miao.export.adapter import adapter_base, merge_adapter, require_adapter
 
     adapter = options.merge_lora
-    path = download_model(adapter) if is_hub_name(adapter) else Path(adapter)
+    path = local_directory(adapter)
     require_adapter(path)
     say(f"  merging {path} (trained on {adapter_base(path) or 'a model that it does not name'})")
     with tempfile.TemporaryDirectory(prefix=".merged.", dir=out.parent) as temporary:

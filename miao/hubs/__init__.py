@@ -16,7 +16,21 @@ from miao.errors import MiaoError
 from miao.hubs.files import check_model_directory
 from miao.hubs.names import HubName, is_hub_name, parse_hub_name
 
-__all__ = ["HubName", "download_model", "is_hub_name", "parse_hub_name", "push_directory"]
+__all__ = [
+    "HubName",
+    "download_model",
+    "is_hub_name",
+    "local_directory",
+    "parse_hub_name",
+    "push_directory",
+]
+
+
+def local_directory(text: str | Path) -> Path:
+    """A directory as it is; a name on a hub downloaded first."""
+    if isinstance(text, str) and is_hub_name(text):  # before Path, which changes it on Windows
+        return download_model(text)
+    return Path(text)
 
 
 def download_model(name: HubName | str) -> Path:

@@ -81,12 +81,16 @@ def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
     its own context, with the rope scaling of the options.
 
     Raises:
-        MiaoError: the model is scaled already.
+        MiaoError: the model is scaled already, in another way.
     """
     config, scaling = model.config, options.rope_scaling
     length = max(options.max_position_embeddings, config.context_length)
     if scaling.rope_type == "default" and length == config.context_length:
         return model
+    own = config.rope_scaling or {}
+    same = (own.get("rope_type"), own.get("factor")) == (scaling.rope_type, scaling.factor)
+    if same and length == config.context_length:
+        return model  # by an earlier stage of the same recipe
     if config.rope_scaling and scaling.rope_type != "default":
         raise MiaoError(
             f"the model's positions are scaled already ({config.rope_scaling['rope_type']})",
