@@ -99,7 +99,7 @@ def _dispatch(words: list[str]) -> int:
 def _run(verb: str, words: list[str]) -> int:
     from miao.options import make_parser
     from miao.recipe import Recipe
-    from miao.recipe_file import load_recipe
+    from miao.recipe.reading import load_recipe
 
     if "-h" in words or "--help" in words:
         what = STAGE_VERBS.get(verb, "all stages of a recipe")

@@ -10,7 +10,7 @@ import pytest
 
 from miao.errors import MiaoError
 from miao.recipe import Recipe, of_budget, parse_quantity, to_dict
-from miao.recipe_file import check_recipe, load_recipe
+from miao.recipe.reading import check_recipe, load_recipe
 
 
 @pytest.mark.parametrize(

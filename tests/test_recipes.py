@@ -19,7 +19,7 @@ from miao.model.estimate import (
 )
 from miao.model.presets import PRESETS
 from miao.recipe import STAGES, of_budget, parse_quantity
-from miao.recipe_file import load_recipe
+from miao.recipe.reading import load_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"

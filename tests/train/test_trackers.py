@@ -13,7 +13,7 @@ import torch
 
 from miao.errors import Interrupted, MiaoError
 from miao.files import read_jsonl
-from miao.recipe_file import load_recipe
+from miao.recipe.reading import load_recipe
 from miao.shards import TokenDataset
 from miao.train.loop import Trainer
 from miao.train.trackers import TrackedLog, require_trackers

@@ -20,7 +20,7 @@ from miao.corpus.seedbed.persona import Language, Persona
 from miao.corpus.seedbed.phrasing import Talk, bare, typed
 
 REASONS = ("correct", "polite", "concise", "language")
-_SHARES = {"correct": 0.56, "polite": 0.14, "concise": 0.08, "language": 0.22}
+_SHARES = {"correct": 0.64, "polite": 0.11, "concise": 0.05, "language": 0.20}
 _HELD_OUT_ONE_IN = 10
 
 _RUDE: dict[Language, str] = {
@@ -100,7 +100,11 @@ def preferences(
         language: Language = "zh" if rng.random() < chinese_share else "en"
         if reason != "correct":
             yield _manner(rng, persona, language, reason, held_out=False)
-        elif rng.random() < 0.5:
+            continue
+        kind = rng.random()
+        if kind < 0.25:
+            yield _manner(rng, persona, language, reason, held_out=False)
+        elif kind < 0.55:
             yield _sum(rng, sums)
         else:
             yield _fact(rng, language, held_out=False)
@@ -146,7 +150,9 @@ def _talks() -> tuple[dict[Language, Talk], ...]:
 def _manner(
     rng: random.Random, persona: Persona, language: Language, reason: str, *, held_out: bool
 ) -> Preference:
-    """A fixed reply against one that is rude, that rambles, or that is in the other language."""
+    """A fixed reply against one that answers another question, is rude, rambles, or is in the
+    other language.
+    """
     while True:
         sides = rng.choice(_talks())
         core = persona.fill(sides[language].ask(rng), language)
@@ -156,7 +162,11 @@ def _manner(
             break
     which = rng.randrange(len(sides[language].replies))
     chosen = persona.fill(sides[language].replies[which], language)
-    if reason == "polite":
+    if reason == "correct":
+        rejected = chosen
+        while rejected in {persona.fill(reply, language) for reply in sides[language].replies}:
+            rejected = persona.fill(rng.choice(rng.choice(_talks())[language].replies), language)
+    elif reason == "polite":
         rejected = rng.choice(_sayings(_RUDE[language]))
     elif reason == "concise":
         rejected = _rambling(rng, chosen, language)

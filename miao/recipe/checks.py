@@ -1,15 +1,12 @@
-"""Reading a recipe, and everything that must hold between its values before anything starts."""
+"""Everything that must hold between the values of a recipe before anything starts."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from miao.errors import MiaoError
-from miao.options import parse_options
 from miao.recipe import (
     STAGES,
     TRACKERS,
@@ -19,18 +16,6 @@ from miao.recipe import (
     StageOptions,
     parse_quantity,
 )
-
-
-def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Defaults < the YAML at `path` < `overrides` (command-line words such as `--sft.epochs 2`).
-
-    Raises:
-        MiaoError: a key that does not exist (with a suggestion), a value of the wrong type, a file
-            that is missing or no YAML mapping.
-    """
-    recipe = parse_options(Recipe, path, overrides)
-    check_recipe(recipe)
-    return recipe
 
 
 def check_recipe(recipe: Recipe) -> None:

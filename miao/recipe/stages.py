@@ -1,0 +1,121 @@
+"""Options of the training stages and of what is measured after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from miao.recipe.quantities import Quantity
+
+
+@dataclass
+class StageOptions:
+    """What every training stage has in common."""
+
+    enabled: bool = True
+    """Run this stage."""
+    tokens: Quantity | None = None
+    """Budget in real tokens (padding is not counted). Give this or `epochs`."""
+    epochs: float | None = None
+    """Budget in passes over the data. Give this or `tokens`."""
+    seq_len: int = 256
+    """Length of a packed row, in tokens."""
+    batch_tokens: Quantity = 8192
+    """Token slots per optimizer step, over all devices and accumulation."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Rows per forward pass; the rest of batch_tokens is accumulated."""
+    learning_rate: float = 3e-3
+    """Peak rate of AdamW (embeddings, head, norms, biases)."""
+    muon_learning_rate: float = 2e-2
+    """Peak rate of Muon (2-D matrices inside the blocks); 0 uses AdamW for all."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay on matrices."""
+    adam_betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """AdamW's two decay rates."""
+    muon_momentum: float = 0.95
+    """Muon's (Nesterov) momentum."""
+    schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    """Learning-rate shape after warm-up; wsd = warm-up, stable, decay."""
+    warmup: Quantity = 0.02
+    """Linear warm-up: tokens, or a fraction of the budget."""
+    decay: Quantity = 0.4
+    """Length of wsd's final linear decay: tokens, or a fraction of the budget."""
+    final_learning_rate: float = 0.0
+    """The rate at the very end, as a fraction of the peak."""
+    router_bias_rate: float = 0.001
+    """Sigmoid-routed experts: step of the balancing bias after every optimizer step."""
+    grad_clip: float = 1.0
+    """Clip the global gradient norm to this; 0 switches it off."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Compute type of matrix products; weights and optimizer stay fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile the blocks (auto: on a GPU, or when the budget repays the waiting)."""
+    eval_every: Quantity = 0.25
+    """Held-out loss every so many tokens, or fraction of the budget."""
+    sample_every: Quantity = 0.5
+    """Write samples every so many tokens, or fraction of the budget."""
+    save_every: Quantity = 0.25
+    """Checkpoint every so many tokens, or fraction of the budget."""
+    keep_last: int = 2
+    """How many checkpoints to keep; older ones make room, but those of keep_every."""
+    keep_every: Quantity = 0
+    """Keep a checkpoint for good every so many tokens, or fraction of the budget; 0: none."""
+    spike_action: Literal["off", "skip", "rollback"] = "skip"
+    """When loss or gradient norm jump: skip that step; or go back to the checkpoint before it and
+    train on without the batches that led there. What is not finite is always skipped."""
+    spike_threshold: float = 20.0
+    """A jump is more than the recent median plus this many (robust) standard deviations."""
+    spike_window: int = 64
+    """How many recent steps a jump is measured against."""
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl."""
+
+
+@dataclass
+class PretrainOptions(StageOptions):
+    """Next-token prediction on documents."""
+
+    tokens: Quantity | None = "4M"
+
+
+@dataclass
+class SftOptions(StageOptions):
+    """Supervised fine-tuning: the loss is on what the assistant says."""
+
+    epochs: float | None = 1.0
+    last_turn_only: bool = False
+    """Learn only the last assistant turn of each conversation."""
+    replay: float = 0.0
+    """Share of the tokens that are pretraining documents again, against forgetting."""
+
+
+@dataclass
+class DpoOptions(StageOptions):
+    """Direct preference optimization: raise the chosen answer over the rejected one."""
+
+    epochs: float | None = 1.0
+    learning_rate: float = 1e-4
+    muon_learning_rate: float = 0.0
+    spike_action: Literal["off", "skip", "rollback"] = "off"
+    beta: float = 0.1
+    """How strongly the reference model holds the policy back."""
+    sft_weight: float = 0.0
+    """Weight of the chosen answers' cross-entropy in the loss (RPO); keeps them likely."""
+
+
+@dataclass
+class EvaluateOptions:
+    """What is measured after every stage."""
+
+    enabled: bool = True
+    """Evaluate after every stage."""
+    choice_items: int = 400
+    """Multiple-choice questions (built-in corpus only)."""
+    question_items: int = 400
+    """Questions answered in the chat and checked, over all categories (built-in corpus only)."""
+    preference_pairs: int = 400
+    """Held-out preference pairs."""
+    heldout_tokens: Quantity = "40K"
+    """Held-out tokens per source for bits per byte."""
+    max_new_tokens: int = 48
+    """Longest generated answer."""
