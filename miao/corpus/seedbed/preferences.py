@@ -102,9 +102,9 @@ def preferences(
             yield _manner(rng, persona, language, reason, held_out=False)
             continue
         kind = rng.random()
-        if kind < 0.25:
+        if kind < 0.32:
             yield _manner(rng, persona, language, reason, held_out=False)
-        elif kind < 0.55:
+        elif kind < 0.6:
             yield _sum(rng, sums)
         else:
             yield _fact(rng, language, held_out=False)
