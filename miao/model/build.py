@@ -9,13 +9,12 @@ from miao.errors import MiaoError
 from miao.model.config import ModelConfig, round_up
 from miao.model.decoder import Decoder
 from miao.model.hf_config import native_architecture
-from miao.recipe import ModelOptions, RopeScalingOptions
+from miao.recipe import DEFAULT_CONTEXT, ModelOptions, RopeScalingOptions
 
 SAME_NAMES = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
-    "max_position_embeddings",
     "rope_theta",
     "rms_norm_eps",
     "tie_word_embeddings",
@@ -65,26 +64,34 @@ def new_config(options: ModelOptions, vocab_size: int, end_of_turn: int | None) 
         parts["moe_intermediate_size"] = options.moe_intermediate_size or round_up(
             inner / options.num_experts_per_tok, 16
         )
+    length = options.max_position_embeddings or DEFAULT_CONTEXT
     config = ModelConfig(
-        vocab_size=vocab_size, intermediate_size=inner, eos_token_id=end_of_turn, **parts
+        vocab_size=vocab_size,
+        intermediate_size=inner,
+        max_position_embeddings=length,
+        eos_token_id=end_of_turn,
+        **parts,
     )
     scaling = options.rope_scaling
     if scaling.rope_type != "default":
-        trained = int(options.max_position_embeddings / scaling.factor)
-        config = _scaled(config, scaling, trained, options.max_position_embeddings)
+        config = _scaled(config, scaling, int(length / scaling.factor), length)
     native_architecture(config)
     return config
 
 
 def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
-    """A trained model made ready for `options.max_position_embeddings`, where that is longer than
-    its own context, with the rope scaling of the options.
+    """A trained model made ready for `options.max_position_embeddings` (default: its own context
+    times the factor), where that is longer than its own context, with the rope scaling of the
+    options.
 
     Raises:
         MiaoError: the model is scaled already, in another way.
     """
     config, scaling = model.config, options.rope_scaling
-    length = max(options.max_position_embeddings, config.context_length)
+    wanted = options.max_position_embeddings
+    if wanted is None and not config.rope_scaling:
+        wanted = int(config.context_length * scaling.factor)
+    length = max(wanted or 0, config.context_length)
     if scaling.rope_type == "default" and length == config.context_length:
         return model
     own = config.rope_scaling or {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.recipe.corpus import CorpusOptions, SeedbedOptions, TokenizerOptions
-from miao.recipe.model import ModelOptions, RopeScalingOptions
+from miao.recipe.model import DEFAULT_CONTEXT, ModelOptions, RopeScalingOptions
 from miao.recipe.quantities import Quantity, of_budget, parse_quantity
 from miao.recipe.stages import (
     DpoOptions,
@@ -23,6 +23,7 @@ from miao.recipe.stages import (
 )
 
 __all__ = [
+    "DEFAULT_CONTEXT",
     "STAGES",
     "TRACKERS",
     "CorpusOptions",

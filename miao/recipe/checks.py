@@ -8,6 +8,7 @@ from typing import Any
 
 from miao.errors import MiaoError
 from miao.recipe import (
+    DEFAULT_CONTEXT,
     STAGES,
     TRACKERS,
     ModelOptions,
@@ -115,10 +116,10 @@ def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any)
         f"{name}: give exactly one of tokens and epochs (null switches the other off)",
     )
     need(stage.seq_len >= 8, f"{name}.seq_len: at least 8")
+    context = model.max_position_embeddings or DEFAULT_CONTEXT
     need(
-        model.path is not None or stage.seq_len <= model.max_position_embeddings,
-        f"{name}.seq_len: {stage.seq_len} is above the model's max_position_embeddings "
-        f"{model.max_position_embeddings}",
+        model.path is not None or stage.seq_len <= context,
+        f"{name}.seq_len: {stage.seq_len} is above the model's max_position_embeddings {context}",
     )
     need(stage.micro_batch == "auto" or int(stage.micro_batch) > 0, f"{name}.micro_batch: positive")
     need(stage.epochs is None or stage.epochs > 0, f"{name}.epochs: must be positive")

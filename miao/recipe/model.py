@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+DEFAULT_CONTEXT = 512
+
 
 @dataclass
 class RopeScalingOptions:
@@ -38,8 +40,9 @@ class ModelOptions:
     """Size of one head (default: hidden_size / num_attention_heads)."""
     intermediate_size: int | None = None
     """Width inside the SwiGLU feed-forward (default: 8/3 of hidden_size, rounded up to 64)."""
-    max_position_embeddings: int = 512
-    """The longest context the model is meant for, in tokens."""
+    max_position_embeddings: int | None = None
+    """The longest context the model is meant for, in tokens (default: 512; that of model.path,
+    times the factor of rope_scaling)."""
     rope_theta: float = 10000.0
     """Base of the rotary position embedding."""
     rope_scaling: RopeScalingOptions = field(default_factory=RopeScalingOptions)

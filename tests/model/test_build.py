@@ -11,7 +11,7 @@ from miao.model import Decoder, with_longer_context
 from miao.recipe import ModelOptions, RopeScalingOptions
 
 
-def options(kind: str, factor: float = 4.0, length: int = 256) -> ModelOptions:
+def options(kind: str, factor: float = 4.0, length: int | None = 256) -> ModelOptions:
     scaling = RopeScalingOptions(rope_type=kind, factor=factor)  # type: ignore[arg-type]
     return ModelOptions(max_position_embeddings=length, rope_scaling=scaling)
 
@@ -35,3 +35,13 @@ def test_scaling_in_another_way_is_refused(
     longer = with_longer_context(make_model(), options("yarn"))
     with pytest.raises(MiaoError, match="scaled already"):
         with_longer_context(longer, other)
+
+
+def test_without_a_wanted_length_the_context_is_the_models_own_times_the_factor(
+    make_model: Callable[..., Decoder],
+) -> None:
+    model = make_model()
+    assert with_longer_context(model, ModelOptions()) is model
+    longer = with_longer_context(model, options("yarn", factor=2.0, length=None))
+    assert longer.config.context_length == 128
+    assert with_longer_context(longer, options("yarn", factor=2.0, length=None)) is longer
