@@ -1,29 +1,20 @@
-"""`miao chat` and `miao tokenizer inspect`: looking at a model with your own eyes."""
+"""`miao chat`: looking at a model with your own eyes."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from miao.console import console, say
 from miao.corpus.records import Message
 from miao.errors import MiaoError
-from miao.hubs import local_directory
 from miao.rundir import find_model
-from miao.tokenizer import (
-    StreamDecoder,
-    Tokenizer,
-    inspect_conversation,
-    inspect_text,
-    inspect_vocabulary,
-    render_inspection,
-    render_vocabulary,
-)
+from miao.tokenizer import StreamDecoder, Tokenizer
 
 HELP = """/help            this
 /clear           begin a new conversation
@@ -37,14 +28,9 @@ SETTINGS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_toke
 class Chat:
     """A conversation with a model; forgets its oldest turns when the context is full."""
 
-    def __init__(self, directory: Path, options: argparse.Namespace):
-        from miao.device import choose_device
-        from miao.engine import Engine, SamplingOptions
-        from miao.model import load_model
+    def __init__(self, options: argparse.Namespace):
+        from miao.engine import SamplingOptions
 
-        self.tokenizer = Tokenizer.from_directory(directory)
-        self.model = load_model(directory).to(choose_device(options.device))
-        self.engine = Engine(self.model, frozenset(self.tokenizer.stop_ids), rows=1)
         self.sampling = SamplingOptions(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -56,34 +42,31 @@ class Chat:
         self.system = options.system
         self.messages: list[Message] = []
         self.speed = ""
+        self._tokens = 0
+
+    @property
+    def title(self) -> str:
+        """What one talks to."""
+        raise NotImplementedError
 
     def ask(self, question: str) -> Iterator[str]:
         """Streams the answer, and keeps both turns when it is complete."""
         turns = [*self.messages, Message("user", question)]
-        prompt = self._prompt(turns)
-        decoder = StreamDecoder(self.tokenizer)
-        answer, tokens, began = "", 0, time.perf_counter()
-        for token in self.engine.stream(prompt, self.sampling):
-            tokens += 1
-            piece = decoder.feed(token)
+        answer, began, self._tokens = "", time.perf_counter(), 0
+        for piece in self._answer(turns):
             answer += piece
             if piece:
                 yield piece
-        rest = decoder.flush()
-        if rest:
-            yield rest
         seconds = max(time.perf_counter() - began, 1e-9)
-        self.speed = f"{tokens} tokens, {tokens / seconds:.0f} tokens/s"
-        self.messages = [*turns, Message("assistant", answer + rest)]
+        self.speed = f"{self._tokens} tokens, {self._tokens / seconds:.0f} tokens/s"
+        self.messages = [*turns, Message("assistant", answer)]
 
-    def _prompt(self, turns: list[Message]) -> list[int]:
-        system = [Message("system", self.system)] if self.system else []
-        room = self.engine.context - min(self.sampling.max_new_tokens, self.engine.context // 2)
-        while True:
-            ids = self.tokenizer.chat_template.encode_prompt(self.tokenizer, system + turns)
-            if len(ids) <= room or len(turns) == 1:
-                return ids
-            del turns[:2]
+    def _answer(self, turns: list[Message]) -> Iterator[str]:
+        """The text of the next turn as it comes; may take old turns out."""
+        raise NotImplementedError
+
+    def _with_system(self, turns: list[Message]) -> list[Message]:
+        return [Message("system", self.system), *turns] if self.system else turns
 
     def command(self, line: str) -> bool:
         """Does a /command; False: leave."""
@@ -112,9 +95,95 @@ class Chat:
         say(", ".join(f"{name} {getattr(self.sampling, name)}" for name in SETTINGS))
 
 
+class LocalChat(Chat):
+    """With a model in this process."""
+
+    def __init__(self, directory: Path, options: argparse.Namespace):
+        from miao.device import choose_device
+        from miao.engine import Engine
+        from miao.model import load_model
+
+        super().__init__(options)
+        self.tokenizer = Tokenizer.from_directory(directory)
+        self.model = load_model(directory).to(choose_device(options.device))
+        stop_ids = frozenset(self.tokenizer.stop_ids)
+        self.engine = Engine(self.model, stop_ids, rows=1, reuse_prefixes=True)
+        self._title = f"{options.directory}: context {self.engine.context} tokens"
+
+    @property
+    def title(self) -> str:
+        return self._title
+
+    def _answer(self, turns: list[Message]) -> Iterator[str]:
+        decoder = StreamDecoder(self.tokenizer)
+        for token in self.engine.stream(self._prompt(turns), self.sampling):
+            self._tokens += 1
+            yield decoder.feed(token)
+        yield decoder.flush()
+
+    def _prompt(self, turns: list[Message]) -> list[int]:
+        room = self.engine.context - min(self.sampling.max_new_tokens, self.engine.context // 2)
+        template = self.tokenizer.chat_template
+        while True:
+            ids = template.encode_prompt(self.tokenizer, self._with_system(turns))
+            if len(ids) <= room or len(turns) == 1:
+                return ids
+            del turns[:2]
+
+
+class ServerChat(Chat):
+    """With a model behind an OpenAI-compatible address."""
+
+    def __init__(self, options: argparse.Namespace):
+        from miao.serve.client import ChatClient
+
+        super().__init__(options)
+        key = options.api_key or os.environ.get("MIAO_API_KEY")
+        self.client = ChatClient(options.server, key, options.server_model)
+
+    @property
+    def title(self) -> str:
+        return f"{self.client.model} at {self.client.url}"
+
+    def _answer(self, turns: list[Message]) -> Iterator[str]:
+        sampling = self.sampling
+        settings = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+        }
+        # Not every server knows these.
+        if sampling.seed is not None:
+            settings["seed"] = sampling.seed
+        if sampling.top_k:
+            settings["top_k"] = sampling.top_k
+        if sampling.repetition_penalty != 1.0:
+            settings["repetition_penalty"] = sampling.repetition_penalty
+        messages = [{"role": m.role, "content": m.content} for m in self._with_system(turns)]
+        for piece in self.client.stream(messages, **settings):
+            self._tokens += bool(piece)
+            yield piece
+
+
+def start_chat(options: argparse.Namespace) -> Chat:
+    """A conversation with a model here or at a server.
+
+    Raises:
+        MiaoError: neither or both were named; or what was named is not there.
+    """
+    if (options.server is None) == (options.directory is None):
+        raise MiaoError(
+            "name a model directory or a --server, one of them",
+            fix="miao chat runs/NAME, or miao chat --server http://127.0.0.1:8000",
+        )
+    if options.server is not None:
+        return ServerChat(options)
+    return LocalChat(find_model(options.directory), options)
+
+
 def chat_command(options: argparse.Namespace) -> None:
     """One answer (`-p`), or a conversation until the user leaves."""
-    chat = Chat(find_model(options.directory), options)
+    chat = start_chat(options)
     if options.prompt is not None:
         for piece in chat.ask(options.prompt):
             print(piece, end="", flush=True)
@@ -123,7 +192,7 @@ def chat_command(options: argparse.Namespace) -> None:
     interactive = sys.stdin.isatty()
     if interactive:
         _enable_line_editing()
-        say(f"{options.directory}: context {chat.engine.context} tokens. /help for commands.")
+        say(f"{chat.title}. /help for commands.")
     while True:
         try:
             line = input("\n> " if interactive else "").strip()
@@ -155,30 +224,3 @@ def _enable_line_editing() -> None:
         import readline  # noqa: F401
     except ImportError:
         return
-
-
-def inspect_command(options: argparse.Namespace) -> None:
-    """Shows tokens of a text, of the first records of a file, or the vocabulary."""
-    directory = local_directory(options.directory)
-    if not (directory / "tokenizer.json").exists() and (directory / "tokenizer").is_dir():
-        directory = directory / "tokenizer"
-    tokenizer = Tokenizer.from_directory(directory)
-    if options.text is not None:
-        console.print(render_inspection(inspect_text(tokenizer, options.text), ids=options.ids))
-    elif options.file:
-        _inspect_file(tokenizer, options)
-    else:
-        console.print(render_vocabulary(inspect_vocabulary(tokenizer)))
-
-
-def _inspect_file(tokenizer: Tokenizer, options: argparse.Namespace) -> None:
-    from miao.corpus.formats import read_records
-
-    try:
-        records = list(islice(read_records([options.file], "conversation"), options.count))
-        shown = [inspect_conversation(tokenizer, record) for record in records]
-    except MiaoError:
-        documents = islice(read_records([options.file], "document"), options.count)
-        shown = [inspect_text(tokenizer, document.text) for document in documents]
-    for inspection in shown:
-        console.print(render_inspection(inspection, ids=options.ids))

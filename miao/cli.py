@@ -11,14 +11,17 @@ from miao import __version__
 from miao.errors import Interrupted, MiaoError
 
 STAGE_VERBS = {
-    "corpus": "read your text (or generate the built-in corpus), split off held-out records",
-    "tokenizer": "train or import the tokenizer; `tokenizer inspect` looks into one",
-    "shards": "tokenise everything into memory-mapped shards",
+    "corpus": "your text (or the built-in corpus) to records; `corpus check|catalog|build`",
+    "tokenizer": "train or take the tokenizer; `tokenizer inspect|compare|extend|import`",
+    "shards": "tokenise everything; `shards stats|append|export`",
     "pretrain": "train from random weights on documents",
     "sft": "fine-tune on conversations",
     "dpo": "learn from preference pairs",
     "report": "write report.html",
 }
+CORPUS_VERBS = ("check", "catalog")
+TOKENIZER_VERBS = ("inspect", "compare", "extend", "import")
+SHARDS_VERBS = ("stats", "append", "export")
 EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
 on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --pretrain.tokens 8M
 
@@ -29,6 +32,8 @@ on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code (2: a mistake the user can mend)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # DeepSpeed's launcher adds an argument that the environment says already (LOCAL_RANK).
+    words = [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
     # Waiting OpenMP threads soon go to sleep. By default they spin for milliseconds, which makes a
     # machine that is shared with anything else several times slower (docs/LOG.md).
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -70,12 +75,21 @@ def _dispatch(words: list[str]) -> int:
         verbs.add_parser(name, help=f"the chain up to here: {text}", add_help=False)
     verbs.add_parser("chat", help="talk to a trained model", add_help=False)
     verbs.add_parser(
+        "serve", help="put a model behind an OpenAI-compatible address", add_help=False
+    )
+    verbs.add_parser(
         "model", help="what a shape costs: `model list`, `model show NAME`", add_help=False
+    )
+    verbs.add_parser(
+        "doctor", help="what this machine can do, and how long a recipe will take", add_help=False
     )
     verbs.add_parser(
         "export", help="write a model for other programs: Hugging Face or GGUF", add_help=False
     )
     verbs.add_parser("push", help="publish a model on Hugging Face or ModelScope", add_help=False)
+    verbs.add_parser(
+        "eval", help="benchmarks (C-Eval, CMMLU, MMLU, ...) and comparisons", add_help=False
+    )
     if not words or words[0] in ("-h", "--help", "--version") or words[0] not in verbs.choices:
         parser.parse_args(words[:1])
         parser.print_help()
@@ -87,13 +101,47 @@ def _dispatch(words: list[str]) -> int:
         from miao.export.command import main as export_main
 
         return export_main(rest)
+    if verb == "serve":
+        from miao.serve.command import main as serve_main
+
+        return serve_main(rest)
     if verb == "push":
         return _push(rest)
+    if verb == "eval":
+        from miao.evaluate.command import main as eval_main
+
+        return eval_main(rest)
     if verb == "model":
         return _model(rest)
-    if verb == "tokenizer" and rest[:1] == ["inspect"]:
-        return _inspect(rest[1:])
+    if verb == "doctor":
+        from miao.doctor.command import main as doctor_main
+
+        return doctor_main(rest)
+    if verb == "corpus" and rest[:1] == ["build"]:
+        from miao.workshop import main as workshop_main
+
+        return workshop_main(rest[1:])
+    if verb == "corpus" and rest[:1] and rest[0] in CORPUS_VERBS:
+        return _corpus(rest[0], rest[1:])
+    if verb == "tokenizer" and rest[:1] and rest[0] in TOKENIZER_VERBS:
+        from miao.tokenizer_verb import main as tokenizer_main
+
+        return tokenizer_main(rest)
+    if verb == "shards" and rest[:1] and rest[0] in SHARDS_VERBS:
+        from miao.shards_verb import main as shards_main
+
+        return shards_main(rest)
     return _run(verb, rest)
+
+
+def _corpus(verb: str, words: list[str]) -> int:
+    if verb == "check":
+        from miao.corpus.check import main as check_main
+
+        return check_main(words)
+    from miao.corpus.catalog.listing import main as catalog_main
+
+    return catalog_main(words)
 
 
 def _run(verb: str, words: list[str]) -> int:
@@ -116,33 +164,17 @@ def _run(verb: str, words: list[str]) -> int:
     return 0
 
 
-def _inspect(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="miao tokenizer inspect",
-        description="Shows how text or a conversation is cut, and which tokens are learned.",
-    )
-    parser.add_argument("directory", help="a run, a model or a tokenizer directory")
-    parser.add_argument("--text", help="text to cut")
-    parser.add_argument(
-        "--file", help="records to show: the first conversations or documents of a file"
-    )
-    parser.add_argument(
-        "--count", type=int, default=3, help="how many records of --file (default 3)"
-    )
-    parser.add_argument("--ids", action="store_true", help="show the token ids too")
-    options = parser.parse_args(words)
-    from miao.chat import inspect_command
-
-    inspect_command(options)
-    return 0
-
-
 def _chat(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao chat",
         description="Talk to a trained model; answers stream as they are made. Inside: /help.",
     )
-    parser.add_argument("directory", help="a run directory (runs/NAME) or a model directory")
+    parser.add_argument(
+        "directory", nargs="?", help="a run directory (runs/NAME) or a model directory"
+    )
+    parser.add_argument("--server", help="talk to a server at this address instead")
+    parser.add_argument("--server-model", help="which of its models (default: its first)")
+    parser.add_argument("--api-key", help="its key (default: the variable MIAO_API_KEY)")
     parser.add_argument("-p", "--prompt", help="ask this once, print the answer, and leave")
     parser.add_argument("--system", help="a system prompt")
     parser.add_argument(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
+import re
+import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from miao.errors import MiaoError
+from miao.gpus import Gpu, gpu_named
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -39,16 +45,17 @@ def choose_device(option: str) -> torch.device:
 
 
 def choose_dtype(option: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products: bf16 where it is native and faster, else fp32."""
+    """The type of matrix products: bf16 where it is native and faster, fp16 on GPUs without it,
+    else fp32."""
     if option == "fp32":
         return torch.float32
-    if option == "bf16":
-        return torch.bfloat16
+    if option in ("bf16", "fp16"):
+        return torch.bfloat16 if option == "bf16" else torch.float16
     if device.type == "cuda":
         return (
             torch.bfloat16
             if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
+            else torch.float16
         )
     if device.type == "cpu" and matmul_flops("cpu", torch.bfloat16) > 1.2 * matmul_flops(
         "cpu", torch.float32
@@ -57,21 +64,144 @@ def choose_dtype(option: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What MFU is held against."""
+
+    flops: float
+    source: str
+    """`datasheet` or `measured`."""
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> Peak:
+    """The datasheet's peak of a known GPU in bf16 or fp16; of anything else the measured one."""
+    gpu = known_gpu(device)
+    if gpu is not None and dtype in (torch.bfloat16, torch.float16):
+        return Peak(gpu.flops, "datasheet")
+    return Peak(matmul_flops(str(device), dtype), "measured")
+
+
+def known_gpu(device: torch.device) -> Gpu | None:
+    """The datasheet of this CUDA device, or None: no such device, or not in the table."""
+    return gpu_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
 @functools.cache
-def matmul_flops(device: str, dtype: torch.dtype, size: int = 1024) -> float:
-    """Best measured FLOP/s of square matrix products: the peak that MFU is held against."""
-    size = size if device == "cpu" else 8192
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    a @ b
-    for _ in range(8):
+def matmul_flops(device: str, dtype: torch.dtype, size: int | None = None) -> float:
+    """Best measured FLOP/s of square matrix products.
+
+    Args:
+        size: of the squares on a CPU (default: from 256 on, as long as they take less than 5 ms:
+            short runs find the peak of a machine that others use too); on a GPU always 8192.
+    """
+    best = 0.0
+    sizes = (8192,) if device != "cpu" else (256, 512, 1024, 2048) if size is None else (size,)
+    for side in sizes:
+        a = torch.randn(side, side, device=device, dtype=dtype)
+        b = torch.randn(side, side, device=device, dtype=dtype)
+        seconds = _best_seconds(functools.partial(torch.matmul, a, b), device)
+        best = max(best, 2 * side**3 / seconds)
+        if seconds > 0.005:
+            break
+    return best
+
+
+@functools.cache
+def memory_bandwidth(device: str, mib: int = 64) -> float:
+    """Best measured bytes per second, read and written, of adding two vectors of `mib` MiB (1 GiB
+    on a GPU), far more than a cache holds."""
+    numbers = (mib if device == "cpu" else 1024) * 2**20 // 4
+    a, b = (torch.ones(numbers, device=device) for _ in range(2))
+    out = torch.empty_like(a)
+    return 3 * 4 * numbers / _best_seconds(lambda: torch.add(a, b, out=out), device)
+
+
+def _best_seconds(work: Callable[[], object], device: str, limit: float = 1.0) -> float:
+    """The shortest of up to twenty runs; no new one begins after `limit` seconds."""
+    best, began = float("inf"), time.perf_counter()
+    for _ in range(20):
         _synchronize(device)
         start = time.perf_counter()
-        a @ b
+        work()
         _synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+        end = time.perf_counter()
+        best = min(best, end - start)
+        if end - began > limit:
+            break
+    return best
+
+
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """(free, all) memory of a GPU, or of the machine (free: available to new programs)."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return free, total
+    if platform.system() == "Linux":
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = re.findall(r"(\w+): +(\d+) kB", file.read())
+        found = {name: 1024 * int(kibibytes) for name, kibibytes in lines}
+        if "MemTotal" in found:
+            free = found.get("MemAvailable", found.get("MemFree", 0))
+            return _within_container(free, found["MemTotal"])
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 0, 0
+    return total, total
+
+
+def _within_container(free: int, total: int) -> tuple[int, int]:
+    """Memory under the limit of a control group, which /proc does not know."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = int(file.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            used = int(file.read())
+    except (OSError, ValueError):  # no control group, or `max`
+        return free, total
+    return (min(free, max(0, limit - used)), limit) if limit < total else (free, total)
+
+
+def cap_gpu_memory(gib: float, device: torch.device, context_gib: float = 0.4) -> int:
+    """Lets this process allocate no more than a card of `gib` GiB would: what the CUDA context
+    takes there (`context_gib`) is left out. Returns the bytes that remain for tensors.
+
+    Raises:
+        MiaoError: no CUDA device, or a smaller one.
+    """
+    if device.type != "cuda":
+        raise MiaoError("only the memory of a CUDA device can be capped", where=str(device))
+    total = torch.cuda.get_device_properties(device).total_memory
+    room = int((gib - context_gib) * 2**30)
+    if not 0 < room <= total:
+        raise MiaoError(f"{gib} GiB is not below this card's {total / 2**30:.1f} GiB")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.set_per_process_memory_fraction(room / total, device)
+    return room
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that torch.compile would use on a CPU, or None."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "gcc", "clang", "cc"]
+    if platform.system() == "Windows":
+        names = ["cl"]
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def unused_gpu(device: torch.device) -> str | None:
+    """Why training runs on the CPU although an NVIDIA card is there; None: all is well."""
+    if device.type != "cpu" or torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        return None
+    if torch.version.cuda is None:
+        return (
+            "an NVIDIA card seems to be here (nvidia-smi is installed), but this PyTorch is built "
+            "for the CPU alone: install a CUDA build of it"
+        )
+    return (
+        f"an NVIDIA card seems to be here, but PyTorch (CUDA {torch.version.cuda}) cannot use it: "
+        "is the driver too old, or CUDA_VISIBLE_DEVICES empty? See what nvidia-smi says"
+    )
 
 
 def keep_freed_memory() -> bool:

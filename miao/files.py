@@ -185,6 +185,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def cache_directory() -> Path:
+    """Where Miao keeps what it can make or download again: MIAO_CACHE, else ~/.cache/miao."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MIAO_CACHE") or Path(base) / "miao")
+
+
 def _existing_parent(path: Path) -> Path:
     for candidate in (path, *path.parents):
         if candidate.exists():

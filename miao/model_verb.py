@@ -16,7 +16,6 @@ from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token
 from miao.model.directory import load_config
 from miao.model.estimate import (
-    ASSUMED_MFU,
     GPUS,
     estimate_training,
     gib,
@@ -91,8 +90,8 @@ def show_command(
     title = f"pretraining on {count(plan.tokens)} tokens, rows of {plan.seq_len}: an estimate"
     print_table(title, ["GPU", "micro-batch", "memory", "tokens/s", "time"], rows)
     say(
-        f"Computed, not measured: FLOPs over {ASSUMED_MFU:.0%} of the datasheet's bf16 peak.\n"
-        "Small models reach less on large cards."
+        "Computed from datasheets, not measured: what good code reaches, compiled, in bf16\n"
+        "(a roofline, times 0.8; docs, page 13). This machine: miao doctor RECIPE"
     )
 
 
@@ -167,7 +166,6 @@ def facts(plan: Plan) -> dict[str, Any]:
             "tokens": plan.tokens,
             "seq_len": plan.seq_len,
             "batch_tokens": plan.batch_tokens,
-            "mfu": ASSUMED_MFU,
         },
         "training": [
             {
@@ -176,6 +174,8 @@ def facts(plan: Plan) -> dict[str, Any]:
                 "memory_bytes": e.memory.total,
                 "tokens_per_second": e.tokens_per_second,
                 "hours": e.hours,
+                "mfu": e.mfu,
+                "limit": e.limit,
             }
             for e in estimates
         ],

@@ -17,14 +17,15 @@ import yaml
 
 from miao import __version__
 from miao.console import ProgressLine, count, duration, headline, print_table, say, warn
+from miao.corpus.local import with_local_files
 from miao.corpus.pipeline import (
     KINDS,
     build_corpus,
     input_fingerprint,
-    read_back,
     write_eval_items,
 )
 from miao.corpus.records import Kind
+from miao.corpus.summary import account_lines
 from miao.errors import MiaoError
 from miao.files import (
     fingerprint,
@@ -37,12 +38,14 @@ from miao.files import (
 from miao.hubs import local_directory
 from miao.recipe import STAGES, Recipe, parse_quantity, to_dict
 from miao.rundir import RunDir
-from miao.tokenizer import Tokenizer, train_tokenizer
+from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
+from miao.train.world import World, join_world
 
 # Options that change neither data nor, without trouble, weights: changing them redoes no stage.
 NOT_IN_FINGERPRINT = {
     "enabled", "log_every", "eval_every", "sample_every", "save_every", "keep_last", "keep_every",
-    "micro_batch", "spike_action", "spike_threshold", "spike_window",
+    "micro_batch", "spike_action", "spike_threshold", "spike_window", "workers", "fast_encoder",
+    "activation_checkpointing",
 }  # fmt: skip
 
 
@@ -53,12 +56,13 @@ class Chain:
     recipe: Recipe
     run: RunDir
     marks: dict[str, str]
+    world: World
 
     def corpus(self) -> None:
         """Text: your files or the built-in corpus, split into train and held-out."""
         recipe = self.recipe
         inputs = [
-            to_dict(recipe.corpus) | {"weights": {}},
+            to_dict(recipe.corpus) | {"weights": {}, "workers": None},
             recipe.seed,
             input_fingerprint(recipe.corpus),
         ]
@@ -76,6 +80,8 @@ class Chain:
                         f"{len(report.skipped_files)} files were passed over: "
                         "see corpus/manifest.json"
                     )
+                if report.accounts:
+                    self._say_cleaning()
         manifest = read_json(self.run.corpus / "manifest.json")
         options = to_dict(recipe.evaluate)
         items = self.run.eval_items
@@ -91,16 +97,34 @@ class Chain:
                 f"{count(characters)} characters, from {manifest['origin'][stage]}"
             )
 
+    def _say_cleaning(self) -> None:
+        """What became of the user's own records; the data report beside the corpus."""
+        from miao.report.data_report import write_data_report
+
+        accounts = read_json(self.run.corpus / "manifest.json")["accounts"]
+        for stage, facts in accounts.items():
+            for line in account_lines(facts):
+                say(f"  {stage}: {line}")
+        say(f"  {write_data_report(self.run.corpus)}")
+
     def tokenizer(self) -> None:
         """Byte-level BPE trained on the corpus, or one that is given."""
         options = self.recipe.tokenizer
         output = self.run.tokenizer / "tokenizer.json"
-        with self._stage("tokenizer", [self.marks["corpus"], to_dict(options)], output) as todo:
+        relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
+        with self._stage("tokenizer", [self.marks["corpus"], relevant], output) as todo:
             if todo and options.path:
                 Tokenizer.from_directory(local_directory(options.path)).save(self.run.tokenizer)
             elif todo:
                 size = parse_quantity(options.sample, "tokenizer.sample")
-                tokenizer = train_tokenizer(self._sample_texts(size), options.vocab_size)
+                texts = sample_texts(self._training_files(), size, options.balance)
+                tokenizer = train_tokenizer(
+                    texts,
+                    options.vocab_size,
+                    trainer=options.trainer,
+                    pattern=options.pattern,
+                    special_tokens=options.special_tokens,
+                )
                 tokenizer.save(self.run.tokenizer)
 
     def shards(self) -> None:
@@ -123,7 +147,8 @@ class Chain:
         options = getattr(self.recipe, stage)
         if not options.enabled:
             return
-        base = self._base_model(stage)
+        with self.world.main_first():
+            base = self._base_model(stage)
         relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
         inputs = [self.marks["shards"], relevant, self.recipe.seed, self._base_mark(stage)]
         if stage == "pretrain":
@@ -132,8 +157,9 @@ class Chain:
         with self._stage(stage, inputs, self.run.model(stage) / "config.json") as todo:
             if todo:
                 self._train(stage, base)
-        if self.recipe.evaluate.enabled:
+        if self.recipe.evaluate.enabled and self.world.is_main:
             self._evaluate(stage, base)
+        self.world.barrier()
 
     def report(self) -> None:
         """The final model directory and report.html."""
@@ -154,9 +180,15 @@ class Chain:
         from miao.device import choose_device
         from miao.train.stage import result_facts, train_stage, write_samples
 
-        self.run.begin(stage, self.marks[stage])
+        if self.world.is_main:
+            self.run.begin(stage, self.marks[stage])
+        self.world.barrier()
         tokenizer = Tokenizer.from_directory(self.run.tokenizer)
-        result = train_stage(stage, self.recipe, self.run, tokenizer, base, self.marks[stage])
+        result = train_stage(
+            stage, self.recipe, self.run, tokenizer, base, self.marks[stage], self.world
+        )
+        if not self.world.is_main:
+            return
         facts = result_facts(result, choose_device(self.recipe.device))
         write_json(self.run.checkpoints(stage) / "result.json", facts)
         say(
@@ -262,32 +294,32 @@ class Chain:
         before = [s for s in STAGES[: STAGES.index(stage)] if s in self.marks]
         return self.marks[before[-1]] if before else str(self.recipe.model.path)
 
-    def _sample_texts(self, size: float) -> Iterator[str]:
-        """Texts to train the tokenizer on, spread evenly over all training files."""
-        files = [
-            (s, p) for s in KINDS for p in sorted((self.run.corpus / s / "train").glob("*.jsonl"))
+    def _training_files(self) -> list[tuple[Path, Kind]]:
+        return [
+            (path, kind)
+            for stage, kind in KINDS.items()
+            for path in sorted((self.run.corpus / stage / "train").glob("*.jsonl"))
         ]
-        for stage, path in files:
-            room = size * path.stat().st_size / sum(p.stat().st_size for _, p in files)
-            for record in read_back(path, KINDS[stage]):
-                if room <= 0:
-                    break
-                for text in _texts(record):
-                    room -= len(text)
-                    yield text
 
     def _build_shards(self, last_turn_only: bool) -> None:
-        from miao.shards import build_dataset
+        from miao.shards import Job, build_datasets
 
-        shutil.rmtree(self.run.path / "shards", ignore_errors=True)
+        options = self.recipe.tokenizer
         tokenizer = Tokenizer.from_directory(self.run.tokenizer)
-        manifest = read_json(self.run.corpus / "manifest.json")
-        with ProgressLine("tokenising", sum(manifest["records"].values())) as line:
-            for kind, path, target in self._shard_work():
-                records = read_back(path, kind)
-                build_dataset(
-                    records, kind, path.stem, tokenizer, target, last_turn_only, line.advance
-                )
+        jobs = [
+            Job([path], kind, path.stem, target, last_turn_only)
+            for kind, path, target in self._shard_work()
+        ]
+        wanted = {job.directory for job in jobs}
+        for stale in set((self.run.path / "shards").glob("*/*/*")) - wanted:
+            if stale not in {job.workplace for job in jobs}:
+                shutil.rmtree(stale, ignore_errors=True)
+        with ProgressLine("tokenising", sum(job.size for job in jobs)) as line:
+            report = build_datasets(
+                jobs, tokenizer, options.workers, options.fast_encoder, line.advance
+            )
+        if report.reused:
+            say(f"  {report.reused} of {report.reused + report.encoded} shards were there already")
 
     def _shard_work(self) -> list[tuple[Kind, Path, Path]]:
         """(kind, corpus file, dataset directory) of everything to tokenise."""
@@ -309,25 +341,42 @@ class Chain:
                 headline(f"{name}: done before")
             yield False
             return
+        if not self.world.is_main and name not in STAGES:
+            raise MiaoError(
+                f"'{name}' is done, but its files are not seen here",
+                where=self.run.path,
+                fix="put out_dir on storage that all machines share",
+            )
         if not quiet:
             headline(name)
         began = time.monotonic()
         yield True
+        if not self.world.is_main:
+            return
         seconds = time.monotonic() - began
         self.run.mark_finished(name, mark, seconds=round(seconds, 2))
 
 
 def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
-    """Runs every stage of a recipe that is not done yet, in order, up to the one named."""
+    """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
+    processes the first prepares, measures and writes; all of them train."""
+    with join_world(recipe.device) as world:
+        return _run_in(world, recipe, up_to)
+
+
+def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
     run = RunDir(recipe.run_dir)
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_text(
-        run.path / "recipe.yaml",
-        yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
-    )
-    write_json(run.path / "manifest.json", machine_facts())
+    with world.main_first():
+        recipe.corpus = with_local_files(recipe.corpus)
+    if world.is_main:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(
+            run.path / "recipe.yaml",
+            yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
+        )
+        write_json(run.path / "manifest.json", machine_facts() | {"processes": world.size})
     began = time.monotonic()
-    chain = Chain(recipe, run, {})
+    chain = Chain(recipe, run, {}, world)
     steps: dict[str, Callable[[], None]] = {
         "corpus": chain.corpus,
         "tokenizer": chain.tokenizer,
@@ -336,7 +385,12 @@ def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
         "report": chain.report,
     }
     for name, step in steps.items():
-        step()
+        if name in STAGES:
+            step()
+        else:
+            with world.main_first():
+                if world.is_main or name != "report":  # what was measured is known there only
+                    step()
         if name == up_to:
             break
     _say_end(run, time.monotonic() - began)
@@ -367,13 +421,6 @@ def machine_facts() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "packages": versions,
     }
-
-
-def _texts(record: Any) -> list[str]:
-    if hasattr(record, "text"):
-        return [record.text]
-    messages = record.messages if hasattr(record, "messages") else record.prompt + record.chosen
-    return [message.content for message in messages]
 
 
 def _say_changes(changes: dict[str, Any]) -> None:

@@ -1,60 +1,73 @@
-"""Raw objects -> records; the shape of each object is told from its keys."""
+"""Files -> records of one kind, with everything counted that was mended or passed over."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, overload
 
-from miao.corpus.readers import OnProblem, Problem, find_sources, place, read_objects, stop
-from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
-from miao.corpus.turns import (
-    blank,
-    first_key,
-    named,
-    plain_json,
-    present,
-    reasoning_of,
-    said,
-    to_messages,
-    words,
+from miao.console import warn
+from miao.corpus.convert import (
+    EXPECTED,
+    converted,
+    fields_of,
+    shape_of,
+    to_conversation,
+    to_document,
+    to_preference,
 )
-from miao.errors import MiaoError, did_you_mean
+from miao.corpus.encoding import mend_text
+from miao.corpus.kto import KtoPairs
+from miao.corpus.problems import OnProblem, Problem, place, stop
+from miao.corpus.readers import read_objects
+from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.shapes import KTO_KEYS, desirable
+from miao.corpus.sources import find_sources
+from miao.corpus.streams import DamagedFile, Source
+from miao.errors import MiaoError
 
-# Where several keys of one row are present, the first counts.
-TEXT_KEYS = ("text", "content")
-TURNS_KEYS = ("messages", "conversations", "conversation")
-QUESTION_KEYS = ("instruction", "prompt", "question", "query", "input")
-ANSWER_KEYS = ("output", "response", "answer", "completion")
-MATERIAL_KEYS = ("input", "context")  # what a question is about, appended to it
-SYSTEM_KEYS = ("system", "system_prompt")
+__all__ = [
+    "RecordCounts",
+    "convert_file",
+    "read_records",
+    "shape_of",
+    "to_conversation",
+    "to_document",
+    "to_preference",
+]
 
-EXPECTED: dict[Kind, str] = {
-    "document": '{"text": "..."}, {"content": "..."} or any conversation',
-    "conversation": '{"messages": [{"role": "user", "content": "..."}, ...]}, {"conversations": '
-    '[{"from": "human", "value": "..."}, ...]}, {"instruction": "...", "output": "..."}, '
-    '{"question": "...", "answer": "..."} or {"prompt": "...", "response": "..."}',
-    "preference": '{"prompt": "...", "chosen": "...", "rejected": "..."} or {"chosen": '
-    '[{"role": "user", "content": "..."}, ...], "rejected": [...]}',
-}
-_CONVERSATION_KEYS = (*TURNS_KEYS, *QUESTION_KEYS, *ANSWER_KEYS, "history", *SYSTEM_KEYS)
-KNOWN_KEYS: dict[Kind, tuple[str, ...]] = {
-    "document": (*TEXT_KEYS, *_CONVERSATION_KEYS),
-    "conversation": _CONVERSATION_KEYS,
-    "preference": ("chosen", "rejected", *_CONVERSATION_KEYS),
-}
+_NO_LABEL = dict.fromkeys(KTO_KEYS)
 
 
 @dataclass(slots=True)
 class RecordCounts:
-    """What `read_records` has read so far: records per file and shape, and what it passed over."""
+    """What `read_records` has read so far: records per file and shape, and what it passed over.
+
+    Objects read = records + problems + `merged` (the second answers of KTO's pairs).
+    """
 
     by_file: Counter[str] = field(default_factory=Counter)
     by_shape: Counter[str] = field(default_factory=Counter)
     problems: int = 0
+    merged: int = 0
+    repairs: Counter[str] = field(default_factory=Counter)
+    """How often something was decoded otherwise than as plain UTF-8, or mended."""
+    repaired_files: dict[str, str] = field(default_factory=dict)
     skipped_files: list[tuple[Path, str]] = field(default_factory=list)
+
+    def repair(self, path: Source, how: str) -> None:
+        self.repairs[how] += 1
+        self.repaired_files.setdefault(how, str(path))
+
+    def repair_lines(self) -> list[str]:
+        """What was mended, in words: one line for each way."""
+        return [
+            f"{how}: {number:,} {'time' if number == 1 else 'times'}, "
+            f"first in {self.repaired_files[how]}"
+            for how, number in self.repairs.items()
+        ]
 
 
 @overload
@@ -87,26 +100,27 @@ def read_records(
     """All records of one kind in files, folders and glob patterns, in the order of the files.
 
     Strict unless there is an `on_problem`: then that is called for each object that cannot become
-    a record, and reading goes on when it returns. `counts` is filled on the way. The `source` of a
+    a record, and reading goes on when it returns. `counts` is filled on the way, and what was
+    mended is said at the end when they are given. The `source` of a
     record that names none is the folder or the file (without extension) that was asked for.
 
     Raises:
         MiaoError: at once for paths that cannot be read; while reading, for the first bad record
             (strict), a damaged file, or when no record was found at all.
     """
+    said = counts is not None
     counts = counts if counts is not None else RecordCounts()
     sources = find_sources(paths, lambda path, why: counts.skipped_files.append((path, why)))
-    return _records(sources, kind, on_problem or stop, counts)
+    return _records(sources, kind, on_problem or stop, counts, said)
 
 
 def _records(
-    sources: list[tuple[Path, str]], kind: Kind, on_problem: OnProblem, counts: RecordCounts
+    sources: list[tuple[Path, str]],
+    kind: Kind,
+    on_problem: OnProblem,
+    counts: RecordCounts,
+    say_repairs: bool,
 ) -> Iterator[Record]:
-    converters: dict[Kind, Callable[[Any, str], Record]] = {
-        "document": to_document,
-        "conversation": to_conversation,
-        "preference": to_preference,
-    }
     first_problem: Problem | None = None
     found = 0
 
@@ -117,15 +131,10 @@ def _records(
         on_problem(problem)
 
     for path, source in sources:
-        for line, value in read_objects(path, report):
-            try:
-                record = converters[kind](value, source)
-            except MiaoError as error:
-                report(Problem(path, line, error.what, error.fix))
-                continue
+        for record, shape, _ in convert_file(path, kind, source, report, counts):
             found += 1
             counts.by_file[str(path)] += 1
-            counts.by_shape[shape_of(value, kind) or ""] += 1
+            counts.by_shape[shape] += 1
             yield record
     if not found:
         more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
@@ -138,180 +147,70 @@ def _records(
             where=f"{sources[0][0]}{more}",
             fix=f"expected is {EXPECTED[kind]}",
         )
+    if say_repairs:
+        for line in counts.repair_lines():
+            warn(line)
 
 
-def shape_of(value: Any, kind: Kind) -> str | None:
-    """The keys that make an object a record of this kind: "question/answer"; None: it is none."""
-    fields = _fields(value)
-    if kind == "preference":
-        return "chosen/rejected" if {"chosen", "rejected"} <= fields.keys() else None
-    if kind == "document" and (text := first_key(fields, TEXT_KEYS)):
-        return text
-    if turns := first_key(fields, TURNS_KEYS):
-        return turns
-    question, answer = first_key(fields, QUESTION_KEYS), first_key(fields, ANSWER_KEYS)
-    return f"{question}/{answer}" if question and answer else None
+def convert_file(
+    path: Source, kind: Kind, source: str, on_problem: OnProblem, counts: RecordCounts
+) -> Iterator[tuple[Record, str, Any]]:
+    """The records of one file, each with its shape and the raw object that completed it.
 
-
-def to_document(value: Any, source: str = "") -> Document:
-    """A text; a conversation becomes its turns' text, one after the other, joined by newlines.
-
-    Raises:
-        MiaoError: no text in it; without a place, as from the other converters.
+    Strings are mended on the way (`miao.corpus.encoding.mend_text`). What cannot become a record
+    goes to `on_problem`, and so does a file whose rest cannot be read, when that returns.
     """
-    fields = _fields(value)
-    if shape_of(fields, "document") is None:
-        raise _unrecognised(value, "document")
-    if key := first_key(fields, TEXT_KEYS):
-        return Document(words(fields[key], f"'{key}'"), _source(fields, source))
-    conversation = to_conversation(fields, source)
-    turns = [message.content for message in conversation.messages if message.content]
-    return Document(words("\n".join(turns), "the turns' text"), conversation.source)
+    pairs = KtoPairs()
+    objects = read_objects(path, on_problem, counts.repair)
+    while True:
+        try:
+            line, value = next(objects)
+        except StopIteration:
+            break
+        except DamagedFile as error:
+            on_problem(_file_problem(path, error))
+            break
+        try:
+            label = desirable(fields_of(value)) if kind != "document" else None
+            if kind == "preference" and label is not None:
+                turns = to_conversation({**fields_of(value), **_NO_LABEL}, source)
+                pair = pairs.add(label, turns, Problem(path, line, "", raw=value))
+                for problem in pairs.overflow():
+                    on_problem(problem)
+                if pair is None:
+                    continue
+                record, shape = pair, "kto"
+                counts.merged += 1
+            else:
+                record, shape = converted(value, kind, source)
+            for how in _mend(record):
+                counts.repair(path, how)
+        except MiaoError as error:
+            on_problem(Problem(path, line, error.what, error.fix, value))
+            continue
+        yield record, shape, value
+    for problem in pairs.rest():
+        on_problem(problem)
 
 
-def to_conversation(value: Any, source: str = "") -> Conversation:
-    """Turns (messages, sharegpt, a bare list of turns), or a question and its answer (alpaca, ...).
-
-    Raises:
-        MiaoError: no such shape, an unknown role, an empty turn, or nothing said by the assistant.
-    """
-    fields = _fields(value)
-    if shape_of(fields, "conversation") is None:
-        raise _unrecognised(value, "conversation")
-    messages = _prompt(fields, (*TURNS_KEYS, *QUESTION_KEYS))
-    if not first_key(fields, TURNS_KEYS):
-        messages += _answer(fields)
-    if not any(message.role == "assistant" for message in messages):
-        raise MiaoError("no assistant turn to learn from", fix="add the answer or drop the record")
-    return Conversation(messages, _source(fields, source), _tools(fields))
+def _file_problem(path: Source, error: DamagedFile) -> Problem:
+    """`path:line` in the error becomes the problem's line."""
+    ending = (error.where or "").removeprefix(str(path)).strip(": ()").removeprefix("record ")
+    line = int(ending) if ending.isdecimal() else 0
+    return Problem(path, line, error.what, error.fix)
 
 
-def to_preference(value: Any, source: str = "") -> Preference:
-    """A better and a worse way to go on: as strings, or as turns, after a prompt of any shape.
-
-    Turns that both sides begin with belong to the prompt, which need not be given apart then.
-
-    Raises:
-        MiaoError: no such shape, no prompt, sides that do not differ or do not answer.
-    """
-    fields = _fields(value)
-    if shape_of(fields, "preference") is None:
-        raise _unrecognised(value, "preference")
-    chosen, rejected = (said(fields[key], f"'{key}'") for key in ("chosen", "rejected"))
-    if chosen == rejected:
-        raise MiaoError("'chosen' and 'rejected' are the same", fix="drop the record")
-    given = _prompt(fields, (*QUESTION_KEYS, *TURNS_KEYS))
-    if given in (chosen, rejected):  # some data repeat one side as `messages`
-        given = []
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    prompt = _joined(given, chosen[:shared])
-    chosen, rejected = chosen[shared:], rejected[shared:]
-    if all(message.role == "system" for message in prompt):
-        keys = ", ".join(f"'{key}'" for key in QUESTION_KEYS)
-        raise MiaoError("no prompt before 'chosen' and 'rejected'", fix=f"give it as one of {keys}")
-    if not chosen or not rejected:
-        raise MiaoError("one side is only the beginning of the other", fix="drop the record")
-    if not chosen[0].role == rejected[0].role == "assistant":
-        raise MiaoError(
-            "'chosen' and 'rejected' do not answer the same turn",
-            fix="they may differ only from an assistant's turn on",
-        )
-    return Preference(prompt, chosen, rejected, _source(fields, source))
-
-
-def _joined(given: list[Message], shared: list[Message]) -> list[Message]:
-    """One prompt from the one given apart and the turns that both sides begin with."""
-    if not shared or given[-len(shared) :] == shared:
-        return given
-    if not given or shared[: len(given)] == given or shared[-len(given) :] == given:
-        return shared
-    goes_on = (given[-1].role == "user") != (shared[0].role == "user")
-    if shared[0].role == "system" or shared[0] in given or not goes_on:
-        raise MiaoError(
-            "the prompt is not the one that 'chosen' and 'rejected' begin with",
-            fix="make them equal, or leave one of them out",
-        )
-    return given + shared
-
-
-def _prompt(fields: dict[str, Any], keys: Sequence[str]) -> list[Message]:
-    """The turns under the first of these keys, or the history and the question there.
-
-    A system text that stands apart comes before them, unless they begin with one.
-    """
-    key = first_key(fields, keys)
-    messages: list[Message] = []
-    if key and (key in TURNS_KEYS or isinstance(fields[key], list)):
-        messages = to_messages(fields[key], f"'{key}'")
-    elif key:
-        messages = [*_history(fields), Message("user", _question(fields, key))]
-    system = first_key(fields, SYSTEM_KEYS)
-    if system and not blank(fields[system]) and not (messages and messages[0].role == "system"):
-        messages.insert(0, Message("system", words(fields[system], f"'{system}'")))
-    return messages
-
-
-def _question(fields: dict[str, Any], key: str) -> str:
-    keys = [key, *(extra for extra in MATERIAL_KEYS if extra in fields and extra != key)]
-    parts = [words(fields[part], f"'{part}'") for part in keys if not blank(fields[part])]
-    return words("\n".join(parts), f"'{key}'")
-
-
-def _answer(fields: dict[str, Any]) -> list[Message]:
-    key = first_key(fields, ANSWER_KEYS)
-    assert key is not None
-    messages = said(fields[key], f"'{key}'")
-    if messages[0].role == "assistant" and not messages[0].reasoning:
-        messages[0].reasoning = reasoning_of(fields, "the answer")
-    return messages
-
-
-def _history(fields: dict[str, Any]) -> list[Message]:
-    """Alpaca's earlier rounds, `[[question, answer], ...]`."""
-    rounds = fields.get("history", [])
-    messages = []
-    for number, pair in enumerate(rounds if isinstance(rounds, list) else [rounds], 1):
-        where = f"round {number} of 'history'"
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise MiaoError(f"{where} is no pair", fix="write it as [question, answer]")
-        messages.append(Message("user", words(pair[0], where)))
-        messages.append(Message("assistant", words(pair[1], where)))
-    return messages
-
-
-def _tools(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """The descriptions of tools, beside the turns or (some data have them there) in the first."""
-    tools = fields.get("tools", "")
-    if turns := first_key(fields, TURNS_KEYS):
-        tools = tools or present(fields[turns][0]).get("tools", "")
-    tools = [] if blank(tools) else plain_json(tools, "'tools'")
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise MiaoError(f"'tools' is {named(tools)}", fix="it must be a list of JSON schemas")
-    return tools
-
-
-def _source(fields: dict[str, Any], default: str) -> str:
-    value = fields.get("source", "")
-    return default if blank(value) else words(value, "'source'")
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """An object's fields that are not null; a bare list is one of turns."""
-    return {TURNS_KEYS[0]: value} if isinstance(value, list) else present(value)
-
-
-def _unrecognised(value: Any, kind: Kind) -> MiaoError:
-    """Says what was found instead, and which key was probably meant."""
-    expected = f"expected is {EXPECTED[kind]}"
-    if not isinstance(value, dict):
-        return MiaoError(f"{named(value)} is no {kind}", fix=expected)
-    keys = [key[:40] for key in value if isinstance(key, str)]
-    shown = [repr(key) + (" (null)" if value.get(key, 0) is None else "") for key in keys[:8]]
-    what = f"no {kind} in these keys: {', '.join(shown) or 'none'}{', ...' if keys[8:] else ''}"
-    if looks := [other for other in get_args(Kind) if shape_of(value, other)]:
-        what += f" (it looks like a {looks[0]})"
-    unknown = [key for key in keys[:100] if key not in KNOWN_KEYS[kind]]
-    meant = [f"'{key}': {hint}" for key in unknown if (hint := did_you_mean(key, KNOWN_KEYS[kind]))]
-    return MiaoError(what, fix="; ".join([*meant[:3], expected]))
+def _mend(record: Record) -> list[str]:
+    """Mends the record's strings in place; returns what was done."""
+    if isinstance(record, Document):
+        record.text, done = mend_text(record.text)
+        return done
+    if isinstance(record, Conversation):
+        messages = record.messages
+    else:
+        messages = record.prompt + record.chosen + record.rejected
+    all_done = []
+    for number, message in enumerate(messages, 1):
+        message.content, done = mend_text(message.content, f"turn {number}")
+        all_done += done
+    return all_done

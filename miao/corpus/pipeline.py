@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections import Counter, defaultdict
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from miao import __version__
+from miao.corpus.assemble import Accounts, assemble
+from miao.corpus.cleaning import clean_chunks
+from miao.corpus.convert import converted
+from miao.corpus.duplicates import Duplicates
 from miao.corpus.formats import RecordCounts, read_records
-from miao.corpus.readers import Problem, find_files
-from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.output import Output, SourceCounts, Splitter
+from miao.corpus.problems import Problem
+from miao.corpus.readers import read_objects
+from miao.corpus.records import Kind, Record
 from miao.corpus.seedbed import Seedbed
+from miao.corpus.sources import find_files, find_sources
+from miao.corpus.timing import Timing
 from miao.errors import MiaoError
-from miao.files import atomic_directory, write_json, write_jsonl
+from miao.files import atomic_directory, sha256_of, write_json, write_jsonl
 from miao.recipe import CorpusOptions, Recipe
+from miao.recipe.cleaning import CleanOptions
 
 KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
-MAX_SOURCES = 24
-"""More sources than this in one corpus count as one per path."""
-
-
-@dataclass
-class SourceCounts:
-    """What a source gave."""
-
-    train: int = 0
-    heldout: int = 0
-    heldout_duplicates: int = 0
-    """Left out of training because the same text is held out."""
-    characters: int = 0
 
 
 @dataclass
@@ -45,6 +40,8 @@ class CorpusReport:
     problems: int = 0
     skipped_files: list[str] = field(default_factory=list)
     shapes: dict[str, dict[str, int]] = field(default_factory=dict)
+    accounts: dict[str, Accounts] = field(default_factory=dict)
+    """What became of the user's own records: every one of them is accounted for."""
 
 
 def build_corpus(
@@ -52,53 +49,154 @@ def build_corpus(
     seed: int,
     directory: Path,
     advance: Callable[[int], None] = lambda records: None,
+    stages: Iterable[str] = tuple(KINDS),
+    output: Output = "jsonl",
 ) -> CorpusReport:
     """Writes `<stage>/<train|heldout>/<source>.jsonl` and `manifest.json`.
 
-    The split is by a hash of the content, so equal texts never stand on both sides.
+    Your own files are cleaned, deduplicated and mixed as the options say; the built-in corpus is
+    taken as it is. The split is by a hash of the content, so equal texts never stand on both sides.
+    What was cleaned before an interruption is not cleaned again.
 
     Raises:
         MiaoError: unreadable input (strict, unless `skip_bad_records`), or nothing found.
     """
     report = CorpusReport()
     seedbed = Seedbed(options.seedbed, seed)
-    given = {
+    timing = Timing()
+    work = directory.with_name(f".{directory.name}.work")
+    with atomic_directory(directory) as temporary:
+        problems = _ProblemLog(temporary / "problems.jsonl", options.skip_bad_records)
+        for stage in stages:
+            kind = KINDS[stage]
+            given = given_paths(options)[stage]
+            report.origin[stage] = "files" if given else "seedbed"
+            with Splitter(temporary / stage, options, kind, output) as splitter:
+                if given:
+                    run = _OwnFiles(options, seed, stage, work / stage, timing)
+                    counts, accounts = run.build(given, problems, splitter, advance)
+                    report.shapes[stage] = dict(counts.by_shape)
+                    report.skipped_files += [f"{path}: {why}" for path, why in counts.skipped_files]
+                    report.accounts[stage] = accounts
+                else:
+                    for record in seedbed.records(kind):
+                        splitter.write(record.to_json())
+                        advance(1)
+                    report.shapes[stage] = {}
+                report.sources[stage] = splitter.finish()
+            if stage in report.accounts:
+                report.accounts[stage].settle(splitter)
+        report.problems = problems.count
+        for name in ("examples", "overlaps"):
+            _write_details(temporary / f"{name}.json", name, report)
+        write_json(temporary / "timing.json", timing.to_json())
+        write_json(temporary / "manifest.json", _as_json(report, options, seed, temporary))
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+class _OwnFiles:
+    """From the user's files to the records of one stage."""
+
+    def __init__(self, options: CorpusOptions, seed: int, stage: str, work: Path, timing: Timing):
+        self.options, self.seed, self.stage, self.timing = options, seed, stage, timing
+        self.kind = KINDS[stage]
+        self.work = work
+
+    def build(
+        self,
+        paths: list[str],
+        problems: _ProblemLog,
+        splitter: Splitter,
+        advance: Callable[[int], None],
+    ) -> tuple[RecordCounts, Accounts]:
+        options, counts = self.options, RecordCounts()
+        accounts = Accounts()
+        records: Iterable[Record]
+        if options.clean.enabled and options.clean.quality_column:
+            records = _good_records(paths, self.kind, options.clean, problems, counts, accounts)
+        else:
+            records = read_records(paths, self.kind, problems.note, counts)
+        settings = asdict(options) | {"workers": None, "weights": {}}
+        inputs = [__version__, settings, input_fingerprint(options)]
+        inputs = json.loads(json.dumps(inputs))  # as it will be read again
+        with self.timing.step(self.stage, "clean") as step:
+            chunks = clean_chunks(records, options, self.work / "chunks", inputs, advance)
+        for chunk in chunks:
+            accounts.add(chunk.facts())
+        step.characters = accounts.characters
+        with self.timing.step(self.stage, "duplicates") as step:
+            duplicates = Duplicates(chunks, options.dedup, self.work / "duplicates")
+            accounts.add_duplicates(duplicates.find(), chunks, duplicates)
+        step.characters = accounts.kept_characters
+        with self.timing.step(self.stage, "mix and write") as step:
+            assemble(chunks, duplicates, options.mix, self.seed, self.stage, splitter, accounts)
+        step.characters = accounts.kept_characters
+        return counts, accounts
+
+
+def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
+    """The user's paths, per stage."""
+    return {
         "pretrain": options.paths,
         "sft": options.conversations,
         "dpo": options.preferences,
     }
-    with atomic_directory(directory) as temporary:
-        problems = _ProblemLog(temporary / "problems.jsonl", options.skip_bad_records)
-        for stage, kind in KINDS.items():
-            counts = RecordCounts()
-            report.origin[stage] = "files" if given[stage] else "seedbed"
-            records: Iterable[Record]
-            if given[stage]:
-                records = read_records(given[stage], kind, problems.note, counts)
-            else:
-                records = seedbed.records(kind)
-            split = _Splitter(temporary / stage, options)
-            report.sources[stage] = split.write(records, advance)
-            report.shapes[stage] = dict(counts.by_shape)
-            report.skipped_files += [f"{path}: {why}" for path, why in counts.skipped_files]
-        report.problems = problems.count
-        write_json(temporary / "manifest.json", _as_json(report))
-    return report
 
 
 def input_fingerprint(options: CorpusOptions) -> list[list[Any]]:
     """Path, size and modification time of every input file: what the corpus depends on."""
     stamps = []
-    for paths in (options.paths, options.conversations, options.preferences):
+    for paths in (*given_paths(options).values(), options.contamination.paths):
         for file in find_files(paths) if paths else []:
-            stat = file.stat()
-            stamps.append([str(file), stat.st_size, stat.st_mtime_ns])
-    return stamps
+            stamps.append(_stamp(Path(file)))
+    return stamps + [_stamp(Path(p).expanduser()) for p in options.clean.blocklists]
+
+
+def _stamp(file: Path) -> list[Any]:
+    try:
+        stat = file.stat()
+    except OSError:  # whoever reads it says so
+        return [str(file), None, None]
+    return [str(file), stat.st_size, stat.st_mtime_ns]
 
 
 def read_back(path: Path, kind: Kind) -> Iterator[Any]:
     """The records of a file that the corpus stage wrote."""
     return read_records([path], kind)
+
+
+def _good_records(
+    paths: list[str],
+    kind: Kind,
+    options: CleanOptions,
+    problems: _ProblemLog,
+    counts: RecordCounts,
+    accounts: Accounts,
+) -> Iterator[Record]:
+    """The records whose score in the quality column is high enough; no record keeps the column."""
+    column = options.quality_column
+    sources = find_sources(paths, lambda path, why: counts.skipped_files.append((path, why)))
+    for path, source in sources:
+        for line, value in read_objects(path, problems.note):
+            try:
+                record, shape = converted(value, kind, source)
+            except MiaoError as error:
+                problems.note(Problem(Path(path), line, error.what, error.fix))
+                continue
+            score = value.get(column) if isinstance(value, dict) else None
+            if _number(score) >= options.min_quality:
+                counts.by_shape[shape] += 1
+                yield record
+            else:
+                accounts.reject_before("quality", record, f"{column} is {score!r}")
+
+
+def _number(score: Any) -> float:
+    try:
+        return float("-inf") if score is None or isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        return float("-inf")
 
 
 class _ProblemLog:
@@ -118,66 +216,6 @@ class _ProblemLog:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-class _Splitter:
-    """Writes records to train/ and heldout/, one file per source."""
-
-    def __init__(self, directory: Path, options: CorpusOptions):
-        self.directory, self.options = directory, options
-        self.counts: dict[str, SourceCounts] = defaultdict(SourceCounts)
-        self.heldout: set[bytes] = set()
-        self.files: dict[Path, IO[str]] = {}
-
-    def write(
-        self, records: Iterable[Record], advance: Callable[[int], None]
-    ) -> dict[str, SourceCounts]:
-        with ExitStack() as stack:
-            for record in records:
-                self._write_one(record, stack)
-                advance(1)
-        if not any(count.train for count in self.counts.values()):
-            raise MiaoError(
-                "no record is left to train on", fix="bring more text, or lower --corpus.heldout"
-            )
-        return dict(self.counts)
-
-    def _write_one(self, record: Record, stack: ExitStack) -> None:
-        content = record.to_json()
-        source = self._source(content.pop("source"), record)
-        text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).digest()
-        counts = self.counts[source]
-        split = "train"
-        if int.from_bytes(digest[:8], "big") < self.options.heldout * 2**64:
-            if digest in self.heldout:
-                counts.heldout_duplicates += 1
-                return
-            if counts.heldout < self.options.heldout_max:
-                self.heldout.add(digest)
-                split = "heldout"
-        if split == "train":
-            counts.train += 1
-        else:
-            counts.heldout += 1
-        counts.characters += _characters(record)
-        file = self._file(self.directory / split / f"{source}.jsonl", stack)
-        file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
-
-    def _source(self, name: str, record: Record) -> str:
-        """Only documents are weighted by source; a file name made of the source's name."""
-        if not isinstance(record, Document):
-            return "conversations" if isinstance(record, Conversation) else "preferences"
-        clean = re.sub(r"[^\w.\-]+", "_", name).strip("._")[:64] or "documents"
-        if clean not in self.counts and len(self.counts) >= MAX_SOURCES:
-            return "others"
-        return clean
-
-    def _file(self, path: Path, stack: ExitStack) -> IO[str]:
-        if path not in self.files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.files[path] = stack.enter_context(path.open("w", encoding="utf-8"))
-        return self.files[path]
-
-
 def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) -> None:
     """The built-in questions, for those kinds of record that are the built-in ones, as
     `choice.jsonl`, `questions.jsonl` and `preferences.jsonl`."""
@@ -195,21 +233,21 @@ def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) ->
             write_jsonl(temporary / f"{name}.jsonl", (record.to_json() for record in records))
 
 
-def _characters(record: Record) -> int:
-    if isinstance(record, Document):
-        return len(record.text)
-    if isinstance(record, Preference):
-        messages = record.prompt + record.chosen + record.rejected
-    else:
-        messages = record.messages
-    return sum(len(message.content) for message in messages)
+def _write_details(path: Path, name: str, report: CorpusReport) -> None:
+    """Examples, or overlaps with evaluation sets, where there are any."""
+    details = {stage: getattr(accounts, name) for stage, accounts in report.accounts.items()}
+    if any(details.values()):
+        write_json(path, details)
 
 
-def _as_json(report: CorpusReport) -> dict[str, Any]:
+def _as_json(
+    report: CorpusReport, options: CorpusOptions, seed: int, directory: Path
+) -> dict[str, Any]:
     totals: Counter[str] = Counter()
     for stage, sources in report.sources.items():
         for counts in sources.values():
             totals[stage] += counts.train + counts.heldout + counts.heldout_duplicates
+    files = sorted(p for p in directory.glob("*/*/*") if p.suffix in (".jsonl", ".parquet"))
     return {
         "records": dict(totals),
         "origin": report.origin,
@@ -220,4 +258,7 @@ def _as_json(report: CorpusReport) -> dict[str, Any]:
         "shapes": report.shapes,
         "problems": report.problems,
         "skipped_files": report.skipped_files,
+        "accounts": {stage: accounts.to_json() for stage, accounts in report.accounts.items()},
+        "sha256": {p.relative_to(directory).as_posix(): sha256_of(p) for p in files},
+        "options": asdict(options) | {"seed": seed},
     }

@@ -1,192 +1,101 @@
-"""Folders and files that users bring -> raw objects (dicts and lists), one by one."""
+"""Files that users bring -> raw objects (dicts and lists), one by one."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from miao.corpus.html import main_text
+from miao.corpus.problems import OnProblem, Problem, place, stop
+from miao.corpus.sources import find_files, find_sources
 from miao.corpus.streams import (
-    SUPPORTED,
+    DamagedFile,
     JsonStream,
+    OnRepair,
+    Source,
+    decode_line,
     format_of,
-    missing_library,
-    open_binary,
-    read_lines,
+    read_raw_lines,
     read_text,
-    readable,
     unknown_format,
 )
+from miao.corpus.tables import read_arrow, read_parquet, read_table
 from miao.errors import MiaoError
+
+__all__ = ["OnProblem", "Problem", "find_files", "find_sources", "place", "read_objects", "stop"]
 
 TEXT_PIECE = 1 << 16  # bytes: about the size of the documents that a large text is cut into
 WHOLE_TEXT = 1 << 20  # bytes: a text up to this size stays one document
-PARQUET_ROWS = 256  # held in memory at a time
+MOST_HTML = 1 << 26  # bytes of one page
 
 _RECORD_KEYS = {"text", "content", "instruction", "prompt", "question", "query", "input", "tools"}
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r\u3000]*\n)+")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One object that cannot become a record: its place, what is wrong, what to do."""
+def read_objects(
+    path: str | Source,
+    on_problem: OnProblem = stop,
+    on_repair: OnRepair | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Yields (line number, raw object), or (record number, ...) for .json, .parquet and .arrow.
 
-    path: Path
-    line: int
-    reason: str
-    fix: str | None = None
-
-    def error(self) -> MiaoError:
-        return MiaoError(self.reason, where=place(self.path, self.line), fix=self.fix)
-
-
-OnProblem = Callable[[Problem], object]
-OnSkip = Callable[[Path, str], object]
-
-
-def stop(problem: Problem) -> None:
-    """The strict policy: the first problem ends the reading."""
-    raise problem.error()
-
-
-def place(path: Path, number: int) -> str:
-    """`path:line`; for .json and .parquet, whose objects are counted instead, says so."""
-    known = format_of(path)
-    by_record = known is not None and known[0] in (".json", ".parquet")
-    return f"{path} (record {number})" if by_record else f"{path}:{number}"
-
-
-def find_files(paths: Sequence[str | Path], on_skip: OnSkip | None = None) -> list[Path]:
-    """The readable files that files, folders (all levels, sorted) and glob patterns stand for.
-
-    A file reached twice is listed once. `on_skip(path, why)` hears of everything passed over:
-    hidden names, unknown extensions, broken links.
+    Memory does not grow with the file, except for a .json that is one single object. A line or
+    table row that cannot be parsed goes to `on_problem`; if that returns, reading goes on.
+    `on_repair(path, how)` hears of everything that was decoded otherwise than as plain UTF-8.
+    `columns`: what must be read of a parquet file.
 
     Raises:
-        MiaoError: a path that does not exist or cannot be read; nothing readable at all.
+        DamagedFile: a file that cannot be read, is damaged, truncated, or no text.
     """
-    return [file for file, _ in find_sources(paths, on_skip)]
-
-
-def find_sources(
-    paths: Sequence[str | Path], on_skip: OnSkip | None = None
-) -> list[tuple[Path, str]]:
-    """`find_files`, each with the name of what the user pointed at (a file's without extension)."""
-    paths = [paths] if isinstance(paths, str | Path) else paths
-    found: dict[str, tuple[Path, str]] = {}
-    for given in paths:
-        for top in _expanded(given):
-            for file in _files_at(top, on_skip or (lambda path, why: None)):
-                found.setdefault(os.path.realpath(file), (file, _stem(top)))
-    if not found:
-        raise MiaoError(
-            "nothing that can be read here",
-            where=", ".join(str(path) for path in paths) or None,
-            fix=f"supported are {SUPPORTED}; unpack archives, turn .pdf and .docx into text first",
-        )
-    return list(found.values())
-
-
-def _expanded(given: str | Path) -> list[Path]:
-    """The existing files and folders that one path or glob pattern of the user's stands for."""
-    path = Path(given).expanduser()
-    if path.exists():
-        if path.is_file() and format_of(path) is None:
-            raise unknown_format(path)
-        return [path]
-    if not glob.has_magic(str(path)):
-        raise MiaoError(
-            "no such file or folder",
-            where=given,
-            fix=f"check the spelling; relative paths start at {Path.cwd()}",
-        )
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    if "**" in path.parts:  # it goes into the folders itself, perhaps for some of their files only
-        matches = [match for match in matches if not match.is_dir()]
-    if not matches:
-        raise MiaoError("no file matches this pattern", where=given, fix="check the pattern")
-    return matches
-
-
-def _files_at(top: Path, skip: OnSkip) -> list[Path]:
-    """The readable files of a folder, or the file itself."""
-
-    def unreadable(error: OSError) -> None:
-        raise MiaoError(f"the folder cannot be read: {error.strerror}", where=error.filename)
-
-    def visible(folder: str, names: list[str]) -> list[Path]:
-        for name in names:
-            if name.startswith("."):
-                skip(Path(folder, name), "hidden")
-        return [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-
-    candidates = [] if top.is_dir() else [top]
-    walk = os.walk(top, onerror=unreadable, followlinks=True) if top.is_dir() else ()
-    visited: set[str] = set()  # links between folders may lead round in a circle
-    for folder, subfolders, names in walk:
-        visited.add(os.path.realpath(folder))
-        candidates += visible(folder, names)
-        inner = visible(folder, subfolders)
-        subfolders[:] = [path.name for path in inner if os.path.realpath(path) not in visited]
-    files = []
-    for path in sorted(candidates):
-        if format_of(path) is None:
-            skip(path, "unknown extension")
-        elif not path.is_file():
-            skip(path, "broken link" if path.is_symlink() else "not a regular file")
-        else:
-            files.append(path)
-    return files
-
-
-def _stem(top: Path) -> str:
-    """`data/wiki` -> "wiki"; `data/wiki.v2.jsonl.xz` -> "wiki.v2"."""
-    name = os.path.basename(os.path.abspath(top))
-    known = None if top.is_dir() else format_of(top)
-    return name[: -len("".join(known))] if known else name
-
-
-def read_objects(path: str | Path, on_problem: OnProblem = stop) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, raw object), or (record number, ...) for .json and .parquet.
-
-    Memory does not grow with the file, except for a .json that is one single object. A JSON line
-    or table row that cannot be parsed goes to `on_problem`; if that returns, reading goes on.
-
-    Raises:
-        MiaoError: a file that cannot be read, is damaged, truncated, or not UTF-8.
-    """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     known = format_of(path)
     if known is None:
         raise unknown_format(path)
     match known[0]:
         case ".jsonl" | ".ndjson":
-            return _read_json_lines(path, on_problem)
+            return _read_json_lines(path, on_problem, on_repair)
         case ".json":
-            return _read_json(path)
+            return _read_json(path, on_repair)
         case ".csv":
-            return _read_table(path, ",", on_problem)
+            return read_table(path, ",", on_problem, on_repair)
         case ".tsv":
-            return _read_table(path, "\t", on_problem)
+            return read_table(path, "\t", on_problem, on_repair)
         case ".parquet":
-            return _read_parquet(path)
+            return read_parquet(path, columns)
+        case ".arrow":
+            return read_arrow(path)
+        case ".html" | ".htm":
+            return _read_html(path, on_problem, on_repair)
         case _:
-            return _read_text(path)
+            return _read_text(path, on_repair)
 
 
-def _read_text(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_html(
+    path: Source, on_problem: OnProblem, on_repair: OnRepair | None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """A page's main text as one object."""
+    parts, size = [], 0
+    for part in read_text(path, on_repair=on_repair):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_HTML:
+            raise DamagedFile("too large for a web page", where=str(path), fix="split it")
+    if text := main_text("".join(parts)):
+        yield 1, {"text": text}
+    elif size:
+        reason = "the page has no main text (menus, links and scripts only)"
+        on_problem(Problem(path, 1, reason, "drop it, or export it as .txt", "".join(parts)))
+
+
+def _read_text(path: Source, on_repair: OnRepair | None) -> Iterator[tuple[int, dict[str, str]]]:
     """The whole text as one object, or the pieces of a large one, joined again the same text."""
     whole: list[str] | None = []
     size, line = 0, 1
-    for piece in _text_pieces(path):
+    for piece in _text_pieces(path, on_repair):
         if whole is None:
             yield line, {"text": piece}
             line += piece.count("\n")
@@ -202,14 +111,14 @@ def _read_text(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield line, {"text": "".join(whole)}
 
 
-def _text_pieces(path: Path) -> Iterator[str]:
+def _text_pieces(path: Source, on_repair: OnRepair | None) -> Iterator[str]:
     """Cuts after the last blank lines in every `TEXT_PIECE` bytes.
 
     Where four times as many have none, cuts after the last line, or before the last character.
     No piece is blank: the spaces at the borders stay with their neighbours.
     """
     begun, chunks = "", 0
-    for chunk in read_text(path, TEXT_PIECE):
+    for chunk in read_text(path, TEXT_PIECE, on_repair):
         begun, chunks = begun + chunk, chunks + 1
         start, end = len(begun) - len(begun.lstrip()), len(begun.rstrip())
         cut = max((match.end() for match in _BLANK_LINES.finditer(begun, start, end)), default=0)
@@ -222,56 +131,17 @@ def _text_pieces(path: Path) -> Iterator[str]:
         yield begun
 
 
-def _read_table(
-    path: Path, delimiter: str, on_problem: OnProblem
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows as {column: cell}; a row's line is the one it begins on."""
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long document
-    rows = csv.reader(
-        (line + "\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True
-    )
-    header: list[str] = []
-    line = 1
-    try:
-        for row in rows:
-            if row and not header:
-                header = [name.strip() for name in row]
-                if len(set(header)) < len(header):
-                    raise MiaoError("two columns have the same name", where=place(path, line))
-            elif row and len(row) != len(header):
-                reason = f"a row of {len(row)} cells under a header of {len(header)}"
-                on_problem(Problem(path, line, reason, "quote cells that contain the delimiter"))
-            elif row:
-                yield line, dict(zip(header, row, strict=True))
-            line = rows.line_num + 1
-    except csv.Error as error:
-        fix = 'put cells that contain quotes or line breaks in quotes, and write " inside as ""'
-        raise MiaoError(f"not a valid row: {error}", where=place(path, line), fix=fix) from error
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_library("pyarrow", path) from error
-    number = 0
-    with readable(path), open_binary(path) as file, tempfile.TemporaryFile() as plain:
-        known = format_of(path)
-        if known and known[1]:  # parquet is read from its end, compressed files from the beginning
-            shutil.copyfileobj(file, plain)
+def _read_json_lines(
+    path: Source, on_problem: OnProblem, on_repair: OnRepair | None
+) -> Iterator[tuple[int, Any]]:
+    for number, raw in read_raw_lines(path, on_repair):
         try:
-            table = pyarrow.parquet.ParquetFile(plain if known and known[1] else file)
-            for batch in table.iter_batches(PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-        except (pyarrow.ArrowException, ValueError) as error:
-            raise OSError(str(error)) from error
-
-
-def _read_json_lines(path: Path, on_problem: OnProblem) -> Iterator[tuple[int, Any]]:
-    for number, line in read_lines(path):
+            line, mended = decode_line(raw)
+        except MiaoError as error:
+            on_problem(Problem(path, number, error.what, error.fix, raw))
+            continue
+        if mended and on_repair:
+            on_repair(path, mended)
         text = line.strip(" \t\r\ufeff")
         if not text:
             continue
@@ -282,7 +152,7 @@ def _read_json_lines(path: Path, on_problem: OnProblem) -> Iterator[tuple[int, A
             fix = "mend or delete the line: each must hold one whole JSON object"
             if number == 1 and text in ("[", "{"):
                 fix = "this looks like JSON over several lines: rename the file to .json"
-            on_problem(Problem(path, number, _invalid(error, at + 1, text), fix))
+            on_problem(Problem(path, number, _invalid(error, at + 1, text), fix, line))
         else:
             yield number, value
 
@@ -294,9 +164,9 @@ def _invalid(error: Exception, column: int, text: str) -> str:
     return f"invalid JSON at column {column} ({reason}) in {shown}"
 
 
-def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_json(path: Source, on_repair: OnRepair | None) -> Iterator[tuple[int, Any]]:
     """The items of a list; the one list of objects in an object, or that object; or JSON lines."""
-    stream = JsonStream(path)
+    stream = JsonStream(path, on_repair)
     if stream.peek() == "[":
         yield from enumerate(stream.items(), 1)
         if stream.peek():

@@ -9,159 +9,266 @@ import io
 import json
 import lzma
 import re
+import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from miao.corpus.encoding import encoding_of, looks_like_gb18030
 from miao.errors import MiaoError
+from miao.hubs.remote import RemoteFile
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+FORMATS = (
+    *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
+    *(".txt", ".md", ".html", ".htm"),
+)
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst", ".zip")
 SUPPORTED = f"{' '.join(FORMATS)}, plain or with {' '.join(COMPRESSIONS)} after it"
 CHUNK = 1 << 20  # bytes read at a time
+
+Source = Path | RemoteFile
+OnRepair = Callable[[Source, str], object]
+"""Called with a file, and how it was read although something was wrong with it."""
 
 _TOKEN = 16  # characters: more than any JSON token has that is no string or plain number
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def format_of(path: Path) -> tuple[str, str] | None:
+def format_of(path: Source) -> tuple[str, str] | None:
     """The extension and the compression ("" if plain) in a file name; None if not supported."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
     return (suffixes[-1], compression) if suffixes and suffixes[-1] in FORMATS else None
 
 
-def unknown_format(path: Path) -> MiaoError:
+def unknown_format(path: Source) -> MiaoError:
     return MiaoError(
         f"files that end in '{path.suffix}' cannot be read" if path.suffix else "no extension",
-        where=path,
+        where=str(path),
         fix=f"convert or rename it; supported are {SUPPORTED}",
     )
 
 
-def missing_library(name: str, path: Path) -> MiaoError:
-    return MiaoError(f"reading this needs {name}", where=path, fix="pip install 'miaolm[data]'")
+def missing_library(name: str, path: Source) -> MiaoError:
+    return MiaoError(
+        f"reading this needs {name}", where=str(path), fix="pip install 'miaolm[data]'"
+    )
 
 
-def open_binary(path: Path) -> io.BufferedIOBase:
-    """Opens a file for reading, decompressed. Call and read it inside `readable`."""
-    known = format_of(path)
-    if known is None:
-        raise unknown_format(path)
-    if known[1] and path.stat().st_size == 0:  # gzip would take this for an empty text
-        raise EOFError
-    match known[1]:
-        case ".gz":
-            return gzip.open(path, "rb")
-        case ".xz":
-            return lzma.open(path, "rb")
-        case ".bz2":
-            return bz2.open(path, "rb")
-        case ".zst":
-            return io.BufferedReader(_ZstdStream(path), CHUNK)
-        case _:
-            return open(path, "rb")
+class DamagedFile(MiaoError):
+    """The rest of a file cannot be read: truncated, damaged, or not text."""
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns what can go wrong in reading bytes into a `MiaoError` that names the file."""
+def open_binary(path: Source) -> Iterator[IO[bytes]]:
+    """Opens a file for reading, decompressed. Use it inside `readable`."""
+    known = format_of(path)
+    if known is None:
+        raise unknown_format(path)
+    with ExitStack() as stack:
+        raw: Any = stack.enter_context(path.open("rb"))
+        if known[1] and path.stat().st_size == 0:  # gzip would take this for an empty text
+            raise EOFError
+        match known[1]:
+            case ".gz":
+                raw = stack.enter_context(gzip.open(raw, "rb"))
+            case ".xz":
+                raw = stack.enter_context(lzma.open(raw, "rb"))
+            case ".bz2":
+                raw = stack.enter_context(bz2.open(raw, "rb"))
+            case ".zst":
+                raw = stack.enter_context(io.BufferedReader(_ZstdStream(path, raw), CHUNK))
+            case ".zip":
+                raw = stack.enter_context(_zip_member(path, raw))
+        yield raw
+
+
+def _zip_member(path: Source, raw: IO[bytes]) -> IO[bytes]:
+    archive = zipfile.ZipFile(raw)
+    members = [entry for entry in archive.infolist() if not entry.is_dir()]
+    members = [entry for entry in members if not entry.filename.startswith("__MACOSX/")]
+    if len(members) != 1:
+        raise DamagedFile(
+            f"an archive of {len(members)} files", where=str(path), fix="unpack it into a folder"
+        )
+    if members[0].flag_bits & 1:
+        raise DamagedFile("the archive has a password", where=str(path), fix="unpack it first")
+    return archive.open(members[0])
+
+
+@contextmanager
+def readable(path: Source) -> Iterator[None]:
+    """Turns what can go wrong in reading bytes into a `DamagedFile` that names the file."""
     again = "download or copy the file again"
     try:
         yield
     except EOFError as error:
-        raise MiaoError("the compressed file is truncated", where=path, fix=again) from error
-    except (OSError, zlib.error, lzma.LZMAError) as error:
+        what = "the compressed file is truncated"
+        raise DamagedFile(what, where=str(path), fix=again) from error
+    except (OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+        if isinstance(path, RemoteFile) and isinstance(error, ConnectionError):
+            what, again = f"the connection was lost: {error}", "run the same command again"
+            raise DamagedFile(what, where=str(path), fix=again) from error
         if isinstance(error, OSError) and error.errno is not None:
-            raise MiaoError(f"cannot be read: {error.strerror}", where=path) from error
-        raise MiaoError(f"the file is damaged: {error}", where=path, fix=again) from error
+            raise DamagedFile(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise DamagedFile(f"the file is damaged: {error}", where=str(path), fix=again) from error
 
 
-def read_bytes(path: Path, size: int = CHUNK) -> Iterator[bytes]:
+def read_bytes(path: Source, size: int = CHUNK) -> Iterator[bytes]:
     """The decompressed file in chunks of exactly `size` bytes (the last may be shorter)."""
     with readable(path), open_binary(path) as file:
         while chunk := file.read(size):
             yield chunk
 
 
-def read_text(path: Path, size: int = CHUNK) -> Iterator[str]:
+def read_bytes_of_text(
+    path: Source, size: int = CHUNK, on_repair: OnRepair | None = None
+) -> Iterator[bytes]:
+    """The decompressed file without its byte-order mark; UTF-16 and UTF-32 become UTF-8."""
+    chunks = read_bytes(path, size)
+    beginning = b""
+    for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= 4096:
+            break
+    encoding, mark = encoding_of(beginning)
+    chunks = chain([beginning[mark:]], chunks)
+    if encoding == "utf-8":
+        yield from (chunk for chunk in chunks if chunk)
+        return
+    if on_repair:
+        on_repair(path, f"read as {encoding[:6].upper()}")
+    decoder = codecs.getincrementaldecoder(encoding)()
+    for chunk in chain(chunks, [b""]):
+        try:
+            yield decoder.decode(chunk, final=not chunk).encode()
+        except UnicodeError as error:
+            raise DamagedFile(
+                f"not valid {encoding[:6].upper()}: {getattr(error, 'reason', error)}",
+                where=str(path),
+                fix="the file was cut or damaged: download or export it again, as UTF-8",
+            ) from error
+
+
+def read_text(path: Source, size: int = CHUNK, on_repair: OnRepair | None = None) -> Iterator[str]:
     """The decoded file in chunks of `size` bytes, without the byte-order mark if there is one.
 
+    GBK/GB18030, UTF-16 and UTF-32 are recognised and decoded; `on_repair` hears of it.
+
     Raises:
-        MiaoError: a byte that is not UTF-8, or NUL; with its line and offset.
+        DamagedFile: a byte that is not text, or NUL; with its line and offset.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, line, at_beginning = 0, 1, True  # of what the next chunk is decoded with
-    for chunk in chain(read_bytes(path, size), [b""]):
+    offset, line = 0, 1  # of what the next chunk is decoded with
+    plain = True  # ASCII so far, which is the same in either encoding
+    for chunk in chain(read_bytes_of_text(path, size, on_repair), [b""]):
         data = decoder.getstate()[0] + chunk  # a character may have been cut by the last chunk
         if b"\0" in chunk:
             raise _not_text(path, data, data.index(b"\0"), offset, line, "a NUL byte")
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            reason = f"not UTF-8, {error.reason}"
-            raise _not_text(path, data, error.start, offset, line, reason) from error
-        if text and at_beginning:
-            text, at_beginning = text.removeprefix("\ufeff"), False
+            cut = error.reason == "unexpected end of data"
+            foreign = next(at for at, byte in enumerate(data) if byte > 0x7F)
+            if cut or not (plain and looks_like_gb18030(data[foreign:][:4096])):
+                reason = f"not UTF-8, {error.reason}"
+                raise _not_text(path, data, error.start, offset, line, reason) from error
+            decoder, chunk = codecs.getincrementaldecoder("gb18030")(), data
+            if on_repair:
+                on_repair(path, "read as GB18030")
+            try:
+                text = decoder.decode(chunk)
+            except UnicodeDecodeError as wrong:
+                reason = f"neither UTF-8 nor GB18030, {wrong.reason}"
+                raise _not_text(path, data, wrong.start, offset, line, reason) from wrong
+        plain = plain and text.isascii()
         offset += len(data) - len(decoder.getstate()[0])
-        line += chunk.count(b"\n")
+        line += text.count("\n")
         yield text
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Source, on_repair: OnRepair | None = None) -> Iterator[tuple[int, str]]:
     r"""Line numbers and lines, without their "\n" (the only character that ends a line here)."""
-    number, begun = 1, [""]
-    for text in read_text(path):
-        head, *rest = text.split("\n")
+    return _lines(read_text(path, on_repair=on_repair), "\n")
+
+
+def read_raw_lines(path: Source, on_repair: OnRepair | None = None) -> Iterator[tuple[int, bytes]]:
+    r"""`read_lines`, not decoded: one bad line need not spoil the others."""
+    return _lines(read_bytes_of_text(path, on_repair=on_repair), b"\n")
+
+
+def _lines(chunks: Iterator[Any], newline: Any) -> Iterator[tuple[int, Any]]:
+    number, begun = 1, [newline[:0]]
+    for chunk in chunks:
+        head, *rest = chunk.split(newline)
         begun.append(head)
         for following in rest:
-            yield number, "".join(begun)
+            yield number, newline[:0].join(begun)
             number, begun = number + 1, [following]
-    if last := "".join(begun):
+    if last := newline[:0].join(begun):
         yield number, last
 
 
-def _not_text(path: Path, data: bytes, at: int, offset: int, line: int, reason: str) -> MiaoError:
-    """Says where a file stops being UTF-8, and how to convert it.
+def decode_line(line: bytes) -> tuple[str, str | None]:
+    """One line of a file of lines, and how it was mended (None: nothing was wrong).
+
+    Raises:
+        MiaoError: bytes that are not text; without a place.
+    """
+    mended = None
+    if b"\0" in line:
+        line = line.strip(b"\0")
+        if b"\0" in line or not line:
+            raise MiaoError(
+                "NUL bytes in the line",
+                fix="a crash or a full disk left them: export the file again, or drop the line",
+            )
+        mended = "NUL bytes around lines removed"
+    try:
+        return line.decode(), mended
+    except UnicodeDecodeError as error:
+        wrong = error
+    if wrong.reason != "unexpected end of data" and looks_like_gb18030(line):
+        with suppress(UnicodeDecodeError):
+            return line.decode("gb18030"), "lines read as GB18030"
+    raise MiaoError(
+        f"not UTF-8, {wrong.reason} (0x{line[wrong.start]:02x} at byte {wrong.start + 1})",
+        fix="convert the file to UTF-8 (`iconv`), or drop the line",
+    )
+
+
+def _not_text(
+    path: Source, data: bytes, at: int, offset: int, line: int, reason: str
+) -> DamagedFile:
+    """Says where a file stops being text, and how to convert it.
 
     `data[at]` is the wrong byte; `data` begins at byte `offset` of the file, on `line`.
     """
-    first_of_line = data.rfind(b"\n", 0, at) + 1
-    if offset == 0 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        fix = "looks like UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`"
-    elif data[at] == 0:
+    if data[at] == 0:
         fix = "it is no text file, or it is damaged: export or download it again"
     elif reason.endswith("unexpected end of data"):
         fix = "the file was cut inside a character: download or export it again"
-    elif _looks_like_gb18030(data[first_of_line:][:4096]):
-        fix = "looks like GBK/GB18030: convert it with `iconv -f GB18030 -t UTF-8`"
+    elif looks_like_gb18030(data[at:][:4096]):
+        fix = (
+            "one part of it is UTF-8 and another GBK/GB18030: convert that part with "
+            "`iconv -f GB18030 -t UTF-8`"
+        )
     else:
         fix = "find out its encoding (`file -i` guesses) and convert it with `iconv -t UTF-8`"
-    return MiaoError(
+    return DamagedFile(
         f"{reason} (0x{data[at]:02x} at byte offset {offset + at})",
         where=f"{path}:{line + data[:at].count(10)}",
         fix=fix,
     )
 
 
-def _looks_like_gb18030(sample: bytes) -> bool:
-    """Whether it decodes, and mostly to the common characters: Latin-1 decodes to rare ones."""
-    try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    foreign = [character for character in text if not character.isascii()]
-    common = sum(len(character.encode("gb2312", "ignore")) == 2 for character in foreign)
-    return common > 0.8 * len(foreign)
-
-
 class _ZstdStream(io.RawIOBase):
     """The frames of a .zst file. Unlike zstandard's own reader it notices a missing end."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Source, file: IO[bytes]):
         try:
             import zstandard
         except ImportError as error:
@@ -169,7 +276,7 @@ class _ZstdStream(io.RawIOBase):
         # The window of `zstd --long=31`; only as much as a file asks for is allocated.
         self._new_frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
         self._error = zstandard.ZstdError
-        self._file = io.FileIO(path)
+        self._file = file
         self._frame = self._new_frame()
         self._ready = memoryview(b"")
 
@@ -193,17 +300,13 @@ class _ZstdStream(io.RawIOBase):
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
 
 class JsonStream:
     """Decodes one JSON value after another of a text that is too large to hold."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Source, on_repair: OnRepair | None = None):
         self.path = path
-        self.chunks = read_text(path)
+        self.chunks = read_text(path, on_repair=on_repair)
         self.decode = json.JSONDecoder().raw_decode
         self.buffer, self.at = "", 0
         self.line, self.column = 1, 1  # where the buffer begins
@@ -226,10 +329,10 @@ class JsonStream:
             return self.line + newlines, at - self.buffer.rfind("\n", 0, at)
         return self.line, self.column + at
 
-    def error(self, reason: str, at: int) -> MiaoError:
+    def error(self, reason: str, at: int) -> DamagedFile:
         line, column = self.position(at)
         begin = max(at - 30, 0)
-        return MiaoError(
+        return DamagedFile(
             f"invalid JSON at column {column} ({reason}) near {self.buffer[begin : at + 30]!r}",
             where=f"{self.path}:{line}",
             fix="mend the file: a list of objects, one object, or one object per line",

@@ -6,6 +6,7 @@ The errors name the part and what is wrong with it; the caller adds the file and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ ROLE_NAMES: dict[str, Role] = {
     "observation": "tool",
 }
 REASONING_KEYS = ("reasoning_content", "reasoning")
+_THINK = re.compile(r"\s*<think>(.*?)</think>\s*(.*)", re.DOTALL)
 _TURN = '{"role": "system|user|assistant|tool", "content": "..."}'
 
 
@@ -86,6 +88,8 @@ def plain_json(value: Any, where: str) -> Any:
 
 def to_messages(value: Any, where: str) -> list[Message]:
     """Messages from turns of any known form. Blank system turns say nothing and are left out."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # in a cell of a table
+        value = plain_json(value, where)
     if not isinstance(value, list):
         raise MiaoError(f"{where} is {named(value)}", fix=f"it must be a list of turns {_TURN}")
     turns = [_message(turn, f"turn {number} of {where}") for number, turn in enumerate(value, 1)]
@@ -98,7 +102,8 @@ def to_messages(value: Any, where: str) -> list[Message]:
 def said(value: Any, where: str) -> list[Message]:
     """What an assistant answers: a string, one turn, or a list of turns."""
     if isinstance(value, str):
-        return [Message("assistant", words(value, where))]
+        content, reasoning = split_reasoning(words(value, where))
+        return [Message("assistant", content, reasoning)]
     return to_messages([value] if isinstance(value, dict) else value, where)
 
 
@@ -131,8 +136,32 @@ def _message(turn: Any, where: str) -> Message:
     elif content is None:
         raise MiaoError(f"{where} has no content {_keys(fields)}", fix=f"it must be {_TURN}")
     else:
-        content = words(content, where)
-    return Message(role, content, reasoning_of(fields, where), calls)
+        content = words(_joined_parts(content), where)
+    reasoning = reasoning_of(fields, where)
+    if role == "assistant" and reasoning is None:
+        content, reasoning = split_reasoning(content)
+    return Message(role, content, reasoning, calls)
+
+
+def _joined_parts(content: Any) -> Any:
+    """OpenAI's list of parts as one string, where all of them are text."""
+    if isinstance(content, list) and content:
+        texts = [part.get("text") for part in content if present(part).get("type") == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return "\n".join(texts)
+    return content
+
+
+def split_reasoning(content: str) -> tuple[str, str | None]:
+    """What stands in <think> at the beginning of an answer, apart from the answer.
+
+    Left in the answer, the template would take the marks for text that the user wrote.
+    """
+    match = _THINK.match(content)
+    if match is None or blank(match[2]):
+        return content, None
+    rest, reasoning = match[2], match[1].strip("\n")
+    return (rest, reasoning) if not blank(reasoning) else split_reasoning(rest)
 
 
 def _keys(fields: dict[str, Any]) -> str:

@@ -1,18 +1,31 @@
-"""From logits to the next token."""
+"""From logits to the next token: every row of a batch by its own options, on the device."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from miao.errors import MiaoError
 
+SHORTLIST = 128
+"""On a CPU nuclei are looked for among so many of the likeliest tokens; only where they do not
+hold enough is the whole vocabulary sorted."""
+COLDEST = 1e-5
+"""Temperatures below this are greedy: dividing by them would leave the range of float32."""
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How answers are drawn. Temperature 0 is greedy: always the likeliest token."""
+    """How answers are drawn. Temperature 0 is greedy: always the likeliest token.
+
+    In this order: logit_bias and the penalties change the logits; temperature divides them; top_k,
+    top_p and min_p leave tokens out.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -20,55 +33,198 @@ class SamplingOptions:
     top_p: float = 1.0
     """Keep the likeliest tokens that together have this share of the probability that top_k
     leaves (arXiv:1904.09751)."""
+    min_p: float = 0.0
+    """Keep tokens at least this likely, as a share of the likeliest (arXiv:2407.01082)."""
     repetition_penalty: float = 1.0
     """Divide positive logits of tokens seen before by this, multiply negative ones
     (arXiv:1909.05858)."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logits of tokens that the answer holds already."""
+    frequency_penalty: float = 0.0
+    """Subtract this as often as the answer holds the token."""
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    """Add to the logits of these token ids."""
     max_new_tokens: int = 256
     seed: int | None = None
+    """The same seed draws the same answer, whatever runs beside it."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer (they are not part of it)."""
+    logprobs: int | None = None
+    """Report the log-probability of every token, and of so many likeliest ones beside it."""
 
     def __post_init__(self) -> None:
+        finite = (self.presence_penalty, self.frequency_penalty, *self.logit_bias.values())
         problems = {
-            "temperature must not be negative": not self.temperature >= 0,
+            "temperature must not be negative": not 0 <= self.temperature < math.inf,
             "top_k must not be negative": self.top_k < 0,
             "top_p must be above 0, at most 1": not 0 < self.top_p <= 1,
-            "repetition_penalty must be positive": self.repetition_penalty <= 0,
+            "min_p must be from 0 to 1": not 0 <= self.min_p <= 1,
+            "repetition_penalty must be positive": not 0 < self.repetition_penalty < math.inf,
+            "penalties and biases must be finite": not all(map(math.isfinite, finite)),
             "max_new_tokens must be positive": self.max_new_tokens < 1,
+            "stop must not hold an empty text": "" in self.stop,
+            "logprobs must not be negative": (self.logprobs or 0) < 0,
         }
         for problem, wrong in problems.items():
             if wrong:
                 raise MiaoError(problem, where="sampling options")
 
+    @property
+    def changes_logits(self) -> bool:
+        """Whether penalties or biases are in play."""
+        plain = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return plain != (1.0, 0.0, 0.0) or bool(self.logit_bias)
 
-def next_tokens(
-    logits_bv: Tensor,
-    seen: list[list[int]],
-    options: SamplingOptions,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Token ids [b].
+
+class Draw:
+    """What one answer's sampling remembers from token to token: counts, biases, its dice.
 
     Args:
-        logits_bv: float32 logits of the next token. seen: tokens of each row so far.
+        index: which of several answers with the same seed this is; each has its own dice.
     """
-    if options.repetition_penalty != 1.0:
-        logits_bv = _penalise(logits_bv, seen, options.repetition_penalty)
-    if options.temperature == 0:
+
+    def __init__(
+        self,
+        options: SamplingOptions,
+        prompt: Sequence[int],
+        vocab_size: int,
+        device: torch.device,
+        index: int = 0,
+    ):
+        self.options = options
+        # One uniform number per token, from the host: the same on every device, in any company.
+        seed = options.seed
+        self._dice = random.Random() if seed is None else random.Random(f"{seed}/{index}")
+        self.bias_v: Tensor | None = None
+        self.counts_v: Tensor | None = None
+        self.seen_v: Tensor | None = None
+        if not options.changes_logits:
+            return
+        self.bias_v = torch.zeros(vocab_size, device=device)
+        for token, bias in options.logit_bias.items():
+            if not 0 <= token < vocab_size:
+                raise MiaoError(
+                    f"logit_bias names token {token}; the vocabulary has {vocab_size}",
+                    where="sampling options",
+                )
+            self.bias_v[token] = bias
+        self.counts_v = torch.zeros(vocab_size, device=device)
+        self.seen_v = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+        self.seen_v[torch.tensor(sorted(set(prompt)), dtype=torch.int64, device=device)] = True
+
+    def uniform(self) -> float:
+        """The next number of the dice, in [0, 1)."""
+        return self._dice.random()
+
+    def note(self, token: int) -> None:
+        """Counts a token of the answer."""
+        if self.counts_v is not None and self.seen_v is not None:
+            self.counts_v[token] += 1
+            self.seen_v[token] = True
+
+
+@torch.inference_mode()
+def next_tokens(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """One token id per row [b].
+
+    Args:
+        logits_bv: float32 logits of the next token; tokens at -inf are never chosen.
+    """
+    logits_bv = changed_logits(logits_bv, draws)
+    greedy = [draw.options.temperature < COLDEST for draw in draws]
+    if all(greedy):
         return logits_bv.argmax(dim=-1)
-    probabilities = (logits_bv / options.temperature).softmax(dim=-1)
-    ordered, order = probabilities.sort(dim=-1, descending=True)
-    if options.top_k:
-        ordered[:, options.top_k :] = 0
-        ordered /= ordered.sum(dim=-1, keepdim=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    ordered = ordered.masked_fill(before >= options.top_p, 0)
-    choice = torch.multinomial(ordered, 1, generator=generator)
-    return order.gather(1, choice).squeeze(1)
+    if not any(greedy):
+        return _drawn(logits_bv, draws)
+    chosen = logits_bv.argmax(dim=-1)
+    rows = [row for row, is_greedy in enumerate(greedy) if not is_greedy]
+    index = torch.tensor(rows, device=logits_bv.device)
+    chosen[index] = _drawn(logits_bv[index], [draws[row] for row in rows])
+    return chosen
 
 
-def _penalise(logits_bv: Tensor, seen: list[list[int]], penalty: float) -> Tensor:
+def changed_logits(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """The logits after biases and penalties; the caller's stay as they are."""
+    if not any(draw.options.changes_logits for draw in draws):
+        return logits_bv
     logits_bv = logits_bv.clone()
-    for row, tokens in enumerate(seen):
-        index = torch.tensor(sorted(set(tokens)), device=logits_bv.device)
-        values = logits_bv[row, index]
-        logits_bv[row, index] = torch.where(values > 0, values / penalty, values * penalty)
+    for logits_v, draw in zip(logits_bv, draws, strict=True):
+        if draw.bias_v is None or draw.counts_v is None or draw.seen_v is None:
+            continue
+        options = draw.options
+        if (penalty := options.repetition_penalty) != 1.0:
+            factor_v = torch.where(logits_v > 0, 1 / penalty, penalty)
+            logits_v.mul_(torch.where(draw.seen_v, factor_v, 1.0))
+        logits_v += draw.bias_v
+        logits_v -= options.frequency_penalty * draw.counts_v
+        logits_v -= options.presence_penalty * (draw.counts_v > 0)
     return logits_bv
+
+
+def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Draws from every row's own distribution, by inverting its distribution function."""
+    options = [draw.options for draw in draws]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=logits_bv.device)[:, None]
+
+    probabilities = (logits_bv / column([o.temperature for o in options])).softmax(dim=-1)
+    vocab_size = logits_bv.shape[-1]
+    top_k = [min(o.top_k or vocab_size, vocab_size) for o in options]
+    top_p = column([o.top_p for o in options])
+    width = _width(probabilities, top_k, options)
+    if width is None:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    else:
+        ordered, order = probabilities.topk(width, dim=-1)
+    if min(top_k) < ordered.shape[1]:
+        ranks = torch.arange(ordered.shape[1], device=logits_bv.device)
+        ordered = ordered.masked_fill(ranks >= column([float(k) for k in top_k]), 0)
+    # With the whole row's mass, a shortlist's shares are what they are in the whole row.
+    limited = any(o.top_k for o in options)
+    mass = torch.ones_like(top_p)
+    if limited:
+        mass = torch.where(
+            column([float(o.top_k) for o in options]) > 0, ordered.sum(-1, keepdim=True), mass
+        )
+    cumulated = ordered.cumsum(dim=-1)
+    ordered = ordered.masked_fill(cumulated - ordered >= top_p * mass, 0)
+    if any(o.min_p for o in options):
+        ordered = ordered.masked_fill(
+            ordered < ordered[:, :1] * column([o.min_p for o in options]), 0
+        )
+    cumulated = ordered.cumsum(dim=-1)
+    dice = column([draw.uniform() for draw in draws])
+    place = (cumulated <= dice * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
+    # Rounding may carry the sum past the last token that is left.
+    last = (ordered > 0).sum(dim=-1, keepdim=True) - 1
+    return order.gather(1, torch.minimum(place, last)).squeeze(1)
+
+
+def _width(probabilities: Tensor, top_k: list[int], options: list[SamplingOptions]) -> int | None:
+    """How many of the likeliest tokens are enough for every row; None: all of them."""
+    if max(top_k) <= SHORTLIST:
+        return max(top_k)
+    bounded = all(o.top_p < 1 or o.top_k or o.min_p for o in options)
+    if probabilities.device.type != "cpu" or not bounded or probabilities.shape[1] <= SHORTLIST:
+        return None
+    likeliest = probabilities.topk(SHORTLIST, dim=-1).values
+    sums, least = likeliest.sum(-1).tolist(), likeliest[:, -1].tolist()
+    most = likeliest[:, 0].tolist()
+    for k, o, total, low, high in zip(top_k, options, sums, least, most, strict=True):
+        # With both, top_p counts within what top_k leaves: that must be in the list as well.
+        by_nucleus = not o.top_k and total > o.top_p
+        if not (k <= SHORTLIST or by_nucleus or low < o.min_p * high):
+            return None
+    return SHORTLIST
+
+
+def top_logprobs(logits_bv: Tensor, tokens_b: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of the chosen tokens [b]; the `count` likeliest ids [b, count] and their log p.
+
+    Of the model's own distribution: before temperature, penalties and biases.
+    """
+    logprobs_bv = logits_bv.log_softmax(dim=-1)
+    chosen_b = logprobs_bv.gather(1, tokens_b[:, None]).squeeze(1)
+    top = logprobs_bv.topk(min(count, logprobs_bv.shape[1]), dim=-1)
+    return chosen_b, top.indices, top.values

@@ -9,12 +9,11 @@ a model, and words for what can go wrong.
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 from miao.console import say
 from miao.errors import MiaoError
 from miao.hubs.files import check_model_directory
-from miao.hubs.names import HubName, is_hub_name, parse_hub_name
+from miao.hubs.names import HubName, client_of, is_hub_name, parse_hub_name
 
 __all__ = [
     "HubName",
@@ -44,7 +43,7 @@ def download_model(name: HubName | str) -> Path:
             weights, no network and no copy, full disk, no client library.
     """
     name = parse_hub_name(name) if isinstance(name, str) else name
-    directory: Path = _client_of(name).download(name)
+    directory: Path = client_of(name).download(name)
     check_model_directory(directory)
     return directory
 
@@ -79,16 +78,6 @@ def push_directory(
         )
     directory = Path(directory)
     check_model_directory(directory)
-    url: str = _client_of(name).push(directory, name, private, message or "Model trained with Miao")
+    url: str = client_of(name).push(directory, name, private, message or "Model trained with Miao")
     say(f"published: {url}")
     return url
-
-
-def _client_of(name: HubName) -> ModuleType:
-    if name.hub == "hf":
-        from miao.hubs import huggingface
-
-        return huggingface
-    from miao.hubs import modelscope
-
-    return modelscope

@@ -6,8 +6,9 @@ HF_HUB_CACHE and HF_HUB_OFFLINE. It retries and resumes a cut transfer, and keep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from miao.errors import MiaoError
 from miao.hubs.files import MODEL_FILES, REPLACED, check_listing, check_space, is_model_file
 from miao.hubs.names import HubName
 from miao.hubs.problems import Site, explain, kind_of, no_library
+from miao.hubs.remote import README, Listing, RemoteFile, ranged
 
 TRIES = 3
 
@@ -51,13 +53,19 @@ def download(name: HubName) -> Path:
 
 
 def _transfer(hub: Any, name: HubName) -> Path:
+    return _again(
+        lambda: Path(
+            hub.snapshot_download(
+                name.repository, revision=name.revision, allow_patterns=list(MODEL_FILES)
+            )
+        )
+    )
+
+
+def _again(transfer: Callable[[], Path]) -> Path:
     for attempt in range(TRIES):
         try:
-            return Path(
-                hub.snapshot_download(
-                    name.repository, revision=name.revision, allow_patterns=list(MODEL_FILES)
-                )
-            )
+            return transfer()
         except Exception as error:
             # The client tries again by itself, but not after every kind of cut in every version.
             if _kind(error) != "unreachable" or attempt + 1 == TRIES:
@@ -109,6 +117,73 @@ def _cached(name: HubName, kind: str, error: Exception) -> Path:
     why = "offline mode" if kind == "offline" else f"{site.endpoint} cannot be reached"
     warn(f"{why}: using the copy of {name} that was downloaded before")
     return path
+
+
+def dataset_listing(name: HubName) -> Listing:
+    """The files of a data set; of the copy on this machine where the site cannot be reached."""
+    hub, site = _client(), _site()
+    try:
+        info = hub.HfApi().dataset_info(
+            name.repository, revision=name.revision, files_metadata=True
+        )
+    except Exception as error:
+        kind = _kind(error)
+        if kind not in ("unreachable", "offline"):
+            raise explain(kind, error, name, site) from error
+        try:
+            directory = _dataset_snapshot(name, name.revision, None, local_files_only=True)
+        except Exception as missing:
+            raise explain(kind, error, name, site) from missing
+        warn(f"{site.endpoint} cannot be reached: using the files of {name} downloaded before")
+        return Listing.of_directory(directory)
+    return Listing({file.rfilename: file.size or 0 for file in info.siblings or []}, info.sha)
+
+
+def download_dataset(name: HubName, listing: Listing, files: list[str]) -> Path:
+    """Brings files of a data set into the client's cache; returns the directory they lie in."""
+    hub, site = _client(), _site()
+    absent = {
+        file: listing.files[file]
+        for file in files
+        if not isinstance(
+            hub.try_to_load_from_cache(
+                name.repository, file, revision=listing.revision, repo_type="dataset"
+            ),
+            str,
+        )
+    }
+    if absent and files != [README]:
+        check_space(name, sum(absent.values()), site.cache, site.cache_variable)
+        size = f"{sum(absent.values()) / 2**20:.1f} MiB"
+        say(f"downloading {name} from {site.endpoint}: {len(absent)} files, {size}")
+    with _explained(name, unreachable="lost"):
+        return _again(lambda: _dataset_snapshot(name, name.revision, files))
+
+
+def _dataset_snapshot(
+    name: HubName, revision: str | None, files: list[str] | None, **more: Any
+) -> Path:
+    patterns = None if files is None else [escape(file) for file in files]
+    return Path(
+        _client().snapshot_download(
+            name.repository, repo_type="dataset", revision=revision, allow_patterns=patterns, **more
+        )
+    )
+
+
+def remote_file(name: HubName, listing: Listing, file: str) -> RemoteFile:
+    """A file of a data set, to be read over the network."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    _client()
+    url = hf_hub_url(name.repository, file, repo_type="dataset", revision=listing.revision)
+
+    def fetch(start: int, end: int) -> bytes:
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}"}
+        return ranged(lambda: get_session().get(url, headers=headers), start, end)
+
+    return RemoteFile(str(name), file, listing.files[file], fetch)
 
 
 @contextmanager

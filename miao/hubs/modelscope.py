@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from miao.hubs.files import (
 )
 from miao.hubs.names import HubName
 from miao.hubs.problems import Site, explain, kind_of, no_library
+from miao.hubs.remote import README, Listing, RemoteFile, ranged
 
 SECONDS_TO_REACH = 10
 
@@ -137,6 +139,78 @@ def _local(name: HubName) -> Path | None:
     except hub.errors.CacheError:
         return None
     return Path(path)
+
+
+def dataset_listing(name: HubName) -> Listing:
+    """The files of a data set; of the copy on this machine where the site cannot be reached."""
+    hub, site = _client(), _site()
+    if not _reachable(site):
+        try:
+            directory = hub.HubApi().download_repo(
+                name.repository,
+                "dataset",
+                revision=name.revision or "master",
+                local_files_only=True,
+            )
+        except hub.errors.CacheError as missing:
+            raise explain("unreachable", ConnectionError(), name, site) from missing
+        warn(f"{site.endpoint} cannot be reached: using the files of {name} downloaded before")
+        return Listing.of_directory(Path(directory))
+    with _explained(name):
+        api = _reading_api(name)
+        listing = api.list_repo_files(name.repository, "dataset", revision=name.revision)
+        files = {file.path: file.size or 0 for file in listing if file.type != "tree"}
+        return Listing(files, name.revision)
+
+
+def download_dataset(name: HubName, listing: Listing, files: list[str]) -> Path:
+    """Brings files of a data set into the client's cache; returns the directory they lie in."""
+    site = _site()
+    size = sum(listing.files[file] for file in files)
+    check_space(name, size, site.cache, site.cache_variable)
+    with _explained(name):
+        if files != [README]:
+            say(
+                f"{name}: {len(files)} files, {size / 2**20:.1f} MiB, those not here are downloaded"
+            )
+        return Path(
+            _reading_api(name).download_repo(
+                name.repository,
+                "dataset",
+                revision=name.revision,
+                allow_patterns=[escape(file) for file in files],
+            )
+        )
+
+
+def remote_file(name: HubName, listing: Listing, file: str) -> RemoteFile:
+    """A file of a data set, to be read over the network."""
+    import requests
+
+    with _explained(name):
+        client = _reading_api(name).legacy
+        url = client.get_download_url(name.repository, "dataset", file, name.revision or "master")
+    token = _token()
+
+    def fetch(start: int, end: int) -> bytes:
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        return ranged(lambda: requests.get(url, headers=headers, timeout=60), start, end)
+
+    return RemoteFile(str(name), file, listing.files[file], fetch)
+
+
+def _reading_api(name: HubName) -> Any:
+    """A client of the site that has this repository: without an endpoint of the user's, the
+    client looks on both, .cn and .ai."""
+    hub = _client()
+    return hub.HubApi(endpoint=hub.HubApi().resolve_endpoint_for_read(name.repository))
+
+
+def _token() -> str | None:
+    from modelscope_hub import get_default_config
+
+    return get_default_config().token or None
 
 
 def _reachable(site: Site) -> bool:

@@ -11,9 +11,9 @@ from miao.model.config import ModelConfig
 class KVCache:
     """A fixed buffer per layer; a token's key and value stand at the index of its position.
 
-    A query at position p sees the indices 0..p, so what a row's former owner (or a padded prompt)
-    left behind at higher indices is overwritten before it can be seen. Rows are independent:
-    sequences may join and leave at any step.
+    A query at position p sees the indices 0..p, so what a row's former owner left behind at higher
+    indices is overwritten before it can be seen. Rows are independent: sequences may join and
+    leave at any step.
 
     Latent attention keeps its latent in place of the key, and its rotary key in place of the value.
 
@@ -25,18 +25,35 @@ class KVCache:
         self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device
     ):
         first, second = config.cache_shapes
-        size = (config.num_hidden_layers, rows, length)
-        self.keys = torch.zeros(*size, *first, dtype=dtype, device=device)
-        self.values = torch.zeros(*size, *second, dtype=dtype, device=device)
+        # One slot more than the rows have: `trash`.
+        size = (config.num_hidden_layers, rows * length + 1)
+        self._flat_keys = torch.zeros(*size, *first, dtype=dtype, device=device)
+        self._flat_values = torch.zeros(*size, *second, dtype=dtype, device=device)
+        self.keys = self._flat_keys[:, :-1].unflatten(1, (rows, length))
+        self.values = self._flat_values[:, :-1].unflatten(1, (rows, length))
         self.rows, self.length = rows, length
-        self._selected: Tensor | None = None
+        self._selected: Tensor | slice | None = None
         self._visible = length
+        self._slots: Tensor | None = None
 
-    def select(self, rows: Tensor | None, visible: int) -> None:
+    @property
+    def trash(self) -> int:
+        """The slot for what nobody reads: keys and values of padding."""
+        return self.rows * self.length
+
+    def select(
+        self, rows: Tensor | slice | None, visible: int, slots: Tensor | None = None
+    ) -> None:
         """Names the rows of the coming forward pass (None: all, in order), and how many
-        positions it looks at."""
+        positions it looks at.
+
+        Args:
+            rows: a slice reads them in place; row numbers [b] gather a copy.
+            slots: where the pass writes, row · length + position of each token [b·t], `trash` for
+                padding; None: at the tokens' positions.
+        """
         assert visible <= self.length, f"{visible} positions in a cache of {self.length}"
-        self._selected, self._visible = rows, visible
+        self._selected, self._visible, self._slots = rows, visible, slots
 
     @property
     def visible(self) -> int:
@@ -45,13 +62,29 @@ class KVCache:
     def update(
         self, layer: int, key: Tensor, value: Tensor, positions_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Writes [b, t, k, d] at `positions_bt`; returns all visible [b, s, k, d]."""
-        keys, values = self.keys[layer], self.values[layer]
+        """Writes [b, t, k, d]; returns all visible [b, s, k, d]."""
+        if self._slots is None:
+            self._slots = self._slots_of(positions_bt)
+        self._flat_keys[layer].index_copy_(0, self._slots, key.flatten(0, 1))
+        self._flat_values[layer].index_copy_(0, self._slots, value.flatten(0, 1))
+        rows = slice(len(key)) if self._selected is None else self._selected
+        return self.keys[layer][rows, : self._visible], self.values[layer][rows, : self._visible]
+
+    def _slots_of(self, positions_bt: Tensor) -> Tensor:
         rows = self._selected
-        if rows is None:
-            rows = torch.arange(len(key), device=key.device)
-        keys[rows[:, None], positions_bt] = key
-        values[rows[:, None], positions_bt] = value
-        if self._selected is None:
-            return keys[: len(key), : self._visible], values[: len(key), : self._visible]
-        return keys[rows, : self._visible], values[rows, : self._visible]
+        if not isinstance(rows, Tensor):
+            first = 0 if rows is None else rows.start or 0
+            rows = torch.arange(first, first + len(positions_bt), device=positions_bt.device)
+        return (rows[:, None] * self.length + positions_bt).flatten()
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copies the first `count` positions of a row."""
+        for buffer in (self.keys, self.values):
+            buffer[:, target, :count] = buffer[:, source, :count]
+
+    def swap(self, one: int, other: int, count: int) -> None:
+        """Exchanges the first `count` positions of two rows."""
+        for buffer in (self.keys, self.values):
+            kept = buffer[:, one, :count].clone()
+            buffer[:, one, :count] = buffer[:, other, :count]
+            buffer[:, other, :count] = kept

@@ -57,6 +57,29 @@ def flops_per_token(config: ModelConfig, seq_len: int, causal: bool = True) -> f
     return 6.0 * matmul_weights(config) + (attention / 2 if causal else attention)
 
 
+def bitbrain_flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """BitBrain's `6N(1 + s/12h + V/16Lh)` per token, N being all active parameters.
+
+    Both fractions are Megatron's (arXiv:2104.04473, section 5.1), where they multiply 12Lh², the
+    weights of the blocks alone. This N has the embedding in it as well: the head, which the last
+    term adds, is counted twice, and attention grows with the vocabulary.
+    """
+    c = config
+    attention = seq_len / (12 * c.hidden_size)
+    head = c.vocab_size / (16 * c.num_hidden_layers * c.hidden_size)
+    return 6.0 * count_parameters(c).active * (1 + attention + head)
+
+
+def mfu_conventions(config: ModelConfig, seq_len: int) -> dict[str, float]:
+    """Training FLOPs per token as each convention of model FLOPs utilization counts them, under
+    the names that metrics.jsonl uses: `mfu` only what a causal model needs."""
+    return {
+        "mfu": flops_per_token(config, seq_len),
+        "mfu_palm": flops_per_token(config, seq_len, causal=False),
+        "mfu_bitbrain": bitbrain_flops_per_token(config, seq_len),
+    }
+
+
 def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
     """Cache memory that one token of context takes, over all blocks."""
     numbers = sum(heads * size for heads, size in config.cache_shapes)

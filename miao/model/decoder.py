@@ -11,13 +11,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from miao.model.attention import Attention, Context, LatentAttention
 from miao.model.cache import KVCache
 from miao.model.config import ModelConfig, check_config
 from miao.model.feedforward import MLP, MoE
 from miao.model.layers import Linear, RMSNorm
-from miao.ops.attention import cache_mask, document_mask
+from miao.ops.attention import cache_mask, document_mask, has_varlen
 from miao.ops.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_logprobs
 from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
 
@@ -39,14 +40,17 @@ class Block(nn.Module):
         else:
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_btd: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
-        """The stream behind this block, and a mixture's balance loss while training."""
+    def forward(
+        self, x_btd: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The stream behind this block; of a mixture that trains also its balance loss and the
+        tokens per expert."""
         x_btd = x_btd + self.self_attn(self.input_layernorm(x_btd), context)
         normed = self.post_attention_layernorm(x_btd)
         if isinstance(self.mlp, MLP):
-            return x_btd + self.mlp(normed), None
-        added, balance = self.mlp(normed, context.real_bt)
-        return x_btd + added, balance
+            return x_btd + self.mlp(normed), None, None
+        added, balance, load_e = self.mlp(normed, context.real_bt)
+        return x_btd + added, balance, load_e
 
 
 class Rotary(nn.Module):
@@ -85,6 +89,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.activation_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -96,12 +101,15 @@ class Backbone(nn.Module):
         positions_bt: Tensor,
         segments_bt: Tensor | None,
         cache: KVCache | None,
+        starts_n: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Hidden states [b, t, d], and the mean balance loss of the mixtures while training."""
         x_btd = self.embed_tokens(ids_bt).to(self.compute_dtype)
         mask: Tensor | None = None
         if cache is not None:
             mask = cache_mask(positions_bt, cache.visible, self.compute_dtype)
+        elif starts_n is not None:
+            mask = starts_n
         elif segments_bt is not None:
             mask = document_mask(segments_bt, self.compute_dtype)
         rope = self.rotary(positions_bt, self.compute_dtype)
@@ -109,10 +117,21 @@ class Backbone(nn.Module):
         context = Context(rope, mask, positions_bt, cache, real_bt)
         balances: list[Tensor] = []
         for block in self.layers:
-            x_btd, balance = block(x_btd, context)
+            x_btd, balance, load_e = self._through(block, x_btd, context)
+            if load_e is not None:
+                assert isinstance(block, Block) and isinstance(block.mlp, MoE)
+                block.mlp.load += load_e
             if balance is not None:
                 balances.append(balance)
         return self.norm(x_btd), torch.stack(balances).mean() if balances else None
+
+    def _through(
+        self, block: nn.Module, x_btd: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
+            return block(x_btd, context)
+        # Nothing in a block is random, so there is no random state to put back.
+        return checkpoint(block, x_btd, context, use_reentrant=False, preserve_rng_state=False)
 
 
 class Decoder(nn.Module):
@@ -135,6 +154,7 @@ class Decoder(nn.Module):
         segments_bt: Tensor | None = None,
         cache: KVCache | None = None,
         labels_bt: Tensor | None = None,
+        starts_n: Tensor | None = None,
         output: Output = "logits",
     ) -> Tensor:
         """Reads token ids; the one entry, so that any wrapper (DDP, FSDP) sees all of it.
@@ -146,6 +166,7 @@ class Decoder(nn.Module):
                 None: each row is one document.
             cache: keys and values read before; a token sees the positions up to its own.
             labels_bt: the token that each slot should predict, -100 for none.
+            starts_n: `document_starts` of the segments, where `has_varlen`: no mask is made.
             output: "logits" [b, t, v] and "hidden" [b, t, d] in the compute type;
                 "loss": summed cross-entropy of the labels in nats (with softmax-routed experts
                 also their balance loss, per label), and "logprobs": log p(label) per slot [b, t],
@@ -155,7 +176,7 @@ class Decoder(nn.Module):
             positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device).expand_as(ids_bt)
         # Only the training pass has one static shape and so repays compiling.
         backbone = self.model if self.training and cache is None else self.model.forward
-        hidden_btd, balance = backbone(ids_bt, positions_bt, segments_bt, cache)
+        hidden_btd, balance = backbone(ids_bt, positions_bt, segments_bt, cache, starts_n)
         if output == "hidden":
             return hidden_btd
         if output == "logits":
@@ -183,10 +204,20 @@ class Decoder(nn.Module):
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
+    @property
+    def has_varlen(self) -> bool:
+        """Whether attention runs by `document_starts` here."""
+        return has_varlen(self.device.type, self.compute_dtype, self.config.query_dim)
+
     def compile_for_training(self) -> None:
         """Compiles the backbone's training pass; evaluation and generation stay eager."""
         self.model.compile(dynamic=False)
         self.is_compiled = True
+
+    def set_activation_checkpointing(self, on: bool) -> None:
+        """Whether training keeps only each block's input, and computes what is inside once more in
+        the backward pass: far less memory for about a quarter of the speed (arXiv:1604.06174)."""
+        self.model.activation_checkpointing = on
 
     def mixtures(self) -> dict[int, MoE]:
         """The blocks with experts, by their number."""

@@ -1,7 +1,7 @@
 """What training and serving a shape will take: memory and time, by arithmetic alone.
 
-Nothing here is measured. Memory follows what the code keeps, tensor by tensor; time is the FLOPs of
-`counts.flops_per_token` over a GPU's datasheet peak times an assumed utilization (`ASSUMED_MFU`).
+Nothing here is measured. Memory follows what the code keeps, tensor by tensor; time is that of
+`model.roofline` for the GPU's datasheet.
 
 Training memory, in bytes:
 
@@ -9,8 +9,9 @@ Training memory, in bytes:
   (momentum; the matrices inside the blocks), 8 per weight under AdamW (two moments; the rest);
 - while a micro-batch is at work, the largest of three moments that do not overlap:
   forward and backward: 2 per matrix weight (bfloat16 casts), the activations that the backward pass
-  waits for plus one block's gradients of them, the document mask, and the fused loss with the
-  logits of one chunk of tokens (never all of them);
+  waits for plus one block's gradients of them (with activation checkpointing the inputs of all
+  blocks, and one block's activations and gradients), the document mask, and the fused loss with
+  the logits of one chunk of tokens (never all of them);
   the end of the backward pass: 4 per weight, the new gradients beside those accumulated before;
   the optimizer step: Newton-Schulz over the largest stack of equal matrices.
 
@@ -23,17 +24,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from miao.gpus import DEVICES, Gpu
 from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token, matmul_weights
+from miao.model.roofline import gpu_rates, training_time
 from miao.ops.linear_cross_entropy import gpu_chunk
 
 GIB = 2**30
-ASSUMED_MFU = 0.35
-"""Share of the datasheet's peak that training is assumed to reach. Small models reach less: their
-matrix products are too small to fill a large card."""
 USABLE = 0.9
 MICRO_TOKENS = 65536
-"""Tokens of the micro-batch that training tries first on a GPU; it is halved until it fits."""
+"""Tokens of the micro-batch that training tries first on a GPU; beyond it nothing grows faster."""
 _LOGIT_BYTES, _CHUNK_BEFORE_BYTES = 8, 6
 """Bytes per logit at the worst moment: logits and log-probabilities in float32, and of a chunk
 before, its log-probabilities in float32 and its gradient in bfloat16."""
@@ -41,21 +41,13 @@ _NEWTON_SCHULZ_BYTES = 14
 """Per number of a stack: gradients and their stack in float32, three copies in bfloat16."""
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A graphics card. `flops`: datasheet peak of dense bfloat16 products with float32 sums."""
-
-    name: str
-    gib: float
-    flops: float
-
-
-GPUS = (
-    Gpu("RTX 3060 12 GB", 12, 25.5e12),  # 28 multiprocessors · 512 FLOP · 1.777 GHz
-    Gpu("RTX 4090 24 GB", 24, 165.2e12),  # NVIDIA Ada architecture paper, appendix A
-    Gpu("A100 80 GB", 80, 312e12),  # NVIDIA A100 datasheet
-    Gpu("H100 80 GB", 80, 989e12),  # NVIDIA H100 SXM datasheet, without sparsity
+GPUS = tuple(
+    gpu
+    for name in ("RTX 3060 12 GB", "RTX 4090 24 GB", "A100 80 GB", "H100 80 GB")
+    for gpu in DEVICES
+    if gpu.name == name
 )
+"""The cards that `miao model show` and the recipes state."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,10 @@ class TrainingEstimate:
     """With that micro-batch (with one row where none fits)."""
     tokens_per_second: float
     hours: float
+    mfu: float
+    """Causal, against the datasheet."""
+    limit: str
+    """What takes most of the time (`TimeParts.limit`)."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +94,29 @@ class _Weights:
 
 
 def training_memory(
-    config: ModelConfig, micro_batch: int, seq_len: int, muon: bool = True
+    config: ModelConfig,
+    micro_batch: int,
+    seq_len: int,
+    muon: bool = True,
+    recompute: bool = False,
+    number: int = 2,
 ) -> TrainingMemory:
     """Bytes that training with `micro_batch` rows of `seq_len` tokens holds at the worst moment.
 
     Args:
         muon: Muon for the matrices inside the blocks; False: AdamW for all.
+        recompute: activation checkpointing. number: bytes of an activation; 4: no casts.
     """
     w = _weights(config)
     tokens = micro_batch * seq_len
-    kept = activation_bytes_per_token(config) * tokens
+    kept = activation_bytes_per_token(config) * tokens * number / 2
+    block = kept / config.num_hidden_layers
+    if recompute:
+        kept = number * config.hidden_size * config.num_hidden_layers * tokens + block
     passing = (
-        2 * w.blocks
-        + kept * (1 + 1 / config.num_hidden_layers)
+        (2 * w.blocks if number == 2 else 0)
+        + kept
+        + block  # its gradients
         + 2 * tokens * seq_len  # the mask between documents
         + _loss_bytes(config, tokens)
     )
@@ -150,12 +156,18 @@ def serving_memory(
 
 
 def fitting_micro_batch(
-    config: ModelConfig, gib: float, seq_len: int, rows_per_step: int, muon: bool = True
+    config: ModelConfig,
+    gib: float,
+    seq_len: int,
+    rows_per_step: int,
+    muon: bool = True,
+    recompute: bool = False,
 ) -> int | None:
-    """The micro-batch that `train.loop` ends with on a card of `gib`: it begins with 65,536 tokens
-    (at most the whole step) and halves until it fits; None: a single row does not."""
+    """The micro-batch for a card of `gib`: it begins with 65,536 tokens (at most the whole step)
+    and halves until it fits; None: a single row does not."""
     micro_batch = max(1, min(rows_per_step, MICRO_TOKENS // seq_len))
-    while training_memory(config, micro_batch, seq_len, muon).total > USABLE * gib * GIB:
+    room = USABLE * gib * GIB
+    while training_memory(config, micro_batch, seq_len, muon, recompute).total > room:
         if micro_batch == 1:
             return None
         micro_batch //= 2
@@ -169,18 +181,45 @@ def estimate_training(
     seq_len: int,
     batch_tokens: float,
     muon: bool = True,
-    mfu: float = ASSUMED_MFU,
+    recompute: bool = False,
 ) -> TrainingEstimate:
-    """How `gpu` trains a shape on `tokens` tokens.
+    """How `gpu` trains a shape on `tokens` tokens, compiled and in bfloat16.
 
     Args:
-        seq_len, batch_tokens: as in a recipe. mfu: assumed share of the GPU's peak.
+        seq_len, batch_tokens: as in a recipe. recompute: activation checkpointing.
     """
     rows = max(1, int(batch_tokens) // seq_len)
-    micro_batch = fitting_micro_batch(config, gpu.gib, seq_len, rows, muon)
-    speed = mfu * gpu.flops / flops_per_token(config, seq_len)
-    memory = training_memory(config, micro_batch or 1, seq_len, muon)
-    return TrainingEstimate(gpu, micro_batch, memory, speed, tokens / speed / 3600)
+    micro_batch = fitting_micro_batch(config, gpu.gib, seq_len, rows, muon, recompute)
+    slots = (micro_batch or 1) * seq_len
+    time = training_time(config, gpu_rates(gpu), seq_len, slots, batch_tokens, muon, recompute)
+    speed = 1 / time.total
+    return TrainingEstimate(
+        gpu,
+        micro_batch,
+        training_memory(config, micro_batch or 1, seq_len, muon, recompute),
+        speed,
+        tokens / speed / 3600,
+        speed * flops_per_token(config, seq_len) / gpu.flops,
+        time.limit,
+    )
+
+
+def checkpointing_pays(
+    config: ModelConfig,
+    gpu: Gpu,
+    seq_len: int,
+    batch_tokens: float,
+    muon: bool = True,
+) -> bool:
+    """Whether activation checkpointing lets `gpu` train at all, or faster: the larger micro-batch
+    must repay computing every block twice."""
+    off, on = (
+        estimate_training(config, gpu, 1, seq_len, batch_tokens, muon, recompute)
+        for recompute in (False, True)
+    )
+    if on.micro_batch is None:
+        return False
+    return off.micro_batch is None or on.tokens_per_second > off.tokens_per_second
 
 
 def estimate_lines(

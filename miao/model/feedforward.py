@@ -98,20 +98,25 @@ class MoE(nn.Module):
         # Tokens per expert since `take_load`, while training.
         self.register_buffer("load", torch.zeros(config.num_experts), persistent=False)
 
-    def forward(self, x_btd: Tensor, real_bt: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The block's output, and its balance loss where training asks for one."""
+    def forward(
+        self, x_btd: Tensor, real_bt: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The block's output; while training also its balance loss, where it has one, and the
+        tokens that chose each expert [e], which the caller adds to `load` (a block that is
+        computed twice must not count them twice)."""
         x_nd = x_btd.flatten(0, 1)
         logits_ne, weights_nk, experts_nk = self.gate(x_nd)
         result_nd = self.experts(x_nd, weights_nk, experts_nk)
         if self.shared_experts is not None:
             result_nd = result_nd + self.shared_experts(x_nd)
         balance: Tensor | None = None
+        load_e: Tensor | None = None
         if self.training:
             real_n = None if real_bt is None else real_bt.flatten()
-            self.load += expert_counts(experts_nk, len(self.load), real_n)
+            load_e = expert_counts(experts_nk, len(self.load), real_n)
             if self.has_balance_loss:
                 balance = balance_loss(logits_ne, experts_nk, real_n)
-        return result_nd.view_as(x_btd), balance
+        return result_nd.view_as(x_btd), balance, load_e
 
     def take_load(self) -> Tensor:
         """Tokens per expert since the last call [e]."""

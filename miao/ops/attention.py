@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +32,59 @@ def cache_mask(positions_bt: Tensor, num_keys: int, dtype: torch.dtype) -> Tenso
     return _additive(keys[None, None, :] <= positions_bt[:, :, None], dtype)
 
 
+def document_starts(segments_bt: Tensor, multiple: int = 256) -> Tensor:
+    """Where each document of packed rows begins, counted through all rows: int32 [n + 1].
+
+    The end of the last row follows, as often as it takes to make n a multiple of `multiple`
+    (documents of no length): a compiled model then sees few different shapes.
+
+    Args:
+        segments_bt: as for `document_mask`, on the CPU; padding is a document of its own.
+    """
+    begins = torch.ones_like(segments_bt, dtype=torch.bool)
+    begins[:, 1:] = segments_bt[:, 1:] != segments_bt[:, :-1]
+    starts = begins.flatten().nonzero().squeeze(1).to(torch.int32)
+    missing = 1 + -len(starts) % multiple
+    return F.pad(starts, (0, missing), value=segments_bt.numel())
+
+
+@cache
+def has_varlen(device_type: str, dtype: torch.dtype, query_dim: int) -> bool:
+    """Whether FlashAttention for sequences of many lengths runs: an NVIDIA card since Ampere,
+    bfloat16 or float16, heads of at most 256 numbers, a multiple of 8."""
+    if device_type != "cuda" or torch.version.hip is not None:
+        return False
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return False
+    fits = query_dim % 8 == 0 and query_dim <= 256
+    half = dtype in (torch.bfloat16, torch.float16)
+    return half and fits and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _varlen(
+    query_bthd: Tensor, key_btkd: Tensor, value_btkv: Tensor, starts: Tensor, scale: float | None
+) -> Tensor:
+    """Causal attention within documents: no score between two documents is ever computed."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows, length, _, query_dim = query_bthd.shape
+    value_dim = value_btkv.shape[-1]
+    value_btkv = F.pad(value_btkv, (0, query_dim - value_dim))
+    flat = [x.flatten(0, 1) for x in (query_bthd, key_btkd, value_btkv)]
+    output_nhd = varlen_attn(*flat, starts, starts, length, length, **_causal(scale))
+    return output_nhd.view(rows, length, -1, query_dim)[..., :value_dim].flatten(2)
+
+
+def _causal(scale: float | None) -> dict[str, Any]:
+    """The kernel's words for causal attention with grouped heads, which changed with releases."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    known = inspect.signature(varlen_attn).parameters
+    words: dict[str, Any] = {"scale": scale}
+    words |= {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    return words | ({"enable_gqa": True} if "enable_gqa" in known else {})
+
+
 def _additive(visible_bts: Tensor, dtype: torch.dtype) -> Tensor:
     mask = torch.zeros(visible_bts.shape, dtype=dtype, device=visible_bts.device)
     return mask.masked_fill_(~visible_bts, float("-inf"))[:, None]
@@ -44,12 +102,15 @@ def attention(
     Args:
         query_bthd: [b, t, h, d]; key_bskd: [b, s, k, d] with h a multiple of k; value_bskv:
             [b, s, k, v].
-        mask: additive [b, 1, t, s], or None for plain causal attention (t = s).
+        mask: additive [b, 1, t, s]; or the `document_starts` of packed rows [n + 1] (t = s), for
+            the kernel that `has_varlen` found; or None for plain causal attention (t = s).
         scale: factor on the scores (default 1/√d).
 
     Returns:
         [b, t, h·v].
     """
+    if mask is not None and mask.ndim == 1:
+        return _varlen(query_bthd, key_bskd, value_bskv, mask, scale)
     value_dim, missing = value_bskv.shape[-1], query_bthd.shape[-1] - value_bskv.shape[-1]
     if missing > 0 and query_bthd.shape[1] > 1:
         # The fast kernels want values as wide as keys; without them all scores would be written.

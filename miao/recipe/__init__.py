@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from miao.recipe.corpus import CorpusOptions, SeedbedOptions, TokenizerOptions
 from miao.recipe.model import DEFAULT_CONTEXT, ModelOptions, RopeScalingOptions
@@ -30,6 +30,7 @@ __all__ = [
     "DpoOptions",
     "EvaluateOptions",
     "ModelOptions",
+    "Parallelism",
     "PretrainOptions",
     "Quantity",
     "Recipe",
@@ -45,6 +46,7 @@ __all__ = [
 
 STAGES = ("pretrain", "sft", "dpo")
 TRACKERS = ("tensorboard", "wandb", "swanlab")
+Parallelism = Literal["auto", "none", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 
 
 @dataclass
@@ -59,6 +61,9 @@ class Recipe:
     """Everything random follows from it."""
     device: str = "auto"
     """auto (GPU when there is one), cpu, cuda, cuda:1, mps."""
+    parallel: Parallelism = "auto"
+    """How processes that a launcher started (torchrun, accelerate, deepspeed) train together: ddp
+    (auto; each has the whole model), fsdp (PyTorch's FSDP2), zero1, zero2, zero3 (DeepSpeed)."""
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
     """Raw text."""
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)

@@ -40,10 +40,13 @@ def check_recipe(recipe: Recipe) -> None:
     _check_model(model, need)
     _need_quantity(recipe.corpus.seedbed.characters, "corpus.seedbed.characters", need)
     _need_quantity(recipe.tokenizer.sample, "tokenizer.sample", need)
+    need(0 <= recipe.tokenizer.balance <= 1, "tokenizer.balance: a number from 0 to 1")
+    need((recipe.tokenizer.workers or 1) > 0, "tokenizer.workers: must be positive")
     _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
     for stage in STAGES:
         _check_stage(stage, getattr(recipe, stage), model, need)
-    need(0 <= recipe.sft.replay < 1, "sft.replay: a share from 0 to below 1")
+    for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):
+        need(0 <= replay < 1, f"{stage}.replay: a share from 0 to below 1")
     for tracker in recipe.trackers:
         need(tracker in TRACKERS, f"trackers: '{tracker}' is none of {', '.join(TRACKERS)}")
     if problems:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from miao.recipe.cleaning import CleanOptions, ContaminationOptions, DedupOptions, MixOptions
 from miao.recipe.quantities import Quantity
 
 
@@ -45,6 +47,9 @@ class CorpusOptions:
     """Conversations for SFT (messages, sharegpt, alpaca, question/answer). Empty: built-in."""
     preferences: list[str] = field(default_factory=list)
     """Preference pairs for DPO (chosen/rejected). Empty: built-in."""
+    local: str | None = "data/chinese"
+    """CATEGORY.jsonl files of this folder, if there is one, are used for the kinds of record that
+    the lists above are empty for; a file's name is its category. null: never."""
     weights: dict[str, float] = field(default_factory=dict)
     """Weight of each pretraining source in training (default: by its size)."""
     heldout: float = 0.01
@@ -53,6 +58,16 @@ class CorpusOptions:
     """At most this many held-out records per source."""
     skip_bad_records: bool = False
     """Count and skip unreadable records (listed in corpus/problems.jsonl) instead of stopping."""
+    clean: CleanOptions = field(default_factory=CleanOptions)
+    """Rules for your own text."""
+    dedup: DedupOptions = field(default_factory=DedupOptions)
+    """Duplicates in your own text."""
+    contamination: ContaminationOptions = field(default_factory=ContaminationOptions)
+    """Evaluation sets that your own text must not hold."""
+    mix: MixOptions = field(default_factory=MixOptions)
+    """How much of what goes in."""
+    workers: int | None = None
+    """Processes that clean (default: one per core, fewer for little text)."""
     seedbed: SeedbedOptions = field(default_factory=SeedbedOptions)
     """The built-in corpus."""
 
@@ -66,4 +81,19 @@ class TokenizerOptions:
     vocab_size: int = 6400
     """Number of tokens, special ones included."""
     sample: Quantity = "50M"
-    """Train on at most this many characters, spread evenly over the sources."""
+    """Train on at most this many characters, from all over the sources (some 50 bytes of memory
+    per character)."""
+    balance: float = 0.0
+    """Of more text than that: 0: each source counts by its size, 1: all count the same, 0.5: by
+    the square root of its size."""
+    trainer: Literal["tokenizers", "rustbpe"] = "tokenizers"
+    """The library that learns the merges."""
+    pattern: str = "qwen2"
+    """How text is cut before merging: qwen2 (single digits), llama3 (up to three), gpt2, or a
+    regular expression (which llama.cpp will not know)."""
+    special_tokens: list[str] = field(default_factory=list)
+    """Control tokens of your own, such as "<|user|>", after the 16 that are always there."""
+    workers: int | None = None
+    """Processes that tokenise (default: one per core, fewer for little text)."""
+    fast_encoder: bool = True
+    """Tokenise with fastokens where it is installed and gives the same ids."""

@@ -46,10 +46,14 @@ class StageOptions:
     """Sigmoid-routed experts: step of the balancing bias after every optimizer step."""
     grad_clip: float = 1.0
     """Clip the global gradient norm to this; 0 switches it off."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Compute type of matrix products; weights and optimizer stay fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Compute type of matrix products; weights and optimizer stay fp32. auto: bf16 where it is
+    native, fp16 (with a scaled loss) on GPUs without it, else fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the blocks (auto: on a GPU, or when the budget repays the waiting)."""
+    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Compute every block once more in the backward pass instead of keeping what it made: far less
+    memory for a quarter of the speed (auto: where memory asks for it)."""
     eval_every: Quantity = 0.25
     """Held-out loss every so many tokens, or fraction of the budget."""
     sample_every: Quantity = 0.5
@@ -99,6 +103,8 @@ class DpoOptions(StageOptions):
     spike_action: Literal["off", "skip", "rollback"] = "off"
     beta: float = 0.1
     """How strongly the reference model holds the policy back."""
+    replay: float = 0.0
+    """Share of the tokens that are conversations of SFT again, against forgetting."""
     sft_weight: float = 0.0
     """Weight of the chosen answers' cross-entropy in the loss (RPO); keeps them likely."""
 

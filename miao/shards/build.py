@@ -1,18 +1,22 @@
-"""Records to token shards: every text is tokenised once, before any training begins."""
+"""Records to token sequences: what is learned of a document, a conversation, a preference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
+import numpy as np
+
+from miao.corpus.records import Conversation, Kind, Message, Preference, Record
 from miao.errors import MiaoError
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards.dataset import Block, Manifest, write_blocks
 from miao.tokenizer import Tokenizer
+from miao.tokenizer.bulk import BulkEncoder
 
 BATCH_RECORDS = 1024
+BATCH_CHARACTERS = 4_000_000
 Encoded = tuple[list[int], list[bool]]
 R = TypeVar("R")
 
@@ -26,7 +30,8 @@ def build_dataset(
     last_turn_only: bool = False,
     advance: Callable[[int], None] = lambda records: None,
 ) -> Manifest:
-    """Tokenises `records` (all of one kind) into `directory`.
+    """Tokenises `records` (all of one kind) into `directory`, in this process; files in bulk are
+    for `miao.shards.bulk.build_datasets`.
 
     Args:
         source: the name under which the data is counted and weighted.
@@ -35,37 +40,56 @@ def build_dataset(
     Raises:
         MiaoError: there are no records.
     """
-    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    manifest = Manifest(kind, source, tokenizer.fingerprint(), tokenizer.vocab_size, dtype)
-    sequences = _sequences(_counted(records, advance), kind, tokenizer, last_turn_only)
-    written = write_dataset(directory, manifest, sequences)
+    encoder = BulkEncoder(tokenizer, fast=False)
+    manifest = new_manifest(kind, source, tokenizer)
+    blocks = encode_blocks(_counted(records, advance), kind, encoder, last_turn_only)
+    written = write_blocks(directory, manifest, blocks)
     if written.sequences == 0:
-        raise MiaoError(f"the source '{source}' has no {kind}s", where=directory)
+        raise nothing_found(kind, source, directory)
     return written
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[list[int]]:
-    """Ids of each document, with the boundary token at both ends: the first so that every token
-    of the text is predicted, the last so that the model learns to end."""
-    boundary = tokenizer.document_boundary_id
-    for batch in _batched(documents):
-        for ids in tokenizer.encode_batch([document.text for document in batch]):
-            yield [boundary, *ids, boundary]
+def new_manifest(kind: Kind, source: str, tokenizer: Tokenizer) -> Manifest:
+    """The manifest of a dataset that is still empty."""
+    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+    return Manifest(kind, source, tokenizer.fingerprint(), tokenizer.vocab_size, dtype)
+
+
+def nothing_found(kind: Kind, source: str, directory: Path) -> MiaoError:
+    return MiaoError(f"the source '{source}' has no {kind}s", where=directory)
+
+
+def encode_blocks(
+    records: Iterable[Record], kind: Kind, encoder: BulkEncoder, last_turn_only: bool = False
+) -> Iterator[Block]:
+    """The sequences of all records (of one kind), in order, a batch at a time."""
+    encode: Callable[[BulkEncoder, list[Any]], Block] = {
+        "document": _document_block,
+        "conversation": partial(_conversation_block, last_turn_only=last_turn_only),
+        "preference": _preference_block,
+    }[kind]  # type: ignore[assignment]
+    for batch in _batched(records):
+        yield encode(encoder, batch)
 
 
 def encode_conversations(
-    tokenizer: Tokenizer, conversations: Iterable[Conversation], last_turn_only: bool = False
+    tokenizer: Tokenizer,
+    conversations: Iterable[Conversation],
+    last_turn_only: bool = False,
+    encoder: BulkEncoder | None = None,
 ) -> Iterator[Encoded]:
     """Ids and learned-mask of each conversation; what follows the last learned token is left
     out, since nothing is learned from it."""
-    encoded = tokenizer.chat_template.encode_many(tokenizer, conversations, last_turn_only)
+    encoded = tokenizer.chat_template.encode_many(
+        tokenizer, conversations, last_turn_only, encoder.encode_batch if encoder else None
+    )
     for ids, mask in encoded:
         end = len(mask) - mask[::-1].index(True)
         yield ids[:end], mask[:end]
 
 
 def encode_preferences(
-    tokenizer: Tokenizer, pairs: Iterable[Preference]
+    tokenizer: Tokenizer, pairs: Iterable[Preference], encoder: BulkEncoder | None = None
 ) -> Iterator[tuple[Encoded, Encoded]]:
     """Chosen and rejected conversation of each pair; only what comes after the shared prompt is
     learned, also where the prompt has assistant turns of its own."""
@@ -75,38 +99,62 @@ def encode_preferences(
             for pair in batch
             for answer in (pair.chosen, pair.rejected)
         ]
-        encoded = encode_conversations(tokenizer, sides)
+        encoded = encode_conversations(tokenizer, sides, encoder=encoder)
         for pair in batch:
             prompt = len(tokenizer.chat_template.encode_prompt(tokenizer, pair.prompt))
             (chosen, mask), (rejected, other) = next(encoded), next(encoded)
             yield (chosen, _after(prompt, mask)), (rejected, _after(prompt, other))
 
 
-def _sequences(
-    records: Iterable[Record], kind: Kind, tokenizer: Tokenizer, last_turn_only: bool
-) -> Iterator[tuple[list[int], list[bool] | None, int]]:
-    """(ids, mask or None, bytes of text) of every sequence."""
-    if kind == "document":
-        for document, ids in _paired(records, lambda r: encode_documents(tokenizer, r)):
-            yield ids, None, _num_bytes([document.text])
-    elif kind == "conversation":
-        encode = lambda r: encode_conversations(tokenizer, r, last_turn_only)  # noqa: E731
-        for conversation, (ids, mask) in _paired(records, encode):
-            yield ids, mask, _num_bytes(_contents(conversation.messages))
-    else:
-        for pair, sides in _paired(records, lambda r: encode_preferences(tokenizer, r)):
-            for (ids, mask), answer in zip(sides, (pair.chosen, pair.rejected), strict=True):
-                yield ids, mask, _num_bytes(_contents(pair.prompt + answer))
+def _document_block(encoder: BulkEncoder, documents: list[Any]) -> Block:
+    """Ids of each document, with the boundary token at both ends: the first so that every token
+    of the text is predicted, the last so that the model learns to end."""
+    texts = [document.text for document in documents]
+    ids, offsets = encoder.encode(texts)
+    lengths = np.diff(offsets)
+    framed = np.full(
+        len(ids) + 2 * len(texts), encoder.tokenizer.document_boundary_id, dtype=np.uint32
+    )
+    framed[np.arange(len(ids)) + np.repeat(2 * np.arange(len(texts)) + 1, lengths)] = ids
+    return Block(framed, lengths + 2, None, sum(len(text.encode()) for text in texts))
 
 
-def _paired(records: Iterable[Any], encode: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
-    for batch in _batched(records):
-        yield from zip(batch, encode(batch), strict=True)
+def _conversation_block(
+    encoder: BulkEncoder, conversations: list[Any], last_turn_only: bool
+) -> Block:
+    encoded = encode_conversations(encoder.tokenizer, conversations, last_turn_only, encoder)
+    num_bytes = sum(_num_bytes(conversation.messages) for conversation in conversations)
+    return _masked_block(list(encoded), num_bytes)
+
+
+def _preference_block(encoder: BulkEncoder, pairs: list[Any]) -> Block:
+    encoded = encode_preferences(encoder.tokenizer, pairs, encoder)
+    num_bytes = sum(
+        2 * _num_bytes(pair.prompt) + _num_bytes(pair.chosen) + _num_bytes(pair.rejected)
+        for pair in pairs
+    )
+    return _masked_block([side for sides in encoded for side in sides], num_bytes)
+
+
+def _masked_block(sequences: list[Encoded], num_bytes: int) -> Block:
+    lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int64)
+    total = int(lengths.sum())
+    ids = np.fromiter((id for ids, _ in sequences for id in ids), np.int64, count=total)
+    mask = np.fromiter((bit for _, bits in sequences for bit in bits), np.uint8, count=total)
+    return Block(ids, lengths, mask, num_bytes)
 
 
 def _batched(records: Iterable[R]) -> Iterator[list[R]]:
-    remaining = iter(records)
-    while batch := list(islice(remaining, BATCH_RECORDS)):
+    """Some records at a time: no more than a number of them, or of characters."""
+    batch: list[R] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += len(getattr(record, "text", ""))
+        if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 
@@ -120,9 +168,5 @@ def _after(prompt: int, mask: list[bool]) -> list[bool]:
     return [False] * prompt + mask[prompt:]
 
 
-def _contents(messages: list[Message]) -> list[str]:
-    return [message.content for message in messages]
-
-
-def _num_bytes(texts: list[str]) -> int:
-    return sum(len(text.encode()) for text in texts)
+def _num_bytes(messages: list[Message]) -> int:
+    return sum(len(message.content.encode()) for message in messages)

@@ -8,6 +8,7 @@ and `manifest.json`. A sequence of n tokens trains n-1 predictions.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,14 @@ class Shard:
     sequences: int
     tokens: int
     files: dict[str, str] = field(default_factory=dict)
+    trained_tokens: int = 0
+    """Tokens that are learned (mask 1)."""
+    bytes: int = 0
+    """UTF-8 bytes of the text."""
+    origin: str = ""
+    """The part of the input that it was made from."""
+    key: str = ""
+    """Hash of that part and of all that decides its tokens: made again, it would be the same."""
 
 
 @dataclass
@@ -58,6 +67,19 @@ class Manifest:
         return sum(shard.tokens for shard in self.shards)
 
 
+@dataclass
+class Block:
+    """Encoded sequences, end to end."""
+
+    ids: NDArray[Any]
+    lengths: NDArray[np.int64]
+    """Tokens of each sequence."""
+    mask: NDArray[np.uint8] | None
+    """1 where the token is learned; None: everywhere."""
+    bytes: int
+    """UTF-8 bytes of the text."""
+
+
 def write_dataset(directory: Path, manifest: Manifest, sequences: Any) -> Manifest:
     """Writes `(ids, mask or None, bytes)` sequences into `directory`, whole or not at all.
 
@@ -66,56 +88,89 @@ def write_dataset(directory: Path, manifest: Manifest, sequences: Any) -> Manife
         sequences: iterable of token ids (list or array), a mask of the same length or None
             (None for all sequences, or for none), and the length of the text in bytes.
     """
+    blocks = (
+        Block(
+            np.asarray(ids, dtype=np.int64),
+            np.array([len(ids)], dtype=np.int64),
+            None if mask is None else np.asarray(mask, dtype=np.uint8),
+            num_bytes,
+        )
+        for ids, mask, num_bytes in sequences
+    )
+    return write_blocks(directory, manifest, blocks)
+
+
+def write_blocks(directory: Path, manifest: Manifest, blocks: Iterable[Block]) -> Manifest:
+    """Writes encoded sequences into `directory`, whole or not at all; see `write_dataset`."""
     with atomic_directory(directory) as temporary:
-        writer = _ShardWriter(temporary, manifest)
-        for ids, mask, num_bytes in sequences:
-            writer.add(ids, mask)
-            manifest.bytes += num_bytes
-        writer.close_shard()
-        write_json(temporary / "manifest.json", asdict(manifest))
+        shards: list[Shard] = []
+        writer: ShardWriter | None = None
+        for block in blocks:
+            if writer is not None and writer.tokens >= SHARD_TOKENS:
+                shards, writer = [*shards, writer.close()], None
+            if writer is None:
+                writer = ShardWriter(temporary, manifest, f"-{len(shards):05d}")
+            writer.add(block)
+        if writer is not None:
+            shards.append(writer.close())
+        finish_manifest(temporary, manifest, shards)
     return manifest
 
 
-class _ShardWriter:
-    def __init__(self, directory: Path, manifest: Manifest):
-        self.directory, self.manifest = directory, manifest
-        self.dtype = np.dtype(manifest.dtype)
-        self.files: dict[str, IO[bytes]] = {}
-        self.offsets: list[int] = [0]
+def finish_manifest(directory: Path, manifest: Manifest, shards: list[Shard]) -> None:
+    """Fills in the shards and the sums over them, and writes the manifest."""
+    manifest.shards = shards
+    manifest.trained_tokens = sum(shard.trained_tokens for shard in shards)
+    manifest.bytes = sum(shard.bytes for shard in shards)
+    write_json(directory / "manifest.json", asdict(manifest))
 
-    def add(self, ids: Any, mask: Any) -> None:
-        if self.offsets[-1] >= SHARD_TOKENS:
-            self.close_shard()
-        array = np.asarray(ids, dtype=np.int64)
-        assert len(array) >= 2, "a sequence of one token has nothing to predict"
-        assert array.min() >= 0 and array.max() < self.manifest.vocab_size
-        self._file("tokens").write(array.astype(self.dtype).tobytes())
-        if mask is not None:
-            learned = np.asarray(mask, dtype=np.uint8)
-            assert len(learned) == len(array)
-            self._file("mask").write(learned.tobytes())
-            self.manifest.trained_tokens += int(learned[1:].sum())
-        else:
-            self.manifest.trained_tokens += len(array) - 1
-        self.offsets.append(self.offsets[-1] + len(array))
 
-    def close_shard(self) -> None:
-        if len(self.offsets) == 1:
+class ShardWriter:
+    """The files of one shard: `tokens<suffix>.bin` and, as needed, mask and offsets beside it."""
+
+    def __init__(self, directory: Path, manifest: Manifest, suffix: str = ""):
+        self.directory, self.manifest, self.suffix = directory, manifest, suffix
+        self.tokens = self.trained = self.bytes = 0
+        self._dtype = np.dtype(manifest.dtype)
+        self._files: dict[str, IO[bytes]] = {}
+        self._offsets: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+
+    def add(self, block: Block) -> None:
+        if not len(block.lengths):
             return
-        self._file("offsets").write(np.asarray(self.offsets, dtype=np.int64).tobytes())
-        shard = Shard(sequences=len(self.offsets) - 1, tokens=self.offsets[-1])
-        for file in self.files.values():
+        ends = np.cumsum(block.lengths)
+        assert block.lengths.min() >= 2, "a sequence of one token has nothing to predict"
+        assert block.ids.min() >= 0 and block.ids.max() < self.manifest.vocab_size
+        assert ends[-1] == len(block.ids)
+        self._file("tokens").write(block.ids.astype(self._dtype).tobytes())
+        if block.mask is None:
+            self.trained += len(block.ids) - len(ends)
+        else:
+            assert len(block.mask) == len(block.ids)
+            self._file("mask").write(block.mask.astype(np.uint8).tobytes())
+            first = block.mask[np.concatenate([[0], ends[:-1]])]
+            self.trained += int(block.mask.sum(dtype=np.int64)) - int(first.sum(dtype=np.int64))
+        self._offsets.append(self.tokens + ends)
+        self.tokens += int(ends[-1])
+        self.bytes += block.bytes
+
+    def close(self) -> Shard:
+        """Closes the files; what the shard holds."""
+        offsets = np.concatenate(self._offsets)
+        shard = Shard(len(offsets) - 1, self.tokens, trained_tokens=self.trained, bytes=self.bytes)
+        if shard.sequences:
+            self._file("offsets").write(offsets.tobytes())
+        for file in self._files.values():
             file.close()
             path = Path(file.name)
             shard.files[path.name] = sha256_of(path)
-        self.manifest.shards.append(shard)
-        self.files, self.offsets = {}, [0]
+        return shard
 
     def _file(self, column: str) -> IO[bytes]:
-        if column not in self.files:
-            path = self.directory / f"{column}-{len(self.manifest.shards):05d}.bin"
-            self.files[column] = open(path, "wb")  # noqa: SIM115 (closed with its shard)
-        return self.files[column]
+        if column not in self._files:
+            path = self.directory / f"{column}{self.suffix}.bin"
+            self._files[column] = open(path, "wb")  # noqa: SIM115 (closed with its shard)
+        return self._files[column]
 
 
 class TokenDataset:
@@ -130,7 +185,7 @@ class TokenDataset:
 
     def __init__(self, directory: Path, verify: bool = False):
         self.directory = directory
-        self.manifest = _read_manifest(directory / "manifest.json")
+        self.manifest = read_manifest(directory / "manifest.json")
         self._tokens: list[NDArray[Any]] = []
         self._masks: list[NDArray[np.uint8]] = []
         self._first: list[int] = [0]
@@ -207,7 +262,12 @@ class TokenDataset:
                 )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a dataset directory.
+
+    Raises:
+        MiaoError: missing, damaged, or of another version.
+    """
     content = read_json(path)
     try:
         if content["version"] != VERSION:

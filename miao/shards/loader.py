@@ -1,14 +1,15 @@
 """Packed batches from weighted sources, in an order that only the seed decides.
 
 The loader's state is a few integers per source. Every rank walks the same sequence of rows and
-takes its share, so the order does not depend on how many ranks there are.
+reads only its share of each step (`prefetch.py`), so the order does not depend on how many ranks
+there are.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from miao.errors import MiaoError
+from miao.ops.attention import document_starts
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.dataset import TokenDataset
 from miao.shards.packing import best_fit_rows
@@ -41,6 +43,8 @@ class Batch:
     """Per row and segment: (source, index of the sequence in its dataset)."""
     reference_bt: Tensor | None = None
     """Reference log-probability of each slot's label, where the source has that column."""
+    starts_n: Tensor | None = None
+    """`document_starts` of the segments, for the kernel that wants them."""
 
     @property
     def real_tokens(self) -> int:
@@ -55,11 +59,7 @@ class Batch:
     def split(self, rows: int) -> Iterator[Batch]:
         """Micro-batches of at most `rows` rows."""
         for start in range(0, len(self.ids_bt), rows):
-            part = slice(start, start + rows)
-            columns: dict[str, Any] = {
-                name: None if value is None else value[part] for name, value in vars(self).items()
-            }
-            yield Batch(**columns)
+            yield self._part(slice(start, start + rows))
 
     def padded(self, rows: int) -> Batch:
         """The same batch with empty rows up to `rows`: one shape for a compiled model."""
@@ -74,8 +74,24 @@ class Batch:
         }
         return Batch(**vars(self) | columns | {"sequences": self.sequences + [[]] * missing})
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+    def empty(self, rows: int) -> Batch:
+        """So many rows of padding, with the same columns."""
+        return self._part(slice(0)).padded(rows)
+
+    def _part(self, rows: slice) -> Batch:
+        columns: dict[str, Any] = {
+            name: None if value is None else value[rows] for name, value in vars(self).items()
+        }
+        return Batch(**columns)
+
+    def to(self, device: torch.device, varlen: bool = False) -> Batch:
+        """The same batch on a device.
+
+        Args:
+            varlen: with `starts_n`.
+        """
+        if varlen:
+            return replace(self, starts_n=document_starts(self.segments_bt)).to(device)
         if device.type == "cpu":
             return self
         moved = {
@@ -201,6 +217,17 @@ class PackedLoader:
             self._row += len(part)
             taken += part
         return taken
+
+    def real_tokens(self, rows: list[Row]) -> int:
+        """Slots of these rows that are not padding, without reading them."""
+        return sum(int(self.sources[number].size[piece]) for row in rows for number, piece in row)
+
+    def names(self, rows: list[Row]) -> list[list[tuple[str, int]]]:
+        """`Batch.sequences` of these rows, without reading them."""
+        return [
+            [(source.name, sequence) for source, sequence, _ in self._row_sequences(row)]
+            for row in rows
+        ]
 
     def one_pass(self, rows: int) -> Iterator[Batch]:
         """Every piece of every source once, in batches of at most `rows` rows; the state stays."""

@@ -7,8 +7,10 @@ from miao.tokenizer.inspect import (
     render_inspection,
     render_vocabulary,
 )
+from miao.tokenizer.sample import sample_texts
+from miao.tokenizer.stream import StreamDecoder
 from miao.tokenizer.template import MIAO_TEMPLATE, ChatTemplate
-from miao.tokenizer.tokenizer import StreamDecoder, Tokenizer
+from miao.tokenizer.tokenizer import Tokenizer
 from miao.tokenizer.train import train_tokenizer
 
 __all__ = [
@@ -21,5 +23,6 @@ __all__ = [
     "inspect_vocabulary",
     "render_inspection",
     "render_vocabulary",
+    "sample_texts",
     "train_tokenizer",
 ]

@@ -189,12 +189,17 @@ class ChatTemplate:
         tokenizer: Tokenizer,
         conversations: Iterable[Conversation],
         last_turn_only: bool = False,
+        encode_batch: Callable[[Sequence[str]], list[list[int]]] | None = None,
     ) -> Iterator[tuple[list[int], list[bool]]]:
-        """`encode` for many conversations, in order, in batches; several times as fast."""
+        """`encode` for many conversations, in order, in batches; several times as fast.
+
+        Args:
+            encode_batch: a faster `Tokenizer.encode_batch` (see `BulkEncoder`).
+        """
         remaining = iter(conversations)
         while batch := list(islice(remaining, _CONVERSATIONS_PER_BATCH)):
             spans = [self._spans_of(tokenizer, conversation) for conversation in batch]
-            for ids, mask in _encode_spans(tokenizer, spans):
+            for ids, mask in _encode_spans(tokenizer, spans, encode_batch):
                 yield ids, _last_run(mask) if last_turn_only else mask
 
     def encode_prompt(
@@ -341,11 +346,14 @@ def _shield(controls: tuple[str, ...]) -> _Shield:
 
 
 def _encode_spans(
-    tokenizer: Tokenizer, conversations: list[list[_Span]]
+    tokenizer: Tokenizer,
+    conversations: list[list[_Span]],
+    encode_batch: Callable[[Sequence[str]], list[list[int]]] | None = None,
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """Ids and mask of each conversation. Equal stretches ("user\\n", ...) are encoded once."""
     texts = {span.text: None for spans in conversations for span in spans if not span.is_control}
-    ids_of_text = dict(zip(texts, tokenizer.encode_batch(list(texts)), strict=True))
+    encode = encode_batch or tokenizer.encode_batch
+    ids_of_text = dict(zip(texts, encode(list(texts)), strict=True))
     for spans in conversations:
         ids: list[int] = []
         mask: list[bool] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -42,21 +42,23 @@ MIAO_CONFIG: dict[str, Any] = {
 # What other families call these two; the first that the vocabulary holds counts.
 _TURN_ENDS = (TURN_END, "<|eot_id|>", "<|eot|>", "<|end|>")
 _DOCUMENT_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")  # how sentencepiece spells a byte
 
 
 class Tokenizer:
     """Byte-level BPE with its chat template: ours, or that of another model (Qwen, Llama 3, ...).
+    Vocabularies of sentencepiece will do, too, where they hold all bytes.
 
     Immutable, picklable, safe to share between threads and to carry over a fork. Nothing is added
     to what is encoded: no beginning-of-text token, no padding, no truncation.
 
     Args:
-        backend: a byte-level BPE tokenizer of the `tokenizers` library.
+        backend: a tokenizer of the `tokenizers` library.
         config: what `tokenizer_config.json` holds, the chat template included.
         stop_ids: further ids that end a generation (from a `generation_config.json`).
 
     Raises:
-        MiaoError: not byte-level, or nothing in it ends a text.
+        MiaoError: some bytes are missing, or nothing in it ends a text.
     """
 
     def __init__(
@@ -67,15 +69,18 @@ class Tokenizer:
     ):
         _be_quiet_about_forks()
         spec = json.loads(backend.to_str())
-        _require_byte_level(spec)
+        steps = _decoding_steps(spec)
+        self.is_byte_level = "ByteLevel" in steps
+        """Else it is one of sentencepiece, with pieces for single bytes."""
+        self.strips_space = "Strip" in steps
+        """Encoding puts a space before a text, decoding takes it away (sentencepiece)."""
         spec["truncation"] = spec["padding"] = None
         added: list[dict[str, Any]] = spec["added_tokens"]
         self._spec, self._config, self._further_stop_ids = spec, dict(config), tuple(stop_ids)
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
         # In ordinary text no control token counts. The library can pass over tokens that it takes
         # for special, so in a second backend all control tokens are (<think>, too) and no others.
-        plain = [{**token, "special": _is_control(token)} for token in added]
-        self._ordinary = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": plain}))
+        self._ordinary = tokenizers.Tokenizer.from_str(json.dumps(_ordinary_spec(spec)))
         self._ordinary.encode_special_tokens = True
 
         self.control_ids: dict[str, int] = {t["content"]: t["id"] for t in added if _is_control(t)}
@@ -180,7 +185,8 @@ class Tokenizer:
         """
         skipped = self.special_ids if skip_special_tokens else frozenset()
         pieces = [self.token_bytes(i) for i in ids if i not in skipped]
-        return b"".join(pieces).decode("utf-8", "replace")
+        text = b"".join(pieces).decode("utf-8", "replace")
+        return text.removeprefix(" ") if self.strips_space else text
 
     def id_to_token(self, id: int) -> str | None:
         """The token as the vocabulary spells it (see `byte_letters`), or None."""
@@ -203,6 +209,28 @@ class Tokenizer:
             )
         return self._bytes_of_id[id]
 
+    def spec(self) -> dict[str, Any]:
+        """A copy of what `tokenizer.json` says."""
+        copy: dict[str, Any] = json.loads(self._backend.to_str())
+        return copy
+
+    def with_spec(self, spec: dict[str, Any]) -> Tokenizer:
+        """A tokenizer of another `tokenizer.json` with these settings and this chat template.
+
+        Raises:
+            MiaoError: the library does not take it.
+        """
+        try:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        except Exception as error:  # the library raises bare Exception
+            raise MiaoError(f"tokenizers does not take this vocabulary: {error}") from error
+        return Tokenizer(backend, self._config, self._further_stop_ids)
+
+    def ordinary_json(self) -> str:
+        """A `tokenizer.json` for encoding ordinary text: all control tokens in it are "special",
+        so that an encoder can be told to pass over them."""
+        return self._ordinary.to_str()
+
     def fingerprint(self) -> str:
         """A stable hash of the vocabulary, its rules and the chat template."""
         return self._fingerprint
@@ -220,7 +248,10 @@ class Tokenizer:
         byte_of_letter = {letter: byte for byte, letter in enumerate(byte_letters())}
         table = [b""] * self.vocab_size
         for token, id in self._backend.get_vocab(with_added_tokens=False).items():
-            if byte_of_letter.keys() >= set(token):
+            if not self.is_byte_level:
+                byte = _BYTE_PIECE.fullmatch(token)
+                table[id] = bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
+            elif byte_of_letter.keys() >= set(token):
                 table[id] = bytes(byte_of_letter[letter] for letter in token)
         for added in self._spec["added_tokens"]:
             table[added["id"]] = added["content"].encode()
@@ -243,31 +274,6 @@ class Tokenizer:
                 fix="name its eos_token in tokenizer_config.json",
             )
         return (document if turn is None else turn), document
-
-
-class StreamDecoder:
-    """Turns ids into text as they arrive, never half a character.
-
-    The pieces of `feed` and the last one of `flush`, joined, are what `Tokenizer.decode` gives.
-    One per stream; not shared between threads.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
-        self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, ids: int | Iterable[int]) -> str:
-        """The characters that these ids complete; often none, when one is still cut in two."""
-        several = ids if isinstance(ids, Iterable) else (ids,)
-        kept = [self._tokenizer.token_bytes(i) for i in several if i not in self._skipped]
-        return self._decoder.decode(b"".join(kept))
-
-    def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that never got its last byte."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
 
 
 @cache
@@ -308,14 +314,37 @@ def _is_control(token: dict[str, Any]) -> bool:
     return token["special"] or (content.startswith("<") and content.endswith(">"))
 
 
-def _require_byte_level(spec: dict[str, Any]) -> None:
+def _ordinary_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same vocabulary for ordinary text."""
+    added = spec["added_tokens"]
+    if spec["model"]["type"] != "Unigram":
+        plain = [{**token, "special": _is_control(token)} for token in added]
+        return {**spec, "added_tokens": plain}
+    # Here any piece is found in a text, control tokens too; but for a piece with a space in it,
+    # since spaces have become something else by then.
+    controls = {token["content"] for token in added if _is_control(token)}
+    pieces = [[f" {p}" if p in controls else p, score] for p, score in spec["model"]["vocab"]]
+    others = [token for token in added if not _is_control(token)]
+    return {**spec, "added_tokens": others, "model": {**spec["model"], "vocab": pieces}}
+
+
+def _decoding_steps(spec: dict[str, Any]) -> list[str]:
+    """The types of the decoder's steps.
+
+    Raises:
+        MiaoError: the vocabulary does not hold all bytes.
+    """
     decoder = spec.get("decoder") or {}
-    steps = [step.get("type") for step in decoder.get("decoders", [decoder])]
-    if spec["model"].get("type") != "BPE" or "ByteLevel" not in steps:
+    steps = [step.get("type", "") for step in decoder.get("decoders", [decoder])]
+    model = spec["model"]
+    with_bytes = model.get("byte_fallback") and "ByteFallback" in steps
+    if not (model.get("type") == "BPE" and "ByteLevel" in steps) and not with_bytes:
         raise MiaoError(
-            "this is not a byte-level BPE tokenizer, the only kind that Miao reads",
+            "this is not a byte-level BPE tokenizer (nor a sentencepiece one with byte pieces), "
+            "the only kinds that Miao reads",
             fix="choose a model that has one: Qwen, Llama 3, DeepSeek, SmolLM, GPT-2, ...",
         )
+    return steps
 
 
 def _read_object(path: Path) -> dict[str, Any]:

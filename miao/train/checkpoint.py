@@ -2,7 +2,9 @@
 
 A save costs the training loop one copy to the host's memory; a thread writes that copy. The files
 of `step-00000123/`: `model.safetensors`, `optimizer.safetensors` (its buffers, random states and
-sums since the last log line), `state.json`, and `checksums.json` of the three.
+sums since the last log line), `state.json`, and `checksums.json` of the three. However many
+processes train, the tensors are whole and the main process writes them; the random states are those
+of every process.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from torch import Tensor
 
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, sha256_of, write_json, write_text
-from miao.model.decoder import Decoder
 from miao.model.directory import read_safetensors
-from miao.train.optim import MuonAdamW
+from miao.train.parallel import Named, Parallel, own_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 CHECKSUMS = "checksums.json"
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 """A checkpoint's state and the further tensors that were saved with it."""
+Content = tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]
 
 
 class CheckpointStore:
@@ -41,19 +43,12 @@ class CheckpointStore:
 
     Args:
         keep_last: the newest so many stay; of the older ones only permanent ones do.
-        writes: whether this process writes at all; of several that train together, one does.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        model: Decoder,
-        optimizer: MuonAdamW,
-        keep_last: int,
-        writes: bool = True,
-    ):
-        self.directory, self.model, self.optimizer = directory, model, optimizer
-        self.keep_last, self.writes = keep_last, writes
+    def __init__(self, directory: Path, parallel: Parallel, keep_last: int):
+        self.directory, self.parallel, self.keep_last = directory, parallel, keep_last
+        self.world, self.device = parallel.world, parallel.model.device
+        self.writes = self.world.is_main
         self.newest_step = -1
         """Step of the newest checkpoint that is whole on disk."""
         self._host: dict[str, Tensor] = {}
@@ -63,7 +58,8 @@ class CheckpointStore:
     def save(
         self, state: dict[str, Any], tensors: dict[str, Tensor], permanent: bool = False
     ) -> None:
-        """Copies everything to the host and begins to write `step-00000123/`.
+        """Copies everything to the host and begins to write `step-00000123/`. All processes call
+        it together.
 
         At most one save is in flight: a call while another is being written waits for it (and
         then `failure` has what became of it).
@@ -72,15 +68,17 @@ class CheckpointStore:
             state: JSON-like; must have "step". tensors: more to keep; not named like an optimizer
                 buffer. permanent: never removed to make room for newer ones.
         """
-        if not self.writes:
-            return
         self._join()
         model, buffers = self._snapshot(tensors)
+        step: int = state["step"]
+        if not self.writes:
+            self.newest_step = step
+            return
+        more = {"permanent": permanent, "optimizer_steps": self.parallel.optimizer.num_steps}
         content = json.dumps(
-            state | {"permanent": permanent, "optimizer_steps": self.optimizer.num_steps},
+            state | more | {"processes": self.world.size},
             ensure_ascii=False,
         )
-        step: int = state["step"]
         self._thread = threading.Thread(
             target=self._write, args=(step, content, model, buffers), name="save", daemon=True
         )
@@ -104,24 +102,27 @@ class CheckpointStore:
         """
         self._join()
         self._clear_leftovers(say)
-        found = list_checkpoints(self.directory)
+        found = list_checkpoints(self.directory) if self.writes else []
         if before is not None:
             found = [path for path in found if step_of(path) < before]
+        content = None
         for path in reversed(found):
             try:
-                loaded = self._load(path)
+                content = _read(path, verify=True)
+                break
             except MiaoError as error:
                 say(f"{error}; trying the checkpoint before it")
-                continue
-            self.newest_step = step_of(path)
-            return loaded
-        if found and before is None:
+        if found and before is None and content is None:
             raise MiaoError(
                 "no checkpoint can be read",
                 where=self.directory,
                 fix="delete this directory to train the stage from its beginning",
             )
-        return None
+        step = self.world.from_main(None if content is None else step_of(path))
+        if step is None:
+            return None
+        self.newest_step = step
+        return self._take(content or _read(self.directory / f"step-{step:08d}", verify=False))
 
     def forget_after(self, step: int) -> None:
         """Removes the checkpoints of later steps: a path that was left."""
@@ -132,17 +133,24 @@ class CheckpointStore:
 
     def _snapshot(self, more: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights and buffers, copied into host memory that is kept for the next save."""
-        device = self.model.device
-        buffers = self.optimizer.state_tensors() | more | random_states(device)
-        model = self._to_host("model.", _own_weights(self.model))
-        host = self._to_host("optimizer.", buffers)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        states = self.world.gather_objects(random_states(self.device))
+        draws = {
+            _of_process(rank) + name: tensor
+            for rank, state in enumerate(states)
+            for name, tensor in state.items()
+        }
+        model = self._to_host("model.", self.parallel.weights())
+        host = self._to_host("optimizer.", self.parallel.buffers())
+        host |= self._to_host("optimizer.", iter((more | draws).items()))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return model, host
 
-    def _to_host(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _to_host(self, prefix: str, tensors: Named) -> dict[str, Tensor]:
         copies: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
+        for name, tensor in tensors:
+            if not self.writes:
+                continue
             kept = self._host.get(prefix + name)
             if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
                 pinned = tensor.device.type == "cuda"
@@ -179,30 +187,20 @@ class CheckpointStore:
             if not permanent:
                 _remove(path)
 
-    def _load(self, path: Path) -> Loaded:
-        """Puts a checkpoint's content into the model and the optimizer, once all of it is checked.
-
-        Raises:
-            MiaoError: a file is missing, or its checksum is not the one written.
-        """
-        checksums = dict(read_json(path / CHECKSUMS))
-        for name in (MODEL, OPTIMIZER, STATE):
-            file = path / name
-            if not file.exists() or sha256_of(file) != checksums.get(name):
-                raise MiaoError("this checkpoint file is missing or damaged", where=file)
-        state = read_json(path / STATE)
-        tensors = read_safetensors(path / MODEL)
-        buffers = read_safetensors(path / OPTIMIZER)
-        own = _own_weights(self.model)
-        assert set(own) == set(tensors), sorted(set(own) ^ set(tensors))
-        with torch.no_grad():
-            for name, target in own.items():
-                target.copy_(tensors[name])
-        set_random_states(buffers, self.model.device)
+    def _take(self, content: Content) -> Loaded:
+        """Puts a checkpoint's content into the model and the optimizer."""
+        state, weights, buffers = content
+        own = own_weights(self.parallel.model)
+        assert set(own) == set(weights), sorted(set(own) ^ set(weights))
+        for rank in range(state.get("processes", 1)):
+            prefix = _of_process(rank) + "random."
+            names = [name for name in buffers if name.startswith(prefix)]
+            states = {name.removeprefix(_of_process(rank)): buffers.pop(name) for name in names}
+            if rank == self.world.rank:
+                set_random_states(states, self.device)
         mine = {name for name in buffers if name.partition(".")[2] in own}
-        self.optimizer.state.clear()
-        self.optimizer.load_state_tensors(
-            {name: buffers[name] for name in mine}, state["optimizer_steps"]
+        self.parallel.load(
+            weights, {name: buffers[name] for name in mine}, state["optimizer_steps"]
         )
         return state, {name: t for name, t in buffers.items() if name not in mine}
 
@@ -218,6 +216,28 @@ class CheckpointStore:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+
+def _read(path: Path, verify: bool) -> Content:
+    """A checkpoint's state, weights and further tensors.
+
+    Raises:
+        MiaoError: a file is missing, or (`verify`) its checksum is not the one written.
+    """
+    checksums = dict(read_json(path / CHECKSUMS))
+    for name in (MODEL, OPTIMIZER, STATE):
+        file = path / name
+        if not file.exists() or (verify and sha256_of(file) != checksums.get(name)):
+            raise MiaoError("this checkpoint file is missing or damaged", where=file)
+    return (
+        read_json(path / STATE),
+        read_safetensors(path / MODEL),
+        read_safetensors(path / OPTIMIZER),
+    )
+
+
+def _of_process(rank: int) -> str:
+    return f"process{rank}." if rank else ""
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
@@ -254,14 +274,6 @@ def set_random_states(tensors: dict[str, Tensor], device: torch.device) -> None:
     np.random.set_state(("MT19937", np.array(key, dtype=np.uint32), position, 0, 0.0))
     if device.type == "cuda" and "random.cuda" in states:
         torch.cuda.set_rng_state(states["random.cuda"], device)
-
-
-def _own_weights(model: Decoder) -> dict[str, Tensor]:
-    """Parameters and the buffers that belong to the model; a tied head once."""
-    state = model.state_dict()
-    if model.config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    return state
 
 
 def _remove(path: Path) -> None:

@@ -3,63 +3,96 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from miao.console import warn
 from miao.errors import MiaoError
-from miao.model.decoder import Decoder
 from miao.recipe import StageOptions
 from miao.shards.loader import Batch
-from miao.train.objectives import Objective
+from miao.train.objectives import Objective, token_loss
+from miao.train.parallel import Parallel
+from miao.train.scaler import LossScaler
 
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 8192, 65536
-Gradients = tuple[Tensor, dict[str, Tensor], int, Tensor]
-"""Summed loss, summed metrics, their weight, and the norm of the gradient before clipping."""
+
+
+class Gradients(NamedTuple):
+    """What a step came to, over all processes."""
+
+    loss: Tensor
+    """Summed over the step."""
+    metrics: dict[str, Tensor]
+    """Summed too."""
+    weight: int
+    """What both are divided by for a mean."""
+    norm: Tensor
+    """Of the gradient of the mean loss, before clipping."""
+    scale: Tensor | None
+    """The loss scale that it was computed with (float16)."""
+    stop: int
+    """The highest `stop` of any process."""
 
 
 class StepGradients:
     """Fills `.grad` with the gradient of a step's mean loss, clipped to `grad_clip`.
 
     Args:
-        rows_per_step: rows of one optimizer step; `micro_batch` is never larger.
+        rows_per_step: rows of one optimizer step over all processes; `micro_batch` is never larger
+            than this process's share.
     """
 
     def __init__(
         self,
         stage: str,
         options: StageOptions,
-        model: Decoder,
+        parallel: Parallel,
         objective: Objective,
         rows_per_step: int,
     ):
         self.stage, self.options = stage, options
-        self.model, self.objective = model, objective
-        on_cpu = model.device.type == "cpu"
+        self.parallel, self.objective = parallel, objective
+        self.model, self.world = parallel.model, parallel.world
+        on_cpu = self.model.device.type == "cpu"
         rows = (CPU_MICRO_TOKENS if on_cpu else GPU_MICRO_TOKENS) // options.seq_len
         wanted = rows if options.micro_batch == "auto" else int(options.micro_batch)
-        self.micro_batch = self.first_micro_batch = max(1, min(rows_per_step, wanted))
+        share = -(-rows_per_step // self.world.size)
+        self.micro_batch = self.first_micro_batch = max(1, min(share, wanted))
+        half = self.model.compute_dtype == torch.float16
+        self.scaler = LossScaler(self.model.device) if half else None
 
-    def of(self, rows: Batch) -> Gradients:
-        """Of these rows. Where memory runs out the micro-batch is halved, and the whole step is
-        computed anew: nothing of the pass that failed remains.
+    def of(self, rows: Batch, stop: int = 0) -> Gradients:
+        """Of a step of which this process has these rows. Where memory runs out in any process,
+        all halve the micro-batch, and the whole step is computed anew: nothing of the pass that
+        failed remains.
+
+        Args:
+            stop: anything above 0 is made known to all processes.
 
         Raises:
-            MiaoError: out of memory with a single row.
+            MiaoError: out of memory with a single row, or where processes depend on each other
+                within a pass.
         """
         while True:
+            passed = None
             try:
-                return self._accumulate(rows)
-            except torch.OutOfMemoryError:
-                pass  # the traceback holds on to the activations: halve after it is gone
+                passed = self._accumulate(rows)
+            except torch.OutOfMemoryError as error:
+                if self.parallel.lockstep:
+                    raise self._too_large() from error
+                # The traceback holds on to the activations: halve after it is gone.
+            told = self.world.gather([int(passed is None), stop])
+            if passed is not None and not any(failed for failed, _ in told):
+                return self._finish(*passed, max(number for _, number in told))
+            del passed
             self._halve_micro_batch()
 
     def zero_where(self, bad: Tensor) -> None:
         """Makes the gradient zero where `bad` (bool []) holds, without asking the device."""
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad.masked_fill_(bad, 0.0)
+        for gradient in self.parallel.gradients():
+            gradient.masked_fill_(bad, 0.0)
 
     def state(self) -> list[int]:
         """The micro-batch at first and now."""
@@ -71,28 +104,77 @@ class StepGradients:
         if first == self.first_micro_batch:
             self.micro_batch = min(self.micro_batch, now)
 
-    def _accumulate(self, rows: Batch) -> Gradients:
-        self.model.zero_grad(set_to_none=True)
+    def _accumulate(self, rows: Batch) -> tuple[Tensor, dict[str, Tensor], list[int]]:
+        """This process's sums, and the weight of every process's rows."""
+        self.parallel.forget_gradients()
         for mixture in self.model.mixtures().values():
             mixture.take_load()  # of a pass that ran out of memory, or of a step that was skipped
         parts = list(rows.split(self.micro_batch))
         if self.model.is_compiled:
             parts = [part.padded(self.micro_batch) for part in parts]
         weights = [self.objective.weight(part) for part in parts]
-        total = max(sum(weights), 1)
+        told = self.world.gather([sum(weights), len(parts)])
+        total = max(sum(weight for weight, _ in told), 1)
+        if self.parallel.lockstep:
+            empty = rows.empty(self.micro_batch if self.model.is_compiled else 1)
+            missing = max(count for _, count in told) - len(parts)
+            parts, weights = parts + [empty] * missing, weights + [0] * missing
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
-        for part, weight in zip(parts, weights, strict=True):
-            if weight == 0:
+        device, varlen = self.model.device, self.model.has_varlen
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1):
+            if weight == 0 and not self.parallel.lockstep:
                 continue
-            part_loss, part_sums = self.objective.loss(self.model, part.to(self.model.device))
-            (part_loss / total).backward()
+            part_loss, part_sums = self._pass(part.to(device, varlen), weight)
+            share = part_loss / total
+            share = share if self.scaler is None else share * self.scaler.scale
+            self.parallel.backward(share, last=number == len(parts))
             loss += part_loss.detach()
             for name, value in part_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
-        limit = self.options.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
-        return loss, sums, sum(weights), norm
+        return loss, sums, [weight for weight, _ in told]
+
+    def _pass(self, part: Batch, weight: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if weight == 0:  # only for the other processes, which do not go on without this one
+            return 0.0 * token_loss(self.parallel.module, part), {}
+        return self.objective.loss(self.parallel.module, part)
+
+    def _finish(
+        self, loss: Tensor, sums: dict[str, Tensor], weights: list[int], stop: int
+    ) -> Gradients:
+        """Sums over the processes, takes the norm, and clips."""
+        if sum(weights):
+            loss, sums = self._over_processes(loss, sums, weights)
+            self.parallel.sum_gradients()
+        norm, scale = self.parallel.norm(), None
+        if self.scaler is not None:
+            scale = self.scaler.scale
+            norm = norm / scale
+            self.scaler.update(norm)
+        if gradients := self.parallel.gradients():
+            factor = ((self.options.grad_clip or math.inf) / (norm + 1e-6)).clamp(max=1.0)
+            factor = factor if scale is None else factor / scale
+            torch._foreach_mul_(gradients, factor.to(self.model.device))
+        return Gradients(loss, sums, sum(weights), norm, scale, stop)
+
+    def _over_processes(
+        self, loss: Tensor, sums: dict[str, Tensor], weights: list[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, metrics and the experts' loads of the whole step, in one exchange."""
+        if self.world.size == 1:
+            return loss, sums
+        names = sorted(sums)
+        if not all(weights):  # a process without rows does not know what is measured
+            names = sorted(set().union(*self.world.gather_objects(names)))
+        zero = torch.zeros_like(loss)
+        loads = [mixture.load for mixture in self.model.mixtures().values()]
+        own = torch.stack([loss, *(sums.get(name, zero).to(loss) for name in names)])
+        numbers = torch.cat([own, *loads])
+        self.parallel.sum(numbers)
+        own, *summed_loads = numbers.split([len(own), *(len(load) for load in loads)])
+        for load, summed in zip(loads, summed_loads, strict=True):
+            load.copy_(summed)
+        return own[0], dict(zip(names, own[1:], strict=True))
 
     def _halve_micro_batch(self) -> None:
         if self.micro_batch == 1:
@@ -102,8 +184,17 @@ class StepGradients:
                 fix=f"shorten --{self.stage}.seq_len or choose a smaller model",
             )
         self.micro_batch //= 2
-        self.model.zero_grad(set_to_none=True)
+        self.parallel.forget_gradients()
         torch.cuda.empty_cache()
         warn(
             f"out of memory: going on with micro_batch {self.micro_batch}; the batch stays the same"
+        )
+
+    def _too_large(self) -> MiaoError:
+        if self.micro_batch == 1:
+            fix = f"shorten --{self.stage}.seq_len, choose a smaller model, or use more GPUs"
+        else:
+            fix = f"run again with --{self.stage}.micro_batch {self.micro_batch // 2}; it continues"
+        return MiaoError(
+            f"out of memory with micro_batch {self.micro_batch}", where=self.stage, fix=fix
         )

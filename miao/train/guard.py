@@ -23,7 +23,6 @@ from torch import Tensor
 from miao.console import warn
 from miao.errors import MiaoError
 from miao.recipe import StageOptions
-from miao.shards.loader import Batch
 
 MAX_TROUBLE, TROUBLE_WINDOW = 5, 64
 """So many bad steps within so many steps end the run."""
@@ -42,6 +41,7 @@ class Watched(Generic[Payload]):
     mean_loss: Tensor
     norm: Tensor
     good: Tensor
+    scale: Tensor
     whole: bool
     sequences: list[list[tuple[str, int]]]
     payload: Payload
@@ -86,22 +86,27 @@ class Guard(Generic[Payload]):
         loss: Tensor,
         weight: int,
         norm: Tensor,
-        rows: Batch,
+        sequences: list[list[tuple[str, int]]],
         payload: Payload,
         whole: bool = True,
+        scale: Tensor | None = None,
     ) -> Tensor:
         """Whether the step's gradient may be applied: a bool [] on the device of `loss`.
 
         Args:
             loss: the step's summed loss, over `weight` tokens or pairs. norm: of its gradient.
+            sequences: (source, document) per row, to be named.
             whole: it has as many rows as the others; the gradient of fewer rows, at the end of the
                 budget, is naturally longer and cannot be compared.
+            scale: the loss scale of float16; above 1, a gradient that is not finite is no trouble:
+                the step is left out, and the scale has been lowered.
         """
         mean, norm = loss / max(weight, 1), norm.to(loss.device)
         good = mean.isfinite() & norm.isfinite()
         if whole:
             good &= (mean <= self.limits[0]) & (norm <= self.limits[1])
-        self._watched.append(Watched(step, mean, norm, good, whole, rows.sequences, payload))
+        scale = torch.ones_like(mean) if scale is None else scale
+        self._watched.append(Watched(step, mean, norm, good, scale, whole, sequences, payload))
         return good
 
     def settle(self) -> list[Verdict[Payload]]:
@@ -113,11 +118,15 @@ class Guard(Generic[Payload]):
         if not self._watched:
             return []
         watched, self._watched = self._watched, []
-        numbers = torch.stack([torch.stack([w.mean_loss, w.norm, w.good.float()]) for w in watched])
+        numbers = torch.stack(
+            [torch.stack([w.mean_loss, w.norm, w.good.float(), w.scale]) for w in watched]
+        )
         verdicts = []
-        for step, (loss, norm, good) in zip(watched, numbers.tolist(), strict=True):
+        for step, (loss, norm, good, scale) in zip(watched, numbers.tolist(), strict=True):
             verdict = Verdict(step.step, loss, norm, bool(good), step.payload)
-            if not verdict.good:
+            if scale > 1 and math.isfinite(loss) and not math.isfinite(norm):
+                verdict.trouble = {"event": "overflow", "loss_scale": scale}
+            elif not verdict.good:
                 verdict.trouble = self._trouble(verdict, step.sequences)
             if step.whole and math.isfinite(loss) and math.isfinite(norm):
                 self.losses.append(loss)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from miao.console import ProgressLine, count, say, warn
@@ -25,9 +24,11 @@ from miao.train.gradients import StepGradients
 from miao.train.guard import Guard
 from miao.train.metrics import Meter, MetricsLog
 from miao.train.objectives import Objective
-from miao.train.optim import MuonAdamW, learning_rate_factor
-from miao.train.prefetch import prefetched
+from miao.train.optim import learning_rate_factor
+from miao.train.parallel import Parallel
+from miao.train.prefetch import Whole, prefetched
 from miao.train.signals import StopRequest
+from miao.train.world import World
 
 
 @dataclass
@@ -66,8 +67,7 @@ class Trainer:
         peak_flops: what MFU is held against.
         heldout: called now and then with the model, returns numbers to log; or None.
         sample: called now and then with the tokens seen so far; or None.
-        writes: whether this process writes metrics and checkpoints; of several that train one
-            model, one does.
+        parallel: how `model` is trained by several processes; default: by this one alone.
     """
 
     def __init__(
@@ -83,36 +83,31 @@ class Trainer:
         peak_flops: float,
         heldout: Callable[[Decoder], dict[str, float]] | None = None,
         sample: Callable[[Decoder, int], object] | None = None,
-        writes: bool = True,
+        parallel: Parallel | None = None,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
         self.budget, self.metrics = budget, metrics
-        self.heldout, self.sample, self.writes = heldout, sample, writes
+        self.heldout, self.sample = heldout, sample
+        self.parallel = parallel or Parallel(model, options, World())
+        self.world, self.optimizer = self.parallel.world, self.parallel.optimizer
         self.device = model.device
         self.rows_per_step = (
             int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
         )
-        self.optimizer = MuonAdamW(
-            list(model.named_parameters()),
-            lr=options.learning_rate,
-            muon_lr=options.muon_learning_rate,
-            weight_decay=options.weight_decay,
-            betas=(options.adam_betas[0], options.adam_betas[1]),
-            momentum=options.muon_momentum,
-            muon_dtype=torch.bfloat16 if self.device.type != "cpu" else model.compute_dtype,
-        )
-        self.store = CheckpointStore(
-            checkpoints, model, self.optimizer, options.keep_last, self.writes
-        )
+        self.store = CheckpointStore(checkpoints, self.parallel, options.keep_last)
         self.guard: Guard[Summed] = Guard(stage, options, at_once=self.device.type == "cpu")
-        self.meter = Meter(flops_per_token(model.config, options.seq_len), peak_flops)
+        self.meter = Meter(
+            flops_per_token(model.config, options.seq_len), peak_flops * self.world.size
+        )
         self.balance = ExpertBalance(model, options.router_bias_rate)
-        self.gradients = StepGradients(stage, options, model, objective, self.rows_per_step)
+        self.gradients = StepGradients(stage, options, self.parallel, objective, self.rows_per_step)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.last: dict[str, float] = {"loss": math.nan}
         self.speeds: list[tuple[float, float]] = []
         self.loader_state = loader.state()
         self.stop = StopRequest()
+        self.stop_agreed = 0
+        """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
         self.disk_warned = False
 
@@ -134,7 +129,7 @@ class Trainer:
                     self._train(line)
             if self.meter.loss is not None:  # the last, incomplete interval
                 self._log()
-            if self.store.newest_step != self.step:
+            if self.world.from_main(self.store.newest_step != self.step):
                 self._save(must=True)
         except Exception:
             self._tell_failure(self.store.failure(wait=True))
@@ -146,11 +141,11 @@ class Trainer:
 
     def _train(self, line: ProgressLine) -> None:
         """Goes on until the budget is spent, or until the guard wants to go back."""
-        steps = prefetched(self.loader, self.rows_per_step, self.tokens, self.budget)
+        steps = prefetched(self.loader, self.rows_per_step, self.tokens, self.budget, self.world)
         with closing(steps):
             for step, waited in steps:
                 began, before = time.perf_counter(), self.tokens
-                self._train_step(step.rows, waited)
+                self._train_step(step.share, waited, step.whole)
                 self.loader_state = step.loader_state
                 if self.step % self.guard.every == 0 or self.tokens >= self.budget:
                     self._settle()
@@ -160,28 +155,43 @@ class Trainer:
                     return
                 self._periodic(before)
                 self._tell_failure(self.store.failure())
-                if self.stop.number is not None and self.tokens < self.budget:
+                if self.world.size == 1:
+                    self.stop_agreed = self.stop.number or 0
+                if self.stop_agreed and self.tokens < self.budget:
                     self._save(must=True)
-                    raise Interrupted(self.stop.number)
+                    raise Interrupted(self.stop_agreed)
 
-    def _train_step(self, rows: Batch, waited: float) -> None:
-        number, seen = self.step + 1, self.tokens + rows.real_tokens
-        factor = self._lr_factor(self.tokens + rows.real_tokens / 2)
+    def _train_step(self, rows: Batch, waited: float, whole: Whole | None = None) -> None:
+        """Trains on a step of which this process has `rows`; `whole` (default: these) is all."""
+        whole = whole or Whole(len(rows.ids_bt), rows.real_tokens, rows.sequences)
+        number, seen = self.step + 1, self.tokens + whole.tokens
+        factor = self._lr_factor(self.tokens + whole.tokens / 2)
         self.optimizer.set_lr_factor(factor)
         if not self.guard.leaves_out(number):
-            loss, sums, weight, norm = self.gradients.of(rows)
+            step = self.gradients.of(rows, self.stop.number or 0)
+            self.stop_agreed = step.stop
             lr = self.options.learning_rate * factor
-            summed = Summed(loss, sums, weight, rows.real_tokens, seen, waited, lr)
-            whole = len(rows.ids_bt) == self.rows_per_step
-            good = self.guard.watch(number, loss, weight, norm, rows, summed, whole)
+            summed = Summed(step.loss, step.metrics, step.weight, whole.tokens, seen, waited, lr)
+            good = self.guard.watch(
+                number,
+                step.loss,
+                step.weight,
+                step.norm,
+                whole.sequences,
+                summed,
+                whole.rows == self.rows_per_step,
+                step.scale,
+            )
             if self.guard.at_once:
                 apply = self._settle()
             else:
                 self.gradients.zero_where(~good)
                 apply = True
             if apply:
-                self.optimizer.step()
+                self.parallel.step()
                 self.balance.after_step()
+            else:
+                self.parallel.leave_out()
         self.step, self.tokens = number, seen
 
     def _settle(self) -> bool:
@@ -206,15 +216,18 @@ class Trainer:
             self._log()
         began = time.perf_counter()
         finished = self.tokens >= self.budget
-        if self.heldout and (self._crossed(before, "eval_every") or finished):
-            self.model.eval()
-            values = self.heldout(self.model)
-            self._write(step=self.step, tokens=self.tokens, **values)
-            self.last |= values
-        if self.sample and self._crossed(before, "sample_every") and not finished:
-            self.model.eval()
-            with self._despite_full_disk():
-                self.sample(self.model, self.tokens)
+        measures = self.heldout and (self._crossed(before, "eval_every") or finished)
+        samples = self.sample and self._crossed(before, "sample_every") and not finished
+        model = self.parallel.plain_model() if measures or samples else None
+        if model is not None:
+            model.eval()
+            if self.heldout and measures:
+                values = self.heldout(model)
+                self._write(step=self.step, tokens=self.tokens, **values)
+                self.last |= values
+            if self.sample and samples:
+                with self._despite_full_disk():
+                    self.sample(model, self.tokens)
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:
             self._save(permanent=for_good)
@@ -265,13 +278,18 @@ class Trainer:
     def _resume(self) -> None:
         loaded = self.store.resume(warn)
         if loaded is None:
-            self.metrics.forget_after(-1)
+            self._forget_lines_after(-1)
             if self.options.spike_action == "rollback":
                 self._save()
             return
         self._restore(loaded)
-        self.metrics.forget_after(self.step)
+        self._forget_lines_after(self.step)
         say(f"  resumed at step {self.step} ({count(self.tokens)} of {count(self.budget)} tokens)")
+        if (before := loaded[0].get("processes", 1)) != self.world.size:
+            say(
+                f"  the data goes on in the same order, with {self.world.size} processes ({before}"
+                " before): sums may round differently"
+            )
 
     def _roll_back(self, before: int) -> int:
         """Goes back to the newest checkpoint of a step below `before`; returns the tokens gained,
@@ -287,7 +305,7 @@ class Trainer:
         else:
             self._restore(loaded, rollback=True)
             self.store.forget_after(self.step)
-            self.metrics.forget_after(self.step)
+            self._forget_lines_after(self.step)
             say(f"  back at step {self.step}; steps {before} to {last_bad} will be left out")
         self.guard.went_back(self.step)
         self._write(step=self.step + 1, tokens=self.tokens, **event)
@@ -303,12 +321,13 @@ class Trainer:
         self.guard.restore(state["guard"], decisions=not rollback)
         self.gradients.restore(state["micro_batch"])
         tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        if self.gradients.scaler is not None:
+            self.gradients.scaler.restore(tensors)
         self.meter.weight, self.meter.loss = state["weight"], tensors.pop("sum.loss", None)
         loads = {name: t for name, t in tensors.items() if name.startswith("load.")}
         self.balance.loads = {int(name.removeprefix("load.")): t for name, t in loads.items()}
-        self.meter.metrics = {
-            name.removeprefix("sum.metric."): t for name, t in tensors.items() if name not in loads
-        }
+        metrics = {name: t for name, t in tensors.items() if name.startswith("sum.metric.")}
+        self.meter.metrics = {n.removeprefix("sum.metric."): t for n, t in metrics.items()}
 
     def _save(self, must: bool = False, permanent: bool = False) -> None:
         """Begins a checkpoint in the background.
@@ -334,6 +353,8 @@ class Trainer:
         }
         tensors = {f"sum.metric.{name}": value for name, value in meter.metrics.items()}
         tensors |= {f"load.{number}": load for number, load in self.balance.loads.items()}
+        if self.gradients.scaler is not None:
+            tensors |= self.gradients.scaler.state()
         if meter.loss is not None:
             tensors["sum.loss"] = meter.loss
         self.store.save(state, tensors, permanent)
@@ -344,8 +365,12 @@ class Trainer:
         if error is not None:
             warn(f"a checkpoint could not be written; training goes on, older ones stay: {error}")
 
+    def _forget_lines_after(self, step: int) -> None:
+        if self.world.is_main:
+            self.metrics.forget_after(step)
+
     def _write(self, **values: Any) -> None:
-        if self.writes:
+        if self.world.is_main:
             with self._despite_full_disk():
                 self.metrics.write(**values)
 

@@ -19,6 +19,8 @@ class Meter:
 
     flops_per_token: float
     peak_flops: float
+    conventions: dict[str, float] = field(default_factory=dict)
+    """FLOPs per token as others count them, under the names of their MFU (`mfu_conventions`)."""
     loss: Tensor | None = None
     weight: int = 0
     tokens: int = 0
@@ -46,12 +48,18 @@ class Meter:
         speed = self.tokens / seconds
         values |= {
             "tokens_per_second": round(speed, 1),
-            "mfu": round(speed * self.flops_per_token / self.peak_flops, 4),
+            **self.utilization(speed),
             "data_wait": round(self.data_wait / seconds, 4),
         }
         self.loss, self.metrics, self.weight, self.tokens, self.data_wait = None, {}, 0, 0, 0.0
         self.began = time.perf_counter()
         return values
+
+    def utilization(self, tokens_per_second: float) -> dict[str, float]:
+        """Model FLOPs utilization at this speed, in every convention: `mfu` (causal) first."""
+        per_second = tokens_per_second / self.peak_flops
+        counted = {"mfu": self.flops_per_token} | self.conventions
+        return {name: round(flops * per_second, 4) for name, flops in counted.items()}
 
     def pause(self, seconds: float) -> None:
         """Leaves time that was not training (evaluation, saving) out of the speed."""

@@ -15,32 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+from miao.train.muon import Finish, Orthogonalizer
+
 ROUTER = "mlp.gate.weight"
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 
 
-def newton_schulz(
-    matrices_nrc: Tensor,
-    dtype: torch.dtype = torch.bfloat16,
-    steps: int = 5,
-    eps: float = 1e-7,
-) -> Tensor:
-    """Approximates U·Vᵀ of each matrix's U·S·Vᵀ by a quintic iteration.
-
-    Args:
-        matrices_nrc: a stack [n, rows, columns]. dtype: what it is computed in.
-    """
-    a, b, c = NEWTON_SCHULZ
-    x = matrices_nrc.to(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all of it, unless it is spread over several (FSDP)."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -53,6 +36,7 @@ class MuonAdamW(torch.optim.Optimizer):
         lr, muon_lr: peak rates; `set_lr_factor` scales both. weight_decay: on matrices only.
         muon_dtype: type of the Newton-Schulz products; bfloat16 is enough, but not every CPU is
             faster with it.
+        orthogonalizer: of processes that share the work (default: one process).
     """
 
     def __init__(
@@ -65,8 +49,9 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
         eps: float = 1e-8,
         muon_dtype: torch.dtype = torch.bfloat16,
+        orthogonalizer: Orthogonalizer | None = None,
     ):
-        self.muon_dtype = muon_dtype
+        self.orthogonalizer = orthogonalizer or Orthogonalizer(muon_dtype)
         self.names = {id(parameter): name for name, parameter in named_parameters}
         kinds: dict[str, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in named_parameters:
@@ -94,11 +79,15 @@ class MuonAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             group["lr"] = group["peak_lr"] * factor
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
         assert closure is None
         self.num_steps += 1
+        self.update()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """The update of step number `num_steps`."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -112,22 +101,28 @@ class MuonAdamW(torch.optim.Optimizer):
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             by_shape[parameter.shape].append(parameter)
+        begun: list[tuple[list[nn.Parameter], Finish]] = []
         for shape, stack in by_shape.items():
-            gradients: list[Any] = [p.grad for p in stack]
+            gradients = _gradients(stack)
             buffers = [self._buffer(p, "momentum") for p in stack]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-            nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
-            joined = torch.stack(nesterov)
-            flat = joined.flatten(0, -3)  # experts are stacked already
-            updates = newton_schulz(flat, self.muon_dtype).to(stack[0].dtype).view_as(joined)
-            scale = math.sqrt(max(1.0, shape[-2] / shape[-1]))
-            matrices: list[Any] = stack
-            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(matrices, list(updates.unbind()), alpha=-group["lr"] * scale)
+            nesterov = list(torch._foreach_lerp(gradients, buffers, group["momentum"]))
+            begun.append((stack, self.orthogonalizer.begin(nesterov, shape)))
+            if len(begun) > self.orthogonalizer.ahead:
+                self._apply(*begun.pop(0), group)
+        for stack, finish in begun:
+            self._apply(stack, finish, group)
 
-    def _adamw(self, parameters: list[Any], group: dict[str, Any]) -> None:
+    def _apply(self, stack: list[nn.Parameter], finish: Finish, group: dict[str, Any]) -> None:
+        rows, columns = stack[0].shape[-2:]
+        scale = math.sqrt(max(1.0, rows / columns))
+        matrices = [local(p) for p in stack]
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(matrices, finish(), alpha=-group["lr"] * scale)
+
+    def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        gradients: list[Any] = [p.grad for p in parameters]
+        gradients, values = _gradients(parameters), [local(p) for p in parameters]
         first = [self._buffer(p, "exp_avg") for p in parameters]
         second = [self._buffer(p, "exp_avg_sq") for p in parameters]
         torch._foreach_lerp_(first, gradients, 1 - beta1)
@@ -136,18 +131,18 @@ class MuonAdamW(torch.optim.Optimizer):
         denominators = torch._foreach_sqrt(second)
         torch._foreach_div_(denominators, math.sqrt(1 - beta2**self.num_steps))
         torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
         step_size = group["lr"] / (1 - beta1**self.num_steps)
-        torch._foreach_addcdiv_(parameters, first, denominators, -step_size)
+        torch._foreach_addcdiv_(values, first, denominators, -step_size)
 
     def _buffer(self, parameter: nn.Parameter, name: str) -> Tensor:
         state = self.state[parameter]
         if name not in state:
-            state[name] = torch.zeros_like(parameter)
+            state[name] = torch.zeros_like(local(parameter))
         return state[name]
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Every buffer as `<buffer>.<parameter name>`, for saving."""
+        """Every buffer as `<buffer>.<parameter name>`, as far as this process holds it."""
         return {
             f"{buffer}.{self.names[id(parameter)]}": tensor
             for group in self.param_groups
@@ -167,6 +162,10 @@ class MuonAdamW(torch.optim.Optimizer):
             parameter = parameters[name]
             self.state[parameter][buffer] = tensor.to(parameter.device, parameter.dtype).clone()
         self.num_steps = num_steps
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [local(p.grad) for p in parameters if p.grad is not None]
 
 
 def learning_rate_factor(

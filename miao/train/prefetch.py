@@ -11,18 +11,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from miao.shards.loader import Batch, PackedLoader
+from miao.train.world import World
+
+
+@dataclass
+class Whole:
+    """What every process knows of one optimizer step, though it has read only its share."""
+
+    rows: int
+    tokens: int
+    """Real tokens."""
+    sequences: list[list[tuple[str, int]]]
+    """Per row: (source, index of the sequence in its dataset)."""
 
 
 @dataclass
 class Step:
-    """The rows of one optimizer step, and where the loader stands after them."""
+    """One optimizer step: this process's share of its rows, and where the loader stands after
+    all of them."""
 
-    rows: Batch
+    share: Batch
+    whole: Whole
     loader_state: dict[str, Any]
 
 
 def prefetched(
-    loader: PackedLoader, rows_per_step: int, tokens: int, budget: float
+    loader: PackedLoader, rows_per_step: int, tokens: int, budget: float, world: World
 ) -> Generator[tuple[Step, float], None, None]:
     """Steps from `tokens` on until `budget` real tokens are read, one ahead in a thread; each with
     the seconds that it was waited for. The loader is the thread's until the iterator is closed."""
@@ -34,9 +48,11 @@ def prefetched(
         try:
             while seen < budget and not stop.is_set():
                 wanted = math.ceil((budget - seen) / loader.seq_len)
-                batch = loader.batch(loader.next_rows(min(rows_per_step, wanted)))
-                seen += batch.real_tokens
-                _put(ready, Step(batch, loader.state()), stop)
+                rows = loader.next_rows(min(rows_per_step, wanted))
+                whole = Whole(len(rows), loader.real_tokens(rows), loader.names(rows))
+                seen += whole.tokens
+                batch = loader.batch(world.share_of(rows))
+                _put(ready, Step(batch, whole, loader.state()), stop)
             _put(ready, None, stop)
         except BaseException as error:
             _put(ready, error, stop)

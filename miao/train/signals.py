@@ -34,6 +34,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number == signal.SIGINT and number == signal.SIGTERM:
+            return  # torchrun passes on the Ctrl-C that the terminal has given to all
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number

@@ -48,8 +48,14 @@ from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.loop import Trainer, TrainResult
 from miao.train.objectives import DpoObjective, LanguageObjective, Objective, cache_reference
+from miao.train.parallel import Parallel, make_parallel
 from miao.train.trackers import TrackedLog, require_trackers
+from miao.train.world import World
 
+KINDS = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
+"""What each stage trains on."""
+REPLAYED = {"sft": "pretrain", "dpo": "sft"}
+"""The stage whose data another replays."""
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
 COMPILE_PAYS_AFTER = 120.0
 """Seconds of training above which compiling repays its 20-40 s on a CPU (docs/LOG.md)."""
@@ -57,25 +63,36 @@ COMPILERS = ("gcc", "g++", "clang", "cc")
 
 
 def train_stage(
-    stage: str, recipe: Recipe, run: RunDir, tokenizer: Tokenizer, base: Path | None, mark: str
+    stage: str,
+    recipe: Recipe,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    base: Path | None,
+    mark: str,
+    world: World | None = None,
 ) -> TrainResult:
     """Trains one stage and writes `models/<stage>/`.
 
     Args:
         base: the model directory to start from; None: random weights.
         mark: fingerprint of the stage's inputs (names the cache of reference log-probabilities).
+        world: of the processes that train it together; all call this.
     """
+    world = world or World()
     require_trackers(recipe.trackers)
     options: StageOptions = getattr(recipe, stage)
     model = prepare_model(recipe, options, tokenizer, base)
+    model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
     loader = make_loader(stage, recipe, run)
     objective: Objective = LanguageObjective()
     if isinstance(options, DpoOptions):
-        objective = DpoObjective(options.beta, options.sft_weight)
-        _attach_reference(model, loader, run, mark)
+        objective = DpoObjective(options.beta, options.sft_weight, _replayed_names(loader))
+        with world.main_first():
+            _attach_reference(model, loader, run, mark)
     budget = token_budget(stage, options, loader)
-    peak = matmul_flops(str(model.device), model.compute_dtype)
-    _compile_if_it_pays(options, model, budget, peak)
+    peak = world.from_main(matmul_flops(str(model.device), model.compute_dtype))
+    parallel = make_parallel(recipe.parallel, model, options, world)
+    _compile_if_it_pays(options, parallel, budget, peak)
     _announce(stage, options, model, loader, budget)
     log = TrackedLog(
         run.metrics,
@@ -98,12 +115,16 @@ def train_stage(
         peak,
         heldout=lambda m: heldout_losses(stage, m, run, tokenizer),
         sample=lambda m, tokens: write_samples(stage, m, tokenizer, recipe, run, tokens),
+        parallel=parallel,
     )
     with log:
         result = trainer.run()
-    with atomic_directory(run.model(stage)) as directory:
-        save_model(model, directory)
-        tokenizer.save(directory, model_max_length=model.config.context_length)
+    trained = parallel.plain_model()
+    if trained is not None:
+        with atomic_directory(run.model(stage)) as directory:
+            save_model(trained, directory)
+            tokenizer.save(directory, model_max_length=model.config.context_length)
+    world.barrier()
     return result
 
 
@@ -146,16 +167,22 @@ def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed)
     if stage == "pretrain":
         _set_weights(sources, recipe.corpus.weights)
-    replay = options.replay if isinstance(options, SftOptions) else 0.0
+    replay = _replay_share(options)
     if replay:
-        documents = _open_sources(run.shards("pretrain", "train"), options.seq_len, recipe.seed)
-        _set_weights(documents, recipe.corpus.weights)
-        for group, share in ((sources, 1 - replay), (documents, replay)):
+        earlier = REPLAYED[stage]
+        replayed = _open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
+        if earlier == "pretrain":
+            _set_weights(replayed, recipe.corpus.weights)
+        for group, share in ((sources, 1 - replay), (replayed, replay)):
             total = sum(source.share for source in group)
             for source in group:
                 source.weight = share * source.share / total
-        sources += documents
+        sources += replayed
     return PackedLoader(sources, options.seq_len)
+
+
+def _replay_share(options: StageOptions) -> float:
+    return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
 
 
 def _open_sources(directory: Path, seq_len: int, seed: int) -> list[PackedSource]:
@@ -179,16 +206,11 @@ def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None
 
 
 def token_budget(stage: str, options: StageOptions, loader: PackedLoader) -> float:
-    """Real tokens to train on; replayed documents come on top of the epochs."""
+    """Real tokens to train on; what is replayed comes on top of the epochs."""
     if options.tokens is not None:
         return parse_quantity(options.tokens, f"{stage}.tokens")
-    replay = options.replay if isinstance(options, SftOptions) else 0.0
-    own = sum(
-        s.total_tokens
-        for s in loader.sources
-        if not replay or s.dataset.manifest.kind != "document"
-    )
-    return (options.epochs or 0) * own / (1 - replay)
+    own = sum(s.total_tokens for s in loader.sources if s.dataset.manifest.kind == KINDS[stage])
+    return (options.epochs or 0) * own / (1 - _replay_share(options))
 
 
 def heldout_losses(
@@ -258,9 +280,17 @@ def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, A
     return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
 
 
+def _replayed_names(loader: PackedLoader) -> list[str]:
+    return [s.name for s in loader.sources if s.dataset.manifest.kind != "preference"]
+
+
+def _preference_sources(loader: PackedLoader) -> list[PackedSource]:
+    return [s for s in loader.sources if s.dataset.manifest.kind == "preference"]
+
+
 def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: str) -> None:
     """Computes, or reads back, the log-probabilities of the model that DPO begins with."""
-    for source in loader.sources:
+    for source in _preference_sources(loader):
         one = PackedLoader([replace(source)], loader.seq_len)
         rows = -(-source.total_tokens // loader.seq_len)
         path = run.path / "cache" / "reference" / f"{mark}-{source.name}.f32"
@@ -269,13 +299,14 @@ def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: s
 
 
 def _compile_if_it_pays(
-    options: StageOptions, model: Decoder, budget: float, peak_flops: float
+    options: StageOptions, parallel: Parallel, budget: float, peak_flops: float
 ) -> None:
+    model = parallel.model
     seconds = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
     can = platform.system() != "Windows" and any(shutil.which(name) for name in COMPILERS)
     pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
     if options.compile == "on" or (options.compile == "auto" and pays):
-        model.compile_for_training()
+        parallel.compile()
         say("  compiling the model: the first step takes about half a minute")
 
 

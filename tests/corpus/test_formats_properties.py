@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miao.corpus.convert import KNOWN_KEYS
 from miao.corpus.formats import (
-    KNOWN_KEYS,
     RecordCounts,
     read_records,
     shape_of,

@@ -4,13 +4,22 @@ import bz2
 import gzip
 import lzma
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from miao.corpus.streams import JsonStream, format_of, read_bytes, read_lines, read_text
+from miao.corpus.streams import (
+    DamagedFile,
+    JsonStream,
+    decode_line,
+    format_of,
+    read_bytes,
+    read_lines,
+    read_text,
+)
 from miao.errors import MiaoError
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -101,13 +110,12 @@ def test_only_newlines_end_a_line(tmp_path: Path) -> None:
     ("content", "place", "what", "fix"),
     [
         (
-            b"ok\n" + "你好，世界。今天天气很好".encode("gb18030"),
-            2,
-            "offset 3)",
-            "GB18030 -t",
+            "好\n".encode() * 600 + "你好，世界。今天天气很好".encode("gb18030"),
+            601,
+            "offset 2400)",
+            "one part of it is UTF-8",
         ),
         (b"ok\n\nab\x00c", 3, "a NUL byte (0x00 at byte offset 6)", "no text file"),
-        ("ok".encode("utf-16"), 1, "(0x00 at byte offset 3)", "iconv -f UTF-16 -t UTF-8"),
         ("le café répété à l'été".encode("latin-1"), 1, "offset 6)", "find out its encoding"),
         ("die Größe der schönen Häuser".encode("latin-1"), 1, "offset 6)", "find out its encoding"),
         ("a\n好".encode()[:-1], 2, "unexpected end of data (0xe5 at byte offset 2)", "cut inside"),
@@ -125,12 +133,69 @@ def test_what_is_not_utf8(
         assert fix in str(caught.value.fix)
 
 
-def test_gb18030_advice_is_the_command(tmp_path: Path) -> None:
-    file = written(tmp_path / "novel.txt", "第一章　风雪惊变\r\n　　钱塘江浩浩江水".encode("gbk"))
-    with pytest.raises(MiaoError) as caught:
+NOVEL = "第一章　风雪惊变\r\n　　钱塘江浩浩江水 ab\n" * 20
+
+
+@pytest.mark.parametrize(
+    ("encoding", "how"),
+    [
+        ("gbk", "read as GB18030"),
+        ("gb18030", "read as GB18030"),
+        ("utf-16", "read as UTF-16"),
+        ("utf-16-le", "read as UTF-16"),
+        ("utf-16-be", "read as UTF-16"),
+        ("utf-32", "read as UTF-32"),
+    ],
+)
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_other_encodings_are_recognised_and_said(
+    tmp_path: Path, encoding: str, how: str, size: int
+) -> None:
+    file = written(tmp_path / "novel.txt", ("Title\n" + NOVEL).encode(encoding))
+    said: list[str] = []
+    text = "".join(read_text(file, size, lambda path, what: said.append(what)))
+    assert (text, said) == ("Title\n" + NOVEL, [how])
+
+
+def test_a_cut_utf16_file_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", NOVEL.encode("utf-16")[:-1])
+    with pytest.raises(DamagedFile, match="not valid UTF-16"):
         list(read_text(file))
-    expected = "looks like GBK/GB18030: convert it with `iconv -f GB18030 -t UTF-8`"
-    assert caught.value.fix == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "how"),
+    [
+        ("好".encode(), "好", None),
+        (b"\0\0" + "好".encode() + b"\0", "好", "NUL bytes around lines removed"),
+        ("今天天气很好".encode("gbk"), "今天天气很好", "lines read as GB18030"),
+    ],
+)
+def test_lines_are_decoded_alone(line: bytes, text: str, how: str | None) -> None:
+    assert decode_line(line) == (text, how)
+
+
+@pytest.mark.parametrize(
+    "line", [b"a\0b", b"\0\0", "café".encode("latin-1"), "好".encode()[:2], b"\xff\xfe\xfd"]
+)
+def test_lines_that_are_no_text(line: bytes) -> None:
+    with pytest.raises(MiaoError) as caught:
+        decode_line(line)
+    assert caught.value.fix and caught.value.where is None
+
+
+def test_zip_with_one_file_is_read_and_others_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.txt.zip", tmp_path / "b.txt.zip"
+    for path, names in ((one, ["x/a.txt", "__MACOSX/._a"]), (two, ["a.txt", "b.txt"])):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.writestr(name, TEXT)
+    assert "".join(read_text(one)) == TEXT
+    with pytest.raises(DamagedFile, match="an archive of 2 files"):
+        list(read_text(two))
+    written(one, one.read_bytes()[:-40])
+    with pytest.raises(DamagedFile, match="damaged"):
+        list(read_text(one))
 
 
 def test_json_values_across_any_chunk_border(
@@ -140,7 +205,9 @@ def test_json_values_across_any_chunk_border(
     file = written(tmp_path / "a.json", text.encode())
     for size in range(1, len(text.encode()) + 1):
         chunks = list(read_text(file, size))
-        monkeypatch.setattr("miao.corpus.streams.read_text", lambda path, it=chunks: iter(it))
+        monkeypatch.setattr(
+            "miao.corpus.streams.read_text", lambda path, on_repair, it=chunks: iter(it)
+        )
         stream = JsonStream(file)
         assert stream.peek() == "["
         assert list(stream.items()) == [12345, {"键": "a你\n", "b": [True, None]}, -1500.0]

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from miao.model import Decoder, KVCache, ModelConfig
+from miao.ops.attention import document_starts
 from miao.ops.linear_cross_entropy import IGNORE
 from tests.model.shapes import KINDS
+from tests.ops.kernels import varlen_by_formula
 
 Make = Callable[..., Decoder]
 EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
@@ -52,6 +54,27 @@ def test_a_packed_neighbour_changes_nothing(make_model: Make, kind: str) -> None
     after = model(changed, positions, segments)
     assert_equal(after[:, 4:], before[:, 4:], kind)
     assert bool((after[:, 1:4] != before[:, 1:4]).any())
+
+
+@EVERY_KIND
+def test_packed_rows_by_document_starts_equal_masked_ones(
+    make_model: Make, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel for sequences of many lengths runs on NVIDIA cards only; here the formula stands
+    in for it."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_formula)
+    model, ids = make_model(**KINDS[kind]).train(), random_ids(2, 12)
+    segments = torch.tensor([[1] * 5 + [2] * 7, [1] * 3 + [2] * 8 + [0]])
+    positions = torch.tensor([[*range(5), *range(7)], [*range(3), *range(8), 0]])
+    labels = torch.where(segments > 0, ids.roll(-1, 1), IGNORE)
+    results = []
+    for starts in (None, document_starts(segments, multiple=4)):
+        model.zero_grad()
+        loss = model(ids, positions, segments, labels_bt=labels, starts_n=starts, output="loss")
+        loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append([loss.detach(), *gradients])
+    torch.testing.assert_close(results[0], results[1], atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("pieces", [[1] * 16, [7, 1, 1, 5, 2], [16]])

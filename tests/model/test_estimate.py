@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from miao.model.estimate import (
     GPUS,
     MICRO_TOKENS,
     USABLE,
-    Gpu,
     activation_bytes_per_token,
+    checkpointing_pays,
     estimate_lines,
     estimate_training,
     fitting_micro_batch,
@@ -29,6 +30,8 @@ from miao.model.estimate import (
 )
 from miao.model.presets import PRESETS
 from miao.ops.norm import _RMSNorm
+from miao.recipe import parse_quantity
+from miao.recipe.reading import load_recipe
 from miao.train import gradients
 from miao.train.optim import MuonAdamW
 from tests.model.shapes import EXPERTS, KINDS, LATENT, SIGMOID
@@ -159,11 +162,16 @@ def test_bitbrain_by_hand() -> None:
     loss = (8 + 6) * 151_936 * chunk + 6 * head + 6 * 1024 * tokens
     assert memory.work == pytest.approx(2 * blocks + activations + 2 * tokens * 2048 + loss)
     assert serving_memory(config, 4096) == 2 * 596_049_920 + 4096 * 28 * 2 * 8 * 128 * 2
+    block = activation_bytes_per_token(config) * tokens / 28
+    inputs = 28 * 2 * 1024 * tokens  # of every block, and all of one block and its gradients
+    again = training_memory(config, 2, 2048, recompute=True)
+    assert memory.work - again.work == pytest.approx(27 * block - inputs)
     flops = 6 * (blocks + head) + 6 * 28 * 16 * (128 + 128) * 2048 / 2
     card = GPUS[1]
     estimate = estimate_training(config, card, 9e9, 2048, 524288)
-    assert estimate.tokens_per_second == pytest.approx(0.35 * card.flops / flops)
-    assert estimate.hours == pytest.approx(9e9 * flops / (0.35 * card.flops) / 3600)
+    assert estimate.mfu == pytest.approx(estimate.tokens_per_second * flops / card.flops)
+    assert estimate.hours == pytest.approx(9e9 / estimate.tokens_per_second / 3600)
+    assert 0.2 < estimate.mfu < 0.5 and estimate.limit == "compute"
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -183,6 +191,34 @@ def test_the_micro_batch_is_the_largest_halving_that_fits(name: str) -> None:
     assert fitting_micro_batch(config, 1, entry.seq_len, rows) is None or name == "26m"
 
 
+@pytest.mark.parametrize(("name", "size"), [("26m", 4), ("64m", 8), ("64m-head128", 8)])
+def test_small_cards(name: str, size: int) -> None:
+    """Every stage of these recipes fits; computed, not run on a GPU."""
+    path = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+    recipe = load_recipe(path)
+    config = PRESETS[name].config()
+    for options in (recipe.pretrain, recipe.sft, recipe.dpo):
+        rows = int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
+        muon = options.muon_learning_rate > 0
+        found = fitting_micro_batch(config, size, options.seq_len, rows, muon)
+        assert found is not None and found * options.seq_len >= 8192, "and it is no crawl"
+        if options is recipe.pretrain:
+            takes = gib(training_memory(config, found, options.seq_len).total)
+            line = f"# With {size} GiB: micro-batch {found}, {takes} (computed, not run on a GPU)."
+            assert line in path.read_text(encoding="utf-8")
+
+
+def test_checkpointing_pays_where_memory_is_short() -> None:
+    config = PRESETS["bitbrain-0.6b"].config()
+    large = next(gpu for gpu in GPUS if gpu.name == "H100 80 GB")
+    assert not checkpointing_pays(config, large, 2048, 524288)
+    one_row = training_memory(config, 1, 2048).total
+    tight = replace(large, gib=1.05 * one_row / GIB)  # 90 % of which are used
+    assert fitting_micro_batch(config, tight.gib, 2048, 256) is None
+    assert checkpointing_pays(config, tight, 2048, 524288)
+    assert not checkpointing_pays(config, replace(large, gib=1.0), 2048, 524288), "nothing helps"
+
+
 def test_more_never_takes_less() -> None:
     config = PRESETS["64m"].config()
     totals = [training_memory(config, rows, 512).total for rows in (1, 2, 8, 32, 64, 128)]
@@ -190,6 +226,10 @@ def test_more_never_takes_less() -> None:
     assert training_memory(config, 8, 512, muon=False).optimizer > (
         training_memory(config, 8, 512).optimizer
     )
+    assert training_memory(config, 8, 512, recompute=True).work < (
+        training_memory(config, 8, 512).work
+    )
+    assert training_memory(config, 8, 512, number=4).work > training_memory(config, 8, 512).work
     assert serving_memory(config, 1024, 8) > serving_memory(config, 1024)
 
 
@@ -202,7 +242,7 @@ def test_words() -> None:
         "4.2 d",
     )
     lines = estimate_lines(
-        PRESETS["104m"].config(), 2e9, 512, 262144, [Gpu("none", 0.1, 1e12), GPUS[0]]
+        PRESETS["104m"].config(), 2e9, 512, 262144, [replace(GPUS[0], gib=0.1), GPUS[0]]
     )
     assert "too small" in lines[0] and "micro-batch" in lines[1]
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from miao.ops.attention import attention, attention_reference, cache_mask, document_mask
+from miao.ops.attention import (
+    attention,
+    attention_reference,
+    cache_mask,
+    document_mask,
+    document_starts,
+    has_varlen,
+)
+from tests.ops.kernels import varlen_by_formula
 
 HEADS, SIZE = 4, 8
 SEGMENTS = [[1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0], [1, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0]]
@@ -111,3 +119,40 @@ def test_bfloat16_stays_close_to_float32() -> None:
     assert ours.dtype == torch.bfloat16
     truth = attention_reference(*inputs, document_mask(segments, torch.float32))
     torch.testing.assert_close(ours.float(), truth, atol=0.03, rtol=0.02)
+
+
+def test_document_starts_count_through_the_rows() -> None:
+    starts = document_starts(torch.tensor(SEGMENTS), multiple=4)
+    assert starts.dtype == torch.int32
+    # Row 1 begins at slot 11; its padding, like that of row 0, is a document of its own.
+    assert starts.tolist() == [0, 3, 5, 9, 11, 12, 18, 22, 22]
+    assert (len(document_starts(torch.tensor(SEGMENTS))) - 1) % 256 == 0
+
+
+@pytest.mark.parametrize("value_size", [SIZE, SIZE - 3])
+def test_the_path_for_many_lengths_equals_the_masked_one(
+    monkeypatch: pytest.MonkeyPatch, value_size: int
+) -> None:
+    """The kernel itself runs on NVIDIA cards only; here the formula stands in for it."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_formula)
+    segments = torch.tensor(SEGMENTS)
+    query, key, value = random_inputs(2, 11, 11, 2)
+    inputs = [query, key, value[..., :value_size].detach()]
+    varlen = with_gradients(attention, inputs, document_starts(segments))
+    masked = with_gradients(attention, inputs, document_mask(segments, torch.float32))
+    real = segments > 0  # padding sees itself alone in one, its neighbours in the other
+    torch.testing.assert_close(varlen[0][real], masked[0][real], atol=2e-6, rtol=1e-5)
+    assert not has_varlen("cpu", torch.bfloat16, 64)
+
+
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and has_varlen("cuda", torch.bfloat16, SIZE)),
+    reason="needs an NVIDIA card since Ampere",
+)
+def test_the_kernel_equals_the_masked_attention() -> None:
+    segments = torch.tensor(SEGMENTS)
+    inputs = [x.detach().bfloat16() for x in random_inputs(2, 11, 11, 2, "cuda")]
+    varlen = with_gradients(attention, inputs, document_starts(segments).cuda())
+    masked = with_gradients(attention, inputs, document_mask(segments.cuda(), torch.bfloat16))
+    real = segments > 0
+    torch.testing.assert_close(varlen[0][real], masked[0][real], atol=2e-2, rtol=2e-2)

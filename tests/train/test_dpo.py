@@ -13,7 +13,7 @@ import torch
 from miao.model import Decoder
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.objectives import DpoObjective, cache_reference
-from miao.train.objectives.dpo import pair_sums
+from miao.train.objectives.dpo import segment_sums, segments_of
 
 PAIRS = [
     ([1, 2, 3, 4, 5], [1, 2, 9]),
@@ -97,10 +97,11 @@ def test_loss_and_gradient_equal_the_formula(
         torch.testing.assert_close(ours.grad, truth.grad, atol=1e-4, rtol=1e-3)
 
 
-def test_pair_sums_keeps_sides_and_pairs_apart(source: PackedSource) -> None:
+def test_segment_sums_keep_sides_and_pairs_apart(source: PackedSource) -> None:
     loader = PackedLoader([source], 16)
     (batch,) = list(loader.one_pass(9))
-    sums = pair_sums(torch.ones_like(batch.labels_bt, dtype=torch.float32), batch)
+    ones = torch.ones_like(batch.labels_bt, dtype=torch.float32)
+    sums = segment_sums(ones, batch, segments_of(batch)[0]).view(-1, 2)
     sizes = sorted((len(a) - 1, len(b) - 1) for a, b in PAIRS)
     assert sorted(tuple(int(v) for v in row) for row in sums) == sizes
 
@@ -112,3 +113,29 @@ def test_the_cache_is_read_back_and_not_computed_again(
     first = np.array(source.reference)
     reference_of(make_model(1), source, tmp_path)
     np.testing.assert_array_equal(first, source.reference)
+
+
+def test_replayed_conversations_add_their_mean_cross_entropy(
+    make_model: Callable[..., Decoder],
+    make_dataset: Callable[..., TokenDataset],
+    source: PackedSource,
+    tmp_path: Path,
+) -> None:
+    model = make_model(1)
+    reference_of(make_model(0), source, tmp_path)
+    conversations = [[1, 2, 40, 41, 42], [1, 2, 50]]
+    masks = [[False, False] + [True] * (len(ids) - 2) for ids in conversations]
+    replayed = PackedSource(
+        "talk", make_dataset(conversations, "conversation", masks, vocab_size=97), 16, seed=0
+    )
+    (batch,) = PackedLoader([source, replayed], 16).one_pass(9)
+    assert {name for row in batch.sequences for name, _ in row} == {"pairs", "talk"}
+    (alone,) = PackedLoader([source], 16).one_pass(9)
+    objective = DpoObjective(0.3, sft_weight=0.5, replayed=["talk"])
+    assert objective.weight(batch) == objective.weight(alone) == len(PAIRS)
+    with torch.no_grad():
+        loss, metrics = objective.loss(model, batch)
+        without, same = objective.loss(model, alone)
+        added = sum(-answer_logprob(model, ids) / (len(ids) - 2) for ids in conversations)
+    torch.testing.assert_close(loss, without + added, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(metrics, same, atol=1e-4, rtol=1e-5)

@@ -305,17 +305,17 @@ def test_rollbacks_without_end_stop_with_advice(
 def test_a_guard_restored_judges_as_before() -> None:
     chosen = options(spike_action="skip", spike_threshold=6.0, spike_window=8)
     guard: Guard[None] = Guard("pretrain", chosen, at_once=True)
-    batch = Batch(*[torch.zeros(1, 4, dtype=torch.int64)] * 4, sequences=[[("a", 0)]])
+    rows = [[("a", 0)]]
     random = np.random.default_rng(0)
     for step in range(1, 21):
         loss = torch.tensor(float(random.normal(2.0, 0.1)))
-        guard.watch(step, loss, 1, torch.tensor(1.0), batch, None)
+        guard.watch(step, loss, 1, torch.tensor(1.0), rows, None)
         guard.settle()
     other: Guard[None] = Guard("pretrain", chosen, at_once=True)
     other.restore(guard.state())
     for value in (guard.limits[0] * 0.999, guard.limits[0] * 1.001):
         found = [
-            bool(g.watch(21, torch.tensor(value), 1, torch.tensor(1.0), batch, None))
+            bool(g.watch(21, torch.tensor(value), 1, torch.tensor(1.0), rows, None))
             for g in (guard, other)
         ]
         assert found[0] == found[1] == (value < guard.limits[0])
@@ -330,9 +330,9 @@ def test_a_last_step_of_fewer_rows_is_not_compared(
     last: list[int] = []
     train_step = running._train_step
 
-    def note(rows: Batch, waited: float) -> None:
+    def note(rows: Batch, *more: Any) -> None:
         last.append(len(rows.ids_bt))
-        train_step(rows, waited)
+        train_step(rows, *more)
 
     running._train_step = note  # type: ignore[method-assign]
     running.run()

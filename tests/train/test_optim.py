@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from miao.model import Decoder, count_parameters
-from miao.train.optim import MuonAdamW, Schedule, learning_rate_factor, newton_schulz
+from miao.train.muon import newton_schulz
+from miao.train.optim import MuonAdamW, Schedule, learning_rate_factor
 
 # Tall, wide and square, two of them of one shape; the last three are AdamW's.
 SHAPES = {

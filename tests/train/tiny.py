@@ -11,7 +11,7 @@ import torch
 from miao.files import read_jsonl
 from miao.model import Decoder, ModelConfig
 from miao.recipe import PretrainOptions
-from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
+from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.loop import Trainer
 from miao.train.metrics import MetricsLog
 from miao.train.objectives import LanguageObjective
@@ -54,8 +54,8 @@ def stop_after(running: Trainer, step: int) -> None:
     """SIGTERM while that step is being trained."""
     train_step = running._train_step
 
-    def train_and_interrupt(rows: Batch, waited: float) -> None:
-        train_step(rows, waited)
+    def train_and_interrupt(*of_step: Any) -> None:
+        train_step(*of_step)
         if running.step == step:
             signal.raise_signal(signal.SIGTERM)
 

@@ -15,7 +15,7 @@ _SAYS: dict[Language, tuple[str, str]] = {
     "zh": ("{name}的号码是", "。"),
     "en": ("The number of {name} is", "."),
 }
-_MEMORY = 6
+_MEMORY = 4
 """So many people at most are remembered at a time."""
 
 
@@ -57,14 +57,14 @@ def _write(rng: random.Random, language: Language, size: int) -> str:
     sentences: list[str] = []
     written = 0
     while written < size:
-        if rng.random() < 0.5:
+        if rng.random() < 0.35:
             sentence = filler(rng, language)
-        elif known and rng.random() < 0.6:
+        elif known and (len(known) == _MEMORY or rng.random() < 0.6):
             name = rng.choice(list(known))
             sentence = statement(language, name, known[name])
         else:
             name = rng.choice(names)
-            if name in known or len(known) == _MEMORY:
+            if name in known:
                 continue
             known[name] = some_number(rng)
             sentence = statement(language, name, known[name])

@@ -35,6 +35,7 @@ def token_loss(model: nn.Module, batch: Batch) -> Tensor:
         batch.positions_bt,
         batch.segments_bt,
         labels_bt=batch.labels_bt,
+        starts_n=batch.starts_n,
         output="loss",
     )
 
@@ -46,5 +47,6 @@ def token_logprobs(model: nn.Module, batch: Batch) -> Tensor:
         batch.positions_bt,
         batch.segments_bt,
         labels_bt=batch.labels_bt,
+        starts_n=batch.starts_n,
         output="logprobs",
     )

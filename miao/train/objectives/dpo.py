@@ -1,13 +1,13 @@
 """Direct preference optimization (arXiv:2305.18290), on packed pairs.
 
-A row holds pairs side by side: segments 1 and 2 are the chosen and the rejected answer of the
-first pair, 3 and 4 of the second, and so on. The reference model's log-probabilities are computed
-once, before training, and read like any other column of the data.
+A row holds pairs side by side: one segment is the chosen, the next the rejected answer of a pair.
+Conversations that are replayed may stand between pairs. The reference model's log-probabilities are
+computed once, before training, and read like any other column of the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,14 @@ from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.loader import Batch, PackedSource
 from miao.train.objectives.base import token_logprobs
 
+Segments = list[tuple[int, int]]
+
 
 class DpoObjective:
     """-log sigmoid(beta · margin), the sigmoid loss of the paper, plus `sft_weight` times the
     mean cross-entropy of the chosen answer's tokens (RPO, arXiv:2404.19733): DPO alone is content
-    with both answers becoming unlikely, as long as the rejected one falls faster.
+    with both answers becoming unlikely, as long as the rejected one falls faster. Of a conversation
+    that is replayed the mean cross-entropy of its labels is added.
 
     margin = log(pi/ref)(chosen) - log(pi/ref)(rejected). At the first step the policy is the
     reference, so the loss is ln 2. Metrics, per pair: `accuracy` (margin > 0), `margin` (times
@@ -36,26 +39,29 @@ class DpoObjective:
 
     weight_unit = "pairs"
 
-    def __init__(self, beta: float, sft_weight: float = 0.0):
-        self.beta, self.sft_weight = beta, sft_weight
+    def __init__(self, beta: float, sft_weight: float = 0.0, replayed: Collection[str] = ()):
+        self.beta, self.sft_weight, self.replayed = beta, sft_weight, frozenset(replayed)
 
     def weight(self, batch: Batch) -> int:
-        return sum(len(row) // 2 for row in batch.sequences)
+        return len(segments_of(batch, self.replayed)[0]) // 2
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.reference_bt is not None, "DPO needs the reference log-probabilities"
         logprobs_bt = token_logprobs(model, batch)
-        policy_p2 = pair_sums(logprobs_bt, batch)
-        reference_p2 = pair_sums(batch.reference_bt, batch)
+        learned_bt = (batch.labels_bt != IGNORE).float()
+        sides, others = segments_of(batch, self.replayed)
+        policy_p2 = segment_sums(logprobs_bt, batch, sides).view(-1, 2)
+        reference_p2 = segment_sums(batch.reference_bt, batch, sides).view(-1, 2)
         ratio_p2 = policy_p2 - reference_p2
         margin_p = self.beta * (ratio_p2[:, 0] - ratio_p2[:, 1])
-        tokens_p2 = pair_sums((batch.labels_bt != IGNORE).float(), batch).clamp(min=1)
+        tokens_p2 = segment_sums(learned_bt, batch, sides).view(-1, 2).clamp(min=1)
         loss = -F.logsigmoid(margin_p).sum()
         loss = loss - self.sft_weight * (policy_p2[:, 0] / tokens_p2[:, 0]).sum()
+        loss = loss - self._replay(logprobs_bt, learned_bt, batch, others)
         with torch.no_grad():
             log_ratio_bt = batch.reference_bt - logprobs_bt
-            kl_bt = (log_ratio_bt.exp() - log_ratio_bt - 1) * (batch.labels_bt != IGNORE)
-            kl_p = pair_sums(kl_bt, batch)[:, 0] / tokens_p2[:, 0]
+            kl_bt = (log_ratio_bt.exp() - log_ratio_bt - 1) * learned_bt
+            kl_p = segment_sums(kl_bt, batch, sides).view(-1, 2)[:, 0] / tokens_p2[:, 0]
             metrics = {
                 "accuracy": (margin_p > 0).float().sum(),
                 "margin": margin_p.sum(),
@@ -65,14 +71,30 @@ class DpoObjective:
             }
         return loss, metrics
 
+    @staticmethod
+    def _replay(logprobs_bt: Tensor, learned_bt: Tensor, batch: Batch, others: Segments) -> Tensor:
+        labels = segment_sums(learned_bt, batch, others).clamp(min=1)
+        return (segment_sums(logprobs_bt, batch, others) / labels).sum()
 
-def pair_sums(values_bt: Tensor, batch: Batch) -> Tensor:
-    """Sums per sequence, as [pairs, 2] (chosen, rejected)."""
-    rows = [len(row) for row in batch.sequences]
-    width = max(rows)
-    sums_bs = torch.zeros(len(rows), width + 1, dtype=values_bt.dtype, device=values_bt.device)
+
+def segments_of(batch: Batch, replayed: Collection[str] = ()) -> tuple[Segments, Segments]:
+    """(row, segment) of all sides of pairs, in order, and of what is replayed."""
+    sides: Segments = []
+    others: Segments = []
+    for b, row in enumerate(batch.sequences):
+        for number, (source, _) in enumerate(row, start=1):
+            (others if source in replayed else sides).append((b, number))
+    return sides, others
+
+
+def segment_sums(values_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
+    """Sums of a value [b, t] over each of these segments."""
+    width = max(len(row) for row in batch.sequences)
+    shape = (len(batch.sequences), width + 1)
+    sums_bs = torch.zeros(shape, dtype=values_bt.dtype, device=values_bt.device)
     sums_bs = sums_bs.scatter_add(1, batch.segments_bt, values_bt)
-    return torch.cat([sums_bs[b, 1 : count + 1] for b, count in enumerate(rows)]).view(-1, 2)
+    index = torch.tensor(segments, dtype=torch.int64).view(-1, 2).to(values_bt.device)
+    return sums_bs[index[:, 0], index[:, 1]]
 
 
 def cache_reference(

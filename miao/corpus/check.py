@@ -1,0 +1,308 @@
+"""`miao corpus check`: what is recognised in files, what they hold, and what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, get_args
+
+from miao.console import ProgressLine, count, headline, say, warn
+from miao.corpus.convert import EXPECTED, kind_of
+from miao.corpus.formats import RecordCounts, convert_file
+from miao.corpus.problems import Problem, place
+from miao.corpus.readers import read_objects
+from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.sources import find_sources, is_dataset_name
+from miao.corpus.streams import DamagedFile, format_of
+from miao.errors import MiaoError
+from miao.files import atomic_open
+
+SNIFFED = 200
+"""Objects at the beginning of a file that its kind is told from."""
+SHOWN_FILES = 40
+SHOWN_PROBLEMS = 20
+SHOWN_CHARACTERS = 400
+SAMPLE = 10_000
+"""Lengths that are kept, drawn evenly from all, to tell the quantiles from."""
+FROM_HUB = 1000
+"""Records that are read of a data set on a hub, where no limit is given."""
+_SCRIPTS = {
+    "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
+    "ja": re.compile("[\u3040-\u30ff]"),
+    "ko": re.compile("[\uac00-\ud7af]"),
+    "ru": re.compile("[\u0400-\u04ff]"),
+    "en (Latin)": re.compile("[A-Za-z\u00c0-\u024f]"),
+}
+
+
+@dataclass
+class Found:
+    """What the records of one kind are like."""
+
+    records: int = 0
+    characters: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    lengths: list[int] = field(default_factory=list)
+    samples: list[Record] = field(default_factory=list)
+    """Three records, drawn evenly from all."""
+
+    def add(self, record: Record, draw: random.Random) -> None:
+        text = text_of(record)
+        self.records += 1
+        self.characters += len(text)
+        self.languages[language_of(text)] += 1
+        _keep(self.lengths, len(text), SAMPLE, self.records, draw)
+        _keep(self.samples, record, 3, self.records, draw)
+
+    def quantiles(self) -> dict[str, int]:
+        ordered = sorted(self.lengths)
+        places = {"shortest": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "longest": 1.0}
+        return {name: ordered[round(at * (len(ordered) - 1))] for name, at in places.items()}
+
+
+def _keep(kept: list[Any], value: Any, size: int, number: int, draw: random.Random) -> None:
+    """Reservoir sampling: after `number` values each is kept with the same probability."""
+    if len(kept) < size:
+        kept.append(value)
+    elif (at := draw.randrange(number)) < size:
+        kept[at] = value
+
+
+def text_of(record: Record) -> str:
+    """Everything that is said in a record."""
+    if isinstance(record, Document):
+        return record.text
+    if isinstance(record, Conversation):
+        messages = record.messages
+    else:
+        messages = record.prompt + record.chosen + record.rejected
+    return "\n".join(message.content for message in messages)
+
+
+def language_of(text: str) -> str:
+    """A coarse guess from the script: zh, en (Latin), ja, ko, ru, mixed, or none."""
+    sample = text[:2000]
+    found = {name: len(letters.findall(sample)) for name, letters in _SCRIPTS.items()}
+    total = sum(found.values())
+    if not total:
+        return "none"
+    if found["ja"] > 0.1 * total:
+        return "ja"
+    # A Chinese character says as much as some three Latin letters.
+    weights = {name: number * (3 if name == "zh" else 1) for name, number in found.items()}
+    best = max(weights, key=lambda name: weights[name])
+    return best if weights[best] > 0.6 * sum(weights.values()) else "mixed"
+
+
+class Check:
+    """One run over all files; memory does not grow with them."""
+
+    def __init__(self, quarantine: Path, limit: int | None):
+        self.quarantine, self.limit = quarantine, limit
+        self.counts = RecordCounts()
+        self.found: dict[Kind, Found] = {}
+        self.files: list[dict[str, Any]] = []
+        self.shown: list[Problem] = []
+        self._draw = random.Random(0)
+        self._stack = ExitStack()
+        self._out: IO[str] | None = None
+
+    def run(self, paths: list[str], kind: Kind | None) -> None:
+        skipped = self.counts.skipped_files
+        sources = find_sources(paths, lambda path, why: skipped.append((path, why)))
+        with self._stack, ProgressLine("checking", len(sources)) as line:
+            for path, source in sources:
+                self._file(path, source, kind)
+                line.advance(1, f"{sum(found.records for found in self.found.values()):,} records")
+
+    def _file(self, path: Path, source: str, asked: Kind | None) -> None:
+        kind = asked or sniff_kind(path)
+        counts, facts = RecordCounts(), Found()
+        shapes: Counter[str] = Counter()
+
+        def report(problem: Problem) -> None:
+            counts.problems += 1
+            self._problem(problem)
+
+        records = convert_file(path, kind or "document", source, report, counts)
+        for record, shape, _ in islice(records, self.limit):
+            shapes[shape] += 1
+            facts.records += 1
+            facts.characters += len(text_of(record))
+            self.found.setdefault(kind or "document", Found()).add(record, self._draw)
+        for how, number in counts.repairs.items():
+            self.counts.repairs[how] += number
+            self.counts.repaired_files.setdefault(how, counts.repaired_files[how])
+        self.counts.problems += counts.problems
+        self.counts.merged += counts.merged
+        form = format_of(path)
+        self.files.append(
+            {
+                "path": str(path),
+                "format": "".join(form) if form else "",
+                "kind": kind or "document",
+                "shapes": dict(shapes),
+                "records": facts.records,
+                "characters": facts.characters,
+                "rejected": counts.problems,
+                "merged": counts.merged,
+                "mended": dict(counts.repairs),
+            }
+        )
+
+    def _problem(self, problem: Problem) -> None:
+        if len(self.shown) < SHOWN_PROBLEMS:
+            self.shown.append(problem)
+        if self._out is None:
+            self._out = self._stack.enter_context(atomic_open(self.quarantine))
+        line = json.dumps(problem.to_json(), ensure_ascii=False, default=str)
+        self._out.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "files": self.files,
+            "kinds": {
+                kind: {
+                    "records": found.records,
+                    "characters": found.characters,
+                    "length": found.quantiles(),
+                    "languages": dict(found.languages),
+                    "samples": [record.to_json() for record in found.samples],
+                }
+                for kind, found in self.found.items()
+            },
+            "rejected": self.counts.problems,
+            "merged": self.counts.merged,
+            "mended": dict(self.counts.repairs),
+            "skipped_files": [f"{path}: {why}" for path, why in self.counts.skipped_files],
+            "quarantine": str(self.quarantine) if self.counts.problems else None,
+        }
+
+    def print(self) -> None:
+        headline("recognised")
+        for file in self.files[:SHOWN_FILES]:
+            say(_line(file))
+        if len(self.files) > SHOWN_FILES:
+            say(f"  and {len(self.files) - SHOWN_FILES} files more (--json lists all)")
+        for kind, found in self.found.items():
+            headline(f"{found.records:,} {kind}s, {count(found.characters)} characters")
+            lengths = (f"{name} {number:,}" for name, number in found.quantiles().items())
+            say(f"  characters per record: {', '.join(lengths)}")
+            shares = (
+                f"{name} {number / found.records:.1%}"
+                for name, number in found.languages.most_common()
+            )
+            say(f"  languages (by script): {', '.join(shares)}")
+            for record in found.samples:
+                say(shown(record))
+        for line in self.counts.repair_lines():
+            warn(line)
+        for path, why in self.counts.skipped_files[:10]:
+            warn(f"passed over: {path} ({why})")
+        if len(self.counts.skipped_files) > 10:
+            warn(f"passed over: {len(self.counts.skipped_files) - 10} files more")
+        self._print_problems()
+
+    def _print_problems(self) -> None:
+        if not self.counts.problems:
+            say("\nno problems")
+            return
+        headline(f"{self.counts.problems:,} problems")
+        for problem in self.shown:
+            fix = f"\n      -> {problem.fix}" if problem.fix else ""
+            say(f"  {place(problem.path, problem.line)}: {problem.reason}{fix}")
+        if self.counts.problems > len(self.shown):
+            say(f"  and {self.counts.problems - len(self.shown):,} more")
+        say(f"all of them, with their records: {self.quarantine}")
+
+
+def sniff_kind(path: Path) -> Kind | None:
+    """The kind of record that most of the first objects of a file are best used as."""
+    votes: Counter[Kind] = Counter()
+    try:
+        for _, value in islice(read_objects(path, lambda problem: None), SNIFFED):
+            if kind := kind_of(value):
+                votes[kind] += 1
+    except DamagedFile:  # told when the file is read
+        pass
+    order = get_args(Kind)[::-1]
+    return max(votes, key=lambda kind: (votes[kind], order.index(kind)), default=None)
+
+
+def _line(file: dict[str, Any]) -> str:
+    shapes = f" ({', '.join(file['shapes'])})" if file["shapes"] else ""
+    facts = f"{file['records']:,} {file['kind']}s{shapes}, {count(file['characters'])} characters"
+    merged = f", {file['merged']:,} labelled answers made pairs" if file["merged"] else ""
+    rejected = f", {file['rejected']:,} REJECTED" if file["rejected"] else ""
+    return f"  {file['path']}: {facts}{merged}{rejected}"
+
+
+def shown(record: Record) -> str:
+    """A record as the user should see it, cut to a few lines."""
+
+    def cut(text: str) -> str:
+        text = " ".join(text.split())
+        more = len(text) - SHOWN_CHARACTERS
+        return text if more <= 0 else f"{text[:SHOWN_CHARACTERS]}... ({more:,} more)"
+
+    if isinstance(record, Document):
+        return f"  > {cut(record.text)}"
+    parts: Iterator[tuple[str, Any]]
+    if isinstance(record, Preference):
+        sides = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+        parts = ((f"{side} {m.role}", m) for side, messages in sides.items() for m in messages)
+    else:
+        parts = ((message.role, message) for message in record.messages)
+    lines = []
+    for role, message in islice(parts, 8):
+        extra = f" <think> {cut(message.reasoning)} </think>" if message.reasoning else ""
+        calls = f" {json.dumps(message.tool_calls, ensure_ascii=False)}"
+        extra += calls if message.tool_calls else ""
+        lines.append(f"  > {role}:{extra} {cut(message.content)}")
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> int:
+    """`miao corpus check PATH...`; returns 1 when there were problems."""
+    parser = argparse.ArgumentParser(
+        prog="miao corpus check",
+        description="Says what is recognised in files, shows three records, counts, lengths and "
+        "languages, and lists every problem; bad records go to a quarantine file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths", nargs="+", help="files, folders, globs, -, hf:owner/name, catalog:NAME"
+    )
+    parser.add_argument("--kind", choices=get_args(Kind), help="read them as this (default: told)")
+    parser.add_argument("--limit", type=int, help="only the first records of each file")
+    parser.add_argument(
+        "--quarantine", default="quarantine.jsonl", help="where bad records go, with the reasons"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(words)
+    if options.limit is not None and options.limit < 1:
+        raise MiaoError("--limit must be positive", where="the command line")
+    paths = [_of_hub(path, options.limit) for path in options.paths]
+    check = Check(Path(options.quarantine), options.limit)
+    check.run(paths, options.kind)
+    if options.json:
+        print(json.dumps(check.to_json(), ensure_ascii=False, indent=2))
+    else:
+        check.print()
+        if not check.found:
+            say(f"no records were found. Known are {'; '.join(EXPECTED.values())}")
+    return 1 if check.counts.problems or not check.found else 0
+
+
+def _of_hub(path: str, limit: int | None) -> str:
+    if not is_dataset_name(path) or "limit=" in path or "stream=" in path:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}limit={limit or FROM_HUB}"

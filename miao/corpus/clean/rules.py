@@ -1,0 +1,196 @@
+"""The rules that the options switch on, in the order in which they are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from miao.corpus.clean import checks, edits
+from miao.corpus.clean.language import check_languages, language_confidences
+from miao.corpus.clean.personal import MASKERS
+from miao.corpus.ngrams import TextView, language_of
+from miao.errors import MiaoError, did_you_mean
+from miao.recipe.cleaning import CleanOptions
+
+REASONS = {
+    "unicode": "composed accents, no invisible characters, one kind of line end",
+    "controls": "control characters teach nothing",
+    "halfwidth": "full-width letters and digits are the same ones",
+    "whitespace": "spaces at line ends and rows of blank lines cost tokens",
+    "mojibake": "text that was decoded wrongly",
+    "html": "tags and entities are no prose",
+    "boilerplate": "navigation, copyright and sharing notes",
+    "simplify": "one script, twice the examples of each character",
+    "id": "numbers of identity cards are personal data",
+    "email": "e-mail addresses are personal data",
+    "phone": "telephone numbers are personal data",
+    "empty": "no letter, digit or character of Chinese",
+    "too short": "too little context to learn from",
+    "too long": "dumps and concatenations",
+    "broken": "characters lost in a wrong decoding",
+    "symbols": "tables, drawings, encoded data",
+    "digits": "tables of numbers",
+    "repeated lines": "lists, menus and logs that repeat themselves",
+    "repeated n-grams": "generated or copied filler",
+    "one character": "rows of the same character",
+    "language": "not a language that is wanted",
+    "chinese share": "too little Chinese",
+    "blocklist": "words that the user does not want",
+    "quality": "a low score in the quality column",
+    "empty turn": "a turn without words",
+    "role order": "turns that do not alternate",
+    "refusal": "answers that refuse, or speak of being a language model",
+}
+"""Name of every rule -> why it exists. Shown in the report."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A rule that changes texts."""
+
+    name: str
+    apply: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule that judges texts: what it found (a measured value, words), None when all is well."""
+
+    name: str
+    judge: Callable[[TextView], str | None]
+
+
+def edits_of(options: CleanOptions) -> list[Edit]:
+    """The edits that are switched on.
+
+    Raises:
+        MiaoError: an unknown kind of personal data, or a library that is missing.
+    """
+    chosen = [
+        (options.mojibake, "mojibake", edits.repair_mojibake),
+        (options.html, "html", edits.strip_html),
+        (options.unicode, "unicode", edits.normalise_unicode),
+        (options.controls, "controls", edits.remove_controls),
+        (options.halfwidth, "halfwidth", edits.narrow_width),
+        (options.simplify, "simplify", edits.simplify_chinese),
+        (options.boilerplate, "boilerplate", edits.remove_boilerplate),
+    ]
+    rules = [Edit(name, function) for wanted, name, function in chosen if wanted]
+    for kind in options.personal:
+        if kind not in MASKERS:
+            raise MiaoError(
+                f"'{kind}' is no kind of personal data",
+                where="corpus.clean.personal",
+                fix=did_you_mean(kind, MASKERS) or f"known are {', '.join(MASKERS)}",
+            )
+    rules += [Edit(kind, mask) for kind, mask in MASKERS.items() if kind in options.personal]
+    if options.whitespace:  # last: what others took out leaves gaps
+        rules.append(Edit("whitespace", edits.tidy_whitespace))
+    for rule in rules:
+        rule.apply("一 \u00e4\u00b8")  # a missing library shows now, not in the middle
+    return rules
+
+
+def common_checks(options: CleanOptions) -> list[Check]:
+    """Checks of the text of any record."""
+    rules = [_above("broken", checks.broken_share, options.max_broken)]
+    if options.min_chinese is not None:
+        limit = 1 - options.min_chinese + 1e-9
+        rules.append(_above("chinese share", checks.chinese_shortage, limit))
+    if options.languages:
+        check_languages(options.languages)
+        rules.append(Check("language", _language_judge(options)))
+    if options.blocklists:
+        rules.append(Check("blocklist", _blocklist_judge(options)))
+    return [rule for rule in rules if rule]
+
+
+def document_checks(options: CleanOptions) -> list[Check]:
+    """Checks of documents only: a short answer or a table in a conversation is no fault.
+
+    Raises:
+        MiaoError: lengths for a language that is none of zh, en, other.
+    """
+    for language in options.min_characters:
+        if language not in ("zh", "en", "other"):
+            raise MiaoError(
+                f"'{language}' is none of zh, en, other", where="corpus.clean.min_characters"
+            )
+    rules: list[Check | None] = [Check("empty", _empty)]
+    if options.min_characters:
+        rules.append(Check("too short", _too_short_judge(options.min_characters)))
+    if options.max_characters is not None:
+        rules.append(Check("too long", _too_long_judge(options.max_characters)))
+    rules += [
+        _above("one character", checks.one_character_share, options.max_one_character),
+        _above("symbols", checks.symbol_share, options.max_symbols),
+        _above("digits", checks.digit_share, options.max_digits),
+        _above("repeated lines", checks.repeated_line_share, options.max_repeated_lines),
+        _above("repeated n-grams", checks.repeated_ngram_share, options.max_repeated_ngrams),
+    ]
+    return [rule for rule in rules if rule]
+
+
+def _above(name: str, measure: Callable[[TextView], float], limit: float | None) -> Check | None:
+    if limit is None:
+        return None
+
+    def judge(view: TextView) -> str | None:
+        value = measure(view)
+        return f"{value:.3f} is above {limit:g}" if value > limit else None
+
+    return Check(name, judge)
+
+
+def _empty(view: TextView) -> str | None:
+    return None if checks.has_words(view) else "nothing is left of it"
+
+
+def _too_short_judge(limits: dict[str, int]) -> Callable[[TextView], str | None]:
+    def judge(view: TextView) -> str | None:
+        language = language_of(view)
+        limit = limits.get(language, 0)
+        return f"{len(view.text)} characters ({language})" if len(view.text) < limit else None
+
+    return judge
+
+
+def _too_long_judge(limit: int) -> Callable[[TextView], str | None]:
+    return lambda view: f"{len(view.text)} characters" if len(view.text) > limit else None
+
+
+def _language_judge(options: CleanOptions) -> Callable[[TextView], str | None]:
+    def judge(view: TextView) -> str | None:
+        found = language_confidences(view.text)
+        if not found:  # no letters: the language of numbers is any
+            return None
+        if sum(found.get(code, 0.0) for code in options.languages) >= options.language_confidence:
+            return None
+        likeliest = next(iter(found))
+        return f"{likeliest} with {found[likeliest]:.0%}"
+
+    return judge
+
+
+def _blocklist_judge(options: CleanOptions) -> Callable[[TextView], str | None]:
+    from pathlib import Path
+
+    words: list[str] = []
+    for path in options.blocklists:
+        try:
+            words += Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MiaoError(
+                f"the word list cannot be read: {error}",
+                where=path,
+                fix="a UTF-8 text file with one word or phrase per line",
+            ) from error
+    blocklist = checks.Blocklist(words)
+
+    def judge(view: TextView) -> str | None:
+        found = blocklist.found(view)
+        if len(found) <= options.max_blocked:
+            return None
+        return f"{len(found)}: {', '.join(sorted(set(found))[:5])}"
+
+    return judge

@@ -1,0 +1,45 @@
+"""Files that are used without being named: CATEGORY.jsonl in a folder of the working directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from miao.console import say, warn
+from miao.corpus.check import sniff_kind
+from miao.corpus.records import Kind
+from miao.corpus.streams import format_of
+from miao.recipe import CorpusOptions
+
+FIELDS: dict[Kind, str] = {
+    "document": "paths",
+    "conversation": "conversations",
+    "preference": "preferences",
+}
+
+
+def with_local_files(options: CorpusOptions) -> CorpusOptions:
+    """The options with the files of `options.local`, for the kinds of record that name none.
+
+    A file's name is its category (its source), its first records tell its kind.
+    """
+    folder = Path(options.local) if options.local else None
+    if folder is None or not folder.is_dir():
+        return options
+    found: dict[Kind, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        known = format_of(path)
+        if path.name.startswith(".") or not path.is_file() or not known or known[0] != ".jsonl":
+            continue
+        if kind := sniff_kind(path):
+            found.setdefault(kind, []).append(path.as_posix())
+        else:
+            warn(f"{path} holds no known record: passed over (see `miao corpus check {path}`)")
+    taken = {
+        FIELDS[kind]: paths
+        for kind, paths in sorted(found.items())
+        if not getattr(options, FIELDS[kind])
+    }
+    for name, paths in taken.items():
+        say(f"found in {folder}, used as corpus.{name}: {', '.join(Path(p).name for p in paths)}")
+    return dataclasses.replace(options, **taken)

@@ -1,0 +1,121 @@
+"""What users point at (files, folders, globs, hubs, standard input) -> readable files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from miao.corpus.stdin import standard_input
+from miao.corpus.streams import SUPPORTED, format_of, unknown_format
+from miao.errors import MiaoError
+from miao.hubs.names import is_hub_name
+
+OnSkip = Callable[[Path, str], object]
+
+
+def find_files(paths: Sequence[str | Path], on_skip: OnSkip | None = None) -> list[Path]:
+    """The readable files that files, folders (all levels, sorted) and glob patterns stand for.
+
+    A file reached twice is listed once. `on_skip(path, why)` hears of everything passed over:
+    hidden names, unknown extensions, broken links.
+
+    Raises:
+        MiaoError: a path that does not exist or cannot be read; nothing readable at all.
+    """
+    return [file for file, _ in find_sources(paths, on_skip)]
+
+
+def find_sources(
+    paths: Sequence[str | Path], on_skip: OnSkip | None = None
+) -> list[tuple[Path, str]]:
+    """`find_files`, each with the name of what the user pointed at (a file's without extension)."""
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    found: dict[str, tuple[Path, str]] = {}
+    for given in paths:
+        for top, name in _expanded(given):
+            for file in _files_at(top, on_skip or (lambda path, why: None)):
+                found.setdefault(os.path.realpath(file), (file, name))
+    if not found:
+        raise MiaoError(
+            "nothing that can be read here",
+            where=", ".join(str(path) for path in paths) or None,
+            fix=f"supported are {SUPPORTED}; unpack archives, turn .pdf and .docx into text first",
+        )
+    return list(found.values())
+
+
+def is_dataset_name(text: str) -> bool:
+    """Whether it names a data set of a hub or of the catalogue rather than a path."""
+    return text.startswith("catalog:") or is_hub_name(text.partition("?")[0])
+
+
+def _expanded(given: str | Path) -> list[tuple[Path, str]]:
+    """The existing files and folders that one word of the user's stands for, with their source."""
+    if given == "-":
+        return [(standard_input(), "stdin")]
+    if isinstance(given, str) and is_dataset_name(given):
+        from miao.corpus.datasets import local_files
+
+        return local_files(given)
+    return [(top, _stem(top)) for top in _paths(given)]
+
+
+def _paths(given: str | Path) -> list[Path]:
+    """The existing files and folders that one path or glob pattern stands for."""
+    path = Path(given).expanduser()
+    if path.exists():
+        if path.is_file() and format_of(path) is None:
+            raise unknown_format(path)
+        return [path]
+    if not glob.has_magic(str(path)):
+        raise MiaoError(
+            "no such file or folder",
+            where=given,
+            fix=f"check the spelling; relative paths start at {Path.cwd()}",
+        )
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    if "**" in path.parts:  # it goes into the folders itself, perhaps for some of their files only
+        matches = [match for match in matches if not match.is_dir()]
+    if not matches:
+        raise MiaoError("no file matches this pattern", where=given, fix="check the pattern")
+    return matches
+
+
+def _files_at(top: Path, skip: OnSkip) -> list[Path]:
+    """The readable files of a folder, or the file itself."""
+
+    def unreadable(error: OSError) -> None:
+        raise MiaoError(f"the folder cannot be read: {error.strerror}", where=error.filename)
+
+    def visible(folder: str, names: list[str]) -> list[Path]:
+        for name in names:
+            if name.startswith("."):
+                skip(Path(folder, name), "hidden")
+        return [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+
+    candidates = [] if top.is_dir() else [top]
+    walk = os.walk(top, onerror=unreadable, followlinks=True) if top.is_dir() else ()
+    visited: set[str] = set()  # links between folders may lead round in a circle
+    for folder, subfolders, names in walk:
+        visited.add(os.path.realpath(folder))
+        candidates += visible(folder, names)
+        inner = visible(folder, subfolders)
+        subfolders[:] = [path.name for path in inner if os.path.realpath(path) not in visited]
+    files = []
+    for path in sorted(candidates):
+        if format_of(path) is None:
+            skip(path, "unknown extension")
+        elif not path.is_file():
+            skip(path, "broken link" if path.is_symlink() else "not a regular file")
+        else:
+            files.append(path)
+    return files
+
+
+def _stem(top: Path) -> str:
+    """`data/wiki` -> "wiki"; `data/wiki.v2.jsonl.xz` -> "wiki.v2"."""
+    name = os.path.basename(os.path.abspath(top))
+    known = None if top.is_dir() else format_of(top)
+    return name[: -len("".join(known))] if known else name

@@ -1,0 +1,93 @@
+"""Forward passes over a cache: a chunk of prompts, or one token for every running sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from miao.engine.packed import PackedDecoder
+from miao.model.cache import KVCache
+from miao.model.decoder import Decoder
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of one sequence, and where they begin."""
+
+    row: int
+    tokens: Sequence[int]
+    start: int
+
+
+class Runner:
+    """Runs a model on pieces of sequences and returns the logits behind each.
+
+    Args:
+        model: a decoder, or one with packed weights.
+        rows: sequences at the same time. length: positions of each.
+    """
+
+    def __init__(self, model: Decoder | PackedDecoder, rows: int, length: int):
+        self.model = model
+        self.cache = KVCache(model.config, rows, length, model.compute_dtype, model.device)
+
+    @torch.inference_mode()
+    def __call__(self, pieces: Sequence[Piece]) -> Tensor:
+        """float32 logits [b, v] after the last token of every piece.
+
+        Pieces in neighbouring rows are read in place. Shorter ones are padded on the right: the
+        padding stands at its piece's last position and is written where nobody reads.
+        """
+        device, cache = self.model.device, self.cache
+        width = max(len(piece.tokens) for piece in pieces)
+        ids, positions, slots = [], [], []
+        for piece in pieces:
+            count, start = len(piece.tokens), piece.start
+            padding = width - count
+            last = start + count - 1
+            ids.append([*piece.tokens, *[0] * padding])
+            positions.append([*range(start, start + count), *[last] * padding])
+            first = piece.row * cache.length + start
+            slots += [*range(first, first + count), *[cache.trash] * padding]
+        rows = [piece.row for piece in pieces]
+        selected: slice | Tensor = slice(rows[0], rows[0] + len(rows))
+        if rows != list(range(rows[0], rows[0] + len(rows))):
+            selected = torch.tensor(rows, device=device)
+        visible = max(piece.start + len(piece.tokens) for piece in pieces)
+        hidden_btd = self._forward(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(slots, device=device),
+            selected,
+            visible,
+        )
+        if width == 1:
+            hidden_bd = hidden_btd[:, 0]
+        else:
+            last = torch.tensor([len(piece.tokens) - 1 for piece in pieces], device=device)
+            hidden_bd = hidden_btd[torch.arange(len(pieces), device=device), last]
+        return self.model.lm_head(hidden_bd).float()
+
+    def _forward(
+        self,
+        ids_bt: Tensor,
+        positions_bt: Tensor,
+        slots: Tensor,
+        rows: slice | Tensor,
+        visible: int,
+    ) -> Tensor:
+        """Hidden states [b, t, d]; the arguments are those of the model and of `KVCache.select`."""
+        self.cache.select(rows, visible, slots)
+        return self.model(ids_bt, positions_bt, cache=self.cache, output="hidden")
+
+    @torch.inference_mode()
+    def hidden(self, ids: Sequence[int]) -> Tensor:
+        """Hidden states [t, d] of one text, behind the final norm; the cache is not touched."""
+        model = self.model
+        cache = KVCache(model.config, 1, len(ids), model.compute_dtype, model.device)
+        cache.select(slice(0, 1), len(ids))
+        ids_bt = torch.tensor([list(ids)], device=model.device)
+        positions_bt = torch.arange(len(ids), device=model.device)[None]
+        return model(ids_bt, positions_bt, cache=cache, output="hidden")[0].float()

@@ -1,0 +1,286 @@
+"""Continuous batching: requests join and leave between steps; prompts are read in chunks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from miao.engine.request import Event, Finish, Request, TokenLogprobs
+from miao.engine.runner import Piece, Runner
+from miao.engine.sampling import Draw, next_tokens, top_logprobs
+from miao.errors import MiaoError
+
+CPU_PREFILL, GPU_PREFILL = 256, 2048
+SHORTEST_PREFIX = 8
+"""Tokens below which a common beginning is not worth a copy."""
+
+
+class Scheduler:
+    """Grows all running sequences by a token per step; waiting ones take rows as they get free.
+
+    Rows 0 to n-1 of the cache belong to the n running requests, so that a forward pass reads them
+    in place. What finished requests leave in the other rows serves prompts that begin alike, as
+    the turns of a chat do.
+
+    Not safe to share between threads.
+
+    Args:
+        runner: the model with its cache.
+        stop_ids: tokens that end an answer (they are not part of it).
+        prefill_tokens: prompt tokens read per step at most; running sequences wait so long
+            (default: by the device).
+        reuse_prefixes: keep what finished requests have read. Off where weights may change.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        stop_ids: frozenset[int],
+        prefill_tokens: int | None = None,
+        reuse_prefixes: bool = True,
+    ):
+        self.runner, self.stop_ids = runner, stop_ids
+        config = runner.model.config
+        on_cpu = runner.model.device.type == "cpu"
+        self.prefill_tokens = prefill_tokens or (CPU_PREFILL if on_cpu else GPU_PREFILL)
+        self.reuse_prefixes = reuse_prefixes
+        if (config.rope_scaling or {}).get("rope_type") == "dynamic":
+            # Its rotations depend on the length of what is read in one pass.
+            self.prefill_tokens, self.reuse_prefixes = runner.cache.length**2, False
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+        """By row."""
+        self._left: list[list[int]] = [[] for _ in range(runner.cache.rows)]
+        """The tokens that each row without a request holds from position 0 on."""
+        self._used: list[int] = list(range(runner.cache.rows))
+        """Rows, the longest unused first."""
+
+    @property
+    def context(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return self.runner.cache.length
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def check(self, prompt: Sequence[int]) -> None:
+        """Raises:
+        MiaoError: the prompt is empty, leaves no room in the context or holds unknown ids.
+        """
+        vocab_size = self.runner.model.config.vocab_size
+        if not prompt:
+            raise MiaoError("the prompt is empty")
+        if len(prompt) >= self.context:
+            excess = len(prompt) - self.context + 1
+            raise MiaoError(
+                f"the prompt has {len(prompt)} tokens; with an answer it must fit "
+                f"the context of {self.context} (at least {excess} too many)",
+                fix="shorten it, or begin a new conversation",
+            )
+        if not (min(prompt) >= 0 and max(prompt) < vocab_size):
+            raise MiaoError(f"the prompt holds ids outside the vocabulary of {vocab_size}")
+
+    def submit(self, request: Request) -> None:
+        """Puts a request in the queue.
+
+        Raises:
+            MiaoError: see `check`; or options that do not fit the model.
+        """
+        self.check(request.prompt)
+        model = self.runner.model
+        request.draw = Draw(
+            request.options, request.prompt, model.config.vocab_size, model.device, request.index
+        )
+        self.waiting.append(request)
+
+    def cancel(self, request: Request) -> None:
+        """Ends a request, and frees its row at once."""
+        if request.finish is not None:
+            return
+        if request.row < 0:
+            self.waiting.remove(request)
+            request.finish = "cancelled"
+        else:
+            self._leave(request, "cancelled")
+
+    def clear(self) -> None:
+        """Forgets everything: requests, and the prefixes of earlier ones."""
+        for request in [*self.running, *self.waiting]:
+            self.cancel(request)
+        self._left = [[] for _ in self._left]
+
+    def step(self) -> list[Event]:
+        """Reads one chunk of new prompts, and grows every sequence that is read by a token."""
+        self._admit()
+        ready = [request for request in self.running if request.is_read]
+        logits: list[Tensor] = []
+        if ready:
+            logits.append(self._read(ready, [len(r.tokens) for r in ready]))
+        chunk, ends = self._next_chunk()
+        if chunk:
+            chunk_logits = self._read(chunk, ends)
+            complete = [row for row, r in enumerate(chunk) if r.computed == len(r.prompt)]
+            if complete:
+                logits.append(chunk_logits[complete])
+                ready += [chunk[row] for row in complete]
+        return self._extend(ready, torch.cat(logits)) if ready else []
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self.runner.cache.rows:
+            request = self.waiting.popleft()
+            row = len(self.running)
+            self.running.append(request)
+            request.row = row
+            self._take_row(request)
+
+    def _next_chunk(self) -> tuple[list[Request], list[int]]:
+        """Requests whose prompts are read next, and up to where. All of one pass get the same
+        width, so those that need as much are read together."""
+        unread = [r for r in self.running if not r.is_read]
+        unread = [r for r in unread if r.computed < len(r.prompt)]
+        if not unread:
+            return [], []
+        chunk: list[Request] = []
+        width = 0
+        for request in sorted(unread, key=lambda r: r.number):
+            need = min(len(request.prompt) - request.computed, self.prefill_tokens)
+            if chunk and max(width, need) * (len(chunk) + 1) > self.prefill_tokens:
+                break
+            chunk.append(request)
+            width = max(width, need)
+        chunk.sort(key=lambda r: r.row)
+        return chunk, [min(len(r.prompt), r.computed + width) for r in chunk]
+
+    def _read(self, requests: list[Request], ends: list[int]) -> Tensor:
+        pieces = [
+            Piece(r.row, r.tokens[r.computed : end], r.computed)
+            for r, end in zip(requests, ends, strict=True)
+        ]
+        logits_bv = self.runner(pieces)
+        for request, end in zip(requests, ends, strict=True):
+            request.computed = end
+        return logits_bv
+
+    def _extend(self, requests: list[Request], logits_bv: Tensor) -> list[Event]:
+        draws = [request.draw for request in requests if request.draw is not None]
+        raw_bv = logits_bv
+        if any(request.constraint for request in requests):
+            logits_bv = logits_bv.clone()
+            for row, request in enumerate(requests):
+                if request.constraint is not None:
+                    logits_bv[row] = request.constraint.allowed(logits_bv[row])
+        tokens_b = next_tokens(logits_bv, draws)
+        tokens = tokens_b.tolist()
+        self._note_logprobs(requests, raw_bv, tokens_b)
+        return [self._grow(request, token) for request, token in zip(requests, tokens, strict=True)]
+
+    def _note_logprobs(self, requests: list[Request], logits_bv: Tensor, tokens_b: Tensor) -> None:
+        wanted = [row for row, r in enumerate(requests) if r.options.logprobs is not None]
+        if not wanted:
+            return
+        most = max(requests[row].options.logprobs or 0 for row in wanted)
+        chosen, ids, values = top_logprobs(logits_bv[wanted], tokens_b[wanted], most)
+        columns = zip(wanted, chosen.tolist(), ids.tolist(), values.tolist(), strict=True)
+        for row, logprob, top_ids, top_values in columns:
+            count = requests[row].options.logprobs or 0
+            top = list(zip(top_ids[:count], top_values[:count], strict=True))
+            requests[row].logprobs.append(TokenLogprobs(logprob, top))
+
+    def _grow(self, request: Request, token: int) -> Event:
+        if token in self.stop_ids:
+            if request.options.logprobs is not None:
+                request.logprobs.pop()
+            self._leave(request, "stop")
+            return Event(request, None, finishes=True)
+        request.tokens.append(token)
+        assert request.draw is not None
+        request.draw.note(token)
+        finish = self._finish(request, token)
+        if finish is not None:
+            self._leave(request, finish)
+        return Event(request, token, finish is not None)
+
+    def _finish(self, request: Request, token: int) -> Finish | None:
+        """Whether the answer ends with this token, and why."""
+        length, watcher, constraint = len(request.tokens), request.watcher, request.constraint
+        if watcher is not None and watcher.feed(token):
+            return "stop"
+        if constraint is not None and constraint.accept(token):
+            return "stop"
+        too_long = length - len(request.prompt) >= request.options.max_new_tokens
+        return "length" if too_long or length >= self.context else None
+
+    def _leave(self, request: Request, finish: Finish) -> None:
+        """Gives the row back: the last running row moves into its place."""
+        row, last = request.row, len(self.running) - 1
+        self._left[row] = request.tokens[: request.computed]
+        if row != last:
+            moved = self.running[last]
+            self._left[last] = moved.tokens[: moved.computed]
+            self._swap(row, last)
+            self.running[row], moved.row = moved, row
+        self.running.pop()
+        if not self.reuse_prefixes:
+            self._left[last] = []
+        self._used.remove(last)
+        self._used.append(last)
+        request.row, request.finish, request.draw = -1, finish, None
+
+    def _swap(self, one: int, other: int) -> None:
+        held = self._left[one], self._left[other]
+        self.runner.cache.swap(one, other, max(map(len, held)))
+        self._left[one], self._left[other] = held[1], held[0]
+
+    def _take_row(self, request: Request) -> None:
+        """Finds the longest beginning of the prompt that some row holds, and brings it into the
+        request's own row, which must not lose a longer one to it."""
+        row = request.row
+        best, count = -1, 0
+        if self.reuse_prefixes:
+            for other in range(len(self._left)):
+                found = self._common(other, request)
+                if found > count:
+                    best, count = other, found
+        if count < SHORTEST_PREFIX:
+            best, count = -1, 0
+        idle = [other for other in self._used if other >= row]
+        is_idle = best >= row
+        if is_idle and best != row and count * 2 >= len(self._left[best]):
+            self._swap(row, best)
+        elif best != row or count * 2 < len(self._left[best]):
+            # What the row holds moves to the one that is longest unused.
+            self._keep(row, next((other for other in idle if other != best), row))
+            if best not in (-1, row):
+                self.runner.cache.copy(best, row, count)
+        self._left[row] = []
+        request.computed = request.reused = count
+
+    def _keep(self, row: int, victim: int) -> None:
+        held = self._left[row]
+        if victim == row or not held:
+            return
+        self.runner.cache.copy(row, victim, len(held))
+        self._left[victim] = held
+        self._used.remove(victim)
+        self._used.append(victim)
+
+    def _common(self, row: int, request: Request) -> int:
+        """How many tokens of the prompt, all but its last at most, a row holds."""
+        if row < len(self.running) - 1:
+            other = self.running[row]
+            held = other.tokens[: other.computed]
+        else:
+            held = self._left[row]
+        prompt = request.tokens
+        low, high = 0, min(len(held), len(prompt) - 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if held[low:middle] == prompt[low:middle]:
+                low = middle
+            else:
+                high = middle - 1
+        return low

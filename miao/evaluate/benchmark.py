@@ -1,0 +1,233 @@
+"""One task asked of one model, by one of the ways of scoring."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from miao.engine import Engine, SamplingOptions
+from miao.errors import MiaoError
+from miao.evaluate.continuations import Continuation, continuation_logprobs
+from miao.evaluate.extract import extractor, is_right
+from miao.evaluate.items import Item, Questions
+from miao.evaluate.likelihood import Advance, nothing
+from miao.evaluate.prompts import Encoder, Prompt, build_prompt, fit
+from miao.evaluate.task import PromptStyle, Scoring, Task
+from miao.model.decoder import Decoder
+
+
+@dataclass
+class Answer:
+    """What the model made of one question.
+
+    `choice` is the option that it takes, `by_length` the one by log-probability per character (for
+    options of different length); `text` what it wrote, `found` the answer in it.
+    """
+
+    item: Item
+    right: bool | None
+    choice: int | None = None
+    by_length: int | None = None
+    right_by_length: bool | None = None
+    logprobs: list[float] = field(default_factory=list)
+    text: str | None = None
+    found: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        values = {
+            "subject": self.item.subject,
+            "id": self.item.id,
+            "question": self.item.fingerprint,
+            "answer": self.item.answer,
+            "right": self.right,
+            "choice": self.choice,
+            "logprobs": [round(value, 4) for value in self.logprobs],
+            "text": self.text,
+            "found": self.found,
+        }
+        if self.by_length is not None:
+            values |= {"by_length": self.by_length, "right_by_length": self.right_by_length}
+        return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All answers to a task, how it was asked, and what of it did not fit the context."""
+
+    task: Task
+    style_name: str
+    style: PromptStyle
+    shots: int
+    answers: list[Answer]
+    cut: int = 0
+    """Prompts that lost their beginning."""
+    fewer: int = 0
+    """Prompts with fewer examples than asked for."""
+
+    @property
+    def key(self) -> str:
+        """Names the way of asking: `ceval, lm-eval prompts, letter, 5-shot`."""
+        return (
+            f"{self.task.name}, {self.style_name} prompts, {self.style.scoring}, {self.shots}-shot"
+        )
+
+
+def ask(
+    model: Decoder,
+    encoder: Encoder,
+    task: Task,
+    questions: Questions,
+    style_name: str,
+    style: PromptStyle,
+    shots: int,
+    advance: Advance = nothing,
+) -> Asked:
+    """Asks every question by the style's way of scoring.
+
+    Raises:
+        MiaoError: options are to be compared, but a question has none.
+    """
+    items = questions.all()
+    examples = [
+        few
+        for subject, group in questions.items.items()
+        for few in [questions.examples.get(subject, [])] * len(group)
+    ]
+    if style.scoring == "generate":
+        answers, cut, fewer = _generate(model, encoder, task, style, items, examples, advance)
+    else:
+        if bare := next((item for item in items if not item.options), None):
+            raise MiaoError(
+                f"question {bare.id} has no options to compare", fix="use --scoring generate"
+            )
+        answers, cut, fewer = _compare(model, encoder, task, style, items, examples, advance)
+    return Asked(task, style_name, style, shots, answers, cut, fewer)
+
+
+def with_scoring(style: PromptStyle, scoring: Scoring | None) -> PromptStyle:
+    """The same prompts scored in another way."""
+    return style if scoring is None else dataclasses.replace(style, scoring=scoring)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A prompt with every choice as tokens, and how many of the last ones are compared."""
+
+    prompt: Prompt
+    texts: list[list[int]]
+    scored: list[int]
+
+    @property
+    def longest(self) -> int:
+        return max(len(ids) for ids in self.texts)
+
+
+def _encode(
+    encoder: Encoder, task: Task, style: PromptStyle, item: Item, shown: Sequence[Item]
+) -> _Encoded:
+    prompt = build_prompt(task, style, item, shown)
+    if style.scoring == "ppl":  # compared as a whole: from its second token on
+        texts = encoder.wholes(prompt)
+        return _Encoded(prompt, texts, [len(ids) - 1 for ids in texts])
+    pairs = encoder.pairs(prompt)
+    texts = [context + continuation for context, continuation in pairs]
+    return _Encoded(prompt, texts, [len(continuation) for _, continuation in pairs])
+
+
+def _compare(
+    model: Decoder,
+    encoder: Encoder,
+    task: Task,
+    style: PromptStyle,
+    items: Sequence[Item],
+    examples: Sequence[Sequence[Item]],
+    advance: Advance,
+) -> tuple[list[Answer], int, int]:
+    """letter and option: log p of each continuation; ppl: of each whole prompt, per token."""
+    limit = model.config.context_length
+    room = limit if style.overflow == "fewer" else None
+    encoded, fewer = [], 0
+    for item, few in zip(items, examples, strict=True):
+        build = partial(_encode, encoder, task, style, item)
+        one, left = fit(build, few, room)
+        encoded.append(one)
+        fewer += left < len(few)
+    continuations = [
+        Continuation(ids, count)
+        for one in encoded
+        for ids, count in zip(one.texts, one.scored, strict=True)
+    ]
+    values = continuation_logprobs(model, continuations, limit, advance)
+    answers, start, cut = [], 0, 0
+    for item, one in zip(items, encoded, strict=True):
+        found = values[start : start + len(one.texts)]
+        start += len(one.texts)
+        cut += any(value.cut for value in found)
+        sums = [value.logprob for value in found]
+        if style.scoring == "ppl":
+            sums = [v / min(len(ids), limit + 1) for v, ids in zip(sums, one.texts, strict=True)]
+        answers.append(_chosen(item, sums, one.prompt, style.scoring == "option"))
+    return answers, cut, fewer
+
+
+def _chosen(item: Item, sums: list[float], prompt: Prompt, lengths_differ: bool) -> Answer:
+    choice = sums.index(max(sums))
+    answer = Answer(item, None, choice, logprobs=sums)
+    if lengths_differ:
+        means = [v / max(len(c), 1) for v, c in zip(sums, prompt.plain_choices, strict=True)]
+        answer.by_length = means.index(max(means))
+    if item.answer is not None:
+        answer.right = choice == item.answer
+        if answer.by_length is not None:
+            answer.right_by_length = answer.by_length == item.answer
+    return answer
+
+
+def _read(
+    encoder: Encoder, task: Task, style: PromptStyle, item: Item, shown: Sequence[Item]
+) -> _Encoded:
+    prompt = build_prompt(task, style, item, shown)
+    return _Encoded(prompt, [encoder.context(prompt.context)], [])
+
+
+def _generate(
+    model: Decoder,
+    encoder: Encoder,
+    task: Task,
+    style: PromptStyle,
+    items: Sequence[Item],
+    examples: Sequence[Sequence[Item]],
+    advance: Advance,
+) -> tuple[list[Answer], int, int]:
+    """Greedy text, cut at the first of the style's stops, and the answer found in it."""
+    extract = extractor(style.extract)
+    room = max(model.config.context_length - style.max_new_tokens, 1)
+    prompts, cut, fewer = [], 0, 0
+    for item, few in zip(items, examples, strict=True):
+        build = partial(_read, encoder, task, style, item)
+        one, left = fit(build, few, room if style.overflow == "fewer" else None)
+        fewer += left < len(few)
+        cut += one.longest > room
+        prompts.append(one.texts[0][-room:])
+    tokenizer = encoder.tokenizer
+    options = SamplingOptions(temperature=0.0, max_new_tokens=style.max_new_tokens)
+    # Prompts share their examples: what was read of one serves the next.
+    engine = Engine(model, frozenset(tokenizer.stop_ids), reuse_prefixes=True)
+    generated = engine.generate(prompts, options, advance)
+    answers = []
+    for item, ids in zip(items, generated, strict=True):
+        text = tokenizer.decode(ids)
+        ends = [text.find(stop) for stop in style.until if stop in text]
+        text = text[: min(ends)] if ends else text
+        found = extract(text)
+        answer = Answer(item, None, text=text, found=found)
+        if isinstance(item.answer, int):
+            answer.choice = item.letters.index(found) if found in item.letters else None
+            answer.right = answer.choice == item.answer
+        elif item.answer is not None:
+            answer.right = is_right(found, item.answer, style.compare, style.tolerance)
+        answers.append(answer)
+    return answers, cut, fewer

@@ -1,0 +1,327 @@
+"""`miao eval`: benchmarks on a model, honest about what they show; and comparisons of models."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, get_args
+
+from miao.console import ProgressLine, headline, print_table, say, warn
+from miao.errors import MiaoError
+from miao.evaluate.items import Questions, read_questions
+from miao.evaluate.task import PromptStyle, Scoring, Task, built_in_tasks, load_task
+
+if TYPE_CHECKING:
+    from miao.evaluate.benchmark import Asked
+    from miao.evaluate.prompts import Encoder
+    from miao.evaluate.summary import Summary
+    from miao.model import Decoder
+
+EPILOG = """other uses:
+  miao eval list                         the tasks, their prompts and the files that they look for
+  miao eval compare RUN_A RUN_B ...      differences on the same questions, with significance
+  miao eval judge A B --url URL --judge MODEL    win-rate by a judge behind an OpenAI-compatible API
+  miao eval samples MODEL                a fixed set of prompts, to read with your own eyes
+"""
+DEFAULT_DATA = "data/eval"
+ROWS_SHOWN = 24
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs `miao eval WORDS`."""
+    if words[:1] == ["list"]:
+        return _list()
+    if words[:1] == ["compare"]:
+        return _compare(words[1:])
+    if words[:1] in (["judge"], ["samples"]):
+        from miao.evaluate import samples
+
+        return samples.judge_command(words[1:]) if words[0] == "judge" else samples.main(words[1:])
+    options = _parser().parse_args(words)
+    if options.harness == "lm-eval":
+        from miao.evaluate.lm_eval_adapter import run_lm_eval
+
+        run_lm_eval(options)
+        return 0
+    evaluate(options)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="miao eval",
+        description="Benchmarks on a model: accuracy with its standard error, beside guessing.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("model", help="a run (runs/NAME), a model directory or a name on a hub")
+    add(
+        "--tasks", nargs="+", required=True, metavar="TASK", help=f"{', '.join(built_in_tasks())}, "
+        "or YAML files of yours",
+    )  # fmt: skip
+    add("--data", default=DEFAULT_DATA, help="folder of the tasks' files (default data/eval), or "
+        "hf:owner/name")  # fmt: skip
+    add("--prompts", help="whose prompts: lm-eval, opencompass, miao (default: the task's first)")
+    add(
+        "--scoring",
+        choices=get_args(Scoring),
+        help="letter: log p of the letter; option: of the option's text; ppl: of each whole "
+        "prompt; generate: free text (default: the prompts' own)",
+    )
+    add("--shots", type=int, help="examples before each question (default: the prompts' own)")
+    add("--split", help="which split (default: the task's)")
+    add("--subjects", nargs="+", default=[], metavar="NAME", help="only these subjects")
+    add("--limit", type=int, help="at most so many questions per subject")
+    add("--stage", help="a stage of the run (default: the last model)")
+    add("--chat", action="store_true", help="ask in the chat template, as one turn of the user")
+    add("--system", help="with --chat: a system prompt")
+    add("--begin-document", action="store_true", help="put the token that documents begin with "
+        "before every prompt")  # fmt: skip
+    add("--contamination", nargs="+", default=[], metavar="FILE", help="training text in which the "
+        "questions are looked for")  # fmt: skip
+    add("--by-subject", action="store_true", help="show all subjects, however many")
+    add("--show", type=int, metavar="N", help="print the first N prompts and leave")
+    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--precision", default="fp32", choices=("auto", "fp32", "bf16"), help="default fp32")
+    add("--out", type=Path, help="where results go (default: the run, or eval_results/NAME)")
+    add("--harness", choices=("miao", "lm-eval"), default="miao", help="lm-eval: "
+        "lm-evaluation-harness asks, Miao's engine answers; its own task names")  # fmt: skip
+    add("--include-path", help="with --harness lm-eval: a folder of its task files")
+    return parser
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Every task, one after the other; what is wrong with any is said before a model is loaded."""
+    work = [_prepared(name, options) for name in options.tasks]
+    if options.show:
+        for task, _, style, questions, _ in work:
+            _show(task, style, questions, options.show)
+        return
+    from miao.evaluate.store import find_target, write_results, write_submission
+
+    target = find_target(options.model, options.stage, options.out)
+    flags = [_contaminated(options.contamination, questions) for _, _, _, questions, _ in work]
+    model, encoder = load_for_evaluation(target.directory, options)
+    for (task, style_name, style, questions, shots), flagged in zip(work, flags, strict=True):
+        headline(f"{task.title_en}: {target.name}")
+        asked = _ask(model, encoder, task, style_name, style, questions, shots)
+        split = options.split or task.split
+        facts: dict[str, Any] = {"cut": asked.cut, "fewer_shots": asked.fewer}
+        summary = None
+        if questions.labelled:
+            summary, more = _judged(asked, questions, flagged)
+            facts |= more
+            _print(asked, summary, options.by_subject)
+        path = write_results(target, asked, summary, split, options.chat, facts)
+        say(f"  all answers: {path}")
+        if not questions.labelled:
+            if task.submission:
+                say(f"  to hand in:  {write_submission(target, asked, split, options.chat)}")
+            warn(f"the split {split} has no answers: nothing was scored")
+
+
+def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[Decoder, Encoder]:
+    """The model on its device, and its tokenizer with what it puts before texts."""
+    from miao.device import choose_device, choose_dtype
+    from miao.evaluate.prompts import Encoder, own_beginning
+    from miao.model import load_model
+    from miao.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_directory(directory)
+    device = choose_device(options.device)
+    model = load_model(directory).to(device)
+    model.set_compute_dtype(choose_dtype(options.precision, device))
+    begin = own_beginning(directory)
+    if options.begin_document and begin[:1] != (tokenizer.document_boundary_id,):
+        begin = (tokenizer.document_boundary_id, *begin)
+    if options.chat:
+        assert tokenizer.chat_template is not None  # raises what is missing
+    return model, Encoder(tokenizer, begin, options.chat, options.system)
+
+
+Prepared = tuple[Task, str, PromptStyle, Questions, int]
+
+
+def _prepared(name: str, options: argparse.Namespace) -> Prepared:
+    from miao.evaluate.benchmark import with_scoring
+
+    task = load_task(name)
+    style_name, style = task.style(options.prompts)
+    shots = style.shots if options.shots is None else options.shots
+    if shots < 0 or (options.limit is not None and options.limit < 1):
+        raise MiaoError("--shots must not be negative, --limit must be positive")
+    split = options.split or task.split
+    data = _data_folder(options.data, task, [split, task.fewshot_split if shots else None])
+    questions = read_questions(task, data, options.split, shots, options.subjects, options.limit)
+    return task, style_name, with_scoring(style, options.scoring), questions, shots
+
+
+def _data_folder(data: str, task: Task, splits: Sequence[str | None]) -> Path:
+    """A folder as it is; of a name on a hub, the files of the task downloaded."""
+    from miao.hubs import is_hub_name
+
+    if not is_hub_name(data):
+        path = Path(data)
+        if not path.is_dir():
+            raise MiaoError(
+                "there is no such folder of benchmark files",
+                where=data,
+                fix=f"name it with --data; {task.title_en} looks for "
+                + " or ".join(source.files for source in task.sources),
+            )
+        return path
+    from fnmatch import fnmatchcase
+
+    from miao.hubs.datasets import download_dataset, list_dataset, parse_dataset_name
+
+    name = parse_dataset_name(data)
+    listing = list_dataset(name)
+    patterns = [
+        source.files.replace("{split}", source.splits.get(split, split)).replace("{subject}", "*")
+        for source in task.sources
+        for split in splits
+        if split
+    ]
+    files = [file for file in listing.files if any(fnmatchcase(file, p) for p in patterns)]
+    if not files:
+        raise MiaoError(
+            f"this data set has no files of the task {task.name}",
+            where=data,
+            fix=f"it looks for {', '.join(dict.fromkeys(patterns))}; download and unpack it "
+            "yourself, and name the folder",
+        )
+    path = download_dataset(name, listing, files)[0]
+    return path.parents[len(PurePosixPath(files[0]).parts) - 1]
+
+
+def _ask(
+    model: Decoder,
+    encoder: Encoder,
+    task: Task,
+    style_name: str,
+    style: PromptStyle,
+    questions: Questions,
+    shots: int,
+) -> Asked:
+    from miao.evaluate.benchmark import ask
+
+    items = questions.all()
+    per_item = 1 if style.scoring == "generate" else 0
+    total = sum(per_item or len(item.options) for item in items)
+    with ProgressLine(f"{len(items):,} questions", total) as line:
+        return ask(model, encoder, task, questions, style_name, style, shots, line.advance)
+
+
+def _contaminated(files: Sequence[str], questions: Questions) -> list[bool | None] | None:
+    """For every question whether it stands in the training text; None: too short to tell."""
+    if not files:
+        return None
+    from miao.corpus.formats import read_records
+    from miao.evaluate.contamination import find_contamination
+
+    items = questions.all()
+    with ProgressLine("looking for questions in the training text", 0) as line:
+        texts = (document.text for document in read_records(list(files), "document"))
+        found = find_contamination(items, texts, line.advance)
+    return [
+        None if share is None else flag
+        for share, flag in zip(found.shares, found.flagged, strict=True)
+    ]
+
+
+def _judged(
+    asked: Asked, questions: Questions, flagged: list[bool | None] | None
+) -> tuple[Summary, dict[str, Any]]:
+    from miao.evaluate.scores import accuracy
+    from miao.evaluate.summary import summarise
+
+    summary = summarise(asked, questions.missing)
+    if flagged is None:
+        return summary, {}
+    count, unknown = flagged.count(True), flagged.count(None)
+    note = f"{count} of {len(flagged)} questions stand in the training text"
+    if unknown:
+        note += f" ({unknown} are too short to tell)"
+    summary.notes.append(note)
+    clean = [
+        bool(answer.right)
+        for answer, flag in zip(asked.answers, flagged, strict=True)
+        if flag is not True and answer.right is not None
+    ]
+    if count and clean:
+        chance = summary.scores[-1].chance
+        summary.scores.append(accuracy(asked.task.name, "not in the training text", clean, chance))
+    ids = [
+        f"{answer.item.subject}/{answer.item.id}"
+        for answer, flag in zip(asked.answers, flagged, strict=True)
+        if flag
+    ]
+    return summary, {"contaminated": ids}
+
+
+def _print(asked: Asked, summary: Summary, by_subject: bool) -> None:
+    from miao.evaluate.scores import score_rows
+
+    subjects = {answer.item.subject for answer in asked.answers}
+    scores = summary.scores
+    hidden = len(subjects) > ROWS_SHOWN and not by_subject
+    if hidden:
+        scores = [score for score in scores if score.category not in subjects]
+    columns = ["task", "of", "questions", "accuracy", "std. error", "guessing"]
+    print_table(asked.key, columns, score_rows(scores), right_from=2)
+    if hidden:
+        say(f"  {len(subjects)} subjects: --by-subject shows each; all are in eval_results.jsonl")
+    if summary.predicted:
+        chosen = ", ".join(f"{letter} {n}" for letter, n in summary.predicted.items())
+        right = ", ".join(f"{letter} {n}" for letter, n in summary.expected.items())
+        say(f"  chosen: {chosen}; right: {right}; always the commonest: {summary.majority:.1%}")
+    for note in summary.notes:
+        warn(note)
+
+
+def _show(task: Task, style: PromptStyle, questions: Questions, count: int) -> None:
+    from miao.evaluate.prompts import build_prompt
+
+    for item in questions.all()[:count]:
+        prompt = build_prompt(task, style, item, questions.examples.get(item.subject, []))
+        say(f"--- {task.name} {item.subject}/{item.id}, right: {item.answer}")
+        say(prompt.context)
+        for choice in prompt.choices:
+            say(f"    + {choice!r}")
+
+
+def _list() -> int:
+    rows = []
+    for name in built_in_tasks():
+        task = load_task(name)
+        styles = [f"{style} ({prompt.scoring})" for style, prompt in task.styles.items()]
+        files = [source.files for source in task.sources]
+        subjects = str(len(task.subjects)) if task.subjects else "-"
+        rows.append([name, f"{task.title_zh}", subjects, ", ".join(styles), "\n".join(files)])
+    columns = ["task", "title", "subjects", "prompts", "files in --data"]
+    print_table("tasks", columns, rows, right_from=9)
+    say("  A task of your own is a YAML file like those in miao/evaluate/tasks/.")
+    return 0
+
+
+def _compare(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="miao eval compare",
+        description="Every later model against the first, on the questions that both answered.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("models", nargs="+", help="RUN, RUN:STAGE or a folder of results")
+    parser.add_argument("--task", help="only this task")
+    options = parser.parse_args(words)
+    if len(options.models) < 2:
+        raise MiaoError("two models are needed", fix="miao eval compare RUN_A RUN_B")
+    from miao.evaluate.compare import compare_results, comparison_text
+
+    for one in compare_results(options.models, options.task):
+        say(comparison_text(one))
+        if one.left_out:
+            warn(f"{one.task}: {one.left_out} questions that only one answered are left out")
+    return 0

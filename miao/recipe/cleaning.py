@@ -1,0 +1,158 @@
+"""Options of the corpus workshop: cleaning, duplicates, overlap with evaluation sets, mixing.
+
+null switches off a rule that has a threshold; an empty list one that has a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from miao.recipe.quantities import Quantity
+
+
+@dataclass
+class CleanOptions:
+    """Rules over your own text (the built-in corpus needs none). The defaults are safe ones: they
+    take out what is broken and judge nothing."""
+
+    enabled: bool = True
+    """Apply the rules below."""
+    unicode: bool = True
+    """Compose accents (NFC), take out byte order marks and invisible characters, and unify line
+    ends and odd spaces."""
+    controls: bool = True
+    """Take out control characters and those of private use."""
+    halfwidth: bool = True
+    """Full-width letters and digits (ＡＢＣ１２３) to ordinary ones; punctuation stays."""
+    whitespace: bool = True
+    """Take out spaces at line ends and more than one blank line in a row; indents stay."""
+    mojibake: bool = False
+    """Repair text that was decoded wrongly (`ä¸­æ–‡`), with ftfy."""
+    html: bool = False
+    """Take out what is left of HTML: tags, comments, entities (not in code)."""
+    boilerplate: bool = False
+    """Take out lines that are navigation, copyright, sharing and subscription notes."""
+    simplify: bool = False
+    """Traditional to simplified Chinese, with OpenCC."""
+    personal: list[str] = field(default_factory=lambda: ["id"])
+    """Mask personal data: email, phone, id (numbers of Chinese identity cards, by check digit)."""
+    min_characters: dict[str, int] = field(default_factory=dict)
+    """Shortest document, in characters, per language (zh, en, other), e.g. {zh: 50, en: 200}."""
+    max_characters: int | None = None
+    """Longest document, in characters."""
+    max_broken: float | None = 0.01
+    """Largest share of replacement characters (�)."""
+    max_symbols: float | None = None
+    """Largest share of characters that are no letters, digits or usual punctuation, e.g. 0.4."""
+    max_digits: float | None = None
+    """Largest share of digits, e.g. 0.4."""
+    max_repeated_lines: float | None = 0.7
+    """Largest share of a document's characters in lines that occur before in it (0.3 is strict)."""
+    max_repeated_ngrams: float | None = 0.8
+    """Largest share of 10-grams (characters of Chinese, words of English) that occur before in the
+    document (0.5 is strict)."""
+    max_one_character: float | None = 0.6
+    """Largest share of a single character, spaces aside (0.5 or more)."""
+    languages: list[str] = field(default_factory=list)
+    """Keep these languages only (zh, en, ja, ...; identified with lingua). Empty: any."""
+    language_confidence: float = 0.5
+    """How sure the identification must be that it is one of those."""
+    min_chinese: float | None = None
+    """Smallest share of Chinese characters among all letters, e.g. 0.5."""
+    blocklists: list[str] = field(default_factory=list)
+    """Files with a word or phrase per line (advertising, adult, ...): texts with them go."""
+    max_blocked: int = 0
+    """A text may hold so many of those words (each occurrence counts)."""
+    quality_column: str | None = None
+    """Column with a quality score, such as score."""
+    min_quality: float = 0.0
+    """Smallest score in that column; a record without one goes."""
+    empty_turns: bool = True
+    """Reject conversations in which a turn is empty after cleaning."""
+    role_order: bool = False
+    """Reject conversations that do not alternate: (system,) user, assistant, user, assistant."""
+    refusals: bool = False
+    """Reject conversations in which the assistant refuses, or says that it is a language model."""
+
+
+@dataclass
+class DedupOptions:
+    """Copies, within and across sources. The held-out side is always kept apart from training."""
+
+    exact: bool = True
+    """Drop records equal to an earlier one, white space aside."""
+    near: bool = False
+    """Drop documents that nearly equal another (MinHash over n-grams of characters or words)."""
+    near_threshold: float = 0.4
+    """Jaccard similarity of n-grams from which two documents are near-duplicates: 0.4 finds copies
+    with one character in ten edited, 0.7 one in twenty."""
+    near_ngram: int = 3
+    """Length of those n-grams: characters of Chinese, words of English."""
+    near_min_tokens: int = 30
+    """Shorter documents are not compared: too little to tell."""
+    paragraphs: bool = False
+    """Take out paragraphs (blocks between blank lines) that stand in an earlier document."""
+    lines: bool = False
+    """Take out lines that stand in an earlier document."""
+    min_span: int = 30
+    """Paragraphs and lines with fewer characters stay."""
+    keep: Literal["first", "longest"] = "first"
+    """Which near-duplicate stays."""
+    prefer: list[str] = field(default_factory=list)
+    """Sources whose records stay before others', best first."""
+    across_sources: bool = True
+    """Compare records of different sources too."""
+
+
+@dataclass
+class ContaminationOptions:
+    """Overlap with evaluation sets."""
+
+    paths: list[str] = field(default_factory=list)
+    """Evaluation sets: files, folders or globs of any format; each text field is compared."""
+    ngram: int = 13
+    """Length of the n-grams compared: characters of Chinese, words of English."""
+    min_share: float = 0.6
+    """A record is contaminated when it holds this share of a field's n-grams."""
+    action: Literal["reject", "report"] = "reject"
+    """reject: such records go; report: they are only listed."""
+
+
+@dataclass
+class CategoryOptions:
+    """One category of a mix."""
+
+    sources: list[str] = field(default_factory=list)
+    """Sources that belong to it (names or patterns such as belle*; default: its name)."""
+    language: Literal["any", "zh", "en", "other"] = "any"
+    """Only records in this language."""
+    count: Quantity | None = None
+    """How many records to take."""
+    weight: float | None = None
+    """Share of the mix by characters, relative to the other categories' weights."""
+    max_epochs: float = 4.0
+    """A category that is too small is repeated up to so many times, and no more."""
+    repeat: int = 1
+    """Write each record of it so many times."""
+    cap: Quantity | None = None
+    """At most this many different records."""
+
+
+@dataclass
+class MixOptions:
+    """What goes into the corpus, by category. Empty: everything, once."""
+
+    preset: Literal["none", "chinese"] = "none"
+    """chinese: zh and en text 3:1; 460K general, 100K knowledge, 8K math and twice 1K identity
+    conversations; 60K preferences. The categories below override it."""
+    pretrain: dict[str, CategoryOptions] = field(default_factory=dict)
+    """Categories of documents."""
+    sft: dict[str, CategoryOptions] = field(default_factory=dict)
+    """Categories of conversations."""
+    dpo: dict[str, CategoryOptions] = field(default_factory=dict)
+    """Categories of preference pairs."""
+    total: Quantity | None = None
+    """Size of a weighted mix of documents, in characters (default: what the sources allow)."""
+    others: bool = False
+    """Also take records that belong to no category."""

@@ -1,0 +1,197 @@
+"""The HTTP application: routes, authorisation, limits, errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from miao import __version__
+from miao.errors import MiaoError
+from miao.serve.endpoints import Endpoints
+from miao.serve.guard import Guard
+from miao.serve.metrics import Metrics
+from miao.serve.models import Served
+from miao.serve.problems import KINDS, Problem, error_body
+from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
+from miao.serve.worker import Worker
+
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the server takes on."""
+
+    max_queue: int = 64
+    """Requests that may wait; more are answered 429."""
+    timeout: float = 600.0
+    """Seconds after which a request is given up."""
+    max_body: int = 4 * 2**20
+    """Bytes of a request."""
+
+
+def create_app(
+    models: list[Served],
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    cors_origins: tuple[str, ...] = (),
+) -> FastAPI:
+    """The server's application over these models; the first one is what requests without a name
+    get.
+
+    Args:
+        api_key: what clients must send as a bearer token; None: nothing is asked for.
+        cors_origins: web origins whose pages may call the server.
+    """
+    limits = limits or Limits()
+    worker = Worker({served.name: served.scheduler for served in models}, limits.max_queue)
+    metrics = Metrics(worker)
+    endpoints = Endpoints(
+        {served.name: served for served in models}, worker, metrics, limits.timeout
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        await asyncio.to_thread(worker.stop)
+
+    app = FastAPI(
+        title="Miao",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        responses={
+            status: {"description": kind, "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+            for status, kind in KINDS.items()
+            if status != 500
+        },
+    )
+    app.state.worker, app.state.metrics = worker, metrics
+    _add_routes(app, endpoints, worker, metrics, api_key)
+    _add_error_handlers(app)
+    app.add_middleware(Guard, max_body=limits.max_body, metrics=metrics)
+    if cors_origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return app
+
+
+def _add_routes(
+    app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Metrics, api_key: str | None
+) -> None:
+    async def authorised(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if api_key is not None and not _is_key(given, api_key):
+            raise Problem(401, "the API key is missing or wrong")
+
+    private = [Depends(authorised)]
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether the server can answer."""
+        alive = worker.is_alive
+        return JSONResponse({"status": "ok" if alive else "down"}, 200 if alive else 503)
+
+    @app.get("/metrics", dependencies=private)
+    async def show_metrics() -> Response:
+        """For Prometheus."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models", dependencies=private)
+    async def list_models() -> Response:
+        """All models that are served."""
+        return JSONResponse(endpoints.models())
+
+    @app.get("/v1/models/{name:path}", dependencies=private)
+    async def show_model(name: str) -> Response:
+        """One of them."""
+        return JSONResponse(endpoints.model(name))
+
+    @app.post("/v1/chat/completions", dependencies=private)
+    async def chat_completions(body: ChatBody, request: Request) -> Response:
+        """The assistant's next turn in a conversation."""
+        return await endpoints.chat(body, request)
+
+    @app.post("/v1/completions", dependencies=private)
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        """How a text goes on."""
+        return await endpoints.complete(body, request)
+
+    @app.post("/v1/embeddings", dependencies=private)
+    async def embeddings(body: EmbeddingBody) -> Response:
+        """The mean of a text's last hidden states, of length 1."""
+        return await endpoints.embed(body)
+
+
+def _is_key(header: str, api_key: str) -> bool:
+    scheme, _, given = header.partition(" ")
+    # Compared in constant time, so that the time of an answer says nothing about the key.
+    # Headers are decoded as Latin-1; the key is what their bytes say.
+    matches = hmac.compare_digest(given.strip().encode("latin-1", "replace"), api_key.encode())
+    return scheme.lower() == "bearer" and matches
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def refuse(request: Request, problem: Problem) -> Response:
+        return JSONResponse(problem.body(), problem.status, problem.headers())
+
+    @app.exception_handler(MiaoError)
+    async def explain(request: Request, error: MiaoError) -> Response:
+        return JSONResponse(error_body(400, str(error)), 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = [_problem_text(problem) for problem in error.errors()]
+        first = error.errors()[0]["loc"] if problems else ()
+        param = next((str(part) for part in first[1:] if isinstance(part, str)), None)
+        return JSONResponse(error_body(400, "; ".join(problems[:5]), param), 400)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        body = error_body(error.status_code, str(error.detail))
+        return JSONResponse(body, error.status_code, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return JSONResponse(error_body(500, "an error inside the server"), 500)
+
+
+def _problem_text(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if part != "body")
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        what = "this server does not know the field"
+    return f"{where}: {what}" if where else what

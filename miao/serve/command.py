@@ -1,0 +1,225 @@
+"""`miao serve`: a model behind an OpenAI-compatible address."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from miao.console import count, say, warn
+from miao.errors import MiaoError
+from miao.files import read_json
+from miao.rundir import find_model
+
+
+def main(words: list[str]) -> int:
+    """Runs the command line `miao serve ...`; returns when the server has stopped.
+
+    Raises:
+        MiaoError: no such model, a port that is taken, a package that is missing.
+    """
+    options = make_parser().parse_args(words)
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise MiaoError(
+            f"serving needs the '{error.name}' package", fix="pip install 'miaolm[serve]'"
+        ) from error
+    from miao.serve.app import Limits, create_app
+
+    key = options.api_key or os.environ.get("MIAO_API_KEY")
+    listening = listen(options.host, options.port)
+    with listening, contextlib.ExitStack() as kept:
+        models = load_models(options, kept)
+        limits = Limits(options.max_queue, options.timeout, options.max_body)
+        app = create_app(models, limits, key, tuple(options.cors_origin))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=options.shutdown_timeout,
+            server_header=False,
+        )
+        _say_ready(options, listening, models, key)
+        uvicorn.Server(config).run(sockets=[listening])
+    say("stopped; all answers that had begun were finished")
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What `miao serve` takes."""
+    parser = argparse.ArgumentParser(
+        prog="miao serve",
+        description="Serves a model to OpenAI's clients: chat, completions, embeddings.",
+        allow_abbrev=False,
+    )
+    for name, text, more in _OPTIONS:
+        parser.add_argument(name, help=text, **more)
+    return parser
+
+
+_REPEATABLE: dict[str, Any] = {"action": "append", "default": []}
+_OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("model", "a run directory (runs/NAME), a model directory or a hub name", {}),
+    ("--name", "what clients call the model (default: the directory's name)", {}),
+    (
+        "--adapter",
+        "also serve the model with this LoRA adapter, under a name of its own; repeatable",
+        {"metavar": "[NAME=]DIR", **_REPEATABLE},
+    ),
+    ("--host", "address to listen at (default: this machine only)", {"default": "127.0.0.1"}),
+    ("--port", "0: any free one (default 8000)", {"type": int, "default": 8000}),
+    ("--api-key", "clients must send it (default: the variable MIAO_API_KEY)", {}),
+    (
+        "--cors-origin",
+        "let web pages of this origin call the server; repeatable (default: none)",
+        {"metavar": "ORIGIN", **_REPEATABLE},
+    ),
+    ("--device", "auto, cpu, cuda, mps", {"default": "auto"}),
+    (
+        "--weights",
+        "type of the weights: int8 is fastest on CPUs and changes answers slightly (default: bf16 "
+        "on GPUs that have it, else fp32)",
+        {"choices": ("auto", "fp32", "bf16", "int8"), "default": "auto"},
+    ),
+    ("--context", "longest prompt plus answer, in tokens (default: the model's)", {"type": int}),
+    ("--max-concurrency", "answers made at once (default 16)", {"type": int, "default": 16}),
+    ("--max-queue", "requests that may wait; more get 429", {"type": int, "default": 64}),
+    ("--timeout", "seconds after which a request is given up", {"type": float, "default": 600.0}),
+    ("--max-body", "bytes of a request at most", {"type": int, "default": 4 * 2**20}),
+    (
+        "--shutdown-timeout",
+        "seconds that begun answers get when the server is stopped",
+        {"type": int, "default": 60},
+    ),
+    ("--temperature", "where a request says nothing (default: the model's)", {"type": float}),
+    ("--top-p", "likewise", {"type": float}),
+]
+
+
+def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list[Any]:
+    """The model, and its merger with every adapter.
+
+    Args:
+        kept: holds the temporary directories of merged adapters.
+
+    Raises:
+        MiaoError: any of them cannot be read or does not fit.
+    """
+    for name in ("max_concurrency", "max_queue", "timeout", "max_body", "context"):
+        value = getattr(options, name)
+        if value is not None and value < (0 if name == "max_queue" else 1):
+            raise MiaoError(f"--{name.replace('_', '-')}: {value} is too small")
+    directory = find_model(options.model)
+    name = options.name or _name_of(directory)
+    models = [_load(directory, directory, name, options)]
+    for given in options.adapter:
+        alias, _, path = given.rpartition("=")
+        adapter = Path(path)
+        name = alias or adapter.name
+        if any(served.name == name for served in models):
+            raise MiaoError(f"two models are called '{name}'", fix="--adapter NAME=DIR names one")
+        from miao.export.adapter import merge_adapter
+
+        merged = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="miao-serve-")))
+        merge_adapter(directory, adapter, merged)
+        models.append(_load(merged, directory, name, options))
+    return models
+
+
+def _load(directory: Path, settings: Path, name: str, options: argparse.Namespace) -> Any:
+    from miao.device import choose_device, choose_dtype
+    from miao.engine.graphs import make_runner
+    from miao.engine.packed import PackedDecoder
+    from miao.engine.sampling import SamplingOptions
+    from miao.engine.scheduler import Scheduler
+    from miao.model import load_model
+    from miao.serve.models import Served
+    from miao.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_directory(settings)
+    decoder = load_model(directory)
+    device = choose_device(options.device)
+    weights = options.weights
+    if weights == "auto":
+        is_half = device.type == "cuda" and str(choose_dtype("auto", device)) == "torch.bfloat16"
+        weights = "bf16" if is_half else "fp32"
+    if weights == "int8" and device.type != "cpu":
+        raise MiaoError("int8 weights are for CPUs", where="--weights", fix="use bf16")
+    packed = PackedDecoder(decoder.to(device), weights, consume=True)
+    trained = decoder.config.context_length
+    context = options.context or trained
+    if context > trained:
+        raise MiaoError(f"--context: the model was made for {trained} tokens, not {context}")
+    runner = make_runner(packed, options.max_concurrency, context)
+    scheduler = Scheduler(runner, frozenset(tokenizer.stop_ids))
+    return Served(name, tokenizer, scheduler, _defaults(settings, options, SamplingOptions))
+
+
+def _defaults(directory: Path, options: argparse.Namespace, kind: Any) -> Any:
+    """The model's own sampling settings, under those of the command line."""
+    path = directory / "generation_config.json"
+    own = read_json(path) if path.exists() else {}
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    found = {name: own[name] for name in names if own.get(name) is not None}
+    found = {} if own.get("do_sample") is False else {"temperature": 1.0} | found
+    given = {"temperature": options.temperature, "top_p": options.top_p}
+    return kind(**found | {name: value for name, value in given.items() if value is not None})
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address.
+
+    Raises:
+        MiaoError: the address is taken, or none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except (OSError, OverflowError) as error:
+        raise MiaoError(
+            f"cannot listen at {host}:{port}: {error}",
+            fix="choose another --port (0: any free one), or stop what uses this one",
+        ) from error
+    return listening
+
+
+def _name_of(directory: Path) -> str:
+    directory = directory.resolve()
+    return directory.parent.name if directory.name == "model" else directory.name
+
+
+def _say_ready(
+    options: argparse.Namespace, listening: socket.socket, models: list[Any], key: str | None
+) -> None:
+    port = listening.getsockname()[1]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    first = models[0].scheduler.runner
+    size = first.cache.keys.nbytes + first.cache.values.nbytes
+    say(f"serving {', '.join(served.name for served in models)} at http://{host}:{port}/v1")
+    say(
+        f"  context {models[0].context} tokens, {options.max_concurrency} answers at once, "
+        f"keys and values up to {count(size)}B each, weights {first.model.weights} "
+        f"on {first.model.device}"
+    )
+    if key is None and not _is_loopback(options.host):
+        warn("anybody who can reach this address can use the model: consider --api-key")
+    say(f"  talk to it: miao chat --server http://{host}:{port}      stop it: Ctrl-C")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,217 @@
+"""What each route does: a body becomes requests to the engine, their answers become a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import json
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from miao.engine import Request as EngineRequest
+from miao.errors import MiaoError
+from miao.serve.answer import Piece
+from miao.serve.generation import Generation, generation
+from miao.serve.metrics import Metrics
+from miao.serve.models import Served
+from miao.serve.problems import Problem
+from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
+from miao.serve.replies import ChatReply, CompletionReply
+from miao.serve.worker import Worker
+
+Result = TypeVar("Result")
+MAX_PROMPTS = 256
+"""Texts in one request."""
+
+
+class Endpoints:
+    """The server's actions.
+
+    Args:
+        models: by name; the first is the default.
+    """
+
+    def __init__(self, models: dict[str, Served], worker: Worker, metrics: Metrics, timeout: float):
+        self._models, self._worker, self._metrics = models, worker, metrics
+        self._timeout = timeout
+
+    def models(self) -> dict[str, Any]:
+        """OpenAI's list of models."""
+        return {"object": "list", "data": [_model_object(s) for s in self._models.values()]}
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One model of the list."""
+        return _model_object(self._find(name))
+
+    async def chat(self, body: ChatBody, request: Request) -> Response:
+        """One or more answers in a conversation."""
+        served = self._find(body.model)
+        prompt = await asyncio.to_thread(served.chat_prompt, body)
+        served.check_prompt(prompt, "messages")
+        wanted = body.max_completion_tokens
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        options = served.options(body, body.max_tokens if wanted is None else wanted, logprobs)
+        requests = await asyncio.to_thread(served.requests, prompt, options, body.n or 1, 0, body)
+        has_tools = bool(body.tools) and body.tool_choice != "none"
+        most = 1 if body.parallel_tool_calls is False else None
+        reply = ChatReply(served, prompt, requests, has_tools, most)
+        if body.stream:
+            return await self._stream(served, requests, reply, body.includes_usage)
+
+        async def answer() -> Response:
+            pieces = [Piece() for _ in requests]
+            async with self._generation(served, requests) as running:
+                async for growth in running:
+                    gained, whole = reply.piece(growth), pieces[reply.place[growth.request.number]]
+                    whole.reasoning += gained.reasoning
+                    whole.content += gained.content
+                    whole.calls += gained.calls
+            return JSONResponse(reply.whole(pieces))
+
+        return await _unless_gone(request, answer())
+
+    async def complete(self, body: CompletionBody, request: Request) -> Response:
+        """How one or more texts go on."""
+        served = self._find(body.model)
+        prompts = await asyncio.to_thread(served.text_prompts, body)
+        _check_count(prompts, "prompt")
+        for prompt in prompts:
+            served.check_prompt(prompt, "prompt")
+        # OpenAI's default for this route.
+        wanted = 16 if body.max_tokens is None else body.max_tokens
+        options = served.options(body, wanted, body.logprobs)
+        count = body.n or 1
+        requests: list[EngineRequest] = []
+        for prompt in prompts:
+            requests += served.requests(prompt, options, count, len(requests))
+        reply = CompletionReply(served, prompts, requests, bool(body.echo), count)
+        if body.stream:
+            return await self._stream(served, requests, reply, body.includes_usage)
+
+        async def answer() -> Response:
+            texts = [""] * len(requests)
+            async with self._generation(served, requests) as running:
+                async for growth in running:
+                    texts[reply.place[growth.request.number]] += growth.text
+            return JSONResponse(reply.whole(texts))
+
+        return await _unless_gone(request, answer())
+
+    async def embed(self, body: EmbeddingBody) -> Response:
+        """One vector per text."""
+        served = self._find(body.model)
+        prompts = await asyncio.to_thread(served.text_prompts, body)
+        _check_count(prompts, "input")
+        for prompt in prompts:
+            served.check_prompt(prompt, "input")
+        size = served.scheduler.runner.model.config.hidden_size
+        if body.dimensions not in (None, size):
+            raise Problem(400, f"dimensions: this model's vectors have {size}", "dimensions")
+        data = []
+        for index, prompt in enumerate(prompts):
+            # One at a time, so that running answers go on in between.
+            work = functools.partial(served.embed, prompt)
+            vector: Any = await asyncio.wrap_future(self._worker.call(work))
+            if body.encoding_format == "base64":
+                vector = base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+            data.append({"object": "embedding", "index": index, "embedding": vector})
+        tokens = sum(map(len, prompts))
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
+
+    def _find(self, name: str | None) -> Served:
+        if name is None:
+            return next(iter(self._models.values()))
+        if name not in self._models:
+            known = ", ".join(self._models)
+            raise Problem(404, f"there is no model {name[:200]!r} here, but: {known}", "model")
+        return self._models[name]
+
+    def _generation(self, served: Served, requests: list[EngineRequest]) -> Any:
+        return generation(self._worker, served, requests, self._metrics, self._timeout)
+
+    async def _stream(
+        self,
+        served: Served,
+        requests: list[EngineRequest],
+        reply: ChatReply | CompletionReply,
+        with_usage: bool,
+    ) -> Response:
+        context = self._generation(served, requests)
+        running = await context.__aenter__()  # a full queue is a 429, not a broken stream
+        events = self._events(context, running, reply, with_usage)
+        return _Stream(events, context)
+
+    async def _events(
+        self, context: Any, running: Generation, reply: Any, with_usage: bool
+    ) -> AsyncIterator[str]:
+        try:
+            for chunk in reply.opening():
+                yield _event(chunk | ({"usage": None} if with_usage else {}))
+            async for growth in running:
+                for chunk in reply.chunks(growth):
+                    yield _event(chunk | ({"usage": None} if with_usage else {}))
+            if with_usage:
+                yield _event(reply.usage_chunk())
+            yield "data: [DONE]\n\n"
+        except (Problem, MiaoError) as error:
+            problem = error if isinstance(error, Problem) else Problem(400, str(error))
+            yield _event(problem.body())
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events that free their rows however they end: also before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], context: Any):
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._context = context
+
+    async def __call__(self, *arguments: Any) -> None:
+        try:
+            await super().__call__(*arguments)
+        finally:
+            await self._context.__aexit__(None, None, None)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is given up when the client hangs up."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, hangup = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({answer, hangup}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise Problem(499, "the client has gone")
+    finally:
+        for task in (answer, hangup):
+            task.cancel()
+        await asyncio.gather(answer, hangup, return_exceptions=True)
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def _check_count(prompts: list[list[int]], param: str) -> None:
+    if len(prompts) > MAX_PROMPTS:
+        raise Problem(400, f"{param}: {len(prompts)} texts; at most {MAX_PROMPTS}", param)
+
+
+def _model_object(served: Served) -> dict[str, Any]:
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "miao",
+        "max_model_len": served.context,
+    }

@@ -1,0 +1,172 @@
+"""The models that a server offers, and how its requests become the engine's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from miao.engine import Request, SamplingOptions, Scheduler
+from miao.engine.grammar import GrammarConstraint, Grammars
+from miao.engine.text import TextStream
+from miao.serve.answer import THINK
+from miao.serve.problems import Problem
+from miao.serve.protocol import ChatBody, ChatMessage, CompletionBody, EmbeddingBody, Sampling
+from miao.tokenizer import Tokenizer
+
+
+@dataclass
+class Served:
+    """One model under its name.
+
+    Args:
+        defaults: sampling where a request says nothing.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    scheduler: Scheduler
+    defaults: SamplingOptions
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.grammars = Grammars(self.tokenizer, self.scheduler.runner.model.config.vocab_size)
+
+    @property
+    def context(self) -> int:
+        return self.scheduler.context
+
+    def chat_prompt(self, body: ChatBody) -> list[int]:
+        """Ids up to where the assistant begins to speak."""
+        tools = None
+        if body.tools and body.tool_choice != "none":
+            tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+        messages = [_template_message(message) for message in body.messages]
+        return self.tokenizer.chat_template.encode_prompt(
+            self.tokenizer, messages, tools=tools, enable_thinking=body.thinking
+        )
+
+    def text_prompts(self, body: CompletionBody | EmbeddingBody) -> list[list[int]]:
+        """Ids of every prompt. Text begins a document; ids are taken as they are."""
+        given = body.prompt if isinstance(body, CompletionBody) else body.input
+        field_name = "prompt" if isinstance(body, CompletionBody) else "input"
+        if not given and not isinstance(given, str):
+            raise Problem(400, f"{field_name}: is empty", field_name)
+        several: Sequence[Any] = [given] if isinstance(given, str) or _is_ids(given) else given
+        prompts = []
+        for one in several:
+            if isinstance(one, str):
+                one = [self.tokenizer.document_boundary_id, *self.tokenizer.encode(one)]
+            prompts.append(list(one))
+        return prompts
+
+    def check_prompt(self, prompt: list[int], param: str) -> None:
+        """Raises:
+        Problem: 400, with how many tokens are too many.
+        """
+        vocab_size = self.scheduler.runner.model.config.vocab_size
+        if not prompt:
+            raise Problem(400, f"{param}: is empty", param)
+        if max(prompt) >= vocab_size:
+            raise Problem(400, f"{param}: token ids must be below {vocab_size}", param)
+        excess = len(prompt) - (self.context - 1)
+        if excess > 0:
+            raise Problem(
+                400,
+                f"{param}: {len(prompt)} tokens are {excess} too many: with at least one token of "
+                f"the answer they must fit the context of {self.context} tokens",
+                param,
+            )
+
+    def options(self, body: Sampling, wanted: int | None, logprobs: int | None) -> SamplingOptions:
+        """What a request asks for, over the model's defaults.
+
+        Args:
+            wanted: most tokens of the answer; None: the default, -1: all there is room for.
+        """
+        base = self.defaults
+
+        def given(value: Any, default: Any) -> Any:
+            return default if value is None else value
+
+        vocab_size = self.scheduler.runner.model.config.vocab_size
+        bias = {int(token): value for token, value in (body.logit_bias or {}).items()}
+        if any(token >= vocab_size for token in bias):
+            raise Problem(400, f"logit_bias: token ids must be below {vocab_size}", "logit_bias")
+        return SamplingOptions(
+            temperature=given(body.temperature, base.temperature),
+            top_p=given(body.top_p, base.top_p),
+            top_k=max(0, given(body.top_k, base.top_k)),
+            min_p=given(body.min_p, base.min_p),
+            repetition_penalty=given(body.repetition_penalty, base.repetition_penalty),
+            presence_penalty=given(body.presence_penalty, 0.0),
+            frequency_penalty=given(body.frequency_penalty, 0.0),
+            logit_bias=bias,
+            max_new_tokens=self.context if wanted in (None, -1) else wanted,
+            seed=body.seed,
+            stop=body.stops,
+            logprobs=logprobs,
+        )
+
+    def constraint(self, body: ChatBody) -> GrammarConstraint | None:
+        """The form that a chat answer must have. One per answer."""
+        form = body.response_format
+        if body.forced_tools:
+            functions = [tool.model_dump(exclude_none=True) for tool in body.forced_tools]
+            return self.grammars.tool_calls(functions)
+        if form is None or form.type == "text":
+            return None
+        schema = None if form.json_schema is None else form.json_schema.schema_
+        return self.grammars.json(schema)
+
+    def requests(
+        self,
+        prompt: list[int],
+        options: SamplingOptions,
+        count: int,
+        first_index: int = 0,
+        body: ChatBody | None = None,
+    ) -> list[Request]:
+        """`count` answers to one prompt."""
+        return [
+            Request(
+                prompt,
+                options,
+                index=first_index + number,
+                constraint=None if body is None else self.constraint(body),
+                watcher=TextStream(self.tokenizer, options.stop),
+            )
+            for number in range(count)
+        ]
+
+    def opens_thought(self, prompt: list[int]) -> bool:
+        """Whether the prompt ends inside <think>, as some templates open it themselves."""
+        return self.tokenizer.decode(prompt[-4:]).rstrip("\n").endswith(THINK)
+
+    def embed(self, ids: list[int]) -> list[float]:
+        """The mean of the last hidden states over the tokens, made as long as 1."""
+        mean = self.scheduler.runner.hidden(ids).mean(dim=0)
+        return torch.nn.functional.normalize(mean, dim=0).tolist()
+
+
+def _is_ids(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and isinstance(given[0], int)
+
+
+def _template_message(message: ChatMessage) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    fields: dict[str, Any] = {"role": role, "content": message.text}
+    if message.reasoning_content:
+        fields["reasoning_content"] = message.reasoning_content
+    if message.tool_calls:
+        fields["tool_calls"] = [
+            {
+                "type": "function",
+                "function": {"name": c.function.name, "arguments": c.function.arguments},
+            }
+            for c in message.tool_calls
+        ]
+    return fields

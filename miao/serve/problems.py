@@ -1,0 +1,51 @@
+"""What the server answers when it refuses, in the shape that OpenAI's clients understand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+
+
+class Problem(Exception):
+    """A refusal: HTTP status, what is wrong, and the field at fault.
+
+    Args:
+        retry_after: seconds after which it may work.
+    """
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, retry_after: int | None = None
+    ):
+        self.status, self.message, self.param = status, message, param
+        self.retry_after = retry_after
+        super().__init__(message)
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        return error_body(self.status, self.message, self.param)
+
+    def headers(self) -> dict[str, str]:
+        found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object."""
+    kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    # What a client sent may stand in the message, half surrogate pairs too.
+    message, param = (
+        None if t is None else t.encode("utf-8", "replace").decode() for t in (message, param)
+    )
+    return {"error": {"message": message, "type": kind, "param": param, "code": None}}

@@ -1,0 +1,321 @@
+"""Files to token shards: many processes, resumable, and only what changed is done again.
+
+Each part of the input (see `miao.corpus.parts`) becomes a shard of its own, first as a directory
+named by the hash of its content and of the settings, in `.NAME.parts` beside the dataset. When all
+parts are there, they are linked into the dataset, which is replaced as a whole. So a killed run
+goes on with the parts that are missing, and appended text costs only what it adds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from miao.console import warn
+from miao.corpus.parts import SMALLEST_PART, Part, part_key, read_part, split_file
+from miao.corpus.readers import find_files
+from miao.corpus.records import Kind
+from miao.errors import MiaoError
+from miao.files import atomic_directory, read_json, write_json
+from miao.shards.build import encode_blocks, new_manifest, nothing_found
+from miao.shards.dataset import (
+    Manifest,
+    Shard,
+    ShardWriter,
+    TokenDataset,
+    finish_manifest,
+    read_manifest,
+)
+from miao.tokenizer import Tokenizer
+from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
+
+FORMAT = "tokens-1"
+"""Changes when the same text and settings give other shards."""
+BYTES_PER_WORKER = 8 * 2**20
+"""A process of its own is worth its start from about this much text on."""
+Advance = Callable[[int], None]
+
+
+@dataclass
+class Job:
+    """One dataset to make.
+
+    Args:
+        paths: files, folders and globs of records of one kind.
+        source: the name under which the data is counted and weighted.
+        keep: the shards that are there stay, and the new ones come after them.
+    """
+
+    paths: Sequence[str | Path]
+    kind: Kind
+    source: str
+    directory: Path
+    last_turn_only: bool = False
+    keep: bool = False
+    smallest_part: int = SMALLEST_PART
+    parts: list[Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = find_files(self.paths)
+        self.parts = [p for f in files for p in split_file(f, self.kind, self.smallest_part)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of input."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def workplace(self) -> Path:
+        return self.directory.with_name(f".{self.directory.name}.parts")
+
+
+@dataclass
+class BulkReport:
+    """What was done: the datasets, and how."""
+
+    manifests: list[Manifest] = field(default_factory=list)
+    encoded: int = 0
+    """Shards that were made now."""
+    reused: int = 0
+    """Shards that were there already."""
+    slow_because: str = ""
+    """Why fastokens did not encode; empty: it did."""
+
+
+def build_datasets(
+    jobs: Sequence[Job],
+    tokenizer: Tokenizer,
+    workers: int | None = None,
+    fast: bool = True,
+    advance: Advance = lambda size: None,
+) -> BulkReport:
+    """Tokenises files into datasets, each replaced as a whole when all its parts are done.
+
+    With more than one worker, the program that calls this must guard its entry point with
+    `if __name__ == "__main__"`, as always with spawned processes.
+
+    Args:
+        workers: processes; None: one per core, fewer for little text.
+        fast: encode with fastokens where it gives the same ids.
+        advance: is called with the bytes of input that have been dealt with.
+
+    Raises:
+        MiaoError: a bad record (file and line), a source without records, no memory.
+    """
+    for job in jobs:
+        _require_continuation(job, tokenizer)
+    report = BulkReport()
+    encoder = BulkEncoder(tokenizer, fast)
+    report.slow_because = encoder.slow_because
+    if fast and encoder.slow_because:
+        warn(f"encoding with tokenizers: {encoder.slow_because}")
+    tasks = [(number, part) for number, job in enumerate(jobs) for part in job.parts]
+    workers = _worker_count(workers, len(tasks), sum(job.size for job in jobs))
+    encode = _Encode(jobs, tokenizer, encoder.is_fast)
+    try:
+        shards = _run(encode, tasks, workers, advance)
+    except EncoderMismatch as mismatch:
+        warn(f"{mismatch}: encoding everything again with tokenizers, which is slower")
+        for job in jobs:
+            shutil.rmtree(job.workplace, ignore_errors=True)
+        report.slow_because = str(mismatch)
+        shards = _run(replace(encode, fast=False), tasks, workers, lambda size: None)
+    for number, job in enumerate(jobs):
+        mine = [shards[at] for at, (owner, _) in enumerate(tasks) if owner == number]
+        report.manifests.append(_commit(job, tokenizer, mine))
+        mine = [done for done in mine if done.shard.sequences]
+        report.encoded += sum(done.is_new for done in mine)
+        report.reused += sum(not done.is_new for done in mine)
+    return report
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A shard, and the directory that its files are in."""
+
+    shard: Shard
+    directory: Path
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """What a worker does: makes the shard of one part of one job in the job's workplace."""
+
+    jobs: Sequence[Job]
+    tokenizer: Tokenizer
+    fast: bool
+
+    def __call__(self, task: tuple[int, Part]) -> _Done:
+        number, part = task
+        job = self.jobs[number]
+        settings = [FORMAT, job.kind, self.tokenizer.fingerprint(), job.last_turn_only]
+        key = part_key(part, settings)
+        if (found := _finished(job, key)) is not None:
+            return found
+        manifest = new_manifest(job.kind, job.source, self.tokenizer)
+        encoder = BulkEncoder(self.tokenizer, self.fast)
+        with atomic_directory(job.workplace / key) as temporary:
+            writer = ShardWriter(temporary, manifest)
+            records = read_part(part)
+            for block in encode_blocks(records, job.kind, encoder, job.last_turn_only):
+                writer.add(block)
+            shard = replace(writer.close(), origin=part.name, key=key)
+            write_json(temporary / "shard.json", asdict(shard))
+        return _Done(shard, job.workplace / key, is_new=True)
+
+
+def _finished(job: Job, key: str) -> _Done | None:
+    """The shard of this key, from the workplace or from the dataset as it stands."""
+    place = job.workplace / key
+    if (place / "shard.json").exists():
+        return _Done(Shard(**read_json(place / "shard.json")), place)
+    for shard in _old_shards(job):
+        if shard.key == key:
+            return _Done(shard, job.directory)
+    return None
+
+
+def _old_shards(job: Job) -> list[Shard]:
+    """What the dataset holds now, as far as its files are all there."""
+    if not (job.directory / "manifest.json").exists():
+        return []
+    try:
+        return TokenDataset(job.directory).manifest.shards
+    except MiaoError:
+        if job.keep:
+            raise
+        return []
+
+
+def _run(
+    encode: _Encode, tasks: list[tuple[int, Part]], workers: int, advance: Advance
+) -> list[_Done]:
+    """The shard of every task, in order."""
+    shards: dict[int, _Done] = {}
+    if workers == 1:
+        for number, task in enumerate(tasks):
+            shards[number] = encode(task)
+            advance(task[1].size)
+    else:
+        with _pool(workers, encode) as pool:
+            # Large ones first, so that no process waits long for the last.
+            order = sorted(range(len(tasks)), key=lambda number: -tasks[number][1].size)
+            futures = {pool.submit(_work, tasks[number]): number for number in order}
+            for future in as_completed(futures):
+                number = futures[future]
+                shards[number] = future.result()
+                advance(tasks[number][1].size)
+    return [shards[number] for number in range(len(tasks))]
+
+
+def _commit(job: Job, tokenizer: Tokenizer, parts: list[_Done]) -> Manifest:
+    """Links the shards into the dataset, and puts it in the place of the old one."""
+    kept = [_Done(shard, job.directory) for shard in _old_shards(job)] if job.keep else []
+    present = {done.shard.key for done in kept}
+    added = [done for done in parts if done.shard.sequences and done.shard.key not in present]
+    if not kept and not added:
+        shutil.rmtree(job.workplace, ignore_errors=True)
+        raise nothing_found(job.kind, job.source, job.directory)
+    finished: list[Shard] = []
+    manifest = new_manifest(job.kind, job.source, tokenizer)
+    with atomic_directory(job.directory) as temporary:
+        for number, done in enumerate([*kept, *added]):
+            files = {}
+            for name, checksum in done.shard.files.items():
+                column = name.removesuffix(".bin").split("-")[0]
+                files[f"{column}-{number:05d}.bin"] = checksum
+                _link(done.directory / name, temporary / f"{column}-{number:05d}.bin")
+            finished.append(replace(done.shard, files=files))
+        finish_manifest(temporary, manifest, finished)
+    shutil.rmtree(job.workplace, ignore_errors=True)
+    return manifest
+
+
+def _require_continuation(job: Job, tokenizer: Tokenizer) -> None:
+    """What is appended must be of the same kind, cut by the same tokenizer."""
+    path = job.directory / "manifest.json"
+    if not (job.keep and path.exists()):
+        return
+    there = read_manifest(path)
+    if there.tokenizer != tokenizer.fingerprint() or there.kind != job.kind:
+        raise MiaoError(
+            f"these shards hold {there.kind}s cut by the tokenizer {there.tokenizer}, not "
+            f"{job.kind}s cut by {tokenizer.fingerprint()}",
+            where=job.directory,
+            fix="append with the tokenizer of the run, or make a dataset of its own",
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _worker_count(workers: int | None, parts: int, size: int) -> int:
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = min(cores or 1, size // BYTES_PER_WORKER)
+    return max(1, min(workers, parts))
+
+
+_encode: _Encode | None = None
+
+
+def _work(task: tuple[int, Part]) -> _Done:
+    assert _encode is not None
+    return _encode(task)
+
+
+def _begin_worker(encode: _Encode) -> None:
+    global _encode
+    _encode = encode
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _pool(workers: int, encode: _Encode) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes (a fork would inherit locked threads of the encoders); whatever ends the
+    block early ends them at once."""
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=partial(_begin_worker, encode),
+    )
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException as error:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise MiaoError(
+                "a process that tokenises was ended from outside, probably for want of memory",
+                fix="run again, it goes on; with fewer processes: --tokenizer.workers 1",
+            ) from error
+        raise

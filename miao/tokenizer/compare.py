@@ -1,0 +1,150 @@
+"""How well tokenizers of any kind compress kinds of text, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import tokenizers
+
+from miao.errors import MiaoError
+from miao.tokenizer.importing import import_sentencepiece, import_tiktoken
+from miao.tokenizer.tokenizer import Tokenizer
+
+HUES = ("#2e7d32", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#546e7a", "#827717")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text as one tokenizer cuts it."""
+
+    tokens: int
+    characters: int
+    bytes: int
+    is_lossless: bool
+
+    @property
+    def characters_per_token(self) -> float:
+        return self.characters / max(self.tokens, 1)
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.bytes / max(self.tokens, 1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One tokenizer: its size, and what it makes of each text."""
+
+    name: str
+    vocab_size: int
+    cuts: dict[str, Cut]
+
+
+def load_any(path: Path) -> tokenizers.Tokenizer:
+    """A tokenizer of any kind: a `tokenizer.json` (or its directory), a .tiktoken vocabulary, or a
+    sentencepiece .model.
+
+    Raises:
+        MiaoError: none of them, or damaged.
+    """
+    if path.suffix == ".tiktoken":
+        return _backend(import_tiktoken(path))
+    if path.suffix == ".model":
+        return _backend(import_sentencepiece(path))
+    places = [path, path / "tokenizer.json", path / "tokenizer" / "tokenizer.json"]
+    places.append(path / "model" / "tokenizer.json")
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise MiaoError(
+            "there is no tokenizer here" if path.exists() else "no such file or directory",
+            where=path,
+            fix="give a tokenizer.json, a directory or run that holds one, a .tiktoken vocabulary "
+            "or a sentencepiece .model",
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise MiaoError(f"the tokenizer cannot be read: {error}", where=file) from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def compare_tokenizers(
+    backends: Mapping[str, tokenizers.Tokenizer], texts: Mapping[str, str]
+) -> list[Compared]:
+    """Cuts every text with every tokenizer, without the tokens that begin and end a text."""
+    found = []
+    for name, backend in backends.items():
+        cuts = {kind: _cut(backend, text) for kind, text in texts.items()}
+        found.append(Compared(name, backend.get_vocab_size(), cuts))
+    return found
+
+
+def _cut(backend: tokenizers.Tokenizer, text: str) -> Cut:
+    ids = backend.encode(text, add_special_tokens=False).ids
+    back = backend.decode(ids, skip_special_tokens=False)
+    return Cut(len(ids), len(text), len(text.encode()), back == text)
+
+
+def _backend(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_str(tokenizer.ordinary_json())
+
+
+def comparison_rows(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """Columns (tokenizers) and rows (kinds of text): characters and bytes per token."""
+    rows = [["tokens in all", *(f"{one.vocab_size:,}" for one in compared)]]
+    for kind in compared[0].cuts:
+        cuts = [one.cuts[kind] for one in compared]
+        cells = [
+            f"{cut.characters_per_token:.2f} / {cut.bytes_per_token:.2f}"
+            + ("" if cut.is_lossless else " *")
+            for cut in cuts
+        ]
+        rows.append([kind, *cells])
+    return ["text", *(one.name for one in compared)], rows
+
+
+def comparison_page(compared: Sequence[Compared]) -> str:
+    """A page of bars, characters per token, that needs nothing else."""
+    kinds = list(compared[0].cuts)
+    most = max(cut.characters_per_token for one in compared for cut in one.cuts.values()) or 1.0
+    left, width, bar, gap = 110, 520, 16, 22
+    parts, y = [], 10
+    for kind in kinds:
+        parts.append(f'<text x="0" y="{y + 12}" class="kind">{escape(kind)}</text>')
+        for one, hue in zip(compared, _hues(len(compared)), strict=True):
+            value = one.cuts[kind].characters_per_token
+            size = max(width * value / most, 1)
+            title = f"{one.name}, {kind}: {value:.3f} characters per token"
+            parts.append(
+                f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{bar - 2}" fill="{hue}">'
+                f"<title>{escape(title)}</title></rect>"
+                f'<text x="{left + size + 6:.1f}" y="{y + 11}">{value:.2f}</text>'
+            )
+            y += bar
+        y += gap
+    legend = "".join(
+        f'<span><i style="background:{hue}"></i>{escape(one.name)} ({one.vocab_size:,})</span>'
+        for one, hue in zip(compared, _hues(len(compared)), strict=True)
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Tokenizers compared</title>
+<style>
+body {{ font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 760px; color: #222; }}
+text {{ font-size: 11px; fill: #444; }} .kind {{ font-size: 13px; font-weight: 600; }}
+span {{ margin-right: 1.5em; }} i {{ display: inline-block; width: 1em; height: 1em;
+margin-right: .4em; vertical-align: -2px; }}
+</style>
+<h1>Characters per token 每词元字符数</h1><p>{legend}</p>
+<svg viewBox="0 0 700 {y}" width="100%" role="img">{"".join(parts)}</svg>
+<p>Longer bars: shorter sequences. Larger vocabularies cost more parameters, and only bits per byte
+tell which one a model learns better with. 条越长，序列越短；词表越大，嵌入参数越多。</p></html>
+"""
+
+
+def _hues(count: int) -> list[str]:
+    return [HUES[number % len(HUES)] for number in range(count)]

@@ -1,0 +1,244 @@
+"""How many rows go through the model at a time, and whether blocks are computed twice for it.
+
+Both are questions of memory alone: the step's rows, its gradient and what is learned stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from miao.console import say, warn
+from miao.device import known_gpu, memory_bytes
+from miao.gpus import Gpu
+from miao.model.config import ModelConfig
+from miao.model.decoder import Decoder
+from miao.model.estimate import (
+    GIB,
+    MICRO_TOKENS,
+    USABLE,
+    activation_bytes_per_token,
+    checkpointing_pays,
+    fitting_micro_batch,
+    gib,
+    training_memory,
+)
+from miao.ops.attention import document_starts
+from miao.recipe import StageOptions, parse_quantity
+
+CPU_MICRO_TOKENS = 8192
+_CACHE_SHARE = 2.0
+"""A micro-batch's activations in one block may be so many times the last cache (docs, page 13)."""
+_SMALLEST_CPU_TOKENS = 1024
+_UNKNOWN_FLOPS, _UNKNOWN_BANDWIDTH = 50e12, 0.6e12
+"""Of a card that is not in the table; only their ratio matters here."""
+
+
+def fit_to_memory(
+    stage: str, options: StageOptions, model: Decoder, processes: int = 1
+) -> StageOptions:
+    """A stage's options with `micro_batch` and `activation_checkpointing` decided for the memory of
+    the model's device; the model is set accordingly. Call it before the model is compiled.
+
+    Args:
+        processes: how many share the rows of a step.
+    """
+    on = set_activation_checkpointing(stage, options, model)
+    options = replace(options, activation_checkpointing="on" if on else "off")
+    if options.micro_batch != "auto":
+        return options
+    rows = int(parse_quantity(options.batch_tokens, f"{stage}.batch_tokens")) // options.seq_len
+    fits = trial_pass(model, options) if model.device.type == "cuda" else None
+    share = max(1, -(-rows // processes))
+    return replace(options, micro_batch=auto_micro_batch(model, options, share, fits))
+
+
+def largest_that_fits(rows_per_step: int, first: int, fits: Callable[[int], bool]) -> int:
+    """The fewest equal passes over a step's rows that fit the memory, as rows per pass; 0: not
+    even a single row fits.
+
+    Passes are equal, so that none is filled up with empty rows: 100 rows of which 64 fit become
+    two passes of 50. From `first` on passes are halved while they fit and doubled while they do
+    not; in between three more sizes are tried.
+
+    Args:
+        rows_per_step: rows of one optimizer step. first: what probably fits, in rows.
+        fits: tries so many rows.
+    """
+    known: dict[int, bool] = {}
+
+    def works(passes: int) -> bool:
+        rows = -(-rows_per_step // passes)
+        if rows not in known:
+            known[rows] = fits(rows)
+        return known[rows]
+
+    passes = -(-rows_per_step // max(1, min(first, rows_per_step)))
+    too_few = 0
+    while not works(passes):
+        if passes >= rows_per_step:
+            return 0
+        too_few, passes = passes, min(2 * passes, rows_per_step)
+    while too_few == 0 and passes > 1:
+        fewer = passes // 2
+        if works(fewer):
+            passes = fewer
+        else:
+            too_few = fewer
+    for _ in range(3):
+        between = (too_few + passes) // 2
+        if not too_few < between < passes:
+            break
+        if works(between):
+            passes = between
+        else:
+            too_few = between
+    return -(-rows_per_step // passes)
+
+
+def auto_micro_batch(
+    model: Decoder, options: StageOptions, rows_per_step: int, fits: Callable[[int], bool] | None
+) -> int:
+    """The micro-batch of `micro_batch: auto`, in rows.
+
+    On a GPU the largest that fits, from the estimate on by trial, with at most 65,536 tokens
+    (nothing grows faster beyond). On a CPU by the size of its cache (`cpu_micro_batch`).
+
+    Args:
+        fits: tries a forward and backward pass of so many rows; None: the estimate alone.
+    """
+    if model.device.type == "cpu":
+        return cpu_micro_batch(model.config, options.seq_len, rows_per_step, _number_bytes(model))
+    most = max(1, min(rows_per_step, MICRO_TOKENS // options.seq_len))
+    if model.device.type != "cuda":
+        return most
+    total = memory_bytes(model.device)[1] / GIB
+    muon, recompute = options.muon_learning_rate > 0, model.model.activation_checkpointing
+    first = fitting_micro_batch(
+        model.config, total, options.seq_len, rows_per_step, muon, recompute
+    )
+    if fits is None:
+        return first or 1
+    found = largest_that_fits(rows_per_step, first or 1, lambda rows: rows <= most and fits(rows))
+    return max(1, found)
+
+
+def trial_pass(model: Decoder, options: StageOptions) -> Callable[[int], bool]:
+    """Tries whether a forward and backward pass of so many rows fits beside what the optimizer
+    will hold. Weights, gradients and random state are afterwards as they were.
+
+    Call it before the model is compiled: every size would be compiled anew, and uncompiled passes
+    take rather more memory.
+    """
+    muon = options.muon_learning_rate > 0
+    held = training_memory(model.config, 1, options.seq_len, muon)
+
+    def fits(rows: int) -> bool:
+        device = model.device
+        ids = torch.ones(rows, options.seq_len, dtype=torch.long, device=device)
+        segments = torch.ones_like(ids)
+        starts = document_starts(segments.cpu()).to(device) if model.has_varlen else None
+        torch.cuda.reset_peak_memory_stats(device)
+        was_training = model.training
+        model.train()
+        try:
+            for _ in range(2):  # the second finds the gradients of the first
+                model(ids, None, segments, labels_bt=ids, starts_n=starts, output="loss").backward()
+            room = USABLE * memory_bytes(device)[1]
+            return torch.cuda.max_memory_allocated(device) + held.optimizer <= room
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            model.zero_grad(set_to_none=True)
+            for mixture in model.mixtures().values():
+                mixture.take_load()
+            model.train(was_training)
+            torch.cuda.empty_cache()
+
+    return fits
+
+
+def cpu_micro_batch(
+    config: ModelConfig, seq_len: int, rows_per_step: int, number: int = 4, cache: int | None = None
+) -> int:
+    """Rows per pass on a CPU: what one block makes of them is at most twice the last-level cache,
+    between 1,024 and 8,192 tokens, in equal passes.
+
+    Args:
+        number: bytes of an activation. cache: bytes of the last-level cache (default: asked of the
+            system).
+    """
+    cache = last_level_cache() if cache is None else cache
+    tokens = CPU_MICRO_TOKENS
+    if cache:
+        block = activation_bytes_per_token(config) / config.num_hidden_layers * number / 2
+        tokens = int(_CACHE_SHARE * cache / block)
+        tokens = max(_SMALLEST_CPU_TOKENS, min(tokens, CPU_MICRO_TOKENS))
+    rows = max(1, min(rows_per_step, tokens // seq_len))
+    return -(-rows_per_step // -(-rows_per_step // rows))
+
+
+def last_level_cache() -> int:
+    """Bytes of this CPU's last-level cache; 0: unknown."""
+    try:
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE") or os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    if size > 0:
+        return size
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            sizes.append(int(path.read_text(encoding="ascii").strip().removesuffix("K")) * 1024)
+        except (OSError, ValueError):
+            continue
+    return max(sizes, default=0)
+
+
+def set_activation_checkpointing(stage: str, options: StageOptions, model: Decoder) -> bool:
+    """Switches activation checkpointing as the stage's option says; `auto` decides by the estimate
+    for this device's memory, and says so. Returns whether it is on."""
+    on = options.activation_checkpointing == "on"
+    if options.activation_checkpointing == "auto":
+        on = wants_checkpointing(stage, options, model.config, model.device)
+    model.set_activation_checkpointing(on)
+    return on
+
+
+def wants_checkpointing(
+    stage: str, options: StageOptions, config: ModelConfig, device: torch.device
+) -> bool:
+    """Whether `activation_checkpointing: auto` means on: where it lets the device train at all, or
+    with so much larger micro-batches that it is faster."""
+    total = memory_bytes(device)[1]
+    if device.type == "mps" or total <= 0:
+        return False
+    muon = options.muon_learning_rate > 0
+    room = USABLE * total
+    plain, least = (
+        training_memory(config, 1, options.seq_len, muon, recompute).total
+        for recompute in (False, True)
+    )
+    if device.type == "cuda":
+        sheet = known_gpu(device) or Gpu("", 0, _UNKNOWN_FLOPS, _UNKNOWN_BANDWIDTH)
+        gpu = Gpu(sheet.name, total / GIB, sheet.flops, sheet.bandwidth)
+        batch = parse_quantity(options.batch_tokens, f"{stage}.batch_tokens")
+        on = checkpointing_pays(config, gpu, options.seq_len, batch, muon)
+    else:
+        on = least <= room < plain
+    if on:
+        say(
+            f"  activation checkpointing is on: of {gib(total)}, one row takes {gib(plain)} "
+            f"without it and {gib(least)} with it (--{stage}.activation_checkpointing off)"
+        )
+    elif least > room:
+        warn(f"{stage}: a single row takes about {gib(least)}, more than this device can give")
+    return on
+
+
+def _number_bytes(model: Decoder) -> int:
+    return torch.empty((), dtype=model.compute_dtype).element_size()

@@ -1,0 +1,196 @@
+"""The benchmarks run, and what they conclude from measurements is right. No seconds are asserted."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = ROOT / "benchmarks"
+FAKE = """
+import os, sys, json
+sys.path.insert(0, {scripts!r})
+from common import Commands
+commands = Commands()
+print("this goes to the log")
+spec = json.loads(sys.argv[1])
+if spec.get("dies"):
+    raise SystemExit("no such card")
+total = 0
+while True:
+    command = commands.next()
+    total += spec["speed"]
+    commands.reply(
+        tokens=spec["speed"], seconds=1.0, steps=1, all_tokens=total, peak_mib=2048.0,
+        bits_per_byte=10.0 / total,
+    )
+"""
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def loaded(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return loaded
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """An arm that trains at whatever speed it is told."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE.format(scripts=str(SCRIPTS)), encoding="utf-8")
+    return script
+
+
+def run(script: str, *words: str, out: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), "--quick", "--device=cpu", f"--out={out}", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["quick"] and result["versions"]["torch"] and result["cores"]
+    assert script in result["command"]
+    return dict(result)
+
+
+def test_optimizer(tmp_path: Path) -> None:
+    result = run("optimizer.py", out=tmp_path / "o.json")
+    rows = {row["arm"]: row for row in result["rows"]}
+    assert rows["torch Muon + AdamW"]["difference"] == 0
+    # Three updates of 0.02 each; the same type of Newton-Schulz, in another order of products.
+    assert rows["MuonAdamW bf16"]["difference"] < 2e-3
+    assert rows["torch AdamW for all"]["difference"] is None
+
+
+def test_ops(tmp_path: Path) -> None:
+    result = run("ops.py", "--precision=fp32", out=tmp_path / "o.json")
+    found = {row["operation"] for row in result["rows"]}
+    assert found == {"head + cross-entropy", "RMSNorm", "RoPE", "SwiGLU", "attention", "experts"}
+    for row in result["rows"]:
+        assert "failed" not in row, row
+        if "other result" not in row["variant"]:
+            assert row["difference"] < 1e-4 and row["gradient's"] < 1e-4, row
+
+
+def test_data(tmp_path: Path) -> None:
+    result = run("data.py", "--only=loader,packing,checkpoint", out=tmp_path / "o.json")
+    value = {row["what"]: row["value"] for row in result["rows"]}
+    packed, padded = value["rows of 512: real tokens"], value["rows of 512: padded to the row"]
+    assert padded < value["rows of 512: padded to the longest of 8"] < packed <= 1
+
+
+def test_trainer_measures_a_real_arm(tmp_path: Path) -> None:
+    result = run("trainer.py", "--arms=miao", "--precision=fp32", out=tmp_path / "o.json")
+    (row,) = result["rows"]
+    assert row["arm"] == "miao fp32" and row["tokens/s median"] > 0
+    assert len(row["blocks"]) == 2 and row["miao is faster by"] == 1
+
+
+def test_trainer_compares_medians_of_turns(
+    load: Any, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = load("trainer")
+    monkeypatch.setattr(trainer, "SCRIPT", fake)
+    specs = {
+        "miao fp32": {"speed": 300, "log_every": 1},
+        "hf-padded fp32": {"speed": 100, "log_every": 1},
+        "hf-packed fp32": {"dies": True, "log_every": 1},
+    }
+    options = argparse.Namespace(rounds=3, seconds=1.0, budget="1000", target=0.01)
+    rows = {row["arm"]: row for row in trainer.speeds(specs, options, tmp_path)}
+    assert rows["hf-padded fp32"]["miao is faster by"] == 3
+    assert rows["hf-packed fp32"] == {"arm": "hf-packed fp32", "failed": True}
+    races = {row["arm"]: row for row in trainer.races(specs, options, tmp_path)}
+    # 10/total <= 0.01 after 1,000 tokens, the first 300 or 100 of which were the warm-up.
+    assert races["miao fp32"]["seconds"] == 3 and races["hf-padded fp32"]["seconds"] == 9
+
+
+def test_gpu_keeps_what_it_has_when_an_arm_fails(
+    load: Any, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu, "ARMS_SCRIPT", fake)
+    options = argparse.Namespace(
+        out=tmp_path / "gpu.json", minutes=5.0, quick=True, rounds=2, seconds=1.0, seq_len=64
+    )
+    board = gpu.Board(options, "cpu")
+    plan, fields = gpu.Plan("26m", 1_300_000), gpu.fields_of("26m", options)
+    spec = {"precision": "fp32", "device": "cpu", "seq_len": 64, "log_every": 1}
+
+    def arms() -> list[Any]:
+        return [
+            gpu.Arm(plan, "miao", fields, spec | {"speed": 500}),
+            gpu.Arm(plan, "HF Trainer, compiled", fields, spec | {"dies": True}),
+        ]
+
+    gpu.run_wave(arms(), tmp_path, board, options)
+    miao, theirs = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert miao["tokens/s"] == 500 and miao["GiB"] == 2 and miao["MFU causal"].endswith("%")
+    assert miao["target"] == 1_300_000 and miao["blocks"] == [500, 500]
+    assert theirs["note"].startswith("failed:") and "no such card" in theirs["note"]
+    board.ends = time.monotonic() + 5
+    options.quick = False
+    gpu.run_wave(arms(), tmp_path, board, options)
+    assert [row["note"] for row in board.content["rows"][2:]] == ["not run: out of time"] * 2
+
+
+def test_ceilings(load: Any) -> None:
+    found = load("gpu_ceilings").ceilings("cpu", quick=True)
+    assert all(value >= 0 for value in found.values()) and len(found) == 5
+
+
+def test_scaling_compares_with_the_first_that_ran(load: Any) -> None:
+    scaling = load("scaling")
+    options = argparse.Namespace(processes="1,2", threads_total=2)
+    settings = scaling.wanted(options, "cpu")
+    assert list(settings.values()) == [(1, 1), (1, 2), (2, 1)]
+    assert list(scaling.wanted(options, "cuda").values()) == [(1, 1), (2, 1)]
+    one, two, pair = settings
+    rows = scaling.result_rows(
+        settings,
+        {one: [10.0, 12.0], two: [], pair: [22.0]},
+        {one: [3.0, 2.0], pair: [3.0, 2.5]},
+        {two: "no memory"},
+    )
+    assert rows[1]["failed"] == "no memory"
+    assert rows[2]["times the first"] == 2 and rows[2]["loss differs by"] == 0.5
+
+
+def test_a_silent_worker_is_given_up(load: Any, tmp_path: Path) -> None:
+    common = load("common")
+    script = tmp_path / "silent.py"
+    script.write_text("import time; time.sleep(60)", encoding="utf-8")
+    worker = common.Worker(script, {}, tmp_path / "log")
+    with pytest.raises(RuntimeError, match="no answer"):
+        worker.ask(0.2, steps=1)
+    assert worker.process.poll() is not None
+
+
+def test_calls_take_turns(load: Any) -> None:
+    common = load("common")
+    order: list[str] = []
+    calls = {name: lambda n=name: (order.append(n), time.sleep(0.03)) for name in "ab"}
+    times = common.side_by_side(calls, rounds=3)
+    assert "".join(order) == "aabb" + "abbaab" and all(len(v) == 3 for v in times.values())
+    assert list(common.table(["x", "y"], [{"x": 1234, "y": None}, {"x": 0.5}])) == [
+        "| x | y |",
+        "|---|---|",
+        "| 1,234 | – |",
+        "| 0.5 | – |",
+    ]

@@ -1,0 +1,253 @@
+"""Rules: each against cases worked out by hand, all of them against random text."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miao.corpus.clean import REASONS, Cleaned, Cleaner, Rejected, checks, edits
+from miao.corpus.clean.dialogue import refusal, wrong_order
+from miao.corpus.clean.personal import is_identity_number, mask_emails, mask_phones
+from miao.corpus.clean.personal import mask_identity_numbers as mask_ids
+from miao.corpus.ngrams import TextView, language_of
+from miao.corpus.records import Conversation, Document, Message, Preference
+from miao.errors import MiaoError
+from miao.recipe.cleaning import CleanOptions
+
+STRICT = CleanOptions(
+    html=True,
+    boilerplate=True,
+    personal=["id", "email", "phone"],
+    min_characters={"zh": 5, "en": 20},
+    max_characters=5000,
+    max_symbols=0.25,
+    max_digits=0.4,
+    max_repeated_lines=0.3,
+    max_repeated_ngrams=0.4,
+    role_order=True,
+    refusals=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "before", "after"),
+    [
+        (edits.normalise_unicode, "\ufeff零\u200b宽\r\n行\u2028末\u00a0空", "零宽\n行\n末 空"),
+        (edits.normalise_unicode, "e\u0301te\u0301", "été"),
+        (edits.normalise_unicode, "\u3000\u3000段首缩进，全角标点！", "\u3000\u3000段首缩进，全角标点！"),
+        (edits.normalise_unicode, "👨\u200d👩\u200d👧", "👨\u200d👩\u200d👧"),
+        (edits.remove_controls, "a\x00b\x07c\td\ne", "abc\td\ne"),
+        (edits.remove_controls, "郭志\ue853痧辨", "郭志□痧辨"),
+        (edits.remove_controls, "戊实淫\ue4c7，李\ue844\ue844", "戊实淫□，李□□"),
+        (edits.remove_controls, "\ue001 menu\n\ue002首页", " menu\n首页"),
+        (edits.narrow_width, "ＡＢｚ１２９，（）！", "ABz129，（）！"),
+        (edits.tidy_whitespace, "\n\na  \n\n\n\n    b\t\nc\n", "a\n\n    b\nc"),
+        (edits.strip_html, "<p>你好<br/>世界&nbsp;&amp;</p>", "你好\n世界 &"),
+        (edits.strip_html, '<a href="x">link</a> a < b > c &unknown;', "link a < b > c &unknown;"),
+        (edits.strip_html, "<script>\nvar a;\n</script>text<!-- no -->", "text"),
+        (edits.strip_html, "use `<p>` and\n```\n<div>&amp;</div>\n```", "use `<p>` and\n```\n<div>&amp;</div>\n```"),
+        (edits.strip_html, "    <p>indented code</p>", "    <p>indented code</p>"),
+        (edits.strip_html, "std::vector<int> x; List<String>", "std::vector<int> x; List<String>"),
+        (edits.remove_boilerplate, "正文。\n版权所有 © 2020 某公司\n上一篇\n结尾。", "正文。\n结尾。"),
+        (edits.remove_boilerplate, "```\ncopyright: 2020\n© 2020\n```", "```\ncopyright: 2020\n© 2020\n```"),
+        (edits.remove_boilerplate, "来源于生活的故事很多。\n点击按钮就可以。", "来源于生活的故事很多。\n点击按钮就可以。"),
+        (edits.remove_boilerplate, "Read more\nHe read more books.\nAll rights reserved.", "He read more books."),
+    ],
+)  # fmt: skip
+def test_edits(function, before: str, after: str) -> None:
+    assert function(before) == after
+    assert function(after) == after, "an edit has nothing more to do"
+
+
+def test_identity_numbers() -> None:
+    # The example of GB 11643-1999, and the same with one digit changed.
+    assert is_identity_number("11010519491231002X")
+    assert not is_identity_number("11010519491231012X")
+    assert mask_ids("证号11010519491231002x。") == "证号[id]。"
+    for kept in ("11010519491331002X", "311010519491231002X", "11010519491231002XY"):
+        assert mask_ids(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("电话：13812345678。", "电话：[phone]。"),
+        ("+86 138 1234 5678", "[phone]"),
+        ("138-1234-5678，010-62345678", "[phone]，[phone]"),
+        ("（0571）87654321", "[phone]"),
+        ("call +1 650 253 0000 now", "call [phone] now"),
+        ("圆周率 3.14159265358979, 订单 2013812345678900", "圆周率 3.14159265358979, 订单 2013812345678900"),
+        ("ISBN 978-7-302-12345-6, 1381234567, 2010-2020", "ISBN 978-7-302-12345-6, 1381234567, 2010-2020"),
+        ("bytes   17448304640\t13812345678", "bytes   17448304640\t13812345678"),
+        ("图 0-1234567, v13812345678", "图 0-1234567, v13812345678"),
+    ],
+)  # fmt: skip
+def test_phones(before: str, after: str) -> None:
+    assert mask_phones(before) == after
+
+
+def test_emails() -> None:
+    text = "写信给 zhang.san@mail.edu.cn，或 a@example.com；git@github.com:owner/x 不是。"
+    assert mask_emails(text) == text.replace("zhang.san@mail.edu.cn", "[email]")
+
+
+def test_language_by_script() -> None:
+    told = {
+        t: language_of(TextView(t))
+        for t in ("春天来了。", "Spring is here.", "これはペンです。", "123", "Привет")
+    }
+    assert list(told.values()) == ["zh", "en", "other", "other", "other"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("empty", "。。。！！"),
+        ("too short", "太短了"),
+        ("too short", "Too short."),
+        ("too long", "长" * 20 + "很长的一段话。" * 900),
+        ("one character", "哈" * 80 + "你好"),
+        ("symbols", "@#$^&*~=" * 10 + "文字说明在此处"),
+        ("digits", "价格 " + "12345 " * 30),
+        ("repeated lines", "同样的一行文字在这里\n" * 8 + "最后一行"),
+        ("repeated n-grams", "今天的天气真好我们一起去公园散步吧" * 12),
+        ("broken", "乱码\ufffd\ufffd\ufffd文字，还有一些其他文字"),
+    ],
+)
+def test_each_check_finds_its_text(rule: str, text: str) -> None:
+    found = Cleaner(STRICT).clean(Document(text))
+    assert isinstance(found, Rejected) and found.rule == rule
+
+
+def test_good_texts_pass_all_rules() -> None:
+    texts = [
+        "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。",
+        "中华人民共和国成立于1949年10月1日，首都是北京，人口超过十四亿。",
+        "def add(a, b):\n    return a + b\n\n\nprint(add(1, 2))  # 3\n" + "for x in y: pass\n" * 2,
+        "The quick brown fox jumps over the lazy dog, and the dog does not mind at all.",
+        "| 年份 | 数量 |\n|---|---|\n| 二零一九 | 一百 |\n| 二零二零 | 二百 |\n表格说明如上所示。",
+    ]
+    for text in texts:
+        assert isinstance(Cleaner(STRICT).clean(Document(text)), Cleaned), text
+
+
+def test_repetition_is_what_one_counts_by_hand() -> None:
+    lines = ["一二三四"] * 4 + ["五六七八"] * 4  # 32 characters, 8 of them new
+    assert checks.repeated_line_share(TextView("\n".join(lines))) == pytest.approx(0.75)
+    token_count = 50
+    text = "".join(chr(0x4E00 + i) for i in range(token_count)) * 2
+    grams = 2 * token_count - checks.NGRAM + 1  # 91, of which 50 different
+    assert checks.repeated_ngram_share(TextView(text)) == pytest.approx(
+        (grams - token_count) / grams
+    )
+    long = "".join(chr(0x4E00 + i) for i in range(8000)) * 2
+    assert checks.repeated_ngram_share(TextView(long)) == pytest.approx(0.5, abs=0.01), "sampled"
+
+
+def test_blocklist(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("加微信\nviagra\n代开发票\n", encoding="utf-8")
+    cleaner = Cleaner(CleanOptions(blocklists=[str(words)], max_blocked=1))
+    assert isinstance(cleaner.clean(Document("请加微信联系。Viagras are not one.")), Cleaned)
+    found = cleaner.clean(Document("请加微信联系，买 VIAGRA。"))
+    assert isinstance(found, Rejected) and found.detail == "2: viagra, 加微信"
+    with pytest.raises(MiaoError, match="cannot be read"):
+        Cleaner(CleanOptions(blocklists=[str(tmp_path / "none.txt")]))
+
+
+def turns(*pairs: tuple[str, str]) -> list[Message]:
+    return [Message(role, content) for role, content in pairs]  # type: ignore[arg-type]
+
+
+def test_dialogue_rules() -> None:
+    good = turns(
+        ("system", "s"),
+        ("user", "问"),
+        ("assistant", "答"),
+        ("user", "再问"),
+        ("assistant", "再答"),
+    )
+    assert wrong_order(good) is None
+    called = [
+        Message("user", "天气"),
+        Message("assistant", "", None, [{"name": "w", "arguments": {}}]),
+    ]
+    assert wrong_order([*called, Message("tool", "晴"), Message("assistant", "晴天")]) is None
+    assert wrong_order(good[:2]) == "ends with user"
+    assert wrong_order(good[2:]) == "turn 1 is assistant after start"
+    assert wrong_order([*good[:2], *good[1:]]) == "turn 3 is user after user"
+    for text in (
+        "作为一个人工智能语言模型，我没有感情。",
+        "很抱歉，我无法回答这个问题。",
+        "As an AI language model, I cannot",
+        "I'm sorry, but I can't help with that.",
+    ):
+        assert refusal(turns(("user", "x"), ("assistant", text))), text
+    for text in (
+        "人工智能是计算机科学的一个分支。",
+        "抱歉让你久等了，答案是42。",
+        "AI is a field of computer science.",
+        "作为一名教师，我认为学习很重要。",
+    ):
+        assert refusal(turns(("user", "作为一个人工智能"), ("assistant", text))) is None, text
+
+
+def test_a_rejected_answer_may_refuse() -> None:
+    cleaner = Cleaner(CleanOptions(refusals=True))
+    sides = turns(("assistant", "好的，答案是四。")), turns(("assistant", "对不起，我无法回答。"))
+    prompt = turns(("user", "二加二？"))
+    assert isinstance(cleaner.clean(Preference(prompt, *sides)), Cleaned)
+    assert isinstance(cleaner.clean(Preference(prompt, sides[1], sides[0])), Rejected)
+
+
+def test_edits_reach_every_turn_and_change_nothing_given() -> None:
+    conversation = Conversation(turns(("user", "ａ\u200b"), ("assistant", "ｂ\u200b")), "here")
+    cleaned = Cleaner(CleanOptions()).clean(conversation)
+    assert isinstance(cleaned, Cleaned) and isinstance(cleaned.record, Conversation)
+    assert [message.content for message in cleaned.record.messages] == ["a", "b"]
+    assert cleaned.record.source == "here" and conversation.messages[0].content == "ａ\u200b"
+    assert cleaned.edits["unicode"][0] == 2 and set(cleaned.edits) == {"unicode", "halfwidth"}
+
+
+def test_nothing_is_done_when_switched_off() -> None:
+    record = Document("\x00。")
+    cleaned = Cleaner(CleanOptions(enabled=False)).clean(record)
+    assert isinstance(cleaned, Cleaned) and cleaned.record == record and not cleaned.edits
+
+
+def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ftfy", "opencc", "lingua"):
+        pytest.importorskip(name)
+    options = CleanOptions(mojibake=True, simplify=True, languages=["zh", "en"])
+    cleaner = Cleaner(options)
+    broken = "这是一个测试".encode().decode("latin-1")
+    for before, after in (("漢語與繁體字的轉換", "汉语与繁体字的转换"), (broken, "这是一个测试")):
+        cleaned = cleaner.clean(Document(before))
+        assert isinstance(cleaned, Cleaned) and cleaned.view.text == after
+    german = cleaner.clean(
+        Document("Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter.")
+    )
+    assert isinstance(german, Rejected) and german.rule == "language"
+    with pytest.raises(MiaoError, match="no language"):
+        Cleaner(CleanOptions(languages=["klingon"]))
+    with pytest.raises(MiaoError, match="no kind of personal data"):
+        Cleaner(CleanOptions(personal=["emial"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_any_text_is_kept_or_rejected_with_a_known_rule(text: str) -> None:
+    found = Cleaner(STRICT).clean(Document(text))
+    if isinstance(found, Rejected):
+        assert found.rule in REASONS
+        return
+    assert set(found.edits) <= set(REASONS)
+    again = Cleaner(STRICT).clean(Document(found.view.text))
+    if isinstance(again, Cleaned):  # what was unescaped may need a second look, no more
+        assert unicodedata.is_normalized("NFC", again.view.text)
+    tokens = TextView(text)
+    assert len(tokens.tokens) <= len(text) and sum(tokens.counts) == len(text)

@@ -1,0 +1,209 @@
+"""Duplicates, against sets, exact Jaccard similarity, and copies that were planted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miao.corpus import duplicates as module
+from miao.corpus.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
+from miao.corpus.duplicates import EXACT, KEPT, NEAR, Clusters, Duplicates
+from miao.corpus.minhash import band_keys, signature, similarity
+from miao.corpus.ngrams import TextView
+from miao.corpus.records import Conversation, Document, Message
+from miao.recipe import CorpusOptions
+from miao.recipe.cleaning import CleanOptions, DedupOptions
+
+# The commoner characters of Chinese come first here, as in text.
+CHARACTERS = [chr(code) for code in range(0x4E00, 0x4E00 + 1500)]
+WEIGHTS = [1 / (rank + 10) for rank in range(len(CHARACTERS))]
+
+
+def chinese(rng: random.Random, length: int) -> str:
+    marks = "，。，。；"
+    text = rng.choices(CHARACTERS, WEIGHTS, k=length)
+    for place in range(9, length, 11):
+        text[place] = rng.choice(marks)
+    return "".join(text)
+
+
+def edited(rng: random.Random, text: str, rate: float) -> str:
+    """With that share of its characters replaced, taken out, or given a new neighbour."""
+    out = []
+    for character in text:
+        if rng.random() >= rate:
+            out.append(character)
+            continue
+        new = rng.choices(CHARACTERS, WEIGHTS)[0]
+        out += rng.choice([[new], [], [character, new]])
+    return "".join(out)
+
+
+def find(
+    tmp_path: Path, records: Sequence[Any], dedup: DedupOptions, chunk: int = 7
+) -> tuple[Duplicates, list[int]]:
+    """What each record is, by way of chunk files of a few records each."""
+    options = CorpusOptions(clean=CleanOptions(enabled=False), dedup=dedup)
+    files = []
+    for number, start in enumerate(range(0, len(records), chunk)):
+        builder = ChunkBuilder(options)
+        for record in records[start : start + chunk]:
+            builder.add(record)
+        files.append(ChunkFile(tmp_path / "chunks", number))
+        files[-1].write(builder)
+    duplicates = Duplicates(files, dedup, tmp_path / "work")
+    duplicates.find()
+    return duplicates, duplicates.dropped.tolist()
+
+
+def test_estimated_similarity_is_jaccard_s() -> None:
+    rng = random.Random(1)
+    errors = []
+    for _ in range(60):
+        text = chinese(rng, 300)
+        other = edited(rng, text, rng.random() * 0.3)
+        views = TextView(text), TextView(other)
+        first, second = (set(view.ngrams(3).tolist()) for view in views)
+        exact = len(first & second) / len(first | second)
+        a, b = (signature(view, 3) for view in views)
+        assert a is not None and b is not None
+        errors.append(float(similarity(a, b)) - exact)
+    assert abs(np.mean(errors)) < 0.02 and np.std(errors) < 0.06
+
+
+def test_tokens_do_not_see_case_width_and_punctuation() -> None:
+    def tokens(text: str) -> list[int]:
+        return TextView(text).tokens.tolist()
+
+    assert tokens("Hello, WORLD! 你好。") == tokens("ｈello world 你 好")
+    assert len(tokens("你好 world 2026年")) == 5
+    assert tokens("ab c") != tokens("a bc") and tokens("你好") != tokens("好你")
+    assert tokens("ab") != tokens("ba") and tokens("") == tokens("。！🙂") == []
+    assert len(tokens("𠀀𠀁x")) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["甲", "乙", "乙 ", "丙\n", "丙", "Aa", "aA", ""]), max_size=30))
+def test_exact_duplicates_are_those_of_a_set(tmp_path_factory: Any, texts: list[str]) -> None:
+    _, dropped = find(
+        tmp_path_factory.mktemp("exact"), [Document(t) for t in texts], DedupOptions(), chunk=4
+    )
+    seen: set[str] = set()
+    for text, state in zip(texts, dropped, strict=True):
+        key = "".join(text.split())
+        assert state == (EXACT if key in seen else KEPT)
+        seen.add(key)
+
+
+def test_many_buckets_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(2)
+    records = [Document(str(rng.randrange(60))) for _ in range(200)]
+    _, one = find(tmp_path / "one", records, DedupOptions())
+    monkeypatch.setattr(module, "BUCKET_BYTES", 200)
+    _, many = find(tmp_path / "many", records, DedupOptions())
+    assert one == many and one.count(KEPT) == len({record.text for record in records})
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1])
+def test_planted_near_duplicates(tmp_path: Path, rate: float) -> None:
+    """Recall and precision of at least 95 % for up to one character in ten edited."""
+    rng = random.Random(f"planted {rate}")
+    texts = [chinese(rng, rng.choice([150, 300, 800])) for _ in range(300)]
+    copied = set(rng.sample(range(len(texts)), 150))
+    records = [Document(text) for text in texts]
+    records += [Document(edited(rng, texts[place], rate)) for place in sorted(copied)]
+    _, dropped = find(tmp_path, records, DedupOptions(near=True), chunk=64)
+    found = {place for place, state in enumerate(dropped) if state == NEAR}
+    right = {place for place in found if place >= len(texts)}
+    assert len(right) / len(copied) >= 0.95
+    assert len(right) / len(found) >= 0.95
+
+
+def test_which_of_a_cluster_stays(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    text = chinese(rng, 300)
+    near = [
+        Document(text, "web"),
+        Document(text[:280], "books"),
+        Document(text + text[:20], "wiki"),
+    ]
+    for name, options, stays in (
+        ("first", DedupOptions(near=True), 0),
+        ("longest", DedupOptions(near=True, keep="longest"), 2),
+        ("books", DedupOptions(near=True, keep="longest", prefer=["books", "wiki"]), 1),
+    ):
+        _, dropped = find(tmp_path / name, near, options)
+        assert [place for place, state in enumerate(dropped) if state == KEPT] == [stays], name
+    equal = [Document("一样的文字", source) for source in ("web", "wiki", "books", "web")]
+    _, dropped = find(tmp_path / "equal", equal, DedupOptions(prefer=["books"]))
+    assert dropped == [EXACT, EXACT, KEPT, EXACT]
+    _, dropped = find(tmp_path / "within", equal, DedupOptions(across_sources=False))
+    assert dropped == [KEPT, KEPT, KEPT, EXACT]
+
+
+def test_short_texts_and_conversations_are_not_near_duplicates(tmp_path: Path) -> None:
+    records: list[Any] = [Document("三加五等于多少？八。"), Document("三加六等于多少？九。")]
+    chat = [
+        [Message("user", "你好" * 40), Message("assistant", answer)] for answer in ("好", "好的")
+    ]
+    records += [Conversation(messages) for messages in chat] + [Conversation(chat[0], "elsewhere")]
+    _, dropped = find(tmp_path, records, DedupOptions(near=True))
+    assert dropped == [KEPT, KEPT, KEPT, KEPT, EXACT]
+
+
+def test_repeated_paragraphs_and_lines(tmp_path: Path) -> None:
+    notice = "本文由网站编辑整理发布，欢迎关注我们的更多精彩内容，谢谢大家的支持。"
+    texts = [f"第一篇的正文。\n\n{notice}", f"{notice}\n\n第二篇的正文。\n\n{notice}", notice]
+    duplicates, dropped = find(
+        tmp_path, [Document(t) for t in texts], DedupOptions(paragraphs=True, min_span=20), chunk=2
+    )
+    assert dropped == [KEPT] * 3 and duplicates.found.spans == 3
+    left = []
+    for number in range(2):
+        _, spans = duplicates.of_chunk(number)
+        for place in range(2 if number == 0 else 1):
+            left.append(without_spans(texts[2 * number + place], spans.get(place, [])))
+    assert left == [texts[0], "第二篇的正文。", ""]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["甲" * 9, "乙" * 9, "", "丙", "  "]), max_size=12), st.data())
+def test_taking_out_spans_is_taking_out_lines(lines: list[str], data: Any) -> None:
+    text = "\n".join(lines)
+    spans = spans_of(text, DedupOptions(lines=True, min_span=5))
+    assert len(spans) == sum(len(line) >= 5 for line in lines)
+    taken = [number for _, number in spans if data.draw(st.booleans())]
+    left = without_spans(text, taken).split("\n")
+    numbers = {number & 0x7FFFFFFF for number in taken}
+    expected = [line for place, line in enumerate(lines) if place not in numbers and line]
+    assert [line for line in left if line] == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
+def test_clusters_are_connected_components(pairs: list[tuple[int, int]]) -> None:
+    clusters = Clusters(np.zeros(20, dtype=np.int64))
+    components = [{number} for number in range(20)]
+    for a, b in pairs:
+        clusters.join(a, b)
+        first, second = (next(c for c in components if x in c) for x in (a, b))
+        if first is not second:
+            components.remove(second)
+            first |= second
+    for component in components:
+        assert {clusters.root(number) for number in component} == {min(component)}
+
+
+def test_texts_that_agree_share_bands() -> None:
+    rng = random.Random(6)
+    made = [signature(TextView(chinese(rng, 200)), 3) for _ in range(40)]
+    keys = band_keys(np.array(made))
+    assert all((keys[i] != keys[j]).all() for i in range(40) for j in range(i))
+    assert (band_keys(np.array(made[:3])) == keys[:3]).all()

@@ -1,0 +1,359 @@
+"""The corpus stage as a whole: every record is accounted for, whatever comes and happens."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from miao.cli import main
+from miao.corpus import cleaning, pipeline
+from miao.corpus.contamination import EvaluationIndex
+from miao.corpus.formats import read_records
+from miao.corpus.ngrams import TextView
+from miao.corpus.pipeline import build_corpus, input_fingerprint
+from miao.corpus.records import Document, Preference
+from miao.corpus.seedbed import Seedbed
+from miao.errors import MiaoError
+from miao.files import read_json
+from miao.recipe import CorpusOptions
+from miao.recipe.cleaning import (
+    CategoryOptions,
+    CleanOptions,
+    ContaminationOptions,
+    DedupOptions,
+    MixOptions,
+)
+from miao.report.data_report import render
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text(lines, encoding="utf-8")
+    return path
+
+
+def lines_of(directory: Path, split: str = "train", stage: str = "pretrain") -> list[Any]:
+    files = sorted((directory / stage / split).glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
+
+
+def some_texts(count: int, seed: int = 0, length: int = 120) -> list[str]:
+    rng = random.Random(seed)
+    characters = [chr(code) for code in range(0x4E00, 0x5000)]
+    return ["".join(rng.choices(characters, k=length)) for _ in range(count)]
+
+
+def options_for(path: Path, **values: Any) -> CorpusOptions:
+    return CorpusOptions(paths=[str(path)], **{"workers": 1, "heldout": 0.0, **values})
+
+
+WORDS = st.sampled_from(
+    ["你好世界", "第二段话", "。。。", "ａｂｃ", "\u200b", "x" * 70, "", "甲乙丙丁" * 20, "\n\n"]
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    texts=st.lists(st.lists(WORDS, min_size=1, max_size=5).map("".join), min_size=1, max_size=25),
+    heldout=st.sampled_from([0.0, 0.2]),
+    near=st.booleans(),
+    spans=st.booleans(),
+    count=st.none() | st.integers(1, 40),
+)
+def test_every_record_is_accounted_for(
+    tmp_path_factory: Any, texts: list[str], heldout: float, near: bool, spans: bool, count: Any
+) -> None:
+    directory = tmp_path_factory.mktemp("accounts")
+    path = write(
+        directory / "in.jsonl", [{"text": t, "source": "ab"[i % 2]} for i, t in enumerate(texts)]
+    )
+    mix = MixOptions(pretrain={"a": CategoryOptions(count=count, max_epochs=2)} if count else {})
+    dedup = DedupOptions(near=near, near_min_tokens=5, paragraphs=spans, lines=spans, min_span=4)
+    options = options_for(path, heldout=heldout, dedup=dedup, mix=mix, skip_bad_records=True)
+    try:
+        report = build_corpus(options, 1, directory / "corpus", stages=["pretrain"])
+    except MiaoError as error:
+        assert re.search("no record is left|no document|no record belongs", str(error))
+        return
+    accounts = report.accounts["pretrain"]
+    assert accounts.read + report.problems == len(texts)
+    assert accounts.read == accounts.accounted
+    train, held = (lines_of(directory / "corpus", split) for split in ("train", "heldout"))
+    assert len(train) == accounts.train + accounts.repeated and len(held) == accounts.heldout
+    assert not {r["text"] for r in train} & {r["text"] for r in held}
+    distinct = Counter("".join(record["text"].split()) for record in train)
+    if not spans:
+        assert len(distinct) == accounts.train, "no text stands there twice, repetitions aside"
+    assert max(distinct.values()) <= (2 if count else 1) or spans
+    assert all(record["source"] in "ab" for record in train)
+
+
+def test_the_built_in_corpus_is_left_alone(tmp_path: Path) -> None:
+    options = CorpusOptions(clean=CleanOptions(min_characters={"zh": 10_000}), heldout=0.02)
+    options.seedbed.characters, options.seedbed.conversations = "20K", 60
+    options.seedbed.preferences = 20
+    report = build_corpus(options, 3, tmp_path / "corpus")
+    assert not report.accounts
+    written = [r for split in ("train", "heldout") for r in lines_of(tmp_path / "corpus", split)]
+    generated = {json.dumps(r.to_json()) for r in Seedbed(options.seedbed, 3).records("document")}
+    assert {json.dumps(record) for record in written} == generated
+
+
+def test_the_defaults_take_out_only_what_is_broken(tmp_path: Path) -> None:
+    good = [
+        "短。",
+        "1 2 3",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        "<p>教程</p> 联系 a@b.cn 或 13812345678",
+        "啦啦啦，啦啦啦，我是卖报的小行家。\n" * 3,
+        "if x:\n    return {}\n",
+    ]
+    path = write(
+        tmp_path / "in.jsonl",
+        [{"text": t} for t in [*good, "。。。", good[0], "好" + "\ufffd" * 2]],
+    )
+    report = build_corpus(options_for(path), 1, tmp_path / "corpus", stages=["pretrain"])
+    accounts = report.accounts["pretrain"]
+    assert accounts.rejected == {"empty": 1, "broken": 1} or accounts.rejected == {"empty": 1}
+    assert accounts.exact == 1
+    assert [r["text"] for r in lines_of(tmp_path / "corpus")][: len(good)] == [
+        t.rstrip("\n") for t in good
+    ]
+
+
+def test_many_processes_and_an_interruption_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = some_texts(400)
+    path = write(tmp_path / "in.jsonl", [{"text": t} for t in texts + texts[::3]])
+    monkeypatch.setattr(cleaning, "CHUNK_CHARACTERS", 6000)
+    build_corpus(options_for(path), 1, tmp_path / "one", stages=["pretrain"])
+    build_corpus(options_for(path, workers=2), 1, tmp_path / "two", stages=["pretrain"])
+
+    def breaks_off(*arguments: Any) -> Iterator[Any]:
+        for number, record in enumerate(read_records(*arguments)):
+            if number == 300:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(pipeline, "read_records", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(options_for(path), 1, tmp_path / "three", stages=["pretrain"])
+    assert not (tmp_path / "three").exists()
+    done = sorted((tmp_path / ".three.work" / "pretrain" / "chunks").glob("*.json"))
+    assert len(done) >= 4
+    before = {p.name: p.stat().st_mtime_ns for p in done}
+    monkeypatch.setattr(pipeline, "read_records", read_records)
+    seen: dict[str, int] = {}
+    real = cleaning.ChunkFile.write
+
+    def note(chunk: Any, builder: Any) -> None:
+        seen[chunk.path("json").name] = 1
+        real(chunk, builder)
+
+    monkeypatch.setattr(cleaning.ChunkFile, "write", note)
+    build_corpus(options_for(path), 1, tmp_path / "three", stages=["pretrain"])
+    assert seen and not set(seen) & (set(before) - {"inputs.json"}), (
+        "done chunks are not done again"
+    )
+    assert not (tmp_path / ".three.work").exists()
+    digests = [
+        read_json(tmp_path / name / "manifest.json")["sha256"] for name in ("one", "two", "three")
+    ]
+    assert digests[0] == digests[1] == digests[2]
+
+
+def test_chunks_of_other_options_are_not_reused(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [{"text": t} for t in some_texts(30)])
+    work = tmp_path / "chunks"
+    options = options_for(path)
+    records = [Document("一段ＡＢＣ文字")]
+    for inputs, expected in ((["a"], "ABC"), (["a"], "ABC"), (["b"], "ＡＢＣ")):
+        options.clean.halfwidth = inputs == ["a"]
+        chunk = cleaning.clean_chunks(records, options, work, inputs)[0]
+        assert expected in chunk.path("jsonl").read_text(encoding="utf-8")
+
+
+def test_what_the_corpus_depends_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [{"text": "文字"}])
+    words = tmp_path / "words.txt"
+    words.write_text("广告", encoding="utf-8")
+    exam = write(tmp_path / "exam.jsonl", [{"question": "问题"}])
+    options = options_for(path)
+    assert len(input_fingerprint(options)) == 1
+    options.clean.blocklists, options.contamination.paths = [str(words)], [str(exam)]
+    stamps = input_fingerprint(options)
+    assert [stamp[0] for stamp in stamps] == [str(path), str(exam), str(words)]
+
+
+def test_contamination(tmp_path: Path) -> None:
+    question = "下列关于光合作用的说法中，哪一项是正确的？光合作用主要在叶绿体中进行并且需要光照。"
+    exam = write(
+        tmp_path / "exam.jsonl", [{"question": question, "A": "短的选项文字", "answer": "A"}]
+    )
+    texts = some_texts(5)
+    leaked = texts[0] + question.replace("，", "") + texts[1]
+    half = texts[2] + question[:22]
+    path = write(tmp_path / "in.jsonl", [{"text": t} for t in (*texts, leaked, half)])
+    contamination = ContaminationOptions(paths=[str(exam)])
+    index = EvaluationIndex(contamination)
+    assert index.short == 2 and len(index.texts) == 1
+    overlap = index.overlap(TextView(leaked))
+    assert overlap and overlap.share == 1 and overlap.place == f"{exam}:1"
+    assert index.overlap(TextView(half)) is None
+    report = build_corpus(
+        options_for(path, contamination=contamination), 1, tmp_path / "corpus", stages=["pretrain"]
+    )
+    accounts = report.accounts["pretrain"]
+    assert accounts.contaminated == 1 == accounts.overlaps_found and accounts.train == 6
+    assert read_json(tmp_path / "corpus" / "overlaps.json")["pretrain"][0]["question"] == question
+    contamination.action = "report"
+    report = build_corpus(
+        options_for(path, contamination=contamination), 1, tmp_path / "said", stages=["pretrain"]
+    )
+    assert report.accounts["pretrain"].contaminated == 0
+    assert report.accounts["pretrain"].overlaps_found == 1
+
+
+def test_quality_column(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"第{n}篇文章", "score": score}
+        for n, score in enumerate((0.9, 0.2, "0.8", None, "good"))
+    ]
+    path = write(tmp_path / "in.jsonl", [*rows, {"text": "没有分数"}])
+    clean = CleanOptions(quality_column="score", min_quality=0.5)
+    report = build_corpus(
+        options_for(path, clean=clean), 1, tmp_path / "corpus", stages=["pretrain"]
+    )
+    assert report.accounts["pretrain"].rejected == {"quality": 4}
+    assert [r["text"] for r in lines_of(tmp_path / "corpus")] == ["第0篇文章", "第2篇文章"]
+
+
+def test_mix_repeats_and_keeps_sources(tmp_path: Path) -> None:
+    texts = some_texts(60)
+    big = write(tmp_path / "general.jsonl", [{"text": t} for t in texts[:50]])
+    small = write(tmp_path / "identity.jsonl", [{"text": t} for t in texts[50:]])
+    mix = MixOptions(
+        pretrain={
+            "general": CategoryOptions(count=20),
+            "identity": CategoryOptions(count=10, repeat=2),
+        }
+    )
+    options = CorpusOptions(paths=[str(big), str(small)], mix=mix, heldout=0.1, workers=1)
+    report = build_corpus(options, 5, tmp_path / "one", stages=["pretrain"])
+    build_corpus(options, 5, tmp_path / "two", stages=["pretrain"])
+    build_corpus(options, 6, tmp_path / "other", stages=["pretrain"])
+    train, held = (lines_of(tmp_path / "one", split) for split in ("train", "heldout"))
+    by_source = Counter(record["source"] for record in train + held)
+    held_identity = sum(record["source"] == "identity" for record in held)
+    assert by_source == {"general": 20, "identity": 20 - held_identity}
+    assert report.accounts["pretrain"].left_out == {"general": 30}
+    assert train == lines_of(tmp_path / "two") != lines_of(tmp_path / "other")
+
+
+def test_parquet_comes_back_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    calls = [{"name": "weather", "arguments": {"city": "成都", "days": 3}}]
+    turns = [
+        {"role": "user", "content": "天气？"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "晴"},
+        {"role": "assistant", "content": "晴天。", "reasoning": "工具说晴"},
+    ]
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    chats = write(tmp_path / "chats.jsonl", [{"messages": turns, "tools": tools, "source": "s"}])
+    pair = {"prompt": "问", "chosen": "好答案", "rejected": "坏答案", "source": "p"}
+    pairs = write(tmp_path / "pairs.jsonl", [pair])
+    options = CorpusOptions(
+        conversations=[str(chats)], preferences=[str(pairs)], heldout=0.0, workers=1
+    )
+    directory = tmp_path / "corpus"
+    build_corpus(options, 1, directory, stages=["sft", "dpo"], output="parquet")
+    assert sorted(read_json(directory / "manifest.json")["sha256"]) == [
+        "dpo/train/preferences.parquet",
+        "sft/train/conversations.parquet",
+    ]
+    read = next(iter(read_records([directory / "sft/train/conversations.parquet"], "conversation")))
+    assert read == next(iter(read_records([chats], "conversation")))
+    preference = next(
+        iter(read_records([directory / "dpo/train/preferences.parquet"], "preference"))
+    )
+    assert isinstance(preference, Preference) and preference.source == "p"
+    assert preference.chosen[0].content == "好答案"
+
+
+def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = some_texts(40)
+    rows = [
+        {"text": t, "source": "<b>web</b>"}
+        for t in (*texts, texts[0], "。！", "e\u0301" + texts[1])
+    ]
+    path = write(tmp_path / "in.jsonl", rows)
+    out = tmp_path / "clean"
+    words = [str(path), "--out", str(out), "--corpus.heldout", "0.1", "--corpus.dedup.near", "true"]
+    assert main(["corpus", "build", *words]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "43 documents read" in said and "equal to an earlier one" in said and "report.html" in said
+    )
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page == render(out)
+    for words_in_page in ("完全重复", "exact duplicates", "Rejected, by rule", "é", "dedup.near"):
+        assert words_in_page in page
+    assert "<b>web" not in page and "&lt;b&gt;web" in page and "<script" not in page
+    assert "http://" not in page and "https://" not in page
+    assert main(["corpus", "build", "--out", str(tmp_path)]) == 2, "nothing to build from"
+    assert main(["corpus", "build", str(path), "--out", str(tmp_path)]) == 2, (
+        "it holds other things"
+    )
+    assert path.exists()
+
+
+def test_datatrove_gives_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("datatrove")
+    from datatrove.pipeline.readers import JsonlReader
+
+    from miao.corpus.datatrove_steps import datatrove_executors
+
+    texts = some_texts(40, length=90)
+    for number in range(3):
+        rows = []
+        for place, text in enumerate(texts):
+            if place % 3 <= number:
+                changed = text if place % 2 else text[:50] + "改" + text[51:]
+                rows.append({"text": f"{changed}\n\n{texts[0][:40]}", "source": f"s{place % 2}"})
+            if place % 10 == 0:
+                rows.append({"text": "。。。", "source": "s0"})
+        write(tmp_path / "in" / f"{number}.jsonl", rows)
+    dedup = DedupOptions(near=True, paragraphs=True, across_sources=False)
+    options = options_for(tmp_path / "in", dedup=dedup)
+    report = build_corpus(options, 1, tmp_path / "built", stages=["pretrain"])
+    accounts = report.accounts["pretrain"]
+    assert accounts.exact and accounts.near and accounts.spans and accounts.rejected
+    executors = datatrove_executors(
+        options,
+        JsonlReader(str(tmp_path / "in")),
+        str(tmp_path / "work"),
+        str(tmp_path / "out"),
+        tasks=3,
+        workers=1,
+    )
+    executors[-1].run()
+    theirs = [
+        json.loads(line)
+        for file in sorted((tmp_path / "out").glob("*.jsonl.gz"))
+        for line in gzip.open(file, "rt", encoding="utf-8")
+    ]
+    key = json.dumps
+    assert sorted(theirs, key=key) == sorted(lines_of(tmp_path / "built"), key=key)

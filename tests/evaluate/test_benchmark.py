@@ -1,0 +1,164 @@
+"""Ways of scoring on models whose preferences are known, and what is made of the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miao.evaluate.benchmark import Answer, Asked, ask, with_scoring
+from miao.evaluate.items import Item, Questions, read_questions
+from miao.evaluate.prompts import Encoder
+from miao.evaluate.summary import MEAN_OF_SUBJECTS, summarise
+from miao.evaluate.task import PromptStyle, Subject, Task, load_task
+from miao.model import Decoder
+from miao.tokenizer import Tokenizer
+
+DATA = Path(__file__).parent / "data"
+Bigram = Callable[[Mapping[tuple[int | None, int], float]], Decoder]
+
+
+def favouring(tokenizer: Tokenizer, letter: str) -> dict[tuple[int | None, int], float]:
+    return {(None, tokenizer.encode(letter)[-1]): 5.0}
+
+
+@pytest.mark.parametrize("scoring", ["letter", "ppl", "generate"])
+def test_a_model_that_always_says_c(
+    tokenizer: Tokenizer, bigram_model: Bigram, scoring: Any
+) -> None:
+    task = load_task("ceval")
+    name, style = task.style("lm-eval")
+    style = with_scoring(style, scoring)
+    questions = read_questions(task, DATA, shots=0)
+    model = bigram_model(favouring(tokenizer, "C"))
+    asked = ask(model, Encoder(tokenizer), task, questions, name, style, 0)
+    assert [answer.choice for answer in asked.answers] == [2] * 5
+    assert [answer.right for answer in asked.answers] == [False, False, False, False, True]
+    if scoring == "generate":
+        assert set(asked.answers[0].text or "") == {"C"} and asked.answers[0].found == "C"
+
+
+def test_option_scores_by_hand(tokenizer: Tokenizer, bigram_model: Bigram) -> None:
+    """Two 9s (logit 2 each) beat one 7 (logit 3) per character, but not as a sum."""
+    model = bigram_model({(None, tokenizer.encode(d)[0]): x for d, x in {"9": 2, "7": 3}.items()})
+    norm = math.log(math.exp(2) + math.exp(3) + tokenizer.vocab_size - 2)
+    assert 3 - norm > 2 * (2 - norm), "the sum prefers the short one"
+    style = PromptStyle("Q:", choice="{{option}}", target_delimiter="", scoring="option")
+    item = Item("0", "all", "Q", ["7", "99"], 1, {"options": ["7", "99"]})
+    task = Task("t", Path("t"), "t", "t", "test", [], {"s": style})
+    questions = Questions({"all": [item]}, {}, [], Path(), True)
+    (answer,) = ask(model, Encoder(tokenizer), task, questions, "s", style, 0).answers
+    assert answer.logprobs == pytest.approx([3 - norm, 2 * (2 - norm)], abs=1e-4)
+    assert (answer.choice, answer.right) == (0, False)
+    means = [3 - norm, 2 - norm]
+    assert answer.by_length == means.index(max(means)) == 0
+    assert answer.right_by_length is False
+
+
+def test_prompts_beyond_the_context_are_cut_or_lose_examples(
+    tokenizer: Tokenizer, make_model: Callable[..., Decoder]
+) -> None:
+    task = load_task("ceval")
+    model = make_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=256)
+    questions = read_questions(task, DATA, shots=5)
+    name, style = task.style("lm-eval")
+    asked = ask(model, Encoder(tokenizer), task, questions, name, style, 5)
+    assert asked.cut == 5 and asked.fewer == 0
+    asked = ask(
+        model, Encoder(tokenizer), task, questions, name, replace(style, overflow="fewer"), 5
+    )
+    assert asked.fewer == 5 and asked.cut == 0
+
+
+def test_few_shot_answers_do_not_depend_on_sharing(
+    tokenizer: Tokenizer, make_model: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from miao.evaluate import continuations
+
+    task = load_task("ceval")
+    model = make_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=2048)
+    questions = read_questions(task, DATA, shots=3)
+    for style_name in ("lm-eval", "opencompass"):
+        name, style = task.style(style_name)
+        found = []
+        for least in (1, 10**9):
+            monkeypatch.setattr(continuations, "LEAST_SAVED", least)
+            asked = ask(model, Encoder(tokenizer), task, questions, name, style, 3)
+            found.append([value for answer in asked.answers for value in answer.logprobs])
+        assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_generated_numbers(tokenizer: Tokenizer, bigram_model: Bigram) -> None:
+    one, two = (tokenizer.encode(d)[0] for d in "12")
+    end = tokenizer.end_of_turn_id
+    equals = tokenizer.encode("=")[0]
+    model = bigram_model({(equals, two): 9.0, (two, end): 9.0, (one, end): 9.0})
+    task = load_task("math401")
+    name, style = task.style(None)
+    questions = read_questions(task, DATA)
+    answers = ask(model, Encoder(tokenizer), task, questions, name, style, 0).answers
+    assert [(answer.found, answer.right) for answer in answers] == [
+        ("2", True),
+        ("2", False),
+        ("2", False),
+    ]
+
+
+def asked_of(shares: Mapping[str, list[int]], choice: int = 0, groups: bool = True) -> Asked:
+    """One subject per key; 1: the right option is the one chosen."""
+    names = {"x": ("g",), "y": ("g",), "z": ("h",)}
+    subjects = {name: Subject(name, name, name, names[name]) for name in shares}
+    style = PromptStyle("Q")
+    task = Task("t", Path("t"), "t", "t", "test", [], {"s": style}, subjects=subjects)
+    answers = [
+        Answer(
+            Item(
+                str(n), name, "q", list("wxyz"), choice if right else (choice + 1 + n % 3) % 4, {}
+            ),
+            bool(right),
+            choice,
+        )
+        for name, marks in shares.items()
+        for n, right in enumerate(marks)
+    ]
+    return Asked(task, "s", style, 0, answers)
+
+
+def test_averages_are_over_all_subjects_zeros_included() -> None:
+    summary = summarise(asked_of({"x": [1, 1], "y": [0, 0, 0, 0], "z": [1, 0]}), missing=["w"])
+    values = {score.category: (score.value, score.count) for score in summary.scores}
+    assert values["y"] == (0.0, 4)
+    assert values["g"] == (2 / 6, 6) and values["h"] == (0.5, 2)
+    assert values[MEAN_OF_SUBJECTS] == (pytest.approx((1 + 0 + 0.5) / 3), 3)
+    assert values["all"] == (3 / 8, 8)
+    assert {score.chance for score in summary.scores} == {0.25}
+    assert summary.groups == ["g", "h"]
+    assert any("1 of 3 subjects have no file: w" in note for note in summary.notes)
+
+
+def test_a_score_at_chance_says_so() -> None:
+    marks = [1, 0, 0, 0] * 25
+    summary = summarise(asked_of({"x": marks}))
+    assert summary.at_chance and summary.scores[-1].value == 0.25
+    assert any("cannot be told from guessing" in note for note in summary.notes)
+    assert any("A is chosen for 100%" in note for note in summary.notes)
+    assert summary.predicted == {"A": 100} and sum(summary.expected.values()) == 100
+    assert summary.majority == max(summary.expected.values()) / 100
+
+
+def test_a_score_below_the_commonest_letter_says_so() -> None:
+    answers = asked_of({"x": [1] * 40 + [0] * 60})
+    for answer in answers.answers[40:]:
+        object.__setattr__(answer.item, "answer", 3)
+    summary = summarise(answers)
+    assert not summary.at_chance and summary.majority == 0.6
+    assert any("most frequent letter would give 60.0%" in note for note in summary.notes)
+
+
+def test_a_score_far_below_chance_is_suspicious() -> None:
+    summary = summarise(asked_of({"x": [0] * 100}))
+    assert any("below guessing" in note for note in summary.notes)

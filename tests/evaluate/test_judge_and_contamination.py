@@ -1,0 +1,122 @@
+"""A judge that is known, and training text that holds some of the questions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from miao.errors import MiaoError
+from miao.evaluate.contamination import find_contamination
+from miao.evaluate.items import Item
+from miao.evaluate.judge import judge_pairs, openai_judge
+
+
+def longer(prompt: str) -> str:
+    first, second = prompt.split("[Answer 1]\n")[1].split("\n\n[Answer 2]\n")
+    second = second.split("\n\nEnd with")[0]
+    if len(first) == len(second):
+        return "I cannot say."
+    return f"Hm.\nVerdict: {1 if len(first) > len(second) else 2}"
+
+
+def test_wins_losses_and_ties() -> None:
+    found = judge_pairs(["q"] * 4, ["a", "aaa", "a", "a"], ["bb", "b", "b", "bbb"], longer)
+    assert (found.wins, found.losses, found.ties, found.unclear) == (2, 1, 1, 2)
+    assert found.value == pytest.approx((2 + 0.5) / 4) and found.first_place == 0.5
+    assert found.p_value == 1.0 and 0 < found.stderr < 0.5
+
+
+def test_a_judge_that_prefers_a_place_decides_nothing() -> None:
+    found = judge_pairs(["q"] * 3, ["a"] * 3, ["b"] * 3, lambda prompt: "Verdict: 1")
+    assert (found.wins, found.losses, found.ties, found.first_place) == (0, 0, 3, 1.0)
+    assert found.value == 0.5
+
+
+def test_swapping_the_models_swaps_the_result() -> None:
+    one = judge_pairs(["q"] * 3, ["a", "aa", "a"], ["b", "b", "bbb"], longer)
+    other = judge_pairs(["q"] * 3, ["b", "b", "bbb"], ["a", "aa", "a"], longer)
+    assert (one.wins, one.losses) == (other.losses, other.wins)
+    assert one.value == pytest.approx(1 - other.value)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[Any]]]:
+    """A chat endpoint that answers with what the test puts into its list of replies."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append((self.path, self.headers.get("Authorization"), body))
+            bad = body["model"] == "bad"
+            reply = {"choices": [{"message": {"content": "Verdict: tie"}}]}
+            data = b"not json" if body["model"] == "garbage" else json.dumps(reply).encode()
+            self.send_response(429 if bad else 200)
+            self.end_headers()
+            self.wfile.write(b"slow down" if bad else data)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/", seen
+    server.shutdown()
+
+
+def test_the_protocol(endpoint: tuple[str, list[Any]]) -> None:
+    url, seen = endpoint
+    assert openai_judge(url, "m", "secret")("hello") == "Verdict: tie"
+    path, key, body = seen[0]
+    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert body["messages"] == [{"role": "user", "content": "hello"}] and body["temperature"] == 0
+
+
+def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> None:
+    url, _ = endpoint
+    with pytest.raises(MiaoError, match="429: slow down"):
+        openai_judge(url, "bad")("x")
+    with pytest.raises(MiaoError, match="does not answer"):
+        openai_judge(url, "garbage")("x")
+    with pytest.raises(MiaoError, match="does not answer"):
+        openai_judge("http://127.0.0.1:9/v1", "m", timeout=2)("x")
+    with pytest.raises(MiaoError, match="not http"):
+        openai_judge("file:///etc/passwd", "m")
+
+
+def item(question: str, *options: str) -> Item:
+    return Item("0", "all", question, list(options), 0, {})
+
+
+def test_questions_in_the_training_text_are_found() -> None:
+    copied = "下列关于光合作用的说法，正确的是哪一项？请仔细阅读后再作答。"
+    english = "Which of the following gases do plants take from the air while the sun is shining?"
+    items = [
+        item(copied, "甲", "乙"),
+        item(english, "oxygen"),
+        item("水的沸点在标准大气压下是多少摄氏度？这是一道没有出现过的题目。"),
+        item("太短了"),
+    ]
+    texts = [
+        "随便写些别的内容。" * 5,
+        f"题库：{copied.replace('，', ', ')} A 甲 B 乙",
+        english.upper(),
+    ]
+    done: list[int] = []
+    found = find_contamination(items, iter(texts), done.append)
+    assert found.flagged == [True, True, False, False]
+    assert found.shares[2] == 0.0 and found.shares[3] is None and found.too_short == 1
+    assert found.documents == sum(done) == 3
+
+
+def test_half_a_question_is_half_contaminated() -> None:
+    words = [f"word{n}" for n in range(60)]
+    half = find_contamination([item(" ".join(words))], [" ".join(words[:36])])
+    assert half.shares == [pytest.approx(24 / 48)] and half.flagged == [True]
+    assert find_contamination([], ["x"]).shares == []
+    assert find_contamination([item("x")], []).shares == [None]

@@ -1,0 +1,145 @@
+"""What the two processes of `pair.py` do; the same functions run in one process for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from miao.errors import Interrupted
+from miao.model import Decoder, ModelConfig, save_model
+from miao.recipe import Parallelism
+from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.train.loop import Trainer
+from miao.train.metrics import MetricsLog
+from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
+from miao.train.objectives import DpoObjective, LanguageObjective, Objective
+from miao.train.parallel import make_parallel
+from miao.train.world import World
+from tests.train.tiny import SEQ_LEN, options, stop_after
+
+UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1800, "log_every": 1}
+"""Steps of 7 rows, which two processes share as 3 and 4, and a last one of fewer."""
+
+
+@dataclass
+class Case:
+    """One training run.
+
+    Args:
+        sources: dataset directories. reference: of DPO, the file of reference log-probabilities.
+    """
+
+    sources: list[str]
+    parallel: Parallelism = "auto"
+    shape: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+    stop: tuple[int, int] | None = None
+    """SIGTERM to process [0] while it trains step [1]."""
+    memory: int | None = None
+    """This process runs out of memory in its second forward pass."""
+    seed: int = 0
+
+
+def model_of(case: Case) -> Decoder:
+    shape: dict[str, Any] = {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 50,
+        "max_position_embeddings": 64,
+    }  # fmt: skip
+    model = Decoder(ModelConfig(**shape | case.shape))
+    model.initialize(case.seed)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(case.seed)
+        for name, parameter in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name:  # else half of it learns nothing at first
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
+    """Trains and leaves the main process's model in `directory/model`."""
+    torch.manual_seed(world.rank)
+    chosen = options(**UNEVEN | case.options)
+    model = model_of(case)
+    packed = [PackedSource(Path(d).name, TokenDataset(Path(d)), SEQ_LEN, 5) for d in case.sources]
+    objective: Objective = LanguageObjective()
+    if case.reference is not None:
+        objective = DpoObjective(0.1, 0.1)
+        packed[0].reference = np.memmap(case.reference, dtype=np.float32, mode="r")
+    parallel = make_parallel(case.parallel, model, chosen, world)
+    running = Trainer(
+        "pretrain",
+        chosen,
+        model,
+        PackedLoader(packed, SEQ_LEN, window_rows=16),
+        objective,
+        float(chosen.tokens or 0),
+        directory / "checkpoints",
+        MetricsLog(directory / "metrics.jsonl", "pretrain"),
+        peak_flops=1e12,
+        parallel=parallel,
+    )
+    if case.stop and case.stop[0] == world.rank:
+        stop_after(running, case.stop[1])
+    if case.memory == world.rank:
+        running.gradients.objective = OutOfMemory(objective)
+    stopped = 0
+    try:
+        running.run()
+    except Interrupted as interruption:
+        stopped = interruption.exit_code
+    whole = parallel.plain_model()
+    if whole is not None:
+        save_model(whole, directory / "model")
+    local = [p.detach() for p in model.parameters()] if case.parallel in ("auto", "ddp") else []
+    return {
+        "steps": running.step,
+        "stopped": stopped,
+        "micro_batch": running.gradients.micro_batch,
+        "checksum": [float(p.double().sum()) for p in local],
+    }
+
+
+class OutOfMemory:
+    """An objective that fails once."""
+
+    def __init__(self, objective: Objective):
+        self.objective, self.calls = objective, 0
+        self.weight_unit = objective.weight_unit
+
+    def weight(self, batch: Any) -> int:
+        return self.objective.weight(batch)
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        self.calls += 1
+        if self.calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.objective.loss(model, batch)
+
+
+def orthogonalize(world: World, shapes: list[tuple[int, ...]], count: int, rows: bool) -> float:
+    """The largest difference between shared and unshared results, over this process's part."""
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in shapes:
+            stack = [torch.randn(shape, generator=generator) for _ in range(count)]
+            truth = Orthogonalizer(dtype).begin(stack, torch.Size(shape))()
+            kind: Callable[..., Orthogonalizer] = SharedOrthogonalizer
+            if rows:
+                kind = RowsOrthogonalizer
+                heights = chunk_sizes(shape[0], world.size)
+                stack = [t.split(heights)[world.rank] for t in stack]
+                truth = [t.split(heights)[world.rank] for t in truth]
+            found = kind(dtype).begin(stack, torch.Size(shape))()
+            for a, b in zip(found, truth, strict=True):
+                assert a.shape == b.shape
+                if a.numel():
+                    largest = max(largest, float((a - b).abs().max()))
+    return largest

@@ -1,0 +1,54 @@
+"""The meter: model FLOPs utilization in every convention, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from miao.model import ModelConfig
+from miao.model.counts import mfu_conventions
+from miao.model.presets import PRESETS
+from miao.train.metrics import Meter
+
+
+def test_conventions_of_bitbrain_by_hand() -> None:
+    """Qwen3-0.6B's shape at 2,048: 28 blocks, 16 query and 8 key heads of 128, 1,024 wide."""
+    counted = mfu_conventions(PRESETS["bitbrain-0.6b"].config(), 2048)
+    matrices = 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072) + 151_936 * 1024
+    square = 12 * 28 * 16 * 128 * 2048
+    assert counted["mfu"] == 6 * matrices + square / 2
+    assert counted["mfu_palm"] == 6 * matrices + square
+    extra = 1 + 2048 / (12 * 1024) + 151_936 / (16 * 28 * 1024)
+    assert counted["mfu_bitbrain"] == pytest.approx(6 * 596_049_920 * extra)
+    # What the page on speed says: by so much the convention is above the causal one.
+    assert counted["mfu_bitbrain"] / counted["mfu"] == pytest.approx(1.251, abs=0.001)
+    assert counted["mfu_palm"] / counted["mfu"] == pytest.approx(1.165, abs=0.001)
+
+
+def test_experts_count_when_they_work() -> None:
+    sparse = ModelConfig(97, 32, 2, 2, 1, 16, 48, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24)  # fmt: skip
+    more = replace(sparse, num_experts=16)
+    router = 6 * 2 * 32 * 8
+    for name, flops in mfu_conventions(more, 64).items():
+        assert flops == pytest.approx(mfu_conventions(sparse, 64)[name] + router, rel=1e-2)
+
+
+def test_the_meter_reads_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    meter = Meter(200.0, 1e6, {"mfu_palm": 300.0, "mfu_bitbrain": 500.0}, began=10.0)
+    meter.add(torch.tensor(6.0), {}, weight=3, tokens=4000, waited=0.5)
+    now = 12.0
+    values = meter.read()
+    assert values == {
+        "loss": 2.0,
+        "tokens_per_second": 2000.0,
+        "mfu": 0.4,
+        "mfu_palm": 0.6,
+        "mfu_bitbrain": 1.0,
+        "data_wait": 0.25,
+    }
+    assert meter.utilization(1000.0) == {"mfu": 0.2, "mfu_palm": 0.3, "mfu_bitbrain": 0.5}
+    assert list(Meter(1.0, 1.0).utilization(0.5)) == ["mfu"], "a meter of one convention"

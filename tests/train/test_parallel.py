@@ -1,0 +1,216 @@
+"""Two processes train as one: DDP, FSDP2 and ZeRO against a single process, resumed and broken."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from miao.errors import MiaoError
+from miao.files import read_json
+from miao.model import load_model
+from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.train.checkpoint import list_checkpoints
+from miao.train.objectives import cache_reference
+from miao.train.parallel import make_parallel
+from miao.train.world import World
+from tests.model.shapes import LATENT, SIGMOID
+from tests.train.pair import Pair
+from tests.train.shared_cases import Case, model_of, orthogonalize, train
+from tests.train.tiny import curve, options
+
+DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
+)
+ZERO = [pytest.param(f"zero{n}", marks=DEEPSPEED) for n in (1, 2, 3)]
+SOFTMAX = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+LOSS, WEIGHT = 2e-5, 2e-4
+"""Largest differences allowed: of a logged loss (nats), and of any weight after the last step."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def places(sources: list[TokenDataset]) -> list[str]:
+    return [str(source.directory) for source in sources]
+
+
+def losses(directory: Path) -> list[float]:
+    return [line["loss"] for line in curve(directory) if "loss" in line]
+
+
+def differences(one: Path, two: Path) -> tuple[float, float]:
+    """Of logged losses and of final weights, the largest."""
+    a, b = losses(one), losses(two)
+    assert len(a) == len(b) > 5
+    first, second = (load_model(path / "model").state_dict() for path in (one, two))
+    weights = max(float((first[name] - second[name]).abs().max()) for name in first)
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)), weights
+
+
+def both(pair: Pair, case: Case, directory: Path) -> list[dict[str, Any]]:
+    answers = pair.run(train, case, directory)
+    assert all(isinstance(answer, dict) for answer in answers), answers
+    return answers
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", *ZERO])
+@pytest.mark.parametrize("kind", ["dense", "latent, experts balanced by a bias"])
+def test_two_processes_equal_one(
+    pair: Pair, places: list[str], tmp_path: Path, parallel: Any, kind: str
+) -> None:
+    """Steps that do not divide, accumulation, and a last step of fewer rows."""
+    zero = parallel.startswith("zero")
+    chosen = {"muon_learning_rate": 0.0} if zero else {}
+    case = Case(places, parallel, {} if kind == "dense" else LATENT | SIGMOID, chosen)
+    answers = both(pair, case, tmp_path / "two")
+    assert answers[0]["steps"] == answers[1]["steps"] > 5
+    assert answers[0]["checksum"] == answers[1]["checksum"]
+    train(World(), case, tmp_path / "one")
+    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    assert loss < LOSS and weight < WEIGHT, (loss, weight)
+    biases = [n for n in load_model(tmp_path / "two" / "model").state_dict() if "correction" in n]
+    assert bool(biases) == (kind != "dense")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", *ZERO])
+def test_preferences_on_two_processes(
+    pair: Pair,
+    make_dataset: Callable[..., TokenDataset],
+    tmp_path: Path,
+    parallel: Any,
+) -> None:
+    """DPO with its metrics; a step of 3 rows, of which one process has a single one."""
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.randint(4, 16, (90,), generator=generator).tolist()
+    sequences = [torch.randint(0, 97, (n,), generator=generator).tolist() for n in lengths]
+    masks = [[False, False] + [True] * (len(ids) - 2) for ids in sequences]
+    dataset = make_dataset(sequences, "preference", masks, name="pairs", vocab_size=97)
+    reference = str(tmp_path / "reference.f32")
+    case = Case(
+        [str(dataset.directory)], parallel, {}, {"batch_tokens": 96, "tokens": 700}, reference
+    )
+    case.options["muon_learning_rate"] = 0.0
+    source = PackedSource("pairs", dataset, 32, 0)
+    cache_reference(model_of(case), source, PackedLoader([source], 32).one_pass(4), Path(reference))
+    both(pair, case, tmp_path / "two")
+    train(World(), case, tmp_path / "one")
+    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    assert loss < LOSS and weight < WEIGHT, (loss, weight)
+    for name in ("accuracy", "margin", "kl", "chosen_logprob"):
+        one, two = ([line[name] for line in curve(tmp_path / d)] for d in ("one", "two"))
+        assert two == pytest.approx(one, abs=2e-4), name
+
+
+def test_the_balance_loss_of_experts(pair: Pair, places: list[str], tmp_path: Path) -> None:
+    """It is that of a micro-batch; cut alike, two processes equal one."""
+    chosen = {"batch_tokens": 8 * 32, "micro_batch": 2, "tokens": 1800}
+    case = Case(places, "ddp", SOFTMAX, chosen)
+    both(pair, case, tmp_path / "two")
+    train(World(), case, tmp_path / "one")
+    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    assert loss < 5e-4 and weight < 5e-3, (loss, weight)
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["ddp", "fsdp"])
+def test_shared_muon_equals_unshared(pair: Pair, rows: bool) -> None:
+    """More and fewer matrices than processes; heights that do not divide; stacks of experts."""
+    shapes = [(8, 8), (9, 16), (1, 4), (40, 12), (3, 8, 12), (1, 6, 4)]
+    for count in (1, 2, 5):
+        answers = pair.run(orthogonalize, shapes, count, rows)
+        assert all(isinstance(found, float) and found <= 1e-2 for found in answers), answers
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", *ZERO])
+def test_stopped_by_one_process_and_resumed_to_the_bit(
+    pair: Pair, places: list[str], tmp_path: Path, parallel: Any
+) -> None:
+    """SIGTERM reaches only the second process; both stop at one step, and go on as if never."""
+    case = Case(places, parallel, LATENT | SIGMOID, {"log_every": 3})
+    both(pair, case, tmp_path / "whole")
+    stopped = both(pair, Case(**vars(case) | {"stop": (1, 4)}), tmp_path / "stopped")
+    assert stopped[0]["steps"] == stopped[1]["steps"] in (4, 5)
+    assert [answer["stopped"] for answer in stopped] == [143, 143]
+    both(pair, Case(**vars(case) | {"seed": 1}), tmp_path / "stopped")
+    assert curve(tmp_path / "whole") == curve(tmp_path / "stopped")
+    one, two = (load_model(tmp_path / d / "model").state_dict() for d in ("whole", "stopped"))
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    state = read_json(list_checkpoints(tmp_path / "stopped" / "checkpoints")[-1] / "state.json")
+    assert state["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    "first, then", [("ddp", "none"), ("none", "ddp"), ("ddp", "fsdp"), ("fsdp", "none")]
+)
+def test_another_number_of_processes_goes_on_with_the_same_data(
+    pair: Pair, places: list[str], tmp_path: Path, first: Any, then: Any
+) -> None:
+    def go(parallel: Any, directory: Path, **changes: Any) -> None:
+        case = Case(places, parallel, **changes)
+        if parallel == "none":
+            train(World(), case, directory)
+        else:
+            both(pair, case, directory)
+
+    go(first, tmp_path / "mixed", stop=(0, 4))
+    (newest,) = list_checkpoints(tmp_path / "mixed" / "checkpoints")[-1:]
+    state = read_json(newest / "state.json")
+    go(then, tmp_path / "mixed", seed=1)
+    go("none", tmp_path / "one")
+    loss, weight = differences(tmp_path / "one", tmp_path / "mixed")
+    assert loss < LOSS and weight < WEIGHT, (loss, weight)
+    ends = [list_checkpoints(tmp_path / d / "checkpoints")[-1] for d in ("one", "mixed")]
+    one, mixed = (read_json(end / "state.json") for end in ends)
+    assert one["loader"] == mixed["loader"] != state["loader"]
+
+
+def test_one_process_out_of_memory_and_both_halve(
+    pair: Pair, places: list[str], tmp_path: Path
+) -> None:
+    case = Case(places, "ddp", options={"micro_batch": 2})
+    answers = both(pair, Case(**vars(case) | {"memory": 1}), tmp_path / "short")
+    assert [answer["micro_batch"] for answer in answers] == [1, 1]
+    both(pair, Case(**vars(case) | {"options": {"micro_batch": 1}}), tmp_path / "small")
+    assert curve(tmp_path / "short") == curve(tmp_path / "small")
+
+
+def test_none_is_refused_and_one_process_needs_no_launcher(
+    pair: Pair, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = pair.run(train, Case(places, "none"), tmp_path)
+    assert all("2 processes were started, but the recipe says none" in a for a in answers), answers
+    parallel = make_parallel("fsdp", model_of(Case(places)), options(), World())
+    assert type(parallel).__name__ == "Parallel"
+    assert "one trains alone" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="it is installed")
+def test_deepspeed_that_is_missing_is_named(places: list[str]) -> None:
+    class Two(World):
+        size = 2
+
+    with pytest.raises(MiaoError, match=r"DeepSpeed is not installed[\s\S]*pip install"):
+        make_parallel("zero2", model_of(Case(places)), options(), Two())
+
+
+def test_a_damaged_checkpoint_is_passed_over_by_both(
+    pair: Pair, places: list[str], tmp_path: Path
+) -> None:
+    case = Case(places, "ddp")
+    both(pair, case, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    newest = list_checkpoints(tmp_path / "damaged" / "checkpoints")[-1]
+    (newest / "model.safetensors").write_bytes(b"nothing")
+    both(pair, case, tmp_path / "damaged")
+    assert curve(tmp_path / "whole") == curve(tmp_path / "damaged")
