@@ -5,7 +5,7 @@
 Needs lm-eval and transformers. Without --model a random model of 26M parameters is made. Both are
 given the texts that `miao.evaluate` builds (equal to the harness's own: tests/evaluate); timed is
 everything from texts to log-probabilities. CPU seconds are given beside seconds, since machines
-are shared; the harness runs with its default batch of one row and with `--batch` rows.
+are shared; the harness runs with its default batch of one row, and with eight.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", default=[])
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="of the harness")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -106,11 +106,13 @@ def main() -> None:
         if options.model is None:
             random_model(tokenizer, directory)
         model = load_model(directory)
-        runs = {
-            "miao": lambda: ours(model, tokenizer, prompts),
-            "lm-eval, batch 1": harness(directory, prompts, 1),
-            f"lm-eval, batch {options.batch}": harness(directory, prompts, options.batch),
+        runs: dict[str, Callable[[], list[list[float]]]] = {
+            "miao": lambda: ours(model, tokenizer, prompts)
         }
+        for batch in options.batches:
+            runs[f"lm-eval, batch {batch}"] = harness(directory, prompts, batch)
+        ours(model, tokenizer, prompts[:1])  # what is made once per process
+        harness(directory, prompts[:1], 1)()
         results: dict[str, Any] = {}
         for _ in range(options.rounds):
             for name, work in runs.items():

@@ -148,6 +148,7 @@ def _run(verb: str, words: list[str]) -> int:
     from miao.options import make_parser
     from miao.recipe import Recipe
     from miao.recipe.reading import load_recipe
+    from miao.train.world import said_once
 
     if "-h" in words or "--help" in words:
         what = STAGE_VERBS.get(verb, "all stages of a recipe")
@@ -157,7 +158,8 @@ def _run(verb: str, words: list[str]) -> int:
     path = words.pop(0) if words and not words[0].startswith("--") else None
     if path is None:
         raise MiaoError("which recipe?", fix=f"miao {verb} recipes/seedling.yaml")
-    recipe = load_recipe(path, words)
+    with said_once():
+        recipe = load_recipe(path, words)
     from miao.run import run_recipe
 
     run_recipe(recipe, "report" if verb == "run" else verb)

@@ -13,7 +13,11 @@ from miao.errors import MiaoError
 from miao.files import read_json
 
 STAGE_OF: dict[str, str] = {kind: stage for stage, kind in KINDS.items()}
-FIELDS: dict[str, str] = {"document": "paths", "conversation": "conversations", "preference": "preferences"}
+FIELDS: dict[str, str] = {
+    "document": "paths",
+    "conversation": "conversations",
+    "preference": "preferences",
+}
 
 
 def main(words: Sequence[str]) -> int:

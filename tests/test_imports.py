@@ -28,7 +28,8 @@ ORDER = [
     {"export"},
     {"serve", "report"},
     {"run", "doctor"},
-    {"chat", "model_verb", "tokenizer_verb", "shards_verb", "workshop"},
+    {"chat", "model_verb", "tokenizer_verb", "workshop"},
+    {"shards_verb"},
     {"cli"},
     {"__main__"},
 ]

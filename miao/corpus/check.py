@@ -193,7 +193,7 @@ class Check:
         if len(self.files) > SHOWN_FILES:
             say(f"  and {len(self.files) - SHOWN_FILES} files more (--json lists all)")
         for kind, found in self.found.items():
-            headline(f"{found.records:,} {kind}s, {count(found.characters)} characters")
+            headline(f"{_counted(found.records, kind)}, {count(found.characters)} characters")
             lengths = (f"{name} {number:,}" for name, number in found.quantiles().items())
             say(f"  characters per record: {', '.join(lengths)}")
             shares = (
@@ -215,7 +215,7 @@ class Check:
         if not self.counts.problems:
             say("\nno problems")
             return
-        headline(f"{self.counts.problems:,} problems")
+        headline(_counted(self.counts.problems, "problem"))
         for problem in self.shown:
             fix = f"\n      -> {problem.fix}" if problem.fix else ""
             say(f"  {place(problem.path, problem.line)}: {problem.reason}{fix}")
@@ -239,10 +239,15 @@ def sniff_kind(path: Path) -> Kind | None:
 
 def _line(file: dict[str, Any]) -> str:
     shapes = f" ({', '.join(file['shapes'])})" if file["shapes"] else ""
-    facts = f"{file['records']:,} {file['kind']}s{shapes}, {count(file['characters'])} characters"
+    facts = f"{_counted(file['records'], file['kind'])}{shapes}"
+    facts += f", {count(file['characters'])} characters"
     merged = f", {file['merged']:,} labelled answers made pairs" if file["merged"] else ""
     rejected = f", {file['rejected']:,} REJECTED" if file["rejected"] else ""
     return f"  {file['path']}: {facts}{merged}{rejected}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def shown(record: Record) -> str:

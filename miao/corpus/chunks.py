@@ -126,8 +126,8 @@ class ChunkBuilder:
         else:
             content.pop("source")
             self._keys.append(text_key(json.dumps(content, ensure_ascii=False, sort_keys=True)))
-        if dedup.near and isinstance(record, Document):
-            enough = len(view.tokens) >= dedup.near_min_tokens
+        if dedup.near:
+            enough = isinstance(record, Document) and len(view.tokens) >= dedup.near_min_tokens
             self._signatures.append(signature(view, dedup.near_ngram) if enough else None)
         if isinstance(record, Document):
             for key, span in spans_of(record.text, dedup):

@@ -15,7 +15,6 @@ from miao.corpus.sources import find_files
 from miao.errors import MiaoError
 from miao.recipe.cleaning import ContaminationOptions
 
-
 FEWEST = 10
 """Fields with fewer n-grams are phrases (often answers), found in many an innocent text."""
 

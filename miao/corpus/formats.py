@@ -161,6 +161,7 @@ def convert_file(
     goes to `on_problem`, and so does a file whose rest cannot be read, when that returns.
     """
     pairs = KtoPairs()
+    record: Record
     objects = read_objects(path, on_problem, counts.repair)
     while True:
         try:

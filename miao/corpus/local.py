@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from miao.console import say, warn
 from miao.corpus.check import sniff_kind
@@ -35,7 +36,7 @@ def with_local_files(options: CorpusOptions) -> CorpusOptions:
             found.setdefault(kind, []).append(path.as_posix())
         else:
             warn(f"{path} holds no known record: passed over (see `miao corpus check {path}`)")
-    taken = {
+    taken: dict[str, Any] = {
         FIELDS[kind]: paths
         for kind, paths in sorted(found.items())
         if not getattr(options, FIELDS[kind])

@@ -161,7 +161,7 @@ def read_text(path: Source, size: int = CHUNK, on_repair: OnRepair | None = None
     Raises:
         DamagedFile: a byte that is not text, or NUL; with its line and offset.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
     offset, line = 0, 1  # of what the next chunk is decoded with
     plain = True  # ASCII so far, which is the same in either encoding
     for chunk in chain(read_bytes_of_text(path, size, on_repair), [b""]):
@@ -234,10 +234,11 @@ def decode_line(line: bytes) -> tuple[str, str | None]:
     if wrong.reason != "unexpected end of data" and looks_like_gb18030(line):
         with suppress(UnicodeDecodeError):
             return line.decode("gb18030"), "lines read as GB18030"
-    raise MiaoError(
-        f"not UTF-8, {wrong.reason} (0x{line[wrong.start]:02x} at byte {wrong.start + 1})",
-        fix="convert the file to UTF-8 (`iconv`), or drop the line",
-    )
+    fix = "convert the file to UTF-8 (`iconv`), or drop the line"
+    if wrong.reason == "unexpected end of data":
+        fix = "the line was cut inside a character: export the file again, or drop the line"
+    at = f"0x{line[wrong.start]:02x} at byte {wrong.start + 1}"
+    raise MiaoError(f"not UTF-8, {wrong.reason} ({at})", fix=fix)
 
 
 def _not_text(

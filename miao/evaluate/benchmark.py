@@ -90,20 +90,20 @@ def ask(
     Raises:
         MiaoError: options are to be compared, but a question has none.
     """
-    items = questions.all()
-    examples = [
-        few
-        for subject, group in questions.items.items()
-        for few in [questions.examples.get(subject, [])] * len(group)
-    ]
-    if style.scoring == "generate":
-        answers, cut, fewer = _generate(model, encoder, task, style, items, examples, advance)
-    else:
-        if bare := next((item for item in items if not item.options), None):
+    for item in questions.all():
+        if style.scoring != "generate" and not item.options:
             raise MiaoError(
-                f"question {bare.id} has no options to compare", fix="use --scoring generate"
+                f"question {item.id} has no options to compare", fix="use --scoring generate"
             )
-        answers, cut, fewer = _compare(model, encoder, task, style, items, examples, advance)
+    groups = [(items, questions.examples.get(name, [])) for name, items in questions.items.items()]
+    if style.scoring == "generate":
+        answers, cut, fewer = _generate(model, encoder, task, style, groups, advance)
+    else:
+        answers, cut, fewer = [], 0, 0
+        for items, few in groups:  # subject by subject: the tokens of all prompts take gigabytes
+            found, more_cut, more_fewer = _compare(model, encoder, task, style, items, few, advance)
+            answers += found
+            cut, fewer = cut + more_cut, fewer + more_fewer
     return Asked(task, style_name, style, shots, answers, cut, fewer)
 
 
@@ -143,18 +143,17 @@ def _compare(
     task: Task,
     style: PromptStyle,
     items: Sequence[Item],
-    examples: Sequence[Sequence[Item]],
+    examples: Sequence[Item],
     advance: Advance,
 ) -> tuple[list[Answer], int, int]:
     """letter and option: log p of each continuation; ppl: of each whole prompt, per token."""
     limit = model.config.context_length
     room = limit if style.overflow == "fewer" else None
     encoded, fewer = [], 0
-    for item, few in zip(items, examples, strict=True):
-        build = partial(_encode, encoder, task, style, item)
-        one, left = fit(build, few, room)
+    for item in items:
+        one, left = fit(partial(_encode, encoder, task, style, item), examples, room)
         encoded.append(one)
-        fewer += left < len(few)
+        fewer += left < len(examples)
     continuations = [
         Continuation(ids, count)
         for one in encoded
@@ -198,15 +197,15 @@ def _generate(
     encoder: Encoder,
     task: Task,
     style: PromptStyle,
-    items: Sequence[Item],
-    examples: Sequence[Sequence[Item]],
+    groups: Sequence[tuple[Sequence[Item], Sequence[Item]]],
     advance: Advance,
 ) -> tuple[list[Answer], int, int]:
     """Greedy text, cut at the first of the style's stops, and the answer found in it."""
     extract = extractor(style.extract)
     room = max(model.config.context_length - style.max_new_tokens, 1)
     prompts, cut, fewer = [], 0, 0
-    for item, few in zip(items, examples, strict=True):
+    asked = [(item, few) for items, few in groups for item in items]
+    for item, few in asked:
         build = partial(_read, encoder, task, style, item)
         one, left = fit(build, few, room if style.overflow == "fewer" else None)
         fewer += left < len(few)
@@ -218,7 +217,7 @@ def _generate(
     engine = Engine(model, frozenset(tokenizer.stop_ids), reuse_prefixes=True)
     generated = engine.generate(prompts, options, advance)
     answers = []
-    for item, ids in zip(items, generated, strict=True):
+    for (item, _), ids in zip(asked, generated, strict=True):
         text = tokenizer.decode(ids)
         ends = [text.find(stop) for stop in style.until if stop in text]
         text = text[: min(ends)] if ends else text

@@ -285,8 +285,9 @@ def _print(asked: Asked, summary: Summary, by_subject: bool) -> None:
 def _show(task: Task, style: PromptStyle, questions: Questions, count: int) -> None:
     from miao.evaluate.prompts import build_prompt
 
-    for item in questions.all()[:count]:
-        prompt = build_prompt(task, style, item, questions.examples.get(item.subject, []))
+    asked = [(item, name) for name, items in questions.items.items() for item in items]
+    for item, name in asked[:count]:
+        prompt = build_prompt(task, style, item, questions.examples.get(name, []))
         say(f"--- {task.name} {item.subject}/{item.id}, right: {item.answer}")
         say(prompt.context)
         for choice in prompt.choices:

@@ -28,10 +28,6 @@ class Contamination:
     def flagged(self) -> list[bool]:
         return [share is not None and share >= SHARE for share in self.shares]
 
-    @property
-    def too_short(self) -> int:
-        return self.shares.count(None)
-
 
 def find_contamination(
     items: Sequence[Item],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,7 @@ def read_questions(
 
 def _find_source(task: Task, data: Path, split: str) -> tuple[Path, Source]:
     """The folder that holds files of the task, and the layout that they have."""
-    for folder in [data, *(data / name for name in task.folders)]:
+    for folder in [*(data / name for name in task.folders), data]:
         for source in task.sources:
             if any(True for _ in _matches(source, folder, split, None)):
                 return folder, source
@@ -140,17 +141,15 @@ def _matches(source: Source, folder: Path, split: str, subject: str | None) -> I
 def _subjects_there(task: Task, source: Source, folder: Path, split: str) -> list[str]:
     """The task's subjects that have a file; or, where it names none, those of the file names."""
     if "{subject}" not in source.files:
-        return [EVERYTHING] if not task.subjects or source.fields.get("subject") is None else [""]
+        return [EVERYTHING]
     if task.subjects:
         return [name for name in task.subjects if any(_matches(source, folder, split, name))]
-    name = source.splits.get(split, split)
-    before, after = source.files.replace("{split}", name).split("{subject}", 1)
-    found = []
-    for path in _matches(source, folder, split, None):
-        text = path.relative_to(folder).as_posix()
-        ending = after.partition("*")[0]
-        found.append(text[len(before) :].removesuffix(ending) if "*" not in after else path.stem)
-    return found
+    pattern = re.escape(source.files.replace("{split}", source.splits.get(split, split)))
+    pattern = pattern.replace(re.escape("*"), ".*").replace(re.escape("{subject}"), "(.+?)", 1)
+    pattern = pattern.replace(re.escape("{subject}"), r"\1")
+    paths = _matches(source, folder, split, None)
+    found = (re.fullmatch(pattern, path.relative_to(folder).as_posix()) for path in paths)
+    return list(dict.fromkeys(match[1] for match in found if match))
 
 
 def _limited(
@@ -219,6 +218,7 @@ def _item(
     if labelled and not options:
         answer = str(answer)
     identity = str(found.get("id", number))
+    subject = str(found["subject"]) if "subject" in source.fields else subject
     return Item(identity, subject, str(found.get("question", "")), options, answer, found)
 
 

@@ -163,23 +163,10 @@ def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:
             system_instruction=options.system,
         )
     )
-    rows, scores = [], []
-    for task, values in results["results"].items():
-        for name, value in values.items():
-            metric, _, kind = name.partition(",")
-            error = values.get(f"{metric}_stderr,{kind}")
-            if not isinstance(value, int | float) or metric.endswith("_stderr") or not kind:
-                continue
-            sure = error if isinstance(error, int | float) else None
-            rows.append(
-                [
-                    task,
-                    f"{metric} ({kind})",
-                    f"{value:.4f}",
-                    "-" if sure is None else f"±{sure:.4f}",
-                ]
-            )
-            scores.append({"task": task, "metric": name, "value": value, "stderr": sure})
+    scores = _metrics(results["results"])
+    rows = [
+        [one["task"], one["metric"], f"{one['value']:.4f}", _sure(one["stderr"])] for one in scores
+    ]
     print_table("results", ["task", "metric", "value", "std. error"], rows, right_from=2)
     line: dict[str, Any] = {
         "stage": f"lm-eval {' '.join(options.tasks)} of {target.stage}",
@@ -192,6 +179,24 @@ def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:
     write_jsonl(target.lines, [*kept, line])
     say(f"  written to {target.lines}")
     return results
+
+
+def _metrics(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every number of the harness's results with its standard error, None where it has none."""
+    found = []
+    for task, values in results.items():
+        for name, value in values.items():
+            metric, comma, kind = name.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = values.get(f"{metric}_stderr,{kind}")
+            sure = error if isinstance(error, int | float) else None
+            found.append({"task": task, "metric": name, "value": value, "stderr": sure})
+    return found
+
+
+def _sure(stderr: float | None) -> str:
+    return "-" if stderr is None else f"±{stderr:.4f}"
 
 
 def _understood(run: Callable[[], Any]) -> Any:

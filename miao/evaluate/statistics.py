@@ -41,10 +41,6 @@ class Difference:
     high: float
     """Paired bootstrap, 95 %."""
 
-    @property
-    def significant(self) -> bool:
-        return self.p_value < 0.05
-
 
 def compare_paired(right_a: Sequence[bool], right_b: Sequence[bool], seed: int = 0) -> Difference:
     """The difference of two models that answered the same questions."""

@@ -11,6 +11,7 @@ from miao.recipe import (
     DEFAULT_CONTEXT,
     STAGES,
     TRACKERS,
+    CorpusOptions,
     ModelOptions,
     Quantity,
     Recipe,
@@ -36,6 +37,7 @@ def check_recipe(recipe: Recipe) -> None:
     need(
         all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
     )
+    _check_workshop(recipe.corpus, need)
     model = recipe.model
     _check_model(model, need)
     _need_quantity(recipe.corpus.seedbed.characters, "corpus.seedbed.characters", need)
@@ -54,6 +56,28 @@ def check_recipe(recipe: Recipe) -> None:
             "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
             fix="change these keys in the recipe, or override them: --key.sub value",
         )
+
+
+def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
+    clean, dedup, overlap = corpus.clean, corpus.dedup, corpus.contamination
+    limits = [name for name in vars(clean) if name.startswith("max_") and name != "max_characters"]
+    for name in (*limits, "min_chinese", "language_confidence"):
+        value = getattr(clean, name)
+        need(
+            value is None or 0 <= value <= 1 or name == "max_blocked",
+            f"corpus.clean.{name}: a share from 0 to 1, or null",
+        )
+    need(0 < dedup.near_threshold <= 1, "corpus.dedup.near_threshold: above 0, at most 1")
+    need(dedup.near_ngram > 0, "corpus.dedup.near_ngram: must be positive")
+    need(overlap.ngram > 0, "corpus.contamination.ngram: must be positive")
+    need(0 < overlap.min_share <= 1, "corpus.contamination.min_share: above 0, at most 1")
+    need(corpus.workers is None or corpus.workers > 0, "corpus.workers: must be positive, or null")
+    for stage in STAGES:
+        for name, category in getattr(corpus.mix, stage).items():
+            where = f"corpus.mix.{stage}.{name}"
+            need(category.max_epochs > 0, f"{where}.max_epochs: must be positive")
+            need(category.repeat > 0, f"{where}.repeat: must be positive")
+            need(category.weight is None or category.weight > 0, f"{where}.weight: positive")
 
 
 def _check_model(model: ModelOptions, need: Any) -> None:

@@ -73,8 +73,8 @@ def _benchmark(line: Record) -> Benchmark:
         f"{stage}: prompts of {prompts}, {scoring}, {shots} examples",
     )
     shown = _radar_values(scores, line.get("groups", []))
-    radar = radar_plot(shown, chance, line.get("title", line["task"])) if shown else None
     title = str(line.get("title", line["task"]))
+    radar = radar_plot(shown, chance, title) if shown else None
     return Benchmark(title, asked, radar, bars, list(line.get("notes", [])))
 
 

@@ -180,6 +180,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         MiaoError: the address is taken, or none of this machine's.
     """
+    if not 0 <= port < 2**16:
+        raise MiaoError(f"cannot listen at {host}:{port}: ports go from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from miao.console import warn
@@ -156,6 +156,11 @@ class _Encode:
     tokenizer: Tokenizer
     fast: bool
 
+    @cached_property
+    def encoder(self) -> BulkEncoder:
+        """Of this process: not before the worker has its copy."""
+        return BulkEncoder(self.tokenizer, self.fast)
+
     def __call__(self, task: tuple[int, Part]) -> _Done:
         number, part = task
         job = self.jobs[number]
@@ -164,11 +169,10 @@ class _Encode:
         if (found := _finished(job, key)) is not None:
             return found
         manifest = new_manifest(job.kind, job.source, self.tokenizer)
-        encoder = BulkEncoder(self.tokenizer, self.fast)
         with atomic_directory(job.workplace / key) as temporary:
             writer = ShardWriter(temporary, manifest)
             records = read_part(part)
-            for block in encode_blocks(records, job.kind, encoder, job.last_turn_only):
+            for block in encode_blocks(records, job.kind, self.encoder, job.last_turn_only):
                 writer.add(block)
             shard = replace(writer.close(), origin=part.name, key=key)
             write_json(temporary / "shard.json", asdict(shard))

@@ -58,6 +58,13 @@ class MuonAdamW(torch.optim.Optimizer):
             hidden_matrix = parameter.ndim >= 2 and ".layers." in name and not name.endswith(ROUTER)
             matrix_kind = "muon" if hidden_matrix and muon_lr > 0 else "adamw"
             kinds[matrix_kind if parameter.ndim >= 2 else "adamw_vectors"].append(parameter)
+        self.buffer_names = {
+            f"{buffer}.{self.names[id(parameter)]}"
+            for kind, parameters in kinds.items()
+            for parameter in parameters
+            for buffer in (("momentum",) if kind == "muon" else ("exp_avg", "exp_avg_sq"))
+        }
+        """Every buffer that it may make, as `state_tensors` calls them."""
         groups = [
             {
                 "kind": kind,

@@ -9,6 +9,7 @@ from it.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -107,7 +108,12 @@ class Parallel:
         yield from self.optimizer.state_tensors().items()
 
     def load(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], num_steps: int) -> None:
-        """Takes back what `weights` and `buffers` gave; every process has all of it."""
+        """Takes back what `weights` and `buffers` gave; every process has all of it.
+
+        Raises:
+            MiaoError: the buffers are another optimizer's.
+        """
+        self.require_known(buffers)
         own = own_weights(self.model)
         with torch.no_grad():
             for name, target in own.items():
@@ -121,6 +127,16 @@ class Parallel:
             },
             num_steps,
         )
+
+    def require_known(self, buffers: dict[str, Tensor]) -> None:
+        """Momentum of Muon means nothing to AdamW, nor the other way round."""
+        if not set(buffers) <= self.optimizer.buffer_names:
+            raise MiaoError(
+                "the checkpoint was made with Muon and goes on with AdamW, or the other way round",
+                where="parallel",
+                fix="go on with the same --parallel (ZeRO has no Muon), or set "
+                "muon_learning_rate 0 from the beginning",
+            )
 
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
         """What this process holds of a whole tensor that belongs to `target`."""
@@ -216,11 +232,13 @@ class FullySharded(Sharded):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        # Objectives never change what the model returned in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         broadcast(self.model)
-        self.mesh = init_device_mesh(self.model.device.type, (self.world.size,))
+        mesh = init_device_mesh(self.model.device.type, (self.world.size,))
         for block in self.model.model.layers:
-            fully_shard(block, mesh=self.mesh)
-        fully_shard(self.model, mesh=self.mesh)
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
 
     def weights(self) -> Named:
         for name, tensor in own_weights(self.model).items():

@@ -103,7 +103,8 @@ class LaunchedWorld(World):
         self.host = dist.new_group(backend="gloo", timeout=HOST_TIMEOUT)
         self.store = store
         self.over = threading.Event()
-        threading.Thread(target=self._watch, name="peers", daemon=True).start()
+        self.watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self.watcher.start()
 
     def gather(self, numbers: list[int]) -> list[list[int]]:
         import torch
@@ -146,12 +147,17 @@ class LaunchedWorld(World):
             return False
 
     def close(self) -> None:
-        """Ends the watch, when everything went well everywhere."""
+        """When everything went well, as soon as it did so everywhere."""
         from torch import distributed as dist
 
         self.barrier()
-        self.over.set()
+        self.end_watch()
         dist.destroy_process_group()
+
+    def end_watch(self) -> None:
+        """Before this process ends: a thread that still runs then would abort it."""
+        self.over.set()
+        self.watcher.join()
 
     def _watch(self) -> None:
         """Ends this process when another has failed and it still waits for that one: an exchange
@@ -186,17 +192,32 @@ def join_world(device: str) -> Iterator[World]:
         yield world
         world.close()
     except Interrupted as interruption:  # all were told
-        world.over.set()
         if world.is_main:
             raise
         raise SystemExit(interruption.exit_code) from None
     except KeyboardInterrupt:
+        if world.is_main:
+            raise
         raise SystemExit(130) from None
     except Exception as error:
         if not world.claim_failure(error):
             time.sleep(0.5)  # the first one prints before a launcher ends everything
             raise SystemExit(1) from None
         raise _named(error, world) from error
+    finally:
+        world.end_watch()
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Around what every process finds wrong alike before they meet: the first one says it."""
+    try:
+        yield
+    except MiaoError:
+        if _number("RANK", 0) == 0:
+            raise
+        time.sleep(FIRST_WORD)  # a launcher ends everything with the first process that ends
+        raise SystemExit(2) from None
 
 
 def _named(error: Exception, world: World) -> Exception:

@@ -72,14 +72,12 @@ class Zero(Sharded):
         optimizer.num_steps = 0
         optimizer.set_lr_factor(1.0)
         inner = self.engine.optimizer
-        last = self.zero_stage == 3
-        parts = (
-            inner.fp32_partitioned_groups_flat if last else inner.single_partition_of_fp32_groups
-        )
-        for part in parts:  # a checkpoint is read before the first step
+        cut_weights = self.zero_stage == 3
+        parts = "fp32_partitioned_groups_flat" if cut_weights else "single_partition_of_fp32_groups"
+        for part in getattr(inner, parts):  # a checkpoint is read before the first step
             for buffer in BUFFERS:
                 optimizer.state[part][buffer] = torch.zeros_like(part)
-        if last:  # the loss takes this weight without calling its module
+        if cut_weights:  # the loss takes this weight without calling its module
             deepspeed.zero.register_external_parameter(self.model, self.model.lm_head.weight)
         else:  # the engine looks for the buffers once, before all groups have them
             inner._lazy_init_hp_params_optimizer_state()
@@ -128,6 +126,7 @@ class Zero(Sharded):
         import deepspeed
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
+        self.require_known(buffers)
         parameters, device = dict(self.model.named_parameters()), self.model.device
         for name, target in own_weights(self.model).items():
             if name not in parameters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,30 @@ def test_prompts_are_shown_without_a_model(capsys: pytest.CaptureFixture[str]) -
     assert run("nowhere", "--tasks", "piqa", "--data", DATA, "--show", "1") == 0
     shown = capsys.readouterr().out
     assert "Question: To keep bread fresh,\nAnswer:" in shown and "leave it in the rain." in shown
+
+
+def test_a_data_set_on_a_hub(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from miao.hubs import datasets
+
+    root = Path(DATA) / "ceval-exam"
+    there = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
+    wanted: list[str] = []
+
+    def download(name: Any, listing: Any, files: list[str]) -> list[Path]:
+        wanted.extend(files)
+        return [root / file for file in files]
+
+    listing = SimpleNamespace(files={file: 1 for file in ["README.md", *there]})
+    monkeypatch.setattr(datasets, "list_dataset", lambda name: listing)
+    monkeypatch.setattr(datasets, "download_dataset", download)
+    words = ["x", "--tasks", "ceval", "--data", "hf:ceval/ceval-exam", "--show", "1"]
+    assert run(*words) == 0
+    assert "计算机网络" in capsys.readouterr().out
+    assert {file.split("/")[0] for file in wanted} == {"dev", "val"}, "no more than is asked for"
+    assert run(*words[:2], "gsm8k", *words[3:]) == 2
+    assert "no files of the task gsm8k" in capsys.readouterr().err
 
 
 def test_the_list_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:

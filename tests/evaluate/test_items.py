@@ -95,6 +95,17 @@ def test_the_hubs_columns_give_the_same_questions(name: str, tmp_path: Path) -> 
     ]
 
 
+def test_subjects_of_a_column_and_of_file_names(tmp_path: Path) -> None:
+    found = read_questions(load_task("cmath"), DATA)
+    assert [item.subject for item in found.all()] == ["grade 1", "grade 6"]
+    text = TASK.replace("{split}.jsonl", "{subject}/{split}-*.jsonl")
+    task = own_task(tmp_path, [], text)
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test-0.jsonl").write_text(json.dumps(GOOD), encoding="utf-8")
+    assert list(read_questions(task, tmp_path).items) == ["blue", "red"]
+
+
 def test_the_folder_itself_or_the_one_above() -> None:
     task = load_task("ceval")
     above, itself = read_questions(task, DATA), read_questions(task, DATA / "ceval-exam")

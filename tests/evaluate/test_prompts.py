@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from miao.corpus.records import Message
 from miao.evaluate.items import Item, read_questions
-from miao.evaluate.prompts import Encoder, build_prompt, fit
+from miao.evaluate.prompts import Encoder, Prompt, build_prompt, fit
 from miao.evaluate.task import built_in_tasks, load_task
 from miao.tokenizer import Tokenizer
 
@@ -91,12 +92,26 @@ def test_spaces_before_the_answer_belong_to_it(tokenizer: Tokenizer) -> None:
 
 
 def test_an_empty_context_begins_a_document(tokenizer: Tokenizer) -> None:
-    from miao.evaluate.prompts import Prompt
-
     encoder = Encoder(tokenizer)
     ((context, continuation),) = encoder.pairs(Prompt("", ["A"], ["A"]))
     assert context == [tokenizer.document_boundary_id] and tokenizer.decode(continuation) == "A"
     assert encoder.wholes(Prompt("", ["A"], ["A"]))[0][0] == tokenizer.document_boundary_id
+
+
+def test_in_the_chat_the_question_is_the_users_turn(tokenizer: Tokenizer) -> None:
+    prompt = Prompt("问：1+1？", [" 2", " 3"], ["2", "3"])
+    encoder = Encoder(tokenizer, begin=(1,), chat=True, system="短答")
+    messages = [Message("system", "短答"), Message("user", "问：1+1？")]
+    context = tokenizer.chat_template.encode_prompt(tokenizer, messages)
+    assert encoder.pairs(prompt) == [(context, tokenizer.encode(n)) for n in "23"]
+    assert encoder.wholes(prompt) == [context + tokenizer.encode(n) for n in "23"]
+
+
+def test_control_tokens_are_meant_only_where_a_harness_wrote_them(tokenizer: Tokenizer) -> None:
+    text, end = "a<|im_end|>", tokenizer.end_of_turn_id
+    assert end not in Encoder(tokenizer).context(text)
+    assert Encoder(tokenizer, trusted=True).context(text)[-1] == end
+    assert Encoder(tokenizer, begin=(5,)).context("a") == [5, *tokenizer.encode("a")]
 
 
 def test_examples_are_left_out_from_the_end_until_the_rest_fits() -> None:

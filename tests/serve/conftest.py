@@ -27,7 +27,7 @@ class RunningServer:
     def __init__(self, models: list[Served], **options: Any):
         self.app = create_app(models, **options)
         self.models = models
-        config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=20)
+        config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=100)
         self.server = uvicorn.Server(config)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
@@ -39,13 +39,13 @@ class RunningServer:
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self.thread.join(30)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
     def open_requests(self) -> tuple[int, int]:
         return self.app.state.worker.counts(self.models[0].name)
 
-    def wait_until_idle(self, seconds: float = 30) -> None:
+    def wait_until_idle(self, seconds: float = 100) -> None:
         """Waits until no slot is taken; fails where one leaks."""
         end = time.monotonic() + seconds
         while self.open_requests() != (0, 0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miao.serve.answer import AnswerParser, Piece
@@ -49,6 +49,7 @@ def parse(pieces: list[str], in_thought: bool, has_tools: bool) -> Piece:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0][:20])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_way_to_cut(case: tuple, data: st.DataObject) -> None:
     text, in_thought, has_tools, reasoning, content, names = case

@@ -93,7 +93,7 @@ def test_adapters_are_models_of_their_own(
     with pytest.raises(MiaoError, match="two models are called 'sprout'"):
         load(directory, "--adapter", f"sprout={tmp_path / 'poet'}")
     with pytest.raises(MiaoError, match="not a PEFT adapter"):
-        load(directory, "--adapter", str(directory))
+        load(directory, "--adapter", f"none={directory}")
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_ports_that_are_taken() -> None:
     with pytest.raises(MiaoError, match=f"cannot listen at 127.0.0.1:{port}"):
         listen("127.0.0.1", port)
     first.close()
-    for host, wrong in (("203.0.113.7", 8000), ("127.0.0.1", 10**6)):
+    for wrong in (-1, 10**6):
         with pytest.raises(MiaoError, match="cannot listen"):
-            listen(host, wrong)
+            listen("127.0.0.1", wrong)
 
 
 def test_a_missing_model_is_said_before_anything_listens(

@@ -90,11 +90,13 @@ def test_a_stream_joins_to_the_whole(client: openai.OpenAI, include_usage: bool)
 
 
 def test_max_tokens_minus_one_goes_to_the_end_of_the_context(client: openai.OpenAI) -> None:
+    long = [{"role": "user", "content": "q" * (CONTEXT - 60)}]
     for arguments in ({"max_tokens": -1}, {}):
         answer = client.chat.completions.create(
-            model="tiny", messages=HELLO, logit_bias=NO_END, **arguments
+            model="tiny", messages=long, logit_bias=NO_END, **arguments
         )
         assert answer.usage.total_tokens == CONTEXT
+        assert 0 < answer.usage.completion_tokens < 60
         assert answer.choices[0].finish_reason == "length"
 
 
@@ -197,7 +199,7 @@ def test_a_json_object(client: openai.OpenAI) -> None:
         response_format={"type": "json_object"},
         temperature=1.0,
         seed=1,
-        logit_bias={},
+        max_tokens=40,
     )
     text = answer.choices[0].message.content
     assert text.startswith("{")
