@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from miao.console import ProgressLine, count, headline, say, warn
+from miao.console import ProgressLine, headline, say, warn
 from miao.corpus.pipeline import KINDS, build_corpus
-from miao.corpus.summary import account_lines
 from miao.errors import MiaoError
-from miao.files import read_json
+from miao.report.data_report import present_corpus
 
 STAGE_OF: dict[str, str] = {kind: stage for stage, kind in KINDS.items()}
 FIELDS: dict[str, str] = {
@@ -55,28 +54,10 @@ def main(words: Sequence[str]) -> int:
         )
     if report.problems:
         warn(f"{report.problems} records could not be used: see {directory / 'problems.jsonl'}")
-    finish(directory)
+    present_corpus(directory)
     say("  next:")
     say(f"    open {directory / 'report.html'}")
     return 0
-
-
-def finish(directory: Path) -> None:
-    """Says what became of the user's own records, and writes the data report."""
-    from miao.report.data_report import write_data_report
-
-    manifest = read_json(directory / "manifest.json")
-    for stage, accounts in manifest["accounts"].items():
-        written = accounts["train"] + accounts["repeated"]
-        characters = sum(source["characters"] for source in manifest["sources"][stage].values())
-        say(
-            f"  {stage}: {accounts['read']:,} {KINDS[stage]}s read, {written:,} to train on, "
-            f"{accounts['heldout']:,} held out, {count(characters)} characters"
-        )
-        for line in account_lines(accounts):
-            say(f"    {line}")
-    if manifest["accounts"]:
-        say(f"  {write_data_report(directory)}")
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -21,6 +21,8 @@ from miao.model.decoder import Decoder
 ROW_TOKENS, SEEN_TOKENS = 4096, 32768
 """Padded tokens of a batch, and those together with the prefix that each of its rows sees."""
 GPU_FACTOR = 8
+FULL_ENOUGH, PADDING = 512, 0.08
+"""A batch of so many real tokens is closed before its padding exceeds this share of them."""
 LEAST_SAVED, LEAST_SAVED_GPU = 256, 4096
 """Tokens that a pass over a common beginning must save to be worth it."""
 HEAD_ROWS = 1024
@@ -240,14 +242,18 @@ def _batches(rows: Sequence[_Row], prefix: int, model: Decoder) -> Iterator[list
     factor = 1 if model.device.type == "cpu" else GPU_FACTOR
     same_length = _depends_on_length(model)
     batch: list[_Row] = []
-    for row in rows:
-        count, width = len(batch) + 1, len(row.ids) - prefix
-        too_much = count * width > factor * ROW_TOKENS
-        too_much |= count * len(row.ids) > factor * SEEN_TOKENS
+    real = 0
+    for row in rows:  # from short to long: the newest is the widest
+        width = len(row.ids) - prefix
+        padded = (len(batch) + 1) * width
+        too_much = padded > factor * ROW_TOKENS
+        too_much |= (len(batch) + 1) * len(row.ids) > factor * SEEN_TOKENS
+        too_much |= real >= factor * FULL_ENOUGH and padded > (1 + PADDING) * (real + width)
         if batch and (too_much or (same_length and len(row.ids) != len(batch[0].ids))):
             yield batch
-            batch = []
+            batch, real = [], 0
         batch.append(row)
+        real += width
     if batch:
         yield batch
 

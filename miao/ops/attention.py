@@ -65,24 +65,22 @@ def _varlen(
     query_bthd: Tensor, key_btkd: Tensor, value_btkv: Tensor, starts: Tensor, scale: float | None
 ) -> Tensor:
     """Causal attention within documents: no score between two documents is ever computed."""
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
     rows, length, _, query_dim = query_bthd.shape
     value_dim = value_btkv.shape[-1]
     value_btkv = F.pad(value_btkv, (0, query_dim - value_dim))
     flat = [x.flatten(0, 1) for x in (query_bthd, key_btkd, value_btkv)]
-    output_nhd = varlen_attn(*flat, starts, starts, length, length, **_causal(scale))
+    kernel: Any = varlen.varlen_attn
+    # The kernel's words for causal attention with grouped heads changed with torch's releases.
+    known = inspect.signature(kernel).parameters
+    words: dict[str, Any] = {"window_size": (-1, 0)}
+    if "window_size" not in known:
+        words = {"is_causal": True}
+    if "enable_gqa" in known:
+        words["enable_gqa"] = True
+    output_nhd = kernel(*flat, starts, starts, length, length, scale=scale, **words)
     return output_nhd.view(rows, length, -1, query_dim)[..., :value_dim].flatten(2)
-
-
-def _causal(scale: float | None) -> dict[str, Any]:
-    """The kernel's words for causal attention with grouped heads, which changed with releases."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    known = inspect.signature(varlen_attn).parameters
-    words: dict[str, Any] = {"scale": scale}
-    words |= {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    return words | ({"enable_gqa": True} if "enable_gqa" in known else {})
 
 
 def _additive(visible_bts: Tensor, dtype: torch.dtype) -> Tensor:

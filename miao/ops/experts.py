@@ -143,6 +143,8 @@ def _grouped_mm_takes(x_nd: Tensor, weight_eid: Tensor) -> bool:
     """Whether the grouped product exists for this device, type and these sizes."""
     if _grouped_mm is None or x_nd.device.type not in ("cpu", "cuda"):
         return False
-    if x_nd.device.type == "cuda" and x_nd.dtype != torch.bfloat16:
-        return False
+    if x_nd.dtype != torch.bfloat16 and (
+        x_nd.device.type == "cuda" or torch.compiler.is_compiling()
+    ):
+        return False  # the compiler's own idea of the product knows bfloat16 only
     return all(size * x_nd.element_size() % _ALIGNMENT == 0 for size in weight_eid.shape[1:])

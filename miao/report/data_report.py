@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from miao.console import say
 from miao.corpus.clean import REASONS
+from miao.corpus.summary import account_lines
 from miao.files import read_json, write_text
 from miao.report.page import bilingual
 from miao.report.words import RECORD_NAMES, Text, duration, share, stage_name
@@ -67,6 +69,22 @@ def write_data_report(directory: Path) -> Path:
     path = directory / "report.html"
     write_text(path, render(directory))
     return path
+
+
+def present_corpus(directory: Path) -> None:
+    """Says what became of the user's own records, and writes the data report; nothing where there
+    are none."""
+    manifest = read_json(directory / "manifest.json")
+    for stage, accounts in manifest["accounts"].items():
+        written = accounts["train"] + accounts["repeated"]
+        say(
+            f"  {stage}: {accounts['read']:,} records read, {written:,} to train on, "
+            f"{accounts['heldout']:,} held out"
+        )
+        for line in account_lines(accounts):
+            say(f"    {line}")
+    if manifest["accounts"]:
+        say(f"  {write_data_report(directory)}")
 
 
 def render(directory: Path) -> str:

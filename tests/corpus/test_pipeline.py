@@ -305,7 +305,7 @@ def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["corpus", "build", *words]) == 0
     said = capsys.readouterr().out
     assert (
-        "43 documents read" in said and "equal to an earlier one" in said and "report.html" in said
+        "43 records read" in said and "equal to an earlier one" in said and "report.html" in said
     )
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page == render(out)

@@ -1,0 +1,103 @@
+"""The chain of stages of one recipe; a stage whose inputs and options are unchanged is skipped."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from miao import __version__
+from miao.console import duration, headline, say
+from miao.corpus.local import with_local_files
+from miao.files import write_json, write_text
+from miao.recipe import STAGES, Recipe, to_dict
+from miao.run import data, models
+from miao.run.chain import Chain
+from miao.rundir import RunDir
+from miao.train.world import World, join_world
+
+
+def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
+    """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
+    processes the first prepares, measures and writes; all of them train."""
+    with join_world(recipe.device) as world:
+        return _run_in(world, recipe, up_to)
+
+
+def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
+    run = RunDir(recipe.run_dir)
+    with world.main_first():
+        recipe.corpus = with_local_files(recipe.corpus)
+    if world.is_main:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(
+            run.path / "recipe.yaml",
+            yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
+        )
+        write_json(run.path / "manifest.json", machine_facts() | {"processes": world.size})
+    began = time.monotonic()
+    chain = Chain(recipe, run, {}, world)
+    steps: dict[str, Callable[[], None]] = {
+        "corpus": partial(data.corpus, chain),
+        "tokenizer": partial(data.tokenizer, chain),
+        "shards": partial(data.shards, chain),
+        **{stage: partial(models.train, chain, stage) for stage in STAGES},
+        "report": partial(models.report, chain),
+    }
+    for name, step in steps.items():
+        if name in STAGES:
+            step()
+        else:
+            with world.main_first():
+                if world.is_main or name != "report":  # what was measured is known there only
+                    step()
+        if name == up_to:
+            break
+    _say_end(run, time.monotonic() - began)
+    return run
+
+
+def machine_facts() -> dict[str, Any]:
+    """What made this run: versions, commit, machine."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("torch", "numpy", "tokenizers", "safetensors"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "?"
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "miao": __version__,
+        "commit": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "packages": versions,
+    }
+
+
+def _say_end(run: RunDir, seconds: float) -> None:
+    headline(f"done in {duration(seconds)}")
+    parts = [(name, facts.get("seconds", 0.0)) for name, facts in run.facts().items()]
+    total = sum(spent for _, spent in parts) or 1.0
+    say(
+        "  time: "
+        + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts)
+    )
+    say("  next:")
+    say(f"    miao chat {run.path}")
+    say(f"    miao tokenizer inspect {run.path} --text '你好，世界'")
+    say(f"    open {run.report}")

@@ -1,0 +1,130 @@
+"""The stages that prepare: corpus, tokenizer, shards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from miao.console import ProgressLine, count, say, warn
+from miao.corpus.pipeline import KINDS, build_corpus, input_fingerprint, write_eval_items
+from miao.corpus.records import Kind
+from miao.files import read_json
+from miao.hubs import local_directory
+from miao.recipe import parse_quantity, to_dict
+from miao.run.chain import NOT_IN_FINGERPRINT, Chain
+from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
+
+
+def corpus(chain: Chain) -> None:
+    """Text: your files or the built-in corpus, split into train and held-out."""
+    recipe = chain.recipe
+    inputs = [
+        to_dict(recipe.corpus) | {"weights": {}, "workers": None},
+        recipe.seed,
+        input_fingerprint(recipe.corpus),
+    ]
+    with chain.stage("corpus", inputs, chain.run.corpus / "manifest.json") as todo:
+        if todo:
+            from miao.report.data_report import present_corpus
+
+            with ProgressLine("reading", 0) as line:
+                report = build_corpus(recipe.corpus, recipe.seed, chain.run.corpus, line.advance)
+            if report.problems:
+                warn(
+                    f"{report.problems} records could not be used: see "
+                    f"{chain.run.corpus / 'problems.jsonl'}"
+                )
+            if report.skipped_files:
+                warn(
+                    f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json"
+                )
+            present_corpus(chain.run.corpus)
+    manifest = read_json(chain.run.corpus / "manifest.json")
+    options = to_dict(recipe.evaluate)
+    items = chain.run.eval_items
+    with chain.stage("eval items", [chain.marks["corpus"], options], items, quiet=True) as todo:
+        if todo:
+            write_eval_items(recipe, manifest["origin"], items)
+    for stage, sources in manifest["sources"].items():
+        train = sum(s["train"] for s in sources.values())
+        heldout = sum(s["heldout"] for s in sources.values())
+        characters = sum(s["characters"] for s in sources.values())
+        say(
+            f"  {stage}: {train:,} {KINDS[stage]}s to train on, {heldout:,} held out, "
+            f"{count(characters)} characters, from {manifest['origin'][stage]}"
+        )
+
+
+def tokenizer(chain: Chain) -> None:
+    """Byte-level BPE trained on the corpus, or one that is given."""
+    options = chain.recipe.tokenizer
+    output = chain.run.tokenizer / "tokenizer.json"
+    relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
+    with chain.stage("tokenizer", [chain.marks["corpus"], relevant], output) as todo:
+        if todo and options.path:
+            Tokenizer.from_directory(local_directory(options.path)).save(chain.run.tokenizer)
+        elif todo:
+            size = parse_quantity(options.sample, "tokenizer.sample")
+            texts = sample_texts(_training_files(chain), size, options.balance)
+            tokenizer = train_tokenizer(
+                texts,
+                options.vocab_size,
+                trainer=options.trainer,
+                pattern=options.pattern,
+                special_tokens=options.special_tokens,
+            )
+            tokenizer.save(chain.run.tokenizer)
+
+
+def shards(chain: Chain) -> None:
+    """Token ids in memory-mapped files."""
+    last_turn = chain.recipe.sft.last_turn_only
+    outputs = [target / "manifest.json" for _, _, target in _shard_work(chain)]
+    with chain.stage("shards", [chain.marks["tokenizer"], last_turn], *outputs) as todo:
+        if todo:
+            _build_shards(chain, last_turn)
+    for stage in KINDS:
+        manifests = [
+            read_json(path) for path in chain.run.shards(stage, "train").glob("*/manifest.json")
+        ]
+        tokens = sum(shard["tokens"] for m in manifests for shard in m["shards"])
+        size = sum(m["bytes"] for m in manifests)
+        say(f"  {stage}: {count(tokens)} tokens, {size / max(tokens, 1):.2f} bytes per token")
+
+
+def _training_files(chain: Chain) -> list[tuple[Path, Kind]]:
+    return [
+        (path, kind)
+        for stage, kind in KINDS.items()
+        for path in sorted((chain.run.corpus / stage / "train").glob("*.jsonl"))
+    ]
+
+
+def _build_shards(chain: Chain, last_turn_only: bool) -> None:
+    from miao.shards import Job, build_datasets
+
+    options = chain.recipe.tokenizer
+    tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
+    jobs = [
+        Job([path], kind, path.stem, target, last_turn_only)
+        for kind, path, target in _shard_work(chain)
+    ]
+    wanted = {job.directory for job in jobs}
+    for stale in set((chain.run.path / "shards").glob("*/*/*")) - wanted:
+        if stale not in {job.workplace for job in jobs}:
+            shutil.rmtree(stale, ignore_errors=True)
+    with ProgressLine("tokenising", sum(job.size for job in jobs)) as line:
+        report = build_datasets(
+            jobs, tokenizer, options.workers, options.fast_encoder, line.advance
+        )
+    if report.reused:
+        say(f"  {report.reused} of {report.reused + report.encoded} shards were there already")
+
+
+def _shard_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
+    """(kind, corpus file, dataset directory) of everything to tokenise."""
+    return [
+        (kind, path, chain.run.shards(stage, path.parent.name) / path.stem)
+        for stage, kind in KINDS.items()
+        for path in sorted((chain.run.corpus / stage).glob("*/*.jsonl"))
+    ]

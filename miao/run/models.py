@@ -1,0 +1,101 @@
+"""The stages that train, and the report at the end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from miao.console import count, duration, say
+from miao.errors import MiaoError
+from miao.files import write_json
+from miao.recipe import STAGES, to_dict
+from miao.run.chain import NOT_IN_FINGERPRINT, Chain
+from miao.run.measuring import evaluate
+from miao.tokenizer import Tokenizer
+
+
+def train(chain: Chain, stage: str) -> None:
+    """One training stage, then its evaluation."""
+    options = getattr(chain.recipe, stage)
+    if not options.enabled:
+        return
+    with chain.world.main_first():
+        base = _base_model(chain, stage)
+    relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
+    inputs = [chain.marks["shards"], relevant, chain.recipe.seed, _base_mark(chain, stage)]
+    if stage == "pretrain":
+        inputs += [to_dict(chain.recipe.model)]
+    inputs += [chain.recipe.corpus.weights]
+    with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
+        if todo:
+            _train(chain, stage, base)
+    if chain.recipe.evaluate.enabled and chain.world.is_main:
+        evaluate(chain, stage, base)
+    chain.world.barrier()
+
+
+def report(chain: Chain) -> None:
+    """The final model directory and report.html."""
+    from miao.report import write_report
+
+    last = [stage for stage in STAGES if getattr(chain.recipe, stage).enabled]
+    if not last:
+        return
+    outputs = (chain.run.final_model / "config.json", chain.run.report)
+    with chain.stage("report", [chain.marks], *outputs) as todo:
+        if todo:
+            shutil.rmtree(chain.run.final_model, ignore_errors=True)
+            shutil.copytree(chain.run.model(last[-1]), chain.run.final_model)
+            write_report(chain.run)
+    say(f"  {chain.run.report}")
+
+
+def _train(chain: Chain, stage: str, base: Path | None) -> None:
+    from miao.device import choose_device
+    from miao.train.stage import result_facts, train_stage, write_samples
+
+    if chain.world.is_main:
+        chain.run.begin(stage, chain.marks[stage])
+    chain.world.barrier()
+    tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
+    result = train_stage(
+        stage, chain.recipe, chain.run, tokenizer, base, chain.marks[stage], chain.world
+    )
+    if not chain.world.is_main:
+        return
+    facts = result_facts(result, choose_device(chain.recipe.device))
+    write_json(chain.run.checkpoints(stage) / "result.json", facts)
+    say(
+        f"  {count(result.tokens)} tokens in {duration(result.seconds)}: "
+        f"loss {result.loss:.3f}, "
+        f"{count(result.tokens_per_second)} tokens/s, "
+        f"MFU {result.mfu:.0%} of the measured peak, "
+        f"{facts['peak_memory_mib']:,} MiB"
+    )
+    model = chain.load(stage)
+    for record in write_samples(stage, model, tokenizer, chain.recipe, chain.run, result.tokens):
+        say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+
+
+def _base_model(chain: Chain, stage: str) -> Path | None:
+    """The model directory that a stage begins with: the stage before it, or model.path."""
+    before = STAGES[: STAGES.index(stage)]
+    for earlier in reversed(before):
+        if getattr(chain.recipe, earlier).enabled:
+            return chain.run.model(earlier)
+    if chain.recipe.model.path:
+        from miao.rundir import find_model
+
+        return find_model(chain.recipe.model.path)
+    if stage == "pretrain":
+        return None
+    raise MiaoError(
+        f"{stage} has no model to begin with",
+        where=stage,
+        fix="enable the stage before it, or name a trained model: --model.path DIR",
+    )
+
+
+def _base_mark(chain: Chain, stage: str) -> str:
+    before = [s for s in STAGES[: STAGES.index(stage)] if s in chain.marks]
+    return chain.marks[before[-1]] if before else str(chain.recipe.model.path)
