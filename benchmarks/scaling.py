@@ -58,7 +58,7 @@ def main() -> int:
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="miao-scaling-") as name:
         directory = Path(name)
-        fields = shape(options.shape, options.seq_len)
+        fields = shape(options.shape, max(512, options.seq_len))  # room for the later stages
         vocab = fields["vocab_size"]
         built_shards(directory, "documents", vocab, [], options.quick)
         for round_number in range(options.rounds):
@@ -147,7 +147,7 @@ def train(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip()[-1500:])
+        raise RuntimeError((done.stdout + done.stderr).strip()[-2500:])
     lines = [line for line in read_jsonl(run / "metrics.jsonl") if "tokens_per_second" in line]
     if len(lines) < 2:
         raise RuntimeError(f"only {len(lines)} lines in metrics.jsonl")

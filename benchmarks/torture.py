@@ -27,6 +27,7 @@ import numpy as np
 import torch._dynamo  # noqa: F401 - loaded here once, and every child has it
 
 from miao.cli import main as miao
+from miao.device import Peak
 from miao.files import read_jsonl, sha256_of
 from miao.train import stage as train_stage
 
@@ -41,7 +42,7 @@ pretrain: {tokens: 20K, seq_len: 64, batch_tokens: 512, save_every: 0.04, keep_e
            log_every: 3, eval_every: 0.3, sample_every: 0, precision: fp32, compile: off}
 evaluate: {enabled: false}
 """
-TIMES = ("seconds", "tokens_per_second", "mfu", "data_wait")
+TIMES = ("seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_bitbrain", "data_wait")
 LONGEST = 300.0
 """Seconds after which a run that does not end is taken to hang."""
 
@@ -154,7 +155,7 @@ def begin(verb: str, recipe: Path, out: Path) -> int:
         random.seed(0)  # nothing in training draws from these two, but a checkpoint has them
         np.random.seed(0)
         # The peak is for MFU only, and measuring it takes longer than this run.
-        train_stage.matmul_flops = lambda device, dtype: 1e11  # type: ignore[assignment]
+        train_stage.peak_flops = lambda device, dtype: Peak(1e11, "measured")  # type: ignore[assignment]
         code = miao([verb, str(recipe), "--out_dir", str(out)])
     finally:
         sys.stdout.flush()

@@ -21,7 +21,7 @@ from miao.corpus.ngrams import text_key
 from miao.recipe.cleaning import DedupOptions
 
 KEPT, EXACT, NEAR = range(3)
-BUCKET_BYTES = 64 << 20  # held in memory while sorting
+BUCKET_BYTES = 16 << 20  # held in memory while sorting
 EXAMPLES = 8
 _ROW = np.dtype([("key", "<u8"), ("check", "<u8"), ("record", "<i8")])
 

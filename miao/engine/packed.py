@@ -19,7 +19,9 @@ from miao.model.attention import Attention, Context
 from miao.model.cache import KVCache
 from miao.model.decoder import Block, Decoder
 from miao.model.feedforward import MLP
+from miao.model.layers import RMSNorm
 from miao.ops.attention import attention, cache_mask
+from miao.ops.norm import rms_norm_reference
 
 STEPS, ZERO, FINER = 63, 64, 126
 """Activations are -63 to 63 steps around the kernel's zero; half a step, the most that rounding
@@ -81,7 +83,7 @@ class PackedDecoder:
         turn = _Rotation(*rope)
         for layer in self._layers:
             x_nd = layer(x_nd, context, turn, batch)
-        return self._norm(x_nd).view(batch, width, -1)
+        return _normed(x_nd, self._norm).view(batch, width, -1)
 
 
 class _Rotation:
@@ -127,13 +129,13 @@ class _Layer:
             self._eps = part.q_norm.eps
 
     def __call__(self, x_nd: Tensor, context: Context, turn: _Rotation, batch: int) -> Tensor:
-        normed = self._first_norm(x_nd)
+        normed = _normed(x_nd, self._first_norm)
         if self._qkv is None:
             normed_btd = normed.view(batch, -1, normed.shape[-1])
             x_nd = x_nd + self._attention(normed_btd, context).flatten(0, 1)
         else:
             x_nd = x_nd + self._out(self._attend(self._qkv(normed), context, turn, batch))
-        normed = self._second_norm(x_nd)
+        normed = _normed(x_nd, self._second_norm)
         if self._gate_up is None:
             normed_btd = normed.view(batch, -1, normed.shape[-1])
             return x_nd + self._mlp(normed_btd, None)[0].flatten(0, 1)
@@ -156,6 +158,12 @@ class _Layer:
             query_bkgd, key.transpose(1, 2), value.transpose(1, 2), attn_mask=context.mask
         )
         return seen_bkgd.flatten(1)
+
+
+def _normed(x_nd: Tensor, norm: RMSNorm) -> Tensor:
+    # The norm that training uses has a gradient of its own, which takes longer to set up than one
+    # token takes to normalise.
+    return rms_norm_reference(x_nd, norm.weight, norm.eps)
 
 
 def _product(

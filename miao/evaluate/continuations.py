@@ -21,8 +21,8 @@ from miao.model.decoder import Decoder
 ROW_TOKENS, SEEN_TOKENS = 4096, 32768
 """Padded tokens of a batch, and those together with the prefix that each of its rows sees."""
 GPU_FACTOR = 8
-FULL_ENOUGH, PADDING = 512, 0.08
-"""A batch of so many real tokens is closed before its padding exceeds this share of them."""
+PASS, PASS_GPU = 48, 2048
+"""What a pass costs beside its tokens, in tokens: so much padding is as bad as one pass more."""
 LEAST_SAVED, LEAST_SAVED_GPU = 256, 4096
 """Tokens that a pass over a common beginning must save to be worth it."""
 HEAD_ROWS = 1024
@@ -238,24 +238,33 @@ def _read_group(
             )
 
 
-def _batches(rows: Sequence[_Row], prefix: int, model: Decoder) -> Iterator[list[_Row]]:
-    factor = 1 if model.device.type == "cpu" else GPU_FACTOR
-    same_length = _depends_on_length(model)
-    batch: list[_Row] = []
-    real = 0
-    for row in rows:  # from short to long: the newest is the widest
-        width = len(row.ids) - prefix
-        padded = (len(batch) + 1) * width
-        too_much = padded > factor * ROW_TOKENS
-        too_much |= (len(batch) + 1) * len(row.ids) > factor * SEEN_TOKENS
-        too_much |= real >= factor * FULL_ENOUGH and padded > (1 + PADDING) * (real + width)
-        if batch and (too_much or (same_length and len(row.ids) != len(batch[0].ids))):
-            yield batch
-            batch, real = [], 0
-        batch.append(row)
-        real += width
-    if batch:
-        yield batch
+def _batches(rows: Sequence[_Row], prefix: int, model: Decoder) -> Iterator[Sequence[_Row]]:
+    """Cuts rows, sorted by length, into batches with the least padding and the fewest passes.
+
+    `best[i]`: the cost of the first i rows, and where their last batch begins.
+    """
+    on_cpu, same_length = model.device.type == "cpu", _depends_on_length(model)
+    factor, one_pass = (1, PASS) if on_cpu else (GPU_FACTOR, PASS_GPU)
+    best = [(0, 0)]
+    for end, row in enumerate(rows, 1):
+        width, padding, cheapest = len(row.ids) - prefix, 0, None
+        for start in range(end - 1, -1, -1):
+            count, shorter = end - start, len(row.ids) - len(rows[start].ids)
+            padding += shorter
+            too_large = count * width > factor * ROW_TOKENS
+            too_large |= count * len(row.ids) > factor * SEEN_TOKENS
+            # So much padding is never worth it: two batches would have less.
+            if count > 1 and (too_large or padding > 4 * one_pass or (same_length and shorter)):
+                break
+            cost = best[start][0] + count * width + one_pass
+            cheapest = min(cheapest or (cost, start), (cost, start))
+        assert cheapest is not None, "a row alone is always a batch"
+        best.append(cheapest)
+    ends = [len(rows)]
+    while ends[-1]:
+        ends.append(best[ends[-1]][1])
+    for start, end in pairwise(reversed(ends)):
+        yield rows[start:end]
 
 
 def _label_logprobs(model: Decoder, hidden_nd: Tensor, labels: list[int]) -> tuple[Tensor, Tensor]:

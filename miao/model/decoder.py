@@ -209,10 +209,20 @@ class Decoder(nn.Module):
         """Whether attention runs by `document_starts` here."""
         return has_varlen(self.device.type, self.compute_dtype, self.config.query_dim)
 
-    def compile_for_training(self) -> None:
-        """Compiles the backbone's training pass; evaluation and generation stay eager."""
-        self.model.compile(dynamic=False)
+    def compile_for_training(self, graphs: bool = False) -> None:
+        """Compiles the backbone's training pass; evaluation and generation stay eager.
+
+        Args:
+            graphs: replayed as CUDA graphs.
+        """
+        self.model.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
         self.is_compiled = True
+
+    def without_compiling(self) -> None:
+        """Goes on eagerly."""
+        for module in (self.model, *self.model.layers):
+            module._compiled_call_impl = None
+        self.is_compiled = False
 
     def set_activation_checkpointing(self, on: bool) -> None:
         """Whether training keeps only each block's input, and computes what is inside once more in

@@ -47,11 +47,11 @@ class CleanOptions:
     """Largest share of characters that are no letters, digits or usual punctuation, e.g. 0.4."""
     max_digits: float | None = None
     """Largest share of digits, e.g. 0.4."""
-    max_repeated_lines: float | None = 0.7
-    """Largest share of a document's characters in lines that occur before in it (0.3 is strict)."""
-    max_repeated_ngrams: float | None = 0.8
+    max_repeated_lines: float | None = None
+    """Largest share of a document's characters in lines that occur before in it, e.g. 0.5."""
+    max_repeated_ngrams: float | None = None
     """Largest share of 10-grams (characters of Chinese, words of English) that occur before in the
-    document (0.5 is strict)."""
+    document, e.g. 0.6."""
     max_one_character: float | None = 0.6
     """Largest share of a single character, spaces aside (0.5 or more)."""
     languages: list[str] = field(default_factory=list)

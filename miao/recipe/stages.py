@@ -49,8 +49,9 @@ class StageOptions:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Compute type of matrix products; weights and optimizer stay fp32. auto: bf16 where it is
     native, fp16 (with a scaled loss) on GPUs without it, else fp32."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile the blocks (auto: on a GPU, or when the budget repays the waiting)."""
+    compile: Literal["auto", "on", "graphs", "off"] = "auto"
+    """torch.compile the blocks (auto: on a GPU, or where the budget repays it); graphs: also
+    replayed as CUDA graphs, for small models whose kernels are shorter than their launch."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Compute every block once more in the backward pass instead of keeping what it made: far less
     memory for a quarter of the speed (auto: where memory asks for it)."""
@@ -93,6 +94,10 @@ class SftOptions(StageOptions):
     """Share of the tokens that are pretraining documents again, against forgetting."""
 
 
+REFERENCE_FREE = ("simpo", "orpo")
+"""Preference losses without a reference model."""
+
+
 @dataclass
 class DpoOptions(StageOptions):
     """Direct preference optimization: raise the chosen answer over the rejected one."""
@@ -101,8 +106,23 @@ class DpoOptions(StageOptions):
     learning_rate: float = 1e-4
     muon_learning_rate: float = 0.0
     spike_action: Literal["off", "skip", "rollback"] = "off"
+    loss: Literal["sigmoid", "ipo", "simpo", "orpo", "kto"] = "sigmoid"
+    """sigmoid: DPO; ipo: a fixed margin is enough; simpo, orpo: without a reference model; kto:
+    each answer by itself, desirable or not."""
     beta: float = 0.1
-    """How strongly the reference model holds the policy back."""
+    """How strongly the reference model holds the policy back; of simpo (usually 2) the scale, of
+    orpo the weight of the preference."""
+    length_normalized: bool = False
+    """sigmoid, kto: compare means over the answers' tokens instead of sums, so that length does not
+    count (raise beta about as much as answers are long); ipo, simpo and orpo always do."""
+    label_smoothing: float = 0.0
+    """sigmoid, simpo: the share of pairs that are taken to be labelled the wrong way round."""
+    simpo_margin: float = 1.0
+    """simpo: how far apart the sides should be (gamma)."""
+    desirable_weight: float = 1.0
+    """kto: weight of the desirable answers."""
+    undesirable_weight: float = 1.0
+    """kto: weight of the undesirable answers."""
     replay: float = 0.0
     """Share of the tokens that are conversations of SFT again, against forgetting."""
     sft_weight: float = 0.0

@@ -69,7 +69,8 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
         f"  {count(result.tokens)} tokens in {duration(result.seconds)}: "
         f"loss {result.loss:.3f}, "
         f"{count(result.tokens_per_second)} tokens/s, "
-        f"MFU {result.mfu:.0%} of the measured peak, "
+        f"MFU {result.mfu:.0%} (PaLM's way {result.mfu_palm:.0%}, "
+        f"BitBrain's {result.mfu_bitbrain:.0%}), "
         f"{facts['peak_memory_mib']:,} MiB"
     )
     model = chain.load(stage)

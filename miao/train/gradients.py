@@ -42,6 +42,7 @@ class StepGradients:
     Args:
         rows_per_step: rows of one optimizer step over all processes; `micro_batch` is never larger
             than this process's share.
+        fitted: `micro_batch` was found by trial: a resumed run goes on with the one it began with.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class StepGradients:
         parallel: Parallel,
         objective: Objective,
         rows_per_step: int,
+        fitted: bool = False,
     ):
         self.stage, self.options = stage, options
-        self.parallel, self.objective = parallel, objective
+        self.parallel, self.objective, self.fitted = parallel, objective, fitted
         self.model, self.world = parallel.model, parallel.world
         on_cpu = self.model.device.type == "cpu"
         rows = (CPU_MICRO_TOKENS if on_cpu else GPU_MICRO_TOKENS) // options.seq_len
@@ -78,7 +80,7 @@ class StepGradients:
         while True:
             passed = None
             try:
-                passed = self._accumulate(rows)
+                passed = self._accumulate_or_go_eager(rows)
             except torch.OutOfMemoryError as error:
                 if self.parallel.lockstep:
                     raise self._too_large() from error
@@ -101,8 +103,29 @@ class StepGradients:
     def restore(self, state: list[int]) -> None:
         """Goes on with a halved micro-batch, unless the option has been changed."""
         first, now = state
-        if first == self.first_micro_batch:
+        if self.fitted:
+            self.first_micro_batch, self.micro_batch = first, now
+        elif first == self.first_micro_batch:
             self.micro_batch = min(self.micro_batch, now)
+
+    def _accumulate_or_go_eager(self, rows: Batch) -> tuple[Tensor, dict[str, Tensor], list[int]]:
+        """A compiler that fails (none there, no room for its files) is no reason to end."""
+        if not self.model.is_compiled:
+            return self._accumulate(rows)
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            return self._accumulate(rows)
+        except TorchDynamoException as error:
+            if self.world.size > 1:  # the others would wait within a pass
+                raise MiaoError(
+                    f"the compiler failed: {_first_line(error)}",
+                    where=self.stage,
+                    fix=f"--{self.stage}.compile off",
+                ) from error
+            warn(f"the compiler failed, going on without it: {_first_line(error)}")
+        self.model.without_compiling()
+        return self._accumulate(rows)
 
     def _accumulate(self, rows: Batch) -> tuple[Tensor, dict[str, Tensor], list[int]]:
         """This process's sums, and the weight of every process's rows."""
@@ -125,6 +148,8 @@ class StepGradients:
         for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1):
             if weight == 0 and not self.parallel.lockstep:
                 continue
+            if self.options.compile == "graphs":
+                torch.compiler.cudagraph_mark_step_begin()
             part_loss, part_sums = self._pass(part.to(device, varlen), weight)
             share = part_loss / total
             share = share if self.scaler is None else share * self.scaler.scale
@@ -181,7 +206,8 @@ class StepGradients:
             raise MiaoError(
                 "out of memory with a single row",
                 where=self.stage,
-                fix=f"shorten --{self.stage}.seq_len or choose a smaller model",
+                fix=f"use --{self.stage}.activation_checkpointing on, shorten "
+                f"--{self.stage}.seq_len or choose a smaller model",
             )
         self.micro_batch //= 2
         self.parallel.forget_gradients()
@@ -192,9 +218,16 @@ class StepGradients:
 
     def _too_large(self) -> MiaoError:
         if self.micro_batch == 1:
-            fix = f"shorten --{self.stage}.seq_len, choose a smaller model, or use more GPUs"
+            fix = (
+                f"use --{self.stage}.activation_checkpointing on, shorten --{self.stage}.seq_len, "
+                "choose a smaller model, or use more GPUs"
+            )
         else:
             fix = f"run again with --{self.stage}.micro_batch {self.micro_batch // 2}; it continues"
         return MiaoError(
             f"out of memory with micro_batch {self.micro_batch}", where=self.stage, fix=fix
         )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from miao.console import ProgressLine, count, say, warn
 from miao.errors import Interrupted, MiaoError
-from miao.model.counts import flops_per_token
+from miao.model.counts import flops_per_token, mfu_conventions
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
@@ -56,6 +56,9 @@ class TrainResult:
     loss: float
     tokens_per_second: float
     mfu: float
+    """Causal: attention counted as far as it is computed (docs, page 13)."""
+    mfu_palm: float = math.nan
+    mfu_bitbrain: float = math.nan
 
 
 class Trainer:
@@ -68,6 +71,7 @@ class Trainer:
         heldout: called now and then with the model, returns numbers to log; or None.
         sample: called now and then with the tokens seen so far; or None.
         parallel: how `model` is trained by several processes; default: by this one alone.
+        fitted: `options.micro_batch` was found by trial, and a checkpoint's own counts more.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Trainer:
         heldout: Callable[[Decoder], dict[str, float]] | None = None,
         sample: Callable[[Decoder, int], object] | None = None,
         parallel: Parallel | None = None,
+        fitted: bool = False,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
         self.budget, self.metrics = budget, metrics
@@ -97,10 +102,14 @@ class Trainer:
         self.store = CheckpointStore(checkpoints, self.parallel, options.keep_last)
         self.guard: Guard[Summed] = Guard(stage, options, at_once=self.device.type == "cpu")
         self.meter = Meter(
-            flops_per_token(model.config, options.seq_len), peak_flops * self.world.size
+            flops_per_token(model.config, options.seq_len),
+            peak_flops * self.world.size,
+            mfu_conventions(model.config, options.seq_len),
         )
         self.balance = ExpertBalance(model, options.router_bias_rate)
-        self.gradients = StepGradients(stage, options, self.parallel, objective, self.rows_per_step)
+        self.gradients = StepGradients(
+            stage, options, self.parallel, objective, self.rows_per_step, fitted
+        )
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.last: dict[str, float] = {"loss": math.nan}
         self.speeds: list[tuple[float, float]] = []
@@ -136,8 +145,8 @@ class Trainer:
             raise
         speeds = [speed for speed, _ in self.speeds] or [math.nan]
         median = sorted(speeds)[len(speeds) // 2]
-        mfu = median * self.meter.flops_per_token / self.meter.peak_flops
-        return TrainResult(self.step, self.tokens, self.seconds, self.last["loss"], median, mfu)
+        loss, shares = self.last["loss"], self.meter.utilization(median)
+        return TrainResult(self.step, self.tokens, self.seconds, loss, median, **shares)
 
     def _train(self, line: ProgressLine) -> None:
         """Goes on until the budget is spent, or until the guard wants to go back."""

@@ -144,7 +144,7 @@ class Parallel:
 
     def compile(self) -> None:
         """Compiles what repays it."""
-        self.model.compile_for_training()
+        self.model.compile_for_training(graphs=self.options.compile == "graphs")
 
     def plain_model(self) -> Decoder | None:
         """A model to measure, sample and save, with the weights of now; None where it is another

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import platform
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from miao.console import ProgressLine, count, say
+from miao.console import ProgressLine, count, say, warn
 from miao.device import (
     choose_device,
     choose_dtype,
+    find_compiler,
     keep_freed_memory,
-    matmul_flops,
+    peak_flops,
     peak_memory_mib,
+    unused_gpu,
 )
 from miao.engine import Engine, SamplingOptions
 from miao.errors import MiaoError
@@ -43,11 +44,18 @@ from miao.recipe import (
     parse_quantity,
     to_dict,
 )
+from miao.recipe.stages import REFERENCE_FREE
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.loop import Trainer, TrainResult
-from miao.train.objectives import DpoObjective, LanguageObjective, Objective, cache_reference
+from miao.train.microbatch import fit_to_memory
+from miao.train.objectives import (
+    LanguageObjective,
+    Objective,
+    PreferenceObjective,
+    cache_reference,
+)
 from miao.train.parallel import Parallel, make_parallel
 from miao.train.trackers import TrackedLog, require_trackers
 from miao.train.world import World
@@ -59,7 +67,6 @@ REPLAYED = {"sft": "pretrain", "dpo": "sft"}
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
 COMPILE_PAYS_AFTER = 120.0
 """Seconds of training above which compiling repays its 20-40 s on a CPU (docs/LOG.md)."""
-COMPILERS = ("gcc", "g++", "clang", "cc")
 
 
 def train_stage(
@@ -83,14 +90,19 @@ def train_stage(
     options: StageOptions = getattr(recipe, stage)
     model = prepare_model(recipe, options, tokenizer, base)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
+    fitted = options.micro_batch == "auto"
+    options = fit_to_memory(stage, options, model, world.size)
+    least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
+    options = replace(options, micro_batch=least)
     loader = make_loader(stage, recipe, run)
     objective: Objective = LanguageObjective()
     if isinstance(options, DpoOptions):
-        objective = DpoObjective(options.beta, options.sft_weight, _replayed_names(loader))
-        with world.main_first():
-            _attach_reference(model, loader, run, mark)
+        objective = PreferenceObjective(options, _replayed_names(loader))
+        if options.loss not in REFERENCE_FREE:
+            with world.main_first():
+                _attach_reference(model, loader, run, mark)
     budget = token_budget(stage, options, loader)
-    peak = world.from_main(matmul_flops(str(model.device), model.compute_dtype))
+    peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
     parallel = make_parallel(recipe.parallel, model, options, world)
     _compile_if_it_pays(options, parallel, budget, peak)
     _announce(stage, options, model, loader, budget)
@@ -116,6 +128,7 @@ def train_stage(
         heldout=lambda m: heldout_losses(stage, m, run, tokenizer),
         sample=lambda m, tokens: write_samples(stage, m, tokenizer, recipe, run, tokens),
         parallel=parallel,
+        fitted=fitted,
     )
     with log:
         result = trainer.run()
@@ -135,6 +148,8 @@ def prepare_model(
     device = choose_device(recipe.device)
     if device.type == "cpu":
         keep_freed_memory()
+        if reason := unused_gpu(device):
+            warn(f"TRAINING ON THE CPU: {reason}")
     if base is None:
         model = Decoder(new_config(recipe.model, tokenizer.vocab_size, tokenizer.end_of_turn_id))
         model.initialize(recipe.seed)
@@ -303,9 +318,9 @@ def _compile_if_it_pays(
 ) -> None:
     model = parallel.model
     seconds = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
-    can = platform.system() != "Windows" and any(shutil.which(name) for name in COMPILERS)
+    can = platform.system() != "Windows" and find_compiler() is not None
     pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
-    if options.compile == "on" or (options.compile == "auto" and pays):
+    if options.compile in ("on", "graphs") or (options.compile == "auto" and pays):
         parallel.compile()
         say("  compiling the model: the first step takes about half a minute")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from miao.corpus import duplicates as module
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
-from miao.corpus.duplicates import EXACT, KEPT, NEAR, Clusters, Duplicates
+from miao.corpus.duplicates import EXACT, KEPT, Clusters, Duplicates
 from miao.corpus.minhash import band_keys, signature, similarity
 from miao.corpus.ngrams import TextView
 from miao.corpus.records import Conversation, Document, Message

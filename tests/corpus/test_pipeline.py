@@ -304,9 +304,7 @@ def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixtur
     words = [str(path), "--out", str(out), "--corpus.heldout", "0.1", "--corpus.dedup.near", "true"]
     assert main(["corpus", "build", *words]) == 0
     said = capsys.readouterr().out
-    assert (
-        "43 records read" in said and "equal to an earlier one" in said and "report.html" in said
-    )
+    assert "43 records read" in said and "equal to an earlier one" in said and "report.html" in said
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page == render(out)
     for words_in_page in ("完全重复", "exact duplicates", "Rejected, by rule", "é", "dedup.near"):

@@ -123,3 +123,20 @@ def test_the_rows_are_cut_where_much_is_saved(common: list[int], least: int) -> 
 def test_a_prefix_of_nothing(make_model: Make) -> None:
     cache, hidden = SharedPrefix.read(make_model(), [])
     assert cache.prefix_length == 0 and hidden.shape == (0, 32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_batches_are_whole_and_hold_little_padding(make_model: Make, seed: int) -> None:
+    rng = random.Random(seed)
+    lengths = sorted(rng.choice([20, 22, 60, 61, 200, 3000, 5000]) for _ in range(60))
+    rows = [continuations._Row(tuple(range(length))) for length in lengths]
+    batches = list(continuations._batches(rows, 10, make_model()))
+    assert [row for batch in batches for row in batch] == rows, "in their order, each once"
+    for batch in batches:
+        width = len(batch[-1].ids) - 10
+        assert len(batch) == 1 or len(batch) * width <= continuations.ROW_TOKENS
+        assert (
+            len(batch) * width - sum(len(row.ids) - 10 for row in batch) <= 4 * continuations.PASS
+        )
+    assert len(batches) < len(rows) / 2
+    assert list(continuations._batches([], 10, make_model())) == []

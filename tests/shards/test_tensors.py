@@ -22,7 +22,7 @@ from miao.shards.dataset import write_dataset
 from miao.shards.export import TensorOptions, export_tensors, read_tensors
 from miao.shards.stats import dataset_stats, find_datasets, token_counts
 from miao.tokenizer import Tokenizer
-from miao.train.objectives import DpoObjective, LanguageObjective, cache_reference
+from miao.train.objectives import LanguageObjective, PreferenceObjective, cache_reference
 
 KINDS: list[Kind] = ["document", "conversation", "preference"]
 USER, GOOD, BAD = "今天天气很好？", "我们去公园散步。", "no"
@@ -211,7 +211,7 @@ def test_dpo_on_tensors_is_dpo_on_shards(
     loader = PackedLoader([source], 128)
     source.reference = cache_reference(reference, source, loader.one_pass(8), tmp_path / "r.f32")
     (batch,) = loader.one_pass(8)
-    objective = DpoObjective(beta=0.2)
+    objective = PreferenceObjective(DpoOptions(beta=0.2))
     ours = stepped(
         make_model(vocab_size=tokenizer.vocab_size),
         lambda model: objective.loss(model, batch)[0] / objective.weight(batch),

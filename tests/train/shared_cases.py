@@ -12,12 +12,12 @@ import torch
 
 from miao.errors import Interrupted
 from miao.model import Decoder, ModelConfig, save_model
-from miao.recipe import Parallelism
+from miao.recipe import DpoOptions, Parallelism
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.loop import Trainer
 from miao.train.metrics import MetricsLog
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
-from miao.train.objectives import DpoObjective, LanguageObjective, Objective
+from miao.train.objectives import LanguageObjective, Objective, PreferenceObjective
 from miao.train.parallel import make_parallel
 from miao.train.world import World
 from tests.train.tiny import SEQ_LEN, options, stop_after
@@ -70,7 +70,7 @@ def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
     packed = [PackedSource(Path(d).name, TokenDataset(Path(d)), SEQ_LEN, 5) for d in case.sources]
     objective: Objective = LanguageObjective()
     if case.reference is not None:
-        objective = DpoObjective(0.1, 0.1)
+        objective = PreferenceObjective(DpoOptions(beta=0.1, sft_weight=0.1))
         packed[0].reference = np.memmap(case.reference, dtype=np.float32, mode="r")
     parallel = make_parallel(case.parallel, model, chosen, world)
     running = Trainer(

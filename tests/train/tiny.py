@@ -17,7 +17,7 @@ from miao.train.metrics import MetricsLog
 from miao.train.objectives import LanguageObjective
 
 SEQ_LEN = 32
-TIMES = {"seconds", "tokens_per_second", "mfu", "data_wait"}
+TIMES = {"seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_bitbrain", "data_wait"}
 
 
 def options(**changes: Any) -> PretrainOptions:

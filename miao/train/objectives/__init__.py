@@ -1,7 +1,13 @@
 """What a training step minimises. A new stage is a new objective; the loop stays the same."""
 
 from miao.train.objectives.base import Objective, token_loss
-from miao.train.objectives.dpo import DpoObjective, cache_reference
 from miao.train.objectives.language import LanguageObjective
+from miao.train.objectives.preference import PreferenceObjective, cache_reference
 
-__all__ = ["DpoObjective", "LanguageObjective", "Objective", "cache_reference", "token_loss"]
+__all__ = [
+    "LanguageObjective",
+    "Objective",
+    "PreferenceObjective",
+    "cache_reference",
+    "token_loss",
+]
