@@ -163,8 +163,7 @@ class Check:
             self.shown.append(problem)
         if self._out is None:
             self._out = self._stack.enter_context(atomic_open(self.quarantine))
-        line = json.dumps(problem.to_json(), ensure_ascii=False, default=str)
-        self._out.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+        self._out.write(problem.json_line())
 
     def to_json(self) -> dict[str, Any]:
         return {

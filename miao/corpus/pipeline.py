@@ -13,12 +13,10 @@ from typing import Any
 from miao import __version__
 from miao.corpus.assemble import Accounts, assemble
 from miao.corpus.cleaning import clean_chunks
-from miao.corpus.convert import converted
 from miao.corpus.duplicates import Duplicates
-from miao.corpus.formats import RecordCounts, read_records
+from miao.corpus.formats import RecordCounts, convert_file, read_records
 from miao.corpus.output import Output, SourceCounts, Splitter
 from miao.corpus.problems import Problem
-from miao.corpus.readers import read_objects
 from miao.corpus.records import Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.sources import find_files, find_sources
@@ -40,6 +38,11 @@ class CorpusReport:
     problems: int = 0
     skipped_files: list[str] = field(default_factory=list)
     shapes: dict[str, dict[str, int]] = field(default_factory=dict)
+    repairs: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How often something was decoded otherwise than as plain UTF-8, or mended."""
+    merged: dict[str, int] = field(default_factory=dict)
+    """Labelled answers that became the second side of a pair: objects read are records, problems
+    and these."""
     accounts: dict[str, Accounts] = field(default_factory=dict)
     """What became of the user's own records: every one of them is accounted for."""
 
@@ -76,6 +79,8 @@ def build_corpus(
                     run = _OwnFiles(options, seed, stage, work / stage, timing)
                     counts, accounts = run.build(given, problems, splitter, advance)
                     report.shapes[stage] = dict(counts.by_shape)
+                    report.repairs[stage] = dict(counts.repairs)
+                    report.merged[stage] = counts.merged
                     report.skipped_files += [f"{path}: {why}" for path, why in counts.skipped_files]
                     report.accounts[stage] = accounts
                 else:
@@ -178,12 +183,7 @@ def _good_records(
     column = options.quality_column
     sources = find_sources(paths, lambda path, why: counts.skipped_files.append((path, why)))
     for path, source in sources:
-        for line, value in read_objects(path, problems.note):
-            try:
-                record, shape = converted(value, kind, source)
-            except MiaoError as error:
-                problems.note(Problem(Path(path), line, error.what, error.fix))
-                continue
+        for record, shape, value in convert_file(path, kind, source, problems.note, counts):
             score = value.get(column) if isinstance(value, dict) else None
             if _number(score) >= options.min_quality:
                 counts.by_shape[shape] += 1
@@ -211,9 +211,8 @@ class _ProblemLog:
             more = "or count and skip such records with --corpus.skip_bad_records true"
             raise MiaoError(error.what, where=error.where, fix=f"{error.fix or 'mend it'}, {more}")
         self.count += 1
-        line = {"path": str(problem.path), "line": problem.line, "reason": problem.reason}
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(problem.json_line())
 
 
 def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) -> None:
@@ -256,6 +255,8 @@ def _as_json(
             for stage, sources in report.sources.items()
         },
         "shapes": report.shapes,
+        "repairs": report.repairs,
+        "merged": report.merged,
         "problems": report.problems,
         "skipped_files": report.skipped_files,
         "accounts": {stage: accounts.to_json() for stage, accounts in report.accounts.items()},

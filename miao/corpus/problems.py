@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,11 @@ class Problem:
             raw = raw[:RAW_KEPT] + f"... ({len(raw) - RAW_KEPT} characters more)"
         line = {"path": str(self.path), "line": self.line, "reason": self.reason, "fix": self.fix}
         return {**line, "record": raw}
+
+    def json_line(self) -> str:
+        """The same as text; what JSON or UTF-8 cannot hold is written out."""
+        line = json.dumps(self.to_json(), ensure_ascii=False, default=str)
+        return line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 OnProblem = Callable[[Problem], object]

@@ -17,6 +17,7 @@ from miao.corpus.records import Conversation, Document, Kind, Message, Preferenc
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.model import Decoder
+from miao.recipe import DpoOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset, build_dataset
 from miao.shards.dataset import write_dataset
 from miao.shards.export import TensorOptions, export_tensors, read_tensors
