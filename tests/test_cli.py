@@ -61,14 +61,24 @@ def test_bad_records_can_be_skipped_and_are_listed(recipe: Path, tmp_path: Path)
     assert read_json(tmp_path / "tiny" / "corpus" / "manifest.json")["problems"] == 2
 
 
-def test_a_file_that_is_not_utf8(
+def test_a_file_that_is_no_text(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.txt").write_bytes("春天来了，小草绿了。".encode("utf-16") + b"\xd8")
+    words = ("run", recipe, "--out_dir", tmp_path, "--corpus.paths", tmp_path / "cut.txt")
+    message = fails(capsys, *words)
+    assert "cut.txt" in message and "as UTF-8" in message
+
+
+def test_a_file_in_another_encoding_is_read_and_said(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gbk.txt").write_bytes("春天来了，小草绿了。".encode("gb18030"))
-    message = fails(
-        capsys, "run", recipe, "--out_dir", tmp_path, "--corpus.paths", tmp_path / "gbk.txt"
-    )
-    assert "gbk.txt" in message and "iconv" in message
+    words = ["corpus", recipe, "--out_dir", tmp_path, "--corpus.paths", tmp_path / "gbk.txt"]
+    assert main([str(word) for word in words]) == 0
+    assert "GB18030" in capsys.readouterr().out
+    (written,) = (tmp_path / "tiny" / "corpus" / "pretrain").glob("*/gbk.jsonl")
+    assert "小草绿了" in written.read_text(encoding="utf-8")
 
 
 def test_an_empty_corpus(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,9 +68,11 @@ class Grammars:
             }
             for tool in tools
         ]
-        call = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
-        call |= {"x-guidance": {"whitespace_flexible": False, "item_separator": ", "}}
-        call["x-guidance"]["key_separator"] = ": "
+        call: dict[str, Any] = (
+            alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
+        )
+        spaces = {"item_separator": ", ", "key_separator": ": "}
+        call["x-guidance"] = {"whitespace_flexible": False, **spaces}
         lark = f'start: <[{begin}]> "\\n" call "\\n" <[{end}]>\ncall: %json {json.dumps(call)}\n'
         return self._constraint(LLMatcher.grammar_from_lark, lark)
 

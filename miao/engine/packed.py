@@ -7,6 +7,7 @@ On a CPU one token costs the time to read all weights once, so half the bytes ar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -201,7 +202,9 @@ class Int8Linear:
         scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
         zero_o = torch.zeros(len(scale_o), dtype=torch.int64)
         try:
-            with torch.inference_mode(False):
+            # PyTorch means to give up these tensors in favour of torchao's.
+            with torch.inference_mode(False), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
                 quantized = torch.quantize_per_channel(weight_oi, scale_o, zero_o, 0, torch.qint8)
                 self._packed = torch.ops.quantized.linear_prepack(quantized, None)
             self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32

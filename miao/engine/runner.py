@@ -66,8 +66,8 @@ class Runner:
         if width == 1:
             hidden_bd = hidden_btd[:, 0]
         else:
-            last = torch.tensor([len(piece.tokens) - 1 for piece in pieces], device=device)
-            hidden_bd = hidden_btd[torch.arange(len(pieces), device=device), last]
+            ends = torch.tensor([len(piece.tokens) - 1 for piece in pieces], device=device)
+            hidden_bd = hidden_btd[torch.arange(len(pieces), device=device), ends]
         return self.model.lm_head(hidden_bd).float()
 
     def _forward(

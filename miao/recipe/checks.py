@@ -49,6 +49,8 @@ def check_recipe(recipe: Recipe) -> None:
         _check_stage(stage, getattr(recipe, stage), model, need)
     for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):
         need(0 <= replay < 1, f"{stage}.replay: a share from 0 to below 1")
+    need(recipe.dpo.beta > 0, "dpo.beta: must be positive")
+    need(0 <= recipe.dpo.label_smoothing < 0.5, "dpo.label_smoothing: from 0 to below 0.5")
     for tracker in recipe.trackers:
         need(tracker in TRACKERS, f"trackers: '{tracker}' is none of {', '.join(TRACKERS)}")
     if problems:

@@ -45,7 +45,6 @@ def error_body(status: int, message: str, param: str | None = None) -> dict[str,
     """OpenAI's error object."""
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     # What a client sent may stand in the message, half surrogate pairs too.
-    message, param = (
-        None if t is None else t.encode("utf-8", "replace").decode() for t in (message, param)
-    )
+    message = message.encode("utf-8", "replace").decode()
+    param = None if param is None else param.encode("utf-8", "replace").decode()
     return {"error": {"message": message, "type": kind, "param": param, "code": None}}

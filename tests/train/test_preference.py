@@ -1,19 +1,22 @@
-"""DPO against the formula computed by hand, and its packing of pairs."""
+"""Preference losses against TRL's, DPO against the formula by hand, and the packing of pairs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from miao.model import Decoder
+from miao.recipe import DpoOptions
+from miao.recipe.stages import REFERENCE_FREE
 from miao.shards import PackedLoader, PackedSource, TokenDataset
-from miao.train.objectives import DpoObjective, cache_reference
-from miao.train.objectives.dpo import segment_sums, segments_of
+from miao.train.objectives import PreferenceObjective, cache_reference
+from miao.train.objectives.preference import preference_loss, segment_sums, segments_of
 
 PAIRS = [
     ([1, 2, 3, 4, 5], [1, 2, 9]),
@@ -61,7 +64,7 @@ def test_loss_is_ln2_before_the_first_step(
     model = make_model()
     reference_of(model, source, tmp_path)
     for batch in PackedLoader([source], 16).one_pass(2):
-        objective = DpoObjective(beta=0.3)
+        objective = PreferenceObjective(DpoOptions(beta=0.3))
         loss, metrics = objective.loss(model, batch)
         assert float(loss.detach()) / objective.weight(batch) == pytest.approx(
             math.log(2), abs=1e-5
@@ -74,7 +77,7 @@ def test_loss_and_gradient_equal_the_formula(
 ) -> None:
     reference, model, plain = make_model(0), make_model(1), make_model(1)
     reference_of(reference, source, tmp_path)
-    objective, beta = DpoObjective(beta=0.3), 0.3
+    objective, beta = PreferenceObjective(DpoOptions(beta=0.3)), 0.3
     total = torch.zeros(())
     accuracy = 0.0
     for batch in PackedLoader([source], 16).one_pass(2):
@@ -131,7 +134,7 @@ def test_replayed_conversations_add_their_mean_cross_entropy(
     (batch,) = PackedLoader([source, replayed], 16).one_pass(9)
     assert {name for row in batch.sequences for name, _ in row} == {"pairs", "talk"}
     (alone,) = PackedLoader([source], 16).one_pass(9)
-    objective = DpoObjective(0.3, sft_weight=0.5, replayed=["talk"])
+    objective = PreferenceObjective(DpoOptions(beta=0.3, sft_weight=0.5), replayed=["talk"])
     assert objective.weight(batch) == objective.weight(alone) == len(PAIRS)
     with torch.no_grad():
         loss, metrics = objective.loss(model, batch)
@@ -139,3 +142,64 @@ def test_replayed_conversations_add_their_mean_cross_entropy(
         added = sum(-answer_logprob(model, ids) / (len(ids) - 2) for ids in conversations)
     torch.testing.assert_close(loss, without + added, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(metrics, same, atol=1e-4, rtol=1e-5)
+
+
+# Summed log-probabilities of three pairs and their lengths; the losses are TRL 1.16's own on them.
+POLICY = [[-2.038489, -1.472674], [-5.665599, -2.650748], [-2.349576, -5.828927]]
+REFERENCE = [[-1.73433, -1.402369], [-5.483033, -3.529014], [-2.980452, -6.215511]]
+TOKENS = [[5, 3], [4, 7], [2, 6]]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"loss": "sigmoid", "beta": 0.3}, 0.7502982020378113),
+        ({"loss": "sigmoid", "beta": 0.3, "label_smoothing": 0.1}, 0.7397941946983337),
+        ({"loss": "sigmoid", "beta": 2.0, "length_normalized": True}, 0.6944611668586731),
+        ({"loss": "ipo", "beta": 0.4}, 1.5583086013793945),
+        ({"loss": "simpo", "beta": 2.0, "simpo_margin": 0.8}, 1.8193265199661255),
+        (
+            {"loss": "simpo", "beta": 2.0, "simpo_margin": 0.8, "label_smoothing": 0.1},
+            1.6621379852294922,
+        ),
+        ({"loss": "orpo", "beta": 0.25}, 1.2909823656082153),
+        # TRL takes the mean over answers, this is the sum of a pair's two.
+        ({"loss": "kto", "beta": 0.5, "undesirable_weight": 1.5}, 2 * 0.6521238088607788),
+    ],
+)
+def test_losses_equal_trls(options: dict[str, Any], expected: float) -> None:
+    reference = None if options["loss"] in REFERENCE_FREE else torch.tensor(REFERENCE)
+    loss_p, _ = preference_loss(
+        DpoOptions(**options), torch.tensor(POLICY), reference, torch.tensor(TOKENS).float()
+    )
+    assert float(loss_p.mean()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo", "simpo", "orpo", "kto"])
+def test_every_loss_widens_the_gap(
+    kind: Any, make_model: Callable[..., Decoder], source: PackedSource, tmp_path: Path
+) -> None:
+    model = make_model(0)
+    objective = PreferenceObjective(DpoOptions(loss=kind, beta=0.3))
+    if kind not in REFERENCE_FREE:
+        reference_of(model, source, tmp_path)
+    (batch,) = PackedLoader([source], 16).one_pass(9)
+    assert (batch.reference_bt is None) == (kind in REFERENCE_FREE)
+    gaps = []
+    for _ in range(3):
+        loss, metrics = objective.loss(model, batch)
+        gaps.append(float(metrics["chosen_logprob"] - metrics["rejected_logprob"]))
+        assert math.isfinite(float(loss.detach()))
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 1e-4 * parameter.grad
+    assert gaps[0] < gaps[1] < gaps[2]
+
+
+def test_orpo_and_its_gradient_are_finite_for_a_certain_answer() -> None:
+    policy = torch.tensor([[0.0, -90.0]], requires_grad=True)
+    loss_p, _ = preference_loss(DpoOptions(loss="orpo"), policy, None, torch.tensor([[2.0, 3.0]]))
+    loss_p.sum().backward()
+    assert math.isfinite(float(loss_p.detach())) and bool(policy.grad.isfinite().all())
