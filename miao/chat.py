@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -171,6 +172,8 @@ def start_chat(options: argparse.Namespace) -> Chat:
     Raises:
         MiaoError: neither or both were named; or what was named is not there.
     """
+    if options.adapter is not None and options.server is None:
+        return _chat_with_adapter(options)
     if (options.server is None) == (options.directory is None):
         raise MiaoError(
             "name a model directory or a --server, one of them",
@@ -179,6 +182,25 @@ def start_chat(options: argparse.Namespace) -> Chat:
     if options.server is not None:
         return ServerChat(options)
     return LocalChat(find_model(options.directory), options)
+
+
+def _chat_with_adapter(options: argparse.Namespace) -> Chat:
+    """With the adapter merged into the model that was named, or else into its own."""
+    from miao.export.adapter import adapter_base, merge_adapter, require_adapter
+
+    adapter = Path(options.adapter)
+    require_adapter(adapter)
+    base = options.directory or adapter_base(adapter)
+    if base is None:
+        raise MiaoError(
+            "the adapter does not say which model it belongs to",
+            where=adapter,
+            fix="name it: miao chat MODEL --adapter DIR",
+        )
+    with tempfile.TemporaryDirectory(prefix="miao-chat-") as merged:
+        merge_adapter(find_model(base), adapter, Path(merged))
+        options.directory = f"{base} with {adapter}"
+        return LocalChat(Path(merged), options)
 
 
 def chat_command(options: argparse.Namespace) -> None:

@@ -177,6 +177,9 @@ def _chat(words: list[str]) -> int:
     parser.add_argument("--server", help="talk to a server at this address instead")
     parser.add_argument("--server-model", help="which of its models (default: its first)")
     parser.add_argument("--api-key", help="its key (default: the variable MIAO_API_KEY)")
+    parser.add_argument(
+        "--adapter", metavar="DIR", help="with this LoRA adapter (PEFT format); names its own model"
+    )
     parser.add_argument("-p", "--prompt", help="ask this once, print the answer, and leave")
     parser.add_argument("--system", help="a system prompt")
     parser.add_argument(

@@ -49,6 +49,20 @@ def check_recipe(recipe: Recipe) -> None:
         _check_stage(stage, getattr(recipe, stage), model, need)
     for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):
         need(0 <= replay < 1, f"{stage}.replay: a share from 0 to below 1")
+    for stage, adapter in (("sft", recipe.sft.adapter), ("dpo", recipe.dpo.adapter)):
+        need(adapter.rank > 0, f"{stage}.adapter.rank: must be positive")
+        need(adapter.alpha > 0, f"{stage}.adapter.alpha: must be positive")
+        need(0 <= adapter.dropout < 1, f"{stage}.adapter.dropout: a share from 0 to below 1")
+        need(
+            adapter.kind == "none"
+            or not adapter.dropout
+            or getattr(recipe, stage).activation_checkpointing != "on",
+            f"{stage}.adapter.dropout: activation_checkpointing would drop others the second time",
+        )
+        need(
+            adapter.kind == "none" or recipe.parallel in ("auto", "none", "ddp"),
+            f"{stage}.adapter: trains alone or with parallel ddp, not {recipe.parallel}",
+        )
     need(recipe.dpo.beta > 0, "dpo.beta: must be positive")
     need(0 <= recipe.dpo.label_smoothing < 0.5, "dpo.label_smoothing: from 0 to below 0.5")
     for tracker in recipe.trackers:

@@ -84,9 +84,28 @@ class PretrainOptions(StageOptions):
 
 
 @dataclass
+class AdapterOptions:
+    """Train small matrices beside the linear layers instead of all weights (needs peft)."""
+
+    kind: Literal["none", "lora", "rslora", "dora"] = "none"
+    """none: train all weights; lora; rslora: scaled by alpha/sqrt(rank), for high ranks; dora:
+    direction and size of each weight row apart."""
+    rank: int = 16
+    """Inner size of the added pair of matrices."""
+    alpha: float = 32
+    """Their product is multiplied with alpha/rank."""
+    dropout: float = 0.0
+    """Share of the adapters' inputs that is dropped while training."""
+    targets: list[str] = field(default_factory=list)
+    """Which linear layers, such as [q_proj, v_proj]; empty: all in the blocks."""
+
+
+@dataclass
 class SftOptions(StageOptions):
     """Supervised fine-tuning: the loss is on what the assistant says."""
 
+    adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    """LoRA and its kin."""
     epochs: float | None = 1.0
     last_turn_only: bool = False
     """Learn only the last assistant turn of each conversation."""
@@ -102,6 +121,8 @@ REFERENCE_FREE = ("simpo", "orpo")
 class DpoOptions(StageOptions):
     """Direct preference optimization: raise the chosen answer over the rejected one."""
 
+    adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    """LoRA and its kin."""
     epochs: float | None = 1.0
     learning_rate: float = 1e-4
     muon_learning_rate: float = 0.0

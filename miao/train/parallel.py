@@ -21,6 +21,7 @@ from miao.console import say, warn
 from miao.errors import MiaoError
 from miao.model.decoder import Decoder
 from miao.recipe import Parallelism, StageOptions
+from miao.train.adapters import has_adapter, merged
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer
 from miao.train.optim import MuonAdamW, local
 from miao.train.world import World
@@ -56,7 +57,7 @@ class Parallel:
         options, model = self.options, self.model
         dtype = torch.bfloat16 if model.device.type != "cpu" else model.compute_dtype
         return self.optimizer_class(
-            list(model.named_parameters()),
+            [(name, p) for name, p in model.named_parameters() if p.requires_grad],
             lr=options.learning_rate,
             muon_lr=muon_lr,
             weight_decay=options.weight_decay,
@@ -149,7 +150,9 @@ class Parallel:
     def plain_model(self) -> Decoder | None:
         """A model to measure, sample and save, with the weights of now; None where it is another
         process's work. All call it together."""
-        return self.model if self.world.is_main else None
+        if not self.world.is_main:
+            return None
+        return merged(self.model) if has_adapter(self.model) else self.model
 
 
 class DataParallel(Parallel):
@@ -313,11 +316,12 @@ def make_parallel(
 
 
 def own_weights(model: Decoder) -> dict[str, Tensor]:
-    """Parameters and the buffers that belong to the model; a tied head once."""
+    """Parameters that are trained and the buffers that belong to the model; a tied head once."""
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    return state
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
 
 
 @torch.no_grad()

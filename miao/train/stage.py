@@ -48,6 +48,13 @@ from miao.recipe.stages import REFERENCE_FREE
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
+from miao.train.adapters import (
+    adapter_of,
+    add_adapter,
+    has_adapter,
+    save_adapter,
+    with_adapter_settings,
+)
 from miao.train.loop import Trainer, TrainResult
 from miao.train.microbatch import fit_to_memory
 from miao.train.objectives import (
@@ -87,7 +94,7 @@ def train_stage(
     """
     world = world or World()
     require_trackers(recipe.trackers)
-    options: StageOptions = getattr(recipe, stage)
+    options: StageOptions = with_adapter_settings(getattr(recipe, stage))
     model = prepare_model(recipe, options, tokenizer, base)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
     fitted = options.micro_batch == "auto"
@@ -101,6 +108,10 @@ def train_stage(
         if options.loss not in REFERENCE_FREE:
             with world.main_first():
                 _attach_reference(model, loader, run, mark)
+    if (adapter := adapter_of(options)) is not None:
+        if base is None:
+            raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
+        add_adapter(model, adapter, base, recipe.seed)
     budget = token_budget(stage, options, loader)
     peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
     parallel = make_parallel(recipe.parallel, model, options, world)
@@ -134,6 +145,9 @@ def train_stage(
         result = trainer.run()
     trained = parallel.plain_model()
     if trained is not None:
+        if has_adapter(model):
+            save_adapter(model, run.path / "adapters" / stage)
+            say(f"  the adapter: {run.path / 'adapters' / stage}")
         with atomic_directory(run.model(stage)) as directory:
             save_model(trained, directory)
             tokenizer.save(directory, model_max_length=model.config.context_length)

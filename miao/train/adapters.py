@@ -1,0 +1,152 @@
+"""Low-rank adapters (LoRA arXiv:2106.09685, rsLoRA 2312.03732, DoRA 2402.09353) by peft: the
+model's own weights stay as they are, and small matrices beside its linear layers are trained."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from miao.console import count, say
+from miao.errors import MiaoError
+from miao.files import atomic_directory
+from miao.model import Decoder
+from miao.model.layers import Linear
+from miao.recipe import StageOptions
+from miao.recipe.stages import AdapterOptions, DpoOptions, SftOptions
+
+ADAM_BYTES = 12
+"""Per trained number: its gradient and AdamW's two means, float32."""
+_PREFIX = "base_model.model."
+_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
+Options = TypeVar("Options", bound=StageOptions)
+
+
+def adapter_of(options: StageOptions) -> AdapterOptions | None:
+    """The adapter that a stage trains; None: it trains all weights."""
+    if isinstance(options, SftOptions | DpoOptions) and options.adapter.kind != "none":
+        return options.adapter
+    return None
+
+
+def with_adapter_settings(options: Options) -> Options:
+    """The stage's options as they hold while an adapter is trained: AdamW for everything (Muon's
+    orthogonal steps are meant for whole matrices, not for factors that start at zero), the base
+    model's routing left alone, and no pass computed twice where dropout would differ."""
+    if (adapter := adapter_of(options)) is None:
+        return options
+    options = replace(options, muon_learning_rate=0.0, router_bias_rate=0.0)
+    return replace(options, activation_checkpointing="off") if adapter.dropout else options
+
+
+def linear_layers(model: Decoder) -> list[str]:
+    """Names (last part) of the linear layers inside the blocks: what can be adapted."""
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, Linear) and ".layers." in name
+        }
+    )
+
+
+def add_adapter(model: Decoder, options: AdapterOptions, base: Path, seed: int) -> None:
+    """Puts an adapter that changes nothing yet into the model, and freezes everything else.
+
+    Args:
+        base: where the model's weights came from; the adapter will name it.
+
+    Raises:
+        MiaoError: peft is missing, or a target that the model does not have.
+    """
+    peft = _peft()
+    known = linear_layers(model)
+    targets = options.targets or known
+    if unknown := sorted(set(targets) - set(known)):
+        raise MiaoError(
+            f"the model has no linear layer '{unknown[0]}'",
+            where="adapter.targets",
+            fix=f"it has: {', '.join(known)}",
+        )
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    config = peft.LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=list(targets),
+        use_rslora=options.kind == "rslora",
+        use_dora=options.kind == "dora",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=str(base.resolve()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    say(
+        f"  {_NAMES[options.kind]} of rank {options.rank} on {', '.join(targets)}: "
+        f"{count(trained)} of {count(whole)} parameters are trained, all by AdamW; gradients and "
+        f"optimizer hold {_mib(trained)} instead of {_mib(whole)}"
+    )
+    if model.mixtures():
+        say("  routed experts and their router have no adapter: they stay as they are")
+
+
+def has_adapter(model: Decoder) -> bool:
+    """Whether `add_adapter` was here."""
+    return hasattr(model, "peft_config")
+
+
+def merged(model: Decoder) -> Decoder:
+    """A model of its own with the adapter in its weights: to measure, to sample, and to save."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = Decoder(model.config)
+    own = plain.state_dict()
+    found: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, BaseTunerLayer):
+                layer: Any = copy.deepcopy(module)
+                layer.merge()
+                for part, value in layer.get_base_layer().state_dict().items():
+                    found[f"{name}.{part}"] = value
+        rest = model.state_dict()
+        for name, target in own.items():
+            target.copy_(found[name] if name in found else rest[name])
+    plain.set_compute_dtype(model.compute_dtype)
+    return plain.to(model.device).eval()
+
+
+def save_adapter(model: Decoder, directory: Path) -> None:
+    """Writes the adapter as PEFT does: `adapter_config.json`, `adapter_model.safetensors`."""
+    from safetensors.torch import save_file
+
+    peft: Any = _peft()
+    state = peft.get_peft_model_state_dict(model)
+    tensors = {
+        name if name.startswith(_PREFIX) else _PREFIX + name: value.detach().cpu().contiguous()
+        for name, value in state.items()
+    }
+    with atomic_directory(directory) as temporary:
+        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        config: Any = copy.deepcopy(vars(model)["peft_config"]["default"])
+        config.inference_mode = True
+        config.save_pretrained(temporary)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MiaoError(
+            f"adapters need the '{error.name}' package", fix="pip install 'miaolm[hf]'"
+        ) from error
+    return peft
+
+
+def _mib(numbers: int) -> str:
+    return f"{ADAM_BYTES * numbers / 2**20:.1f} MiB"

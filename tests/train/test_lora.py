@@ -1,0 +1,141 @@
+"""Adapters: what they change, what is saved, and that peft reads it on transformers' model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from miao.errors import Interrupted, MiaoError
+from miao.model import Decoder, ModelConfig, save_model
+from miao.model.directory import read_safetensors
+from miao.recipe import DpoOptions, PretrainOptions, SftOptions
+from miao.recipe.stages import AdapterOptions
+from miao.shards import TokenDataset
+from miao.train.adapters import (
+    adapter_of,
+    add_adapter,
+    has_adapter,
+    merged,
+    save_adapter,
+    with_adapter_settings,
+)
+from miao.train.loop import Trainer
+from tests.train.tiny import curve, stop_after, trainer
+
+peft = pytest.importorskip("peft")
+KINDS = ["lora", "rslora", "dora"]
+IDS = torch.randint(97, (2, 20), generator=torch.Generator().manual_seed(2))
+
+
+def disturb(model: Decoder) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model(
+    kind: Any, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    model = make_model()
+    with torch.no_grad():
+        before = model(IDS)
+        add_adapter(model, AdapterOptions(kind, rank=3), tmp_path, seed=0)
+        torch.testing.assert_close(model(IDS), before, atol=1e-4, rtol=1e-5)
+        disturb(model)
+        changed = model(IDS)
+        assert float((changed - before).abs().max()) > 0.1
+        plain = merged(model)
+        torch.testing.assert_close(plain(IDS), changed, atol=1e-3, rtol=1e-4)
+    assert not has_adapter(plain) and has_adapter(model)
+    assert set(plain.state_dict()) == set(make_model().state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pefts_own_loader_gives_the_same_logits(
+    kind: Any, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = make_model(qk_norm=True)
+    save_model(model, tmp_path / "base")
+    options = AdapterOptions(kind, rank=4, alpha=6, targets=["q_proj", "o_proj", "down_proj"])
+    add_adapter(model, options, tmp_path / "base", seed=0)
+    disturb(model)
+    save_adapter(model, tmp_path / "adapter")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    other = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(other(IDS).logits, model(IDS), atol=2e-3, rtol=1e-4)
+    assert other.peft_config["default"].base_model_name_or_path == str(tmp_path / "base")
+
+
+def test_all_linear_layers_by_default_and_latent_attention_too(
+    make_model: Callable[..., Decoder], tmp_path: Path, capsys: Any
+) -> None:
+    from tests.model.shapes import LATENT
+
+    model = make_model(**LATENT)
+    add_adapter(model, AdapterOptions("lora", rank=2), tmp_path, seed=0)
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert not any("lora_" in name for name in frozen)
+    adapted = {n.split(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
+    linear = {n for n, m in model.named_modules() if n.rpartition(".")[2].endswith("_proj")}
+    assert {name for name in linear if ".experts" not in name} == adapted
+    assert "kv_b_proj" in capsys.readouterr().out
+    disturb(model)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(model)(IDS), model(IDS), atol=1e-3, rtol=1e-4)
+
+
+def test_a_target_that_is_not_there_is_named(
+    make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    with pytest.raises(MiaoError, match="'qq_proj'") as error:
+        add_adapter(make_model(), AdapterOptions("lora", targets=["qq_proj"]), tmp_path, 0)
+    assert "q_proj" in str(error.value)
+
+
+def test_adapters_train_with_adamw_and_dropout_excludes_computing_twice() -> None:
+    options = SftOptions(adapter=AdapterOptions("lora"), muon_learning_rate=0.02)
+    settings = with_adapter_settings(options)
+    assert settings.muon_learning_rate == 0 and settings.activation_checkpointing == "auto"
+    dropped = DpoOptions(adapter=AdapterOptions("lora", dropout=0.1))
+    assert with_adapter_settings(dropped).activation_checkpointing == "off"
+    for whole in (SftOptions(), PretrainOptions()):
+        assert with_adapter_settings(whole) is whole and adapter_of(whole) is None
+
+
+def adapted(sources: list[TokenDataset], directory: Path, seed: int = 0) -> Trainer:
+    model = Decoder(ModelConfig(97, 32, 2, 2, 1, 16, 48, max_position_embeddings=64))
+    model.initialize(0)
+    add_adapter(model, AdapterOptions("lora", rank=4, dropout=0.2), directory, seed)
+    torch.manual_seed(seed)
+    return trainer(sources, directory, model, muon_learning_rate=0.0)
+
+
+def test_only_the_adapter_is_trained_and_kept_and_it_resumes_to_the_bit(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    whole = adapted(sources, tmp_path / "whole")
+    before = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    whole.run()
+    after = whole.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if "lora_" in name}
+
+    stopped = adapted(sources, tmp_path / "stopped")
+    stop_after(stopped, 7)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    (saved,) = (tmp_path / "stopped" / "checkpoints").glob("step-*7/model.safetensors")
+    assert set(read_safetensors(saved)) == moved
+    resumed = adapted(sources, tmp_path / "stopped", seed=9)
+    resumed.run()
+    for name, value in after.items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert curve(tmp_path / "whole") == curve(tmp_path / "stopped")
