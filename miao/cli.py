@@ -11,7 +11,7 @@ from miao import __version__
 from miao.errors import Interrupted, MiaoError
 
 STAGE_VERBS = {
-    "corpus": "your text (or the built-in corpus) to records; `corpus check|catalog|build`",
+    "corpus": "your text (or the built-in corpus) to records; `corpus check|catalog|build|distill`",
     "tokenizer": "train or take the tokenizer; `tokenizer inspect|compare|extend|import`",
     "shards": "tokenise everything; `shards stats|append|export`",
     "pretrain": "train from random weights on documents",
@@ -19,7 +19,7 @@ STAGE_VERBS = {
     "dpo": "learn from preference pairs",
     "report": "write report.html",
 }
-CORPUS_VERBS = ("check", "catalog")
+CORPUS_VERBS = ("check", "catalog", "distill")
 TOKENIZER_VERBS = ("inspect", "compare", "extend", "import")
 SHARDS_VERBS = ("stats", "append", "export")
 EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
@@ -78,6 +78,9 @@ def _dispatch(words: list[str]) -> int:
         "serve", help="put a model behind an OpenAI-compatible address", add_help=False
     )
     verbs.add_parser(
+        "board", help="runs while they train, in the browser, side by side", add_help=False
+    )
+    verbs.add_parser(
         "model", help="what a shape costs: `model list`, `model show NAME`", add_help=False
     )
     verbs.add_parser(
@@ -105,6 +108,8 @@ def _dispatch(words: list[str]) -> int:
         from miao.serve.command import main as serve_main
 
         return serve_main(rest)
+    if verb == "board":
+        return _board(rest)
     if verb == "push":
         return _push(rest)
     if verb == "eval":
@@ -134,11 +139,25 @@ def _dispatch(words: list[str]) -> int:
     return _run(verb, rest)
 
 
+def _board(words: list[str]) -> int:
+    try:
+        from miao.serve.board import main as board_main
+    except ImportError as error:
+        raise MiaoError(
+            f"the board needs the '{error.name}' package", fix="pip install 'miaolm[serve]'"
+        ) from error
+    return board_main(words)
+
+
 def _corpus(verb: str, words: list[str]) -> int:
     if verb == "check":
         from miao.corpus.check import main as check_main
 
         return check_main(words)
+    if verb == "distill":
+        from miao.corpus.distill import main as distill_main
+
+        return distill_main(words)
     from miao.corpus.catalog.listing import main as catalog_main
 
     return catalog_main(words)

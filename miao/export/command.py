@@ -72,6 +72,13 @@ def main(words: Sequence[str]) -> int:
         "--license", help="for the model card (default: the model's own; apache-2.0 for a run)"
     )
     parser.add_argument("--no-check", action="store_true", help="do not compare afterwards")
+    parser.add_argument(
+        "--opencompass",
+        nargs="*",
+        metavar="TASK",
+        help="hf: write opencompass.py too, with which OpenCompass evaluates the export "
+        "(default tasks: ceval cmmlu)",
+    )
     options = parser.parse_args(words)
     export(options)
     return 0
@@ -99,6 +106,10 @@ def export(options: argparse.Namespace) -> Path:
             shutil.rmtree(failed, ignore_errors=True)
             os.replace(written, failed)
             raise MiaoError(failure.what, where=failed, fix=failure.fix) from failure
+    if options.opencompass is not None:
+        from miao.evaluate.opencompass import write_opencompass
+
+        say(f"  {write_opencompass(out, origin.name, options.opencompass)}")
     _say_end(out, origin, options)
     return out
 
@@ -112,6 +123,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise MiaoError("--quantize belongs to --to gguf", fix="for hf choose --dtype")
     if options.to == "gguf" and options.dtype:
         raise MiaoError("--dtype belongs to --to hf", fix="for gguf choose --quantize")
+    if options.to == "gguf" and options.opencompass is not None:
+        raise MiaoError("--opencompass belongs to --to hf", fix="OpenCompass reads no GGUF")
 
 
 def _origin(model: str, stage: str | None) -> Origin:

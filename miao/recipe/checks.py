@@ -63,6 +63,18 @@ def check_recipe(recipe: Recipe) -> None:
             adapter.kind == "none" or recipe.parallel in ("auto", "none", "ddp"),
             f"{stage}.adapter: trains alone or with parallel ddp, not {recipe.parallel}",
         )
+    for stage, teacher in (("pretrain", recipe.pretrain.teacher), ("sft", recipe.sft.teacher)):
+        need(0 <= teacher.weight <= 1, f"{stage}.teacher.weight: a share from 0 to 1")
+        need(teacher.temperature > 0, f"{stage}.teacher.temperature: must be positive")
+        need(
+            teacher.path is None or recipe.parallel in ("auto", "none", "ddp"),
+            f"{stage}.teacher: trains alone or with parallel ddp, not {recipe.parallel}",
+        )
+    need(recipe.sft.neftune_alpha >= 0, "sft.neftune_alpha: must not be negative")
+    need(
+        not (recipe.sft.neftune_alpha and recipe.sft.teacher.path),
+        "sft.neftune_alpha: not together with sft.teacher.path",
+    )
     need(recipe.dpo.beta > 0, "dpo.beta: must be positive")
     need(0 <= recipe.dpo.label_smoothing < 0.5, "dpo.label_smoothing: from 0 to below 0.5")
     for tracker in recipe.trackers:

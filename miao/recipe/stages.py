@@ -77,9 +77,25 @@ class StageOptions:
 
 
 @dataclass
+class TeacherOptions:
+    """Learn from a larger model's probabilities beside the text (distillation)."""
+
+    path: str | None = None
+    """A run, a model directory or a hub name, with the same tokenizer; null: no teacher."""
+    weight: float = 0.5
+    """Share of the teacher in the loss; the rest is cross-entropy."""
+    temperature: float = 1.0
+    """Above 1 both distributions are flattened: unlikely tokens count for more."""
+    kl: Literal["forward", "reverse"] = "forward"
+    """forward: cover all that the teacher would say; reverse: keep to what it finds likely."""
+
+
+@dataclass
 class PretrainOptions(StageOptions):
     """Next-token prediction on documents."""
 
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    """Distillation."""
     tokens: Quantity | None = "4M"
 
 
@@ -109,6 +125,10 @@ class SftOptions(StageOptions):
     epochs: float | None = 1.0
     last_turn_only: bool = False
     """Learn only the last assistant turn of each conversation."""
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    """Distillation."""
+    neftune_alpha: float = 0.0
+    """Noise on the embeddings while training (NEFTune; usually 5); 0: none."""
     replay: float = 0.0
     """Share of the tokens that are pretraining documents again, against forgetting."""
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from miao.files import write_text
+from miao.report.benchmarks import benchmarks
 from miao.report.curves import long_context_curves, preference_curves, training_curves
 from miao.report.data import RunData, read_run
 from miao.report.facts import Link, chain, composition, settings
@@ -78,6 +79,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "preference": preference_curves(data),
         "score_stages": [(stage, stage_name(stage)) for stage in evaluated_stages(data)],
         "tables": score_tables(data),
+        "benchmarks": benchmarks(data.evaluations),
         "long_context": long_context_curves(data),
         "samples": samples(data),
         "changes": changes(data),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -16,10 +17,12 @@ from starlette.exceptions import HTTPException
 
 from miao import __version__
 from miao.errors import MiaoError
+from miao.serve.board import add_board
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Guard
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages
 from miao.serve.problems import KINDS, Problem, error_body
 from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
 from miao.serve.worker import Worker
@@ -59,6 +62,7 @@ def create_app(
     limits: Limits | None = None,
     api_key: str | None = None,
     cors_origins: tuple[str, ...] = (),
+    runs: Path | None = None,
 ) -> FastAPI:
     """The server's application over these models; the first one is what requests without a name
     get.
@@ -66,6 +70,7 @@ def create_app(
     Args:
         api_key: what clients must send as a bearer token; None: nothing is asked for.
         cors_origins: web origins whose pages may call the server.
+        runs: a directory of runs, shown at /runs.
     """
     limits = limits or Limits()
     worker = Worker({served.name: served.scheduler for served in models}, limits.max_queue)
@@ -93,7 +98,11 @@ def create_app(
         },
     )
     app.state.worker, app.state.metrics = worker, metrics
-    _add_routes(app, endpoints, worker, metrics, api_key)
+    private = [Depends(_key_check(api_key))]
+    _add_routes(app, endpoints, worker, metrics, private)
+    add_pages(app, CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE)
+    if runs is not None:
+        add_board(app, runs, private, has_chat=True)
     _add_error_handlers(app)
     app.add_middleware(Guard, max_body=limits.max_body, metrics=metrics)
     if cors_origins:
@@ -108,16 +117,27 @@ def create_app(
     return app
 
 
-def _add_routes(
-    app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Metrics, api_key: str | None
-) -> None:
+def create_board(runs: Path, api_key: str | None = None) -> FastAPI:
+    """An application that shows a directory of runs, and nothing else."""
+    app = FastAPI(title="Miao", version=__version__, openapi_url=None)
+    add_pages(app, {"/": BOARD_PAGE["/runs"]} | BOARD_PAGE)
+    add_board(app, runs, [Depends(_key_check(api_key))], has_chat=False)
+    _add_error_handlers(app)
+    return app
+
+
+def _key_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
     async def authorised(request: Request) -> None:
         given = request.headers.get("authorization", "")
         if api_key is not None and not _is_key(given, api_key):
             raise Problem(401, "the API key is missing or wrong")
 
-    private = [Depends(authorised)]
+    return authorised
 
+
+def _add_routes(
+    app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Metrics, private: list[Any]
+) -> None:
     @app.get("/health")
     async def health() -> Response:
         """Whether the server can answer."""

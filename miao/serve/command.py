@@ -35,11 +35,13 @@ def main(words: list[str]) -> int:
     from miao.serve.app import Limits, create_app
 
     key = options.api_key or os.environ.get("MIAO_API_KEY")
+    if options.runs is not None and not options.runs.is_dir():
+        raise MiaoError("there is no such directory", where=options.runs)
     listening = listen(options.host, options.port)
     with listening, contextlib.ExitStack() as kept:
         models = load_models(options, kept)
         limits = Limits(options.max_queue, options.timeout, options.max_body)
-        app = create_app(models, limits, key, tuple(options.cors_origin))
+        app = create_app(models, limits, key, tuple(options.cors_origin), options.runs)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -82,6 +84,7 @@ _OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
         "let web pages of this origin call the server; repeatable (default: none)",
         {"metavar": "ORIGIN", **_REPEATABLE},
     ),
+    ("--runs", "also show this directory of runs, at /runs", {"metavar": "DIR", "type": Path}),
     ("--device", "auto, cpu, cuda, mps", {"default": "auto"}),
     (
         "--weights",
@@ -215,12 +218,14 @@ def _say_ready(
         f"keys and values up to {count(size)}B each, weights {first.model.weights} "
         f"on {first.model.device}"
     )
-    if key is None and not _is_loopback(options.host):
+    if key is None and not is_loopback(options.host):
         warn("anybody who can reach this address can use the model: consider --api-key")
-    say(f"  talk to it: miao chat --server http://{host}:{port}      stop it: Ctrl-C")
+    say(f"  talk to it: http://{host}:{port}/ in a browser      stop it: Ctrl-C")
+    say(f"              miao chat --server http://{host}:{port}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

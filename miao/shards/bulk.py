@@ -43,6 +43,8 @@ FORMAT = "tokens-1"
 """Changes when the same text and settings give other shards."""
 BYTES_PER_WORKER = 8 * 2**20
 """A process of its own is worth its start from about this much text on."""
+WORTH_SPEED = 64 * 2**20
+"""Below this much text it is not worth saying that a faster encoder could be installed."""
 Advance = Callable[[int], None]
 
 
@@ -117,7 +119,8 @@ def build_datasets(
     report = BulkReport()
     encoder = BulkEncoder(tokenizer, fast)
     report.slow_because = encoder.slow_because
-    if fast and encoder.slow_because:
+    much = sum(job.size for job in jobs) > WORTH_SPEED or not encoder.is_missing
+    if fast and encoder.slow_because and much:
         warn(f"encoding with tokenizers: {encoder.slow_because}")
     tasks = [(number, part) for number, job in enumerate(jobs) for part in job.parts]
     workers = _worker_count(workers, len(tasks), sum(job.size for job in jobs))

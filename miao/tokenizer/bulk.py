@@ -47,6 +47,8 @@ class BulkEncoder:
         self.tokenizer = tokenizer
         self.slow_because = "" if fast else "switched off"
         """Why the tokenizer's own library encodes; empty: fastokens does."""
+        self.is_missing = False
+        """Only because fastokens is not installed."""
         self._seen = 0
         self._fast: Any = self._load() if fast else None
 
@@ -83,6 +85,7 @@ class BulkEncoder:
             import fastokens
         except ImportError:
             self.slow_because = "fastokens is not installed: pip install 'miaolm[data]'"
+            self.is_missing = True
             return None
         try:
             fast = fastokens.Tokenizer.from_json_str(self.tokenizer.ordinary_json())

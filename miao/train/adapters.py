@@ -126,7 +126,7 @@ def save_adapter(model: Decoder, directory: Path) -> None:
     from safetensors.torch import save_file
 
     peft: Any = _peft()
-    state = peft.get_peft_model_state_dict(model)
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {
         name if name.startswith(_PREFIX) else _PREFIX + name: value.detach().cpu().contiguous()
         for name, value in state.items()

@@ -38,6 +38,7 @@ from miao.model import (
 )
 from miao.recipe import (
     DpoOptions,
+    PretrainOptions,
     Recipe,
     SftOptions,
     StageOptions,
@@ -45,7 +46,7 @@ from miao.recipe import (
     to_dict,
 )
 from miao.recipe.stages import REFERENCE_FREE
-from miao.rundir import RunDir
+from miao.rundir import RunDir, find_model
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
@@ -58,11 +59,14 @@ from miao.train.adapters import (
 from miao.train.loop import Trainer, TrainResult
 from miao.train.microbatch import fit_to_memory
 from miao.train.objectives import (
+    DistillObjective,
     LanguageObjective,
     Objective,
     PreferenceObjective,
     cache_reference,
+    load_teacher,
 )
+from miao.train.objectives.language import EmbeddingNoise
 from miao.train.parallel import Parallel, make_parallel
 from miao.train.trackers import TrackedLog, require_trackers
 from miao.train.world import World
@@ -102,7 +106,7 @@ def train_stage(
     least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
     options = replace(options, micro_batch=least)
     loader = make_loader(stage, recipe, run)
-    objective: Objective = LanguageObjective()
+    objective = language_objective(options, model, tokenizer)
     if isinstance(options, DpoOptions):
         objective = PreferenceObjective(options, _replayed_names(loader))
         if options.loss not in REFERENCE_FREE:
@@ -153,6 +157,23 @@ def train_stage(
             tokenizer.save(directory, model_max_length=model.config.context_length)
     world.barrier()
     return result
+
+
+def language_objective(options: StageOptions, model: Decoder, tokenizer: Tokenizer) -> Objective:
+    """What pretraining and SFT minimise: with a teacher, or with noise, if the options say so."""
+    if not isinstance(options, PretrainOptions | SftOptions):
+        return LanguageObjective()
+    if (path := options.teacher.path) is not None:
+        teacher = load_teacher(find_model(path), model, tokenizer, options.seq_len)
+        mixture = options.teacher
+        say(
+            f"  teacher: {path}, {_parameters(teacher.config)}; {mixture.kl} KL, "
+            f"temperature {mixture.temperature}, weight {mixture.weight}"
+        )
+        return DistillObjective(mixture, teacher, model)
+    if isinstance(options, SftOptions) and options.neftune_alpha:
+        return LanguageObjective(EmbeddingNoise(model, options.neftune_alpha))
+    return LanguageObjective()
 
 
 def prepare_model(

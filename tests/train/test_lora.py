@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from miao.cli import main
 from miao.errors import Interrupted, MiaoError
 from miao.model import Decoder, ModelConfig, save_model
 from miao.model.directory import read_safetensors
 from miao.recipe import DpoOptions, PretrainOptions, SftOptions
 from miao.recipe.stages import AdapterOptions
 from miao.shards import TokenDataset
+from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
     adapter_of,
     add_adapter,
@@ -84,7 +86,7 @@ def test_all_linear_layers_by_default_and_latent_attention_too(
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert not any("lora_" in name for name in frozen)
     adapted = {n.split(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
-    linear = {n for n, m in model.named_modules() if n.rpartition(".")[2].endswith("_proj")}
+    linear = {n for n, _ in make_model(**LATENT).named_modules() if "_proj" in n.rpartition(".")[2]}
     assert {name for name in linear if ".experts" not in name} == adapted
     assert "kv_b_proj" in capsys.readouterr().out
     disturb(model)
@@ -139,3 +141,26 @@ def test_only_the_adapter_is_trained_and_kept_and_it_resumes_to_the_bit(
     for name, value in after.items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert curve(tmp_path / "whole") == curve(tmp_path / "stopped")
+
+
+def test_chat_with_an_adapter_is_chat_with_the_merged_model(
+    make_model: Callable[..., Decoder], tokenizer: Tokenizer, tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("transformers")
+    model = make_model(vocab_size=tokenizer.vocab_size, qk_norm=True)
+    for name in ("base", "merged"):
+        tokenizer.save(tmp_path / name, model_max_length=64)
+    save_model(model, tmp_path / "base")
+    add_adapter(model, AdapterOptions("lora", rank=2), tmp_path / "base", seed=0)
+    disturb(model)
+    save_adapter(model, tmp_path / "adapter")
+    save_model(merged(model), tmp_path / "merged")
+    answers = []
+    directories = [[str(tmp_path / "merged")], [str(tmp_path / "base")]]
+    adapter = ["--adapter", str(tmp_path / "adapter")]
+    for words in (*directories, [directories[1][0], *adapter], adapter):
+        capsys.readouterr()
+        question = ["-p", "好吗", "--temperature", "0", "--max-new-tokens", "6", "--device", "cpu"]
+        assert main(["chat", *words, *question]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[2] == answers[3] != answers[1]

@@ -1,13 +1,16 @@
 """What a training step minimises. A new stage is a new objective; the loop stays the same."""
 
 from miao.train.objectives.base import Objective, token_loss
+from miao.train.objectives.distill import DistillObjective, load_teacher
 from miao.train.objectives.language import LanguageObjective
 from miao.train.objectives.preference import PreferenceObjective, cache_reference
 
 __all__ = [
+    "DistillObjective",
     "LanguageObjective",
     "Objective",
     "PreferenceObjective",
     "cache_reference",
+    "load_teacher",
     "token_loss",
 ]

@@ -1,0 +1,321 @@
+"""`miao corpus distill`: asks a model behind an OpenAI-compatible address, and keeps its answers as
+conversations to fine-tune on.
+
+One line is written per answer, as soon as it is there; begun again, what has been answered is not
+asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from miao.console import ProgressLine, say, warn
+from miao.errors import MiaoError
+from miao.files import append_jsonl, fingerprint, read_jsonl
+
+TIMEOUT = 300.0
+LONGEST_WAIT = 60.0
+"""Seconds."""
+PROMPT_KEYS = ("prompt", "question", "instruction", "query", "text")
+Messages = list[dict[str, Any]]
+
+
+class _Refused(Exception):
+    """One request that will not get better by asking again."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask, and the hash of all that decides the answer."""
+
+    messages: Messages
+    key: str
+
+
+@dataclass
+class Endpoint:
+    """Where and how to ask.
+
+    Args:
+        settings: of every request: model, temperature, ...
+        per_minute: at most so many requests, over all threads; 0: no limit.
+        retries: after a refusal for want of capacity (429, 5xx) or a broken connection.
+    """
+
+    url: str
+    settings: dict[str, Any]
+    api_key: str | None = None
+    per_minute: float = 0.0
+    retries: int = 5
+    first_wait: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.url = self.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self._lock, self._next = threading.Lock(), 0.0
+        self.stopped = threading.Event()
+        """Set: threads that wait give up."""
+
+    def ask(self, messages: Messages, seed: int) -> dict[str, Any]:
+        """The assistant's message.
+
+        Raises:
+            _Refused: this request is not answered. MiaoError: no request would be.
+        """
+        body = json.dumps(self.settings | {"messages": messages, "seed": seed}).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        for attempt in range(self.retries + 1):
+            self._take_turn()
+            request = urllib.request.Request(self.url, data=body, headers=headers)
+            pause = min(self.first_wait * 2**attempt, LONGEST_WAIT)
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                    return _message(json.load(response))
+            except urllib.error.HTTPError as error:
+                reason = f"the server answers {error.code} {error.reason}"
+                if error.code in (401, 403, 404):
+                    raise MiaoError(
+                        reason, where=self.url, fix="check --url, --model and MIAO_API_KEY"
+                    ) from error
+                if error.code not in (408, 409, 425, 429) and error.code < 500:
+                    raise _Refused(reason) from error
+                with contextlib.suppress(TypeError, ValueError):
+                    pause = min(float(error.headers["Retry-After"] or ""), LONGEST_WAIT)
+            except (OSError, ValueError) as error:  # a broken connection, or half an answer
+                reason = f"the server cannot be reached: {getattr(error, 'reason', error)}"
+            if attempt < self.retries and self.stopped.wait(pause):
+                break
+        raise MiaoError(
+            f"{reason}, {self.retries + 1} times",
+            where=self.url,
+            fix="run the same command again later: it goes on where it was",
+        )
+
+    def _take_turn(self) -> None:
+        if not self.per_minute:
+            return
+        with self._lock:
+            now = time.monotonic()
+            mine = max(now, self._next)
+            self._next = mine + 60 / self.per_minute
+        self.stopped.wait(mine - now)
+
+
+def _message(reply: Any) -> dict[str, Any]:
+    """The one message of a reply that is whole."""
+    try:
+        choice = reply["choices"][0]
+        message = choice["message"]
+        content = message.get("content")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Refused("the reply is not that of a chat") from error
+    if choice.get("finish_reason") == "length":
+        raise _Refused("the answer was cut off (raise --max-tokens)")
+    if not isinstance(content, str) or not content.strip():
+        raise _Refused("the answer is empty")
+    answer = {"role": "assistant", "content": content.strip()}
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(reasoning, str) and reasoning.strip():
+        answer["reasoning"] = reasoning.strip()
+    return answer
+
+
+def read_prompts(path: Path) -> Iterator[Messages]:
+    """What to ask: every line of a text file, or of JSON lines with `messages` (up to the last turn
+    of the user) or a prompt.
+
+    Raises:
+        MiaoError: with the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MiaoError(f"the prompts cannot be read: {error}", where=path) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if path.suffix != ".jsonl":
+            yield [{"role": "user", "content": line.strip()}]
+            continue
+        try:
+            yield _prompt_of(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MiaoError(
+                "no prompt in this line",
+                where=f"{path}:{number}",
+                fix=f"give it 'messages' with a turn of the user, or one of {PROMPT_KEYS}",
+            ) from error
+
+
+def _prompt_of(record: dict[str, Any]) -> Messages:
+    if "messages" in record:
+        turns = [{"role": m["role"], "content": m["content"]} for m in record["messages"]]
+        while turns[-1:] and turns[-1]["role"] != "user":
+            turns.pop()
+        if not turns or not all(isinstance(turn["content"], str) for turn in turns):
+            raise ValueError
+        return turns
+    text = next((record[key] for key in PROMPT_KEYS if record.get(key)), None)
+    if not isinstance(text, str):
+        raise ValueError
+    if more := record.get("input"):
+        text += f"\n\n{more}"
+    return [{"role": "user", "content": text}]
+
+
+def questions(
+    prompts: Iterable[Messages], settings: dict[str, Any], system: str | None, samples: int
+) -> Iterator[Question]:
+    """Every prompt `samples` times, with the system prompt where it has none of its own."""
+    for messages in prompts:
+        if system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system}, *messages]
+        for sample in range(samples):
+            yield Question(messages, fingerprint([messages, settings, sample]))
+
+
+def distill(
+    asked: Iterable[Question],
+    endpoint: Endpoint,
+    output: Path,
+    concurrency: int = 4,
+    total: int = 0,
+) -> Counter[str]:
+    """Asks what `output` does not answer yet, and appends each conversation to it.
+
+    Returns:
+        how many were written ("written"), known before ("known"), asked twice ("repeated
+        prompt"), answered in the same words ("repeated answer"), and refused, by reason.
+    """
+    _end_with_a_line(output)
+    known: set[str | None] = set()
+    answers: set[str] = set()
+    for record in read_jsonl(output):
+        known.add(record.get("key"))
+        answers.add(fingerprint(record.get("messages")))
+    counts: Counter[str] = Counter()
+    before = frozenset(known)
+    todo = _new_ones(asked, known, before, counts)
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="distill")
+    running: dict[Future[dict[str, Any]], Question] = {}
+    with ProgressLine("asking", total) as line:
+        try:
+            while True:
+                for question in islice(todo, 2 * concurrency - len(running)):
+                    seed = int(question.key[:7], 16)
+                    running[pool.submit(endpoint.ask, question.messages, seed)] = question
+                if not running:
+                    return counts
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    _keep(running.pop(done), done, output, answers, counts)
+                    line.advance(1, f"{counts['written']} written")
+        finally:
+            endpoint.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _new_ones(
+    asked: Iterable[Question], known: set[str | None], before: frozenset[str | None],
+    counts: Counter[str],
+) -> Iterator[Question]:  # fmt: skip
+    for question in asked:
+        if question.key in known:
+            counts["known" if question.key in before else "repeated prompt"] += 1
+            continue
+        known.add(question.key)
+        yield question
+
+
+def _keep(
+    question: Question,
+    done: Future[dict[str, Any]],
+    output: Path,
+    answers: set[str],
+    counts: Counter[str],
+) -> None:
+    try:
+        messages = [*question.messages, done.result()]
+    except _Refused as error:
+        counts[str(error)] += 1
+        return
+    if (mark := fingerprint(messages)) in answers:
+        counts["repeated answer"] += 1
+        return
+    answers.add(mark)
+    append_jsonl(output, {"messages": messages, "source": "distill", "key": question.key})
+    counts["written"] += 1
+
+
+def _end_with_a_line(path: Path) -> None:
+    """Takes away a last line that a crash cut short."""
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            warn(f"{path}: its last line was cut short; that question is asked again")
+            with open(path, "r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+
+
+def main(words: Sequence[str]) -> int:
+    """`miao corpus distill`."""
+    options = _parser().parse_args(words)
+    for name in ("samples", "concurrency", "max_tokens"):
+        if getattr(options, name) < 1:
+            raise MiaoError(f"--{name.replace('_', '-')} must be positive")
+    if options.requests_per_minute < 0 or options.retries < 0:
+        raise MiaoError("--requests-per-minute and --retries must not be negative")
+    settings = {
+        "model": options.model,
+        "temperature": options.temperature,
+        "max_tokens": options.max_tokens,
+    }
+    prompts = [messages for path in options.prompts for messages in read_prompts(Path(path))]
+    key = options.api_key or os.environ.get("MIAO_API_KEY")
+    endpoint = Endpoint(options.url, settings, key, options.requests_per_minute, options.retries)
+    total = len(prompts) * options.samples
+    say(f"{total} questions for {options.model} at {endpoint.url}")
+    output = Path(options.output)
+    asked = questions(prompts, settings, options.system, options.samples)
+    counts = distill(asked, endpoint, output, options.concurrency, total)
+    for what, number in counts.most_common():
+        say(f"  {number} {what}")
+    say(f"{output}\nnext: miao corpus check {output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="miao corpus distill",
+        description="Asks a model and keeps its answers as conversations; run again, it goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("prompts", nargs="+", help=".txt (a prompt per line) or .jsonl files")
+    parser.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")
+    parser.add_argument("--model", required=True, help="the model's name there")
+    parser.add_argument("--output", required=True, help="the .jsonl file to append to")
+    parser.add_argument("--system", help="a system prompt for every question, and kept with it")
+    parser.add_argument("--samples", type=int, default=1, help="answers per prompt (default 1)")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--max-tokens", type=int, default=1024, help="longest answer")
+    parser.add_argument("--concurrency", type=int, default=4, help="requests at a time")
+    parser.add_argument(
+        "--requests-per-minute", type=float, default=0.0, help="at most (default: no limit)"
+    )
+    parser.add_argument("--retries", type=int, default=5, help="per request (default 5)")
+    parser.add_argument("--api-key", help="default: the variable MIAO_API_KEY")
+    return parser

@@ -1,0 +1,144 @@
+"""Learning from a teacher's whole distribution, chunk by chunk: neither model's logits ever exist
+all at once.
+
+The loss of a token is (1 - weight) times its cross-entropy plus weight · temperature² times the KL
+divergence of the two distributions at that temperature (arXiv:1503.02531, section 2; the square
+keeps the gradient's size). forward: KL(teacher || student), which covers all that the teacher would
+say; reverse: KL(student || teacher), which keeps to what the teacher finds likely (MiniLLM,
+arXiv:2306.08543).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from miao.ops.linear_cross_entropy import CPU_CHUNK, IGNORE, gpu_chunk
+
+Divergence = Literal["forward", "reverse"]
+
+
+class Mixture(NamedTuple):
+    """How a loss is mixed."""
+
+    weight: float
+    """Of the teacher, from 0 (cross-entropy only) to 1."""
+    temperature: float
+    divergence: Divergence
+
+
+def linear_distillation(
+    hidden_nd: Tensor,
+    weight_vd: Tensor,
+    labels_n: Tensor,
+    teacher_nd: Tensor,
+    teacher_vd: Tensor,
+    mixture: Mixture,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the tokens with a label (float32 scalars): the loss, with gradient for the student;
+    its cross-entropy; the KL divergence at the temperature, not multiplied with anything.
+
+    Args:
+        hidden_nd, weight_vd: the student's hidden states [n, d] in the compute type, and its head.
+        teacher_nd, teacher_vd: the teacher's, of any width; the same vocabulary.
+        labels_n: int64 token ids; -100 takes no part.
+        chunk: tokens whose logits exist at one time (default: by the device).
+    """
+    kept = (labels_n != IGNORE).nonzero().squeeze(1)
+    if chunk is None:
+        on_cpu = hidden_nd.device.type == "cpu"
+        chunk = CPU_CHUNK if on_cpu else gpu_chunk(2 * len(weight_vd))
+    loss, cross_entropy, divergence = _LinearDistillation.apply(
+        hidden_nd[kept],
+        weight_vd,
+        labels_n[kept],
+        teacher_nd[kept].detach(),
+        teacher_vd.detach(),
+        mixture,
+        chunk,
+    )
+    return loss, cross_entropy, divergence
+
+
+def linear_distillation_reference(
+    hidden_nd: Tensor,
+    weight_vd: Tensor,
+    labels_n: Tensor,
+    teacher_nd: Tensor,
+    teacher_vd: Tensor,
+    mixture: Mixture,
+) -> Tensor:
+    """The plain twin: all logits at once; only the loss."""
+    kept, heat = labels_n != IGNORE, mixture.temperature
+    student = F.linear(hidden_nd[kept], weight_vd.to(hidden_nd.dtype)).float()
+    teacher = F.linear(teacher_nd[kept], teacher_vd.to(teacher_nd.dtype)).float()
+    own, other = (F.log_softmax(logits / heat, dim=-1) for logits in (student, teacher))
+    if mixture.divergence == "reverse":
+        own, other = other, own
+    divergence = F.kl_div(own, other, reduction="sum", log_target=True)
+    cross_entropy = F.cross_entropy(student, labels_n[kept], reduction="sum")
+    return (1 - mixture.weight) * cross_entropy + mixture.weight * heat**2 * divergence
+
+
+def _divergence(
+    student: Tensor, teacher: Tensor, heat: float, kind: Divergence
+) -> tuple[Tensor, Tensor]:
+    """KL per token [n], and heat² times its derivative by the student's logits [n, v]."""
+    own = F.log_softmax(student / heat, dim=-1)
+    other = F.log_softmax(teacher / heat, dim=-1)
+    own_p = own.exp()
+    if kind == "forward":
+        other_p = other.exp()
+        return (other_p * (other - own)).sum(-1), heat * (own_p - other_p)
+    difference = own - other
+    divergence_n = (own_p * difference).sum(-1)
+    return divergence_n, heat * own_p * (difference - divergence_n[:, None])
+
+
+class _LinearDistillation(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        mixture: Mixture,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        own_weight = weight.to(hidden.dtype)
+        other_weight = teacher_weight.to(teacher_hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
+        share, heat = mixture.weight, mixture.temperature
+        for start in range(0, len(labels), chunk):
+            part = slice(start, start + chunk)
+            student = F.linear(hidden[part], own_weight).float()
+            teacher = F.linear(teacher_hidden[part], other_weight).float()
+            logprobs, index = F.log_softmax(student, dim=-1), labels[part, None]
+            divergence_n, gradient = _divergence(student, teacher, heat, mixture.divergence)
+            sums[0] -= logprobs.gather(1, index).sum()
+            sums[1] += divergence_n.sum()
+            towards_label = logprobs.exp_().scatter_add_(
+                1, index, torch.full_like(logprobs[:, :1], -1.0)
+            )
+            gradient = gradient.mul_(share).add_(towards_label, alpha=1 - share).to(hidden.dtype)
+            torch.mm(gradient, own_weight, out=grad_hidden[part])
+            grad_weight += gradient.T @ hidden[part]
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        loss = (1 - share) * sums[0] + share * heat**2 * sums[1]
+        cross_entropy, divergence = sums[0].clone(), sums[1].clone()
+        ctx.mark_non_differentiable(cross_entropy, divergence)
+        return loss, cross_entropy, divergence
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grads[0]
+        return grad_hidden * scale, grad_weight * scale, None, None, None, None, None

@@ -1,0 +1,185 @@
+// The board: curves of the chosen runs over each other, their scores and samples; asked for anew
+// every few seconds. Names, scores and samples come from files and become text nodes.
+import { apiKey, ask, Trouble } from "./server.js";
+import { make, preferences, say } from "./words.js";
+
+const at = (id) => document.getElementById(id);
+const EVERY = 4000, HUES = 8, LIVE = 120;
+const TITLES = ["loss", "heldout", "speed", "gradNorm", "lr"];
+const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
+let runs = [];
+const chosen = new Map(); // name -> hue
+const details = new Map(); // name -> { changed, data }
+let drawn = "";
+
+async function refresh() {
+  try {
+    const body = await (await ask("/runs/data")).json();
+    runs = body.runs;
+    at("chat").hidden = !body.has_chat;
+    for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
+    if (!chosen.size && !details.size && runs.length) choose(runs[0].name);
+    for (const name of chosen.keys()) {
+      const { changed } = runs.find((run) => run.name === name);
+      if (details.get(name)?.changed !== changed) details.set(name, { changed, data: await (await ask(`/runs/data/${encodeURIComponent(name)}`)).json() });
+    }
+    at("notice").hidden = true;
+    show();
+  } catch (error) {
+    at("notice").hidden = false;
+    at("key").hidden = error.key !== "needKey";
+    at("notice-text").textContent = error instanceof Trouble ? say(error.key, error.value) : String(error.message);
+  }
+}
+
+function choose(name) {
+  const free = [...Array(HUES).keys()].find((hue) => ![...chosen.values()].includes(hue)) ?? chosen.size % HUES;
+  chosen.set(name, free);
+}
+
+/** Draws what has changed; a page that nothing happened to keeps its nodes. */
+function show(force = false) {
+  const now = JSON.stringify([runs, [...chosen], [...chosen.keys()].map((name) => details.get(name)?.changed), at("stage").value]);
+  if (now === drawn && !force) return;
+  showRuns();
+  showStages();
+  const stage = at("stage").value;
+  const shown = [...chosen].filter(([name]) => details.has(name)).map(([name, hue]) => ({ name, hue, data: details.get(name).data }));
+  const charts = TITLES.map((title) => chart(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
+  at("charts").replaceChildren(...(charts.length ? charts : [make("p", "faint", say("noCurves"))]));
+  showScores(shown, stage);
+  showSamples(shown, stage);
+  drawn = JSON.stringify([runs, [...chosen], [...chosen.keys()].map((name) => details.get(name)?.changed), stage]);
+}
+
+function showRuns() {
+  if (!runs.length) { at("runs").replaceChildren(make("p", "faint", say("noRuns"))); return; }
+  at("runs").replaceChildren(...runs.map((run) => {
+    const box = make("input");
+    box.type = "checkbox";
+    box.checked = chosen.has(run.name);
+    box.addEventListener("change", () => { if (box.checked) choose(run.name); else chosen.delete(run.name); refresh(); });
+    const isLive = Date.now() / 1000 - run.changed < LIVE;
+    const facts = run.problem ? say("unreadable", run.problem)
+      : [run.stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
+    return make("label", `run ${isLive ? "live" : ""}`, box, make("span", `swatch hue-${chosen.get(run.name) ?? "none"}`), make("b", "", run.name),
+      make("span", "faint", facts), make("span", "faint state", isLive ? `● ${say("live")}` : ""));
+  }));
+}
+
+function showStages() {
+  const stages = [...new Set([...chosen.keys()].flatMap((name) => details.get(name)?.data.stages || []))];
+  const before = at("stage").value;
+  at("stage").replaceChildren(...stages.map((stage) => new Option(stage, stage)));
+  const [first] = chosen.keys();
+  at("stage").value = stages.includes(before) ? before : runs.find((run) => run.name === first)?.stage ?? stages[0] ?? "";
+  at("stage-row").hidden = !stages.length;
+}
+
+// ---- curves
+
+const svg = (tag, attributes, text = "") => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.textContent = text;
+  return node;
+};
+
+function chart(title, lines) {
+  const all = lines.flatMap((line) => line.points);
+  if (!all.length) return null;
+  const xEnd = Math.max(...all.map(([x]) => x)) || 1;
+  const values = all.map(([, y]) => y).sort((a, b) => a - b);
+  // The first steps of a loss would flatten all the rest.
+  const top = title === "loss" || title === "gradNorm" ? values[Math.floor((values.length - 1) * 0.98)] : values.at(-1);
+  const low = title === "loss" || title === "heldout" ? values[0] : Math.min(0, values[0]);
+  const room = (top - low || Math.abs(top) || 1) * 0.06;
+  const [from, to] = [low === 0 ? 0 : low - room, top + room];
+  const px = (x) => LEFT + (x / xEnd) * (WIDTH - LEFT - RIGHT);
+  const py = (y) => TOP + (1 - (Math.min(y, to) - from) / (to - from)) * (HEIGHT - TOP - BOTTOM);
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": say(title) });
+  for (const value of ticks(from, to, 4)) {
+    root.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value) }));
+    root.append(svg("text", { x: LEFT - 5, y: py(value) + 4, "text-anchor": "end" }, quantity(value)));
+  }
+  for (const value of ticks(0, xEnd, 5)) root.append(svg("text", { x: px(value), y: HEIGHT - 6, "text-anchor": value ? "middle" : "start" }, quantity(value)));
+  for (const { hue, points } of lines) {
+    const group = svg("g", { class: `hue-${hue}` });
+    group.append(svg("polyline", { class: "line", points: points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`).join(" ") }));
+    if (points.length && points.length < 20) for (const [x, y] of points) group.append(svg("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.4 }));
+    root.append(group);
+  }
+  const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+  root.append(cursor);
+  const reading = make("div", "reading");
+  const last = () => {
+    cursor.setAttribute("visibility", "hidden");
+    reading.textContent = lines.filter((l) => l.points.length).map((l) => `${l.name} ${exact(l.points.at(-1)[1])}`).join("   ");
+  };
+  root.addEventListener("pointermove", (event) => {
+    const box = root.getBoundingClientRect();
+    const x = Math.max(0, Math.min(xEnd, (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT) * xEnd));
+    cursor.setAttribute("x1", px(x)); cursor.setAttribute("x2", px(x)); cursor.setAttribute("visibility", "visible");
+    const near = (points) => points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
+    reading.textContent = `${say("at", quantity(x))}: ` + lines.filter((l) => l.points.length).map((l) => `${l.name} ${exact(near(l.points)[1])}`).join("   ");
+  });
+  root.addEventListener("pointerleave", last);
+  last();
+  return make("section", "chart-box", make("h3", "", say(title)), root, reading);
+}
+
+function ticks(low, high, most) {
+  const rough = (high - low) / most;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
+  const found = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9 && found.length < 12; value += step) found.push(Number(value.toPrecision(12)));
+  return found;
+}
+
+const exact = (value) => (Math.abs(value) >= 1e4 ? quantity(value) : Number(value.toPrecision(4)).toString());
+
+function quantity(value) {
+  for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
+  return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
+}
+
+// ---- scores and samples
+
+function showScores(shown, stage) {
+  const rows = new Map();
+  for (const run of shown) {
+    for (const score of run.data.scores) {
+      if (score.stage !== stage && shown.some((one) => one.data.stages.includes(score.stage))) continue;
+      const key = `${score.task} · ${score.category}`;
+      if (!rows.has(key)) rows.set(key, { chance: score.chance, values: new Map() });
+      rows.get(key).values.set(run.name, score);
+    }
+  }
+  const written = (score) => {
+    if (!score) return "–";
+    const scale = score.unit === "accuracy" ? 100 : 1, unit = scale === 100 ? " %" : "";
+    const error = score.stderr === null ? "" : ` ± ${(scale * score.stderr).toFixed(scale === 100 ? 1 : 3)}`;
+    return (scale * score.value).toFixed(scale === 100 ? 1 : 3) + error + unit;
+  };
+  const head = make("tr", "", make("th", "", say("task")), ...shown.map((run) => make("th", "num", run.name)), make("th", "num", say("chance")));
+  const body = [...rows].map(([name, row]) => make("tr", "", make("td", "", name), ...shown.map((run) => make("td", "num", written(row.values.get(run.name)))),
+    make("td", "num", row.chance === null ? "" : `${Number((100 * row.chance).toPrecision(3))} %`)));
+  at("scores").replaceChildren(body.length ? make("table", "", make("thead", "", head), make("tbody", "", ...body)) : make("p", "faint", "–"));
+}
+
+function showSamples(shown, stage) {
+  const nodes = shown.flatMap((run) => run.data.samples.filter((one) => one.stage === stage).map((one) => make("div", `sample hue-${run.hue}`,
+    make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), make("b", "", one.prompt), " ", one.answer)));
+  at("samples").replaceChildren(...(nodes.length ? nodes : [make("p", "faint", "–")]));
+}
+
+preferences(() => show(true));
+at("stage").addEventListener("change", () => show(true));
+at("key").addEventListener("change", () => { apiKey.set(at("key").value); refresh(); });
+(async () => {
+  for (;;) {
+    if (!document.hidden) await refresh();
+    await new Promise((done) => setTimeout(done, EVERY));
+  }
+})();

@@ -1,0 +1,410 @@
+// The chat page: conversations, their messages, and an answer that grows.
+import { copyText, render } from "./markdown.js";
+import { answer, apiKey, ask, models, Trouble } from "./server.js";
+import * as store from "./store.js";
+import { make, preferences, say } from "./words.js";
+
+const at = (id) => document.getElementById(id);
+const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"];
+let chats = store.all();
+let chat = store.create();
+let running = null; // the AbortController of the answer that streams
+let settings = store.settings();
+let retry = null; // what the notice's button does
+
+// ---- what the page shows
+
+function showAll() {
+  showChats();
+  showMessages();
+}
+
+function showChats() {
+  at("chats").replaceChildren(...chats.map((one) => {
+    const open = make("button", "chat-name", one.title || say("untitled"));
+    open.addEventListener("click", () => { halt(); chat = one; at("shell").classList.remove("open"); showAll(); });
+    const rename = small("✎", "rename", () => {
+      const title = prompt(say("newTitle"), one.title);
+      if (title !== null) { one.title = title.trim().slice(0, 200); keep(one); showChats(); }
+    });
+    const remove = small("✕", "remove", () => {
+      if (!confirm(say("sureDelete"))) return;
+      if (one === chat) startNew();
+      store.remove(one.id);
+      chats = chats.filter((other) => other !== one);
+      showChats();
+    });
+    return make("div", one.id === chat.id ? "chat-row here" : "chat-row", open, rename, remove);
+  }));
+}
+
+function small(text, label, action) {
+  const button = make("button", "plain", text);
+  button.type = "button";
+  button.title = say(label);
+  button.setAttribute("aria-label", say(label));
+  button.addEventListener("click", () => action(button));
+  return button;
+}
+
+const worded = (label, action) => small(say(label), label, action);
+
+function showMessages() {
+  const list = at("messages");
+  if (chat.messages.length) list.replaceChildren(...chat.messages.map(shown));
+  else list.replaceChildren(make("div", "welcome", make("h1", "", say("welcome")), make("p", "", say("welcomeMore"))));
+  at("scroll").scrollTop = at("scroll").scrollHeight;
+}
+
+function shown(message, index) {
+  const who = { user: "you", assistant: "assistant", tool: "tool" }[message.role];
+  const root = make("article", `message ${message.role}`, make("div", "who", say(who) + (message.model ? ` · ${message.model}` : "")));
+  const body = make("div", "body");
+  root.append(body, make("div", "stats"), make("div", "actions"));
+  if (message.role === "assistant") fill(root, message, false);
+  else body.textContent = message.content;
+  if (!(running && index === chat.messages.length - 1)) finish(root, message, index);
+  return root;
+}
+
+/** Brings the element of an assistant's message up to date. */
+function fill(root, message, streams) {
+  const body = root.querySelector(".body");
+  if (!body.firstChild) {
+    const thought = make("details", "fold", make("summary"), make("div", "thought"));
+    body.append(thought, make("div", "text"), make("div", "calls"));
+  }
+  const [thought, text, calls] = body.children;
+  thought.hidden = !message.reasoning_content;
+  const thinks = streams && !message.content && !message.tool_calls;
+  thought.firstChild.textContent = say(thinks ? "thinkingNow" : "thought");
+  thought.lastChild.textContent = message.reasoning_content || "";
+  render(text, message.content);
+  text.classList.toggle("grows", streams);
+  if ((message.tool_calls || []).length !== calls.children.length) calls.replaceChildren(...message.tool_calls.map(shownCall));
+}
+
+function shownCall(call) {
+  let text = call.function.arguments;
+  try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { /* shown as it is */ }
+  return make("details", "fold", make("summary", "", `${say("call")}: ${call.function.name}`), make("pre", "", text));
+}
+
+/** The parts of a message that does not grow any more: numbers and buttons. */
+function finish(root, message, index) {
+  const actions = [];
+  if (message.content) actions.push(worded("copy", (button) => copyText(message.content, button)));
+  if (message.role === "user") actions.push(worded("edit", () => edit(root, message, index)));
+  if (message.role === "assistant") {
+    root.querySelector(".stats").textContent = figures(message.stats);
+    actions.push(worded("regenerate", () => again(index)));
+    if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".calls").append(resultForm(message));
+  }
+  root.querySelector(".actions").replaceChildren(...actions);
+}
+
+function figures(stats) {
+  if (!stats) return "";
+  const parts = [];
+  if (stats.tokens) parts.push(`${stats.about ? "≈ " : ""}${stats.tokens} ${say("tokens")}`);
+  if (stats.speed) parts.push(`${stats.about ? "≈ " : ""}${stats.speed.toFixed(1)} ${say("perSecond")}`);
+  if (stats.first !== undefined) parts.push(`${say("first")} ${Math.round(stats.first * 1000)} ms`);
+  if (stats.stopped) parts.push(say("stopped"));
+  if (stats.cut) parts.push(say("cutShort"));
+  return parts.join(" · ");
+}
+
+function resultForm(message) {
+  const fields = message.tool_calls.map((call) => {
+    const field = make("textarea");
+    field.placeholder = `${say("result")}: ${call.function.name}`;
+    field.setAttribute("aria-label", field.placeholder);
+    return field;
+  });
+  return make("div", "results", ...fields, worded("sendResults", () => {
+    if (running) return;
+    message.tool_calls.forEach((call, n) => chat.messages.push({ role: "tool", content: fields[n].value, tool_call_id: call.id }));
+    reply();
+  }));
+}
+
+function edit(root, message, index) {
+  const field = make("textarea", "editor");
+  field.value = message.content;
+  root.querySelector(".body").replaceChildren(field);
+  root.querySelector(".actions").replaceChildren(
+    worded("save", () => {
+      if (running || !field.value.trim()) return;
+      if (chat.messages.length > index + 2 && !confirm(say("sureEdit"))) return;
+      chat.messages.splice(index, Infinity, { role: "user", content: field.value.trim() });
+      reply();
+    }),
+    worded("cancel", showMessages),
+  );
+  field.focus();
+}
+
+function again(index) {
+  if (running || (chat.messages.length > index + 1 && !confirm(say("sureEdit")))) return;
+  chat.messages.splice(index);
+  reply();
+}
+
+function notify(key, value, action = null) {
+  at("notice").hidden = key === null;
+  at("notice-text").textContent = key === null ? "" : say(key, value);
+  at("notice-retry").hidden = action === null;
+  retry = action;
+}
+
+function explain(error, action) {
+  if (error instanceof Trouble) notify(error.key, error.value, action);
+  else { console.error(error); notify("failed", String(error.message), action); }
+}
+
+// ---- what is kept
+
+function keep(one) {
+  try { store.save(one); } catch { notify("full"); }
+}
+
+function keepCurrent() {
+  chat.changed = Date.now();
+  if (!chat.title) chat.title = (chat.messages[0]?.content || "").replace(/\s+/g, " ").slice(0, 40);
+  keep(chat);
+  chats = [chat, ...chats.filter((other) => other.id !== chat.id)];
+  showChats();
+}
+
+function startNew() {
+  halt();
+  chat = store.create();
+  notify(null);
+  at("shell").classList.remove("open");
+  showAll();
+  at("input").focus();
+}
+
+function halt() { running?.abort(); }
+
+// ---- an answer
+
+function requestBody() {
+  const messages = chat.messages.map(({ role, content, reasoning_content, tool_calls, tool_call_id }) =>
+    ({ role, content, ...(reasoning_content && { reasoning_content }), ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) }));
+  if (settings.system) messages.unshift({ role: "system", content: settings.system });
+  const body = { messages };
+  if (at("model").value) body.model = at("model").value;
+  for (const name of NUMBERS) if (Number.isFinite(settings[name])) body[name] = settings[name];
+  if (settings.thinking) body.enable_thinking = settings.thinking === "on";
+  if (settings.tools) body.tools = JSON.parse(settings.tools);
+  return body;
+}
+
+/** Asks for the assistant's next message and shows it as it grows. */
+async function reply() {
+  const mine = chat;
+  const body = requestBody();
+  const message = { role: "assistant", content: "", model: at("model").value };
+  mine.messages.push(message);
+  keepCurrent();
+  const control = running = new AbortController();
+  notify(null);
+  showMessages();
+  busy(true);
+  const root = at("messages").lastChild;
+  const begun = performance.now();
+  let first = null, last = begun, pieces = 0, painted = false;
+  const paint = () => {
+    painted = false;
+    const scroll = at("scroll");
+    const follows = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+    fill(root, message, running === control);
+    if (follows) scroll.scrollTop = scroll.scrollHeight;
+  };
+  const grew = (delta) => {
+    if (control.signal.aborted) return;
+    let gained = false;
+    for (const key of ["reasoning_content", "content"]) {
+      if (typeof delta[key] === "string" && delta[key]) { message[key] = (message[key] || "") + delta[key]; gained = true; }
+    }
+    for (const part of delta.tool_calls || []) { addCall(message, part); gained = true; }
+    if (!gained) return;
+    last = performance.now();
+    first ??= last;
+    pieces++;
+    // A timer, since a tab in the background paints no frames.
+    if (!painted) { painted = true; setTimeout(paint, 40); }
+  };
+  let trouble = null, result = {};
+  try { result = await answer(body, control.signal, grew); } catch (error) { trouble = error; }
+  if (running === control) { running = null; busy(false); }
+  const tokens = result.usage?.completion_tokens ?? pieces;
+  message.stats = { tokens, about: !result.usage };
+  if (first !== null) message.stats.first = (first - begun) / 1000;
+  if (tokens > 1 && last > first) message.stats.speed = (tokens - 1) / ((last - first) / 1000);
+  if (trouble?.name === "AbortError") message.stats.stopped = true;
+  if (result.finish === "length") message.stats.cut = true;
+  const isEmpty = !message.content && !message.reasoning_content && !message.tool_calls;
+  if (trouble && isEmpty) mine.messages.splice(mine.messages.indexOf(message), 1);
+  if (!store.all().some((one) => one.id === mine.id)) return; // deleted meanwhile
+  keep(mine);
+  if (mine !== chat) return;
+  if (trouble && isEmpty) showMessages();
+  else { paint(); finish(root, message, mine.messages.indexOf(message)); }
+  if (trouble && trouble.name !== "AbortError") {
+    explain(trouble, () => {
+      if (running) return;
+      if (mine.messages.at(-1) === message) mine.messages.pop();
+      reply();
+    });
+    if (trouble.key === "gone" || trouble.key === "broke") watch();
+  }
+}
+
+function addCall(message, part) {
+  const calls = message.tool_calls ??= [];
+  const call = calls[part.index ?? calls.length] ??= { id: "", type: "function", function: { name: "", arguments: "" } };
+  if (part.id) call.id = String(part.id);
+  call.function.name += part.function?.name ?? "";
+  call.function.arguments += part.function?.arguments ?? "";
+}
+
+function busy(is) {
+  at("send").hidden = is;
+  at("stop").hidden = !is;
+}
+
+function send() {
+  const text = at("input").value.trim();
+  if (!text || running) return;
+  at("input").value = "";
+  fit();
+  chat.messages.push({ role: "user", content: text });
+  reply();
+}
+
+// ---- the server's state
+
+let watching = false;
+
+/** Asks until the server is back, then says so. */
+async function watch() {
+  if (watching) return;
+  watching = true;
+  for (;;) {
+    await new Promise((done) => setTimeout(done, 2000));
+    try { await ask("/health"); break; } catch { /* still gone */ }
+  }
+  watching = false;
+  if (!at("model").options.length) await loadModels();
+  if (!at("notice").hidden) notify("back", "", retry);
+}
+
+async function loadModels() {
+  try {
+    const names = await models();
+    const wanted = at("model").value || settings.model;
+    at("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    if (names.includes(wanted)) at("model").value = wanted;
+    notify(null);
+  } catch (error) {
+    explain(error, loadModels);
+    if (error.key === "gone") watch();
+    if (error.key === "needKey") openSettings();
+  }
+}
+
+async function lookForRuns() {
+  try { await ask("/runs", { method: "HEAD" }); at("runs").hidden = false; } catch { /* none served */ }
+}
+
+// ---- settings, import and export
+
+function openSettings() {
+  const form = at("settings-form");
+  for (const field of form.elements) if (field.name) field.value = field.name === "key" ? apiKey.get() : settings[field.name] ?? "";
+  at("settings-problem").textContent = "";
+  if (!at("settings").open) at("settings").showModal();
+}
+
+function saveSettings(event) {
+  event.preventDefault();
+  const form = at("settings-form").elements;
+  const values = { model: settings.model, system: form.system.value.trim(), thinking: form.thinking.value, tools: form.tools.value.trim() };
+  const problem = (text) => { at("settings-problem").textContent = text; };
+  for (const name of NUMBERS) {
+    const field = form[name];
+    if (!field.validity.valid) { problem(say("notNumber", field.parentNode.firstChild.textContent)); return; }
+    if (field.value !== "") values[name] = Number(field.value);
+  }
+  if (values.tools) {
+    try { if (!Array.isArray(JSON.parse(values.tools))) throw 0; } catch { problem(say("notJson")); return; }
+  }
+  settings = values;
+  try { store.saveSettings(settings); } catch { notify("full"); }
+  if (form.key.value !== apiKey.get()) { apiKey.set(form.key.value); loadModels(); }
+  at("settings").close();
+}
+
+function download(name, text) {
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function importFile() {
+  const file = at("import-file").files[0];
+  if (!file) return;
+  let found;
+  try { found = store.imported(await file.text()); } catch (line) { notify("badImport", line); return; } finally { at("import-file").value = ""; }
+  try { found.forEach(store.save); notify("imported", found.length); } catch { notify("full"); }
+  chats = store.all();
+  showChats();
+}
+
+function fit() {
+  const input = at("input");
+  input.rows = 1;
+  input.rows = Math.min(8, Math.max(1, Math.round((input.scrollHeight - 18) / 24)));
+}
+
+// ---- begin
+
+at("composer").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+at("input").addEventListener("input", fit);
+at("input").addEventListener("keydown", (event) => {
+  // While an input method composes Chinese, Enter takes the candidate.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) { event.preventDefault(); send(); }
+});
+at("stop").addEventListener("click", halt);
+at("new-chat").addEventListener("click", startNew);
+at("open-side").addEventListener("click", () => at("shell").classList.toggle("open"));
+at("close-side").addEventListener("click", () => at("shell").classList.remove("open"));
+at("notice-retry").addEventListener("click", () => { const action = retry; notify(null); action?.(); });
+at("open-settings").addEventListener("click", openSettings);
+at("settings-form").addEventListener("submit", saveSettings);
+at("reset-settings").addEventListener("click", () => { for (const field of at("settings-form").elements) if (field.name && field.name !== "key") field.value = ""; });
+at("model").addEventListener("change", () => { settings.model = at("model").value; try { store.saveSettings(settings); } catch { notify("full"); } });
+at("export").addEventListener("click", () => download("miao-chats.jsonl", store.exported(chats)));
+at("import").addEventListener("click", () => at("import-file").click());
+at("import-file").addEventListener("change", importFile);
+at("delete-all").addEventListener("click", () => {
+  if (!chats.length || !confirm(say("sureDeleteAll", chats.length))) return;
+  chats.forEach((one) => store.remove(one.id));
+  chats = [];
+  startNew();
+});
+addEventListener("storage", (event) => { // another tab
+  if (!store.isChatKey(event.key) || running) return;
+  chats = store.all();
+  chat = chats.find((one) => one.id === chat.id) || (chat.messages.length ? store.create() : chat);
+  showAll();
+});
+preferences(showAll);
+chat = chats[0] || chat;
+showAll();
+loadModels();
+lookForRuns();

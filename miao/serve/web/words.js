@@ -1,0 +1,107 @@
+// What the pages say, in both languages, and the choice between them and between light and dark.
+
+export const WORDS = {
+  zh: {
+    newChat: "＋ 新对话", chats: "对话", export: "导出", import: "导入", deleteAll: "全部删除", close: "关闭",
+    model: "模型", runs: "训练看板", language: "Switch to English", theme: "浅色 / 深色", settings: "设置",
+    retry: "重试", ask: "说点什么…（Enter 发送，Shift+Enter 换行）", send: "发送", stop: "停止",
+    system: "系统提示", emptyMeans: "留空的采样设置由服务器决定。", temperature: "温度",
+    repetition: "重复惩罚", presence: "出现惩罚", frequency: "频率惩罚", maxTokens: "最长回答（词元）",
+    seed: "随机种子", thinking: "思考", byModel: "由模型决定", on: "开", off: "关",
+    toolList: "工具（OpenAI 格式的 JSON 列表）", key: "API 密钥（仅保存到关闭此标签页为止）", reset: "恢复默认", done: "完成",
+    you: "你", assistant: "苗", tool: "工具结果", copy: "复制", copied: "已复制", edit: "编辑", regenerate: "重新生成",
+    save: "发送修改", cancel: "取消", remove: "删除", rename: "重命名", untitled: "新对话",
+    thought: "思考过程", thinkingNow: "正在思考…", call: "调用工具", result: "结果", sendResults: "交回结果",
+    welcome: "你好，我是一棵刚长出来的小模型。", welcomeMore: "对话只保存在这个浏览器里。",
+    tokens: "词元", perSecond: "词元/秒", first: "首词元", stopped: "已停止", cutShort: "到达长度上限",
+    busy: "服务器正忙，请求太多。{0} 秒后再试。", gone: "连不上服务器。它可能已停止，或网络断开了。",
+    broke: "回答中断：与服务器的连接断了。", refused: "服务器拒绝了请求：{0}", needKey: "服务器需要 API 密钥，请在设置里填写。",
+    failed: "服务器出错：{0}", full: "浏览器的存储已满，这次对话没有保存。请导出后删除旧的对话。",
+    badImport: "第 {0} 行不是对话，没有导入任何内容。", imported: "导入了 {0} 个对话。", sureDelete: "删除这个对话？",
+    sureDeleteAll: "删除此浏览器里的全部 {0} 个对话？", sureEdit: "之后的对话会被删去。继续？", notJson: "工具不是 JSON 列表。", notNumber: "{0}：数值不合要求。",
+    newTitle: "新的标题", back: "服务器又能用了。",
+    board: "训练看板", chat: "对话", allRuns: "运行", noRuns: "这里还没有运行。", pick: "选几个运行，它们的曲线会画在一起。",
+    loss: "损失", heldout: "留出文本（比特/字节）", speed: "每秒词元", scores: "评测", samples: "生成样例", lr: "学习率",
+    stage: "阶段", step: "步", live: "进行中", finished: "已停", task: "项目", chance: "瞎猜", at: "在 {0} 词元时", unreadable: "读不了：{0}",
+    gradNorm: "梯度范数", evaluation: "评测", prompt: "提示", all: "全部", noCurves: "还没有曲线。",
+  },
+  en: {
+    newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
+    model: "Model", runs: "Runs", language: "切换到中文", theme: "Light / dark", settings: "Settings",
+    retry: "Try again", ask: "Say something… (Enter sends, Shift+Enter: new line)", send: "Send", stop: "Stop",
+    system: "System prompt", emptyMeans: "The server decides sampling settings that are left empty.", temperature: "Temperature",
+    repetition: "Repetition penalty", presence: "Presence penalty", frequency: "Frequency penalty", maxTokens: "Longest answer (tokens)",
+    seed: "Seed", thinking: "Thinking", byModel: "As the model likes", on: "On", off: "Off",
+    toolList: "Tools (a JSON list as OpenAI writes it)", key: "API key (kept until this tab is closed)", reset: "Reset", done: "Done",
+    you: "You", assistant: "Miao", tool: "Tool result", copy: "Copy", copied: "Copied", edit: "Edit", regenerate: "Regenerate",
+    save: "Send the change", cancel: "Cancel", remove: "Delete", rename: "Rename", untitled: "New chat",
+    thought: "Thinking", thinkingNow: "Thinking…", call: "Tool call", result: "Result", sendResults: "Hand back results",
+    welcome: "Hello, I am a small model that has just sprouted.", welcomeMore: "Chats are kept in this browser only.",
+    tokens: "tokens", perSecond: "tokens/s", first: "first token", stopped: "stopped", cutShort: "length limit reached",
+    busy: "The server is busy with other requests. Try again in {0} s.", gone: "The server cannot be reached. It may have stopped, or the network is down.",
+    broke: "The answer broke off: the connection to the server was lost.", refused: "The server refused: {0}", needKey: "The server wants an API key: enter it in the settings.",
+    failed: "An error on the server: {0}", full: "The browser's storage is full; this chat was not saved. Export, then delete old chats.",
+    badImport: "Line {0} is no chat; nothing was imported.", imported: "{0} chats imported.", sureDelete: "Delete this chat?",
+    sureDeleteAll: "Delete all {0} chats of this browser?", sureEdit: "What follows will be removed. Go on?", notJson: "The tools are no JSON list.", notNumber: "{0}: not an allowed number.",
+    newTitle: "New title", back: "The server is back.",
+    board: "Runs", chat: "Chat", allRuns: "Runs", noRuns: "There are no runs here yet.", pick: "Choose runs; their curves are drawn together.",
+    loss: "Loss", heldout: "Held-out text, bits per byte", speed: "Tokens per second", scores: "Evaluation", samples: "Samples", lr: "Learning rate",
+    stage: "Stage", step: "step", live: "live", finished: "still", task: "Task", chance: "chance", at: "at {0} tokens", unreadable: "unreadable: {0}",
+    gradNorm: "Gradient norm", evaluation: "Evaluation", prompt: "Prompt", all: "all", noCurves: "No curves yet.",
+  },
+};
+
+const read = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
+const write = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private windows may forbid it */ } };
+
+let language = read("miao-language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+if (!(language in WORDS)) language = "en";
+
+/** A phrase in the chosen language; {0} stands for the value. */
+export const say = (key, value = "") => WORDS[language][key].replace("{0}", () => value);
+
+/** Writes all phrases into the page. */
+export function speak() {
+  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  for (const element of document.querySelectorAll("[data-say]")) element.textContent = say(element.dataset.say);
+  for (const element of document.querySelectorAll("[data-placeholder]")) element.placeholder = say(element.dataset.placeholder);
+  for (const element of document.querySelectorAll("[data-label]")) {
+    element.setAttribute("aria-label", say(element.dataset.label));
+    element.title = say(element.dataset.label);
+  }
+  document.getElementById("language").textContent = language === "zh" ? "EN" : "中文";
+}
+
+/** The buttons for language and theme; `changed` is called after the language has. */
+export function preferences(changed) {
+  const theme = document.getElementById("theme");
+  const media = matchMedia("(prefers-color-scheme: dark)");
+  let chosen = read("miao-theme");
+  const paint = () => {
+    const dark = chosen ? chosen === "dark" : media.matches;
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    theme.textContent = dark ? "☀" : "☾";
+  };
+  theme.addEventListener("click", () => {
+    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    write("miao-theme", chosen);
+    paint();
+  });
+  media.addEventListener("change", paint);
+  document.getElementById("language").addEventListener("click", () => {
+    language = language === "zh" ? "en" : "zh";
+    write("miao-language", language);
+    speak();
+    changed();
+  });
+  paint();
+  speak();
+}
+
+/** A new element with a class and children; texts become text nodes. */
+export function make(tag, css = "", ...children) {
+  const element = document.createElement(tag);
+  if (css) element.className = css;
+  element.append(...children);
+  return element;
+}

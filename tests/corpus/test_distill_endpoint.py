@@ -1,0 +1,189 @@
+"""Asking an OpenAI-compatible server: a stand-in that answers, stumbles, refuses and breaks off."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miao.cli import main
+from miao.corpus.distill import Endpoint, distill, questions, read_prompts
+from miao.corpus.formats import to_conversation
+from miao.errors import MiaoError
+from miao.files import read_jsonl
+
+Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
+
+
+class StandIn:
+    """Answers with what `answer(request body, how often it was asked this)` says."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda body, _: (200, reply("echo: " + said(body)))
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                before = sum(said(other) == said(body) for other in stand_in.asked)
+                stand_in.asked.append(body)
+                stand_in.headers.append(dict(self.headers))
+                stand_in.times.append(time.monotonic())
+                code, content = stand_in.answer(body, before)
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def endpoint(self, **options: Any) -> Endpoint:
+        return Endpoint(self.url, {"model": "m"}, first_wait=0.01, **options)
+
+
+def said(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"])
+
+
+def reply(text: Any, finish: str = "stop", **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, **more}
+    return {"choices": [{"message": message, "finish_reason": finish}]}
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.server.shutdown()
+    stand_in.server.server_close()
+
+
+def of(*texts: str, samples: int = 1) -> Any:
+    prompts = ([{"role": "user", "content": text}] for text in texts)
+    return questions(prompts, {"model": "m"}, None, samples)
+
+
+def test_the_verb_asks_once_goes_on_and_writes_conversations(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIAO_API_KEY", "secret")
+    prompts, more = tmp_path / "prompts.txt", tmp_path / "more.jsonl"
+    prompts.write_text("你好\nhello\n\nhello\n", encoding="utf-8")
+    turns = [("user", "one"), ("assistant", "1"), ("user", "two"), ("assistant", "2")]
+    records = [
+        {"messages": [{"role": role, "content": content} for role, content in turns]},
+        {"instruction": "Translate", "input": "苗"},
+    ]
+    more.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    output = tmp_path / "out.jsonl"
+    words = ["corpus", "distill", str(prompts), "--url", server.url + "/v1/", "--model", "big"]
+    words += ["--output", str(output), "--system", "Be kind.", "--temperature", "0.3"]
+    assert main(words) == 0
+    assert sorted(map(said, server.asked)) == ["hello", "你好"]
+    assert main([*words[:3], str(more), *words[3:]]) == 0
+    assert sorted(map(said, server.asked)) == ["Translate\n\n苗", "hello", "two", "你好"]
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+    assert {(body["model"], body["temperature"]) for body in server.asked} == {("big", 0.3)}
+    found = [to_conversation(record) for record in read_jsonl(output)]
+    assert len(found) == 4
+    for conversation in found:
+        assert conversation.messages[0].content == "Be kind."
+        assert conversation.messages[-1].content == "echo: " + conversation.messages[-2].content
+
+
+def test_busy_servers_are_asked_again_and_refusals_are_counted(
+    server: StandIn, tmp_path: Path
+) -> None:
+    def answer(body: dict[str, Any], before: int) -> tuple[int, Any]:
+        text = said(body)
+        if text == "busy" and before < 2:
+            return (429, 503)[before], {}
+        if text == "half" and before == 0:
+            return 200, b'{"choices": [{"mess'
+        special = {
+            "long": reply("aaa", "length"), "empty": reply(" "), "odd": {"choices": []},
+            "thought": reply("yes", reasoning_content="why"), "tool": reply(None),
+        }  # fmt: skip
+        return (400, {}) if text == "bad" else (200, special.get(text, reply("fine")))
+
+    server.answer = answer
+    texts = ("busy", "half", "long", "empty", "odd", "thought", "tool", "bad")
+    counts = distill(of(*texts), server.endpoint(), tmp_path / "out.jsonl", concurrency=3)
+    assert counts["written"] == 3 and counts.total() == len(texts)
+    assert counts["the answer is empty"] == 2
+    assert counts["the server answers 400 Bad Request"] == 1
+    written = {
+        r["messages"][0]["content"]: r["messages"][1] for r in read_jsonl(tmp_path / "out.jsonl")
+    }
+    assert set(written) == {"busy", "half", "thought"}
+    assert written["thought"]["reasoning"] == "why"
+
+
+def test_what_was_cut_short_is_asked_again_and_nothing_else(
+    server: StandIn, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    assert distill(of("a", "b", "c"), server.endpoint(), output)["written"] == 3
+    content = output.read_bytes()
+    output.write_bytes(content[:-9])
+    server.asked.clear()
+    counts = distill(of("a", "b", "c", "a"), server.endpoint(), output)
+    assert len(server.asked) == 1
+    assert counts["written"] == 1 and counts.total() == 4
+    assert sorted(output.read_bytes().splitlines()) == sorted(content.splitlines())
+
+
+def test_equal_answers_to_a_prompt_are_kept_once(server: StandIn, tmp_path: Path) -> None:
+    counts = distill(of("a", samples=3), server.endpoint(), tmp_path / "out.jsonl")
+    assert counts == {"written": 1, "repeated answer": 2}
+    assert len({body["seed"] for body in server.asked}) == 3
+
+
+def test_a_server_that_stays_away_or_a_wrong_key_stops_with_what_there_is(
+    server: StandIn, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    server.answer = lambda body, _: (500, {}) if said(body) == "b" else (200, reply("fine"))
+    with pytest.raises(MiaoError, match=r"500 .* 3 times"):
+        distill(of("a", "b"), server.endpoint(retries=2), output, concurrency=1)
+    assert [record["messages"][0]["content"] for record in read_jsonl(output)] == ["a"]
+    server.answer = lambda *_: (401, {})
+    with pytest.raises(MiaoError, match="401"):
+        distill(of("c"), server.endpoint(), output)
+    nowhere = Endpoint("http://127.0.0.1:9", {}, retries=0)
+    with pytest.raises(MiaoError, match="cannot be reached"):
+        distill(of("d"), nowhere, output)
+
+
+def test_the_rate_is_kept_over_all_threads(server: StandIn, tmp_path: Path) -> None:
+    endpoint = server.endpoint(per_minute=1200)  # one in 50 ms
+    distill(of(*"abcdef"), endpoint, tmp_path / "out.jsonl", concurrency=6)
+    assert max(server.times) - min(server.times) > 0.2
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "3", '"messages"', "{}", '{"messages": []}', '{"prompt": 4}',
+             '{"messages": [{"role": "user", "content": null}]}',
+             '{"messages": [{"role": "assistant", "content": "x"}]}'],
+)  # fmt: skip
+def test_a_line_without_a_prompt_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "ok"}\n' + line, encoding="utf-8")
+    with pytest.raises(MiaoError) as error:
+        list(read_prompts(path))
+    assert f"{path}:2" in str(error.value)

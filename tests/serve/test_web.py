@@ -1,0 +1,211 @@
+"""The web pages as the server gives them; what happens in a browser is in test_web_browser.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from miao.errors import MiaoError
+from miao.files import write_jsonl
+from miao.serve.app import create_board
+from miao.serve.board import POINTS, main, thin
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
+
+SCRIPTS = sorted(WEB.glob("*.js"))
+PAGES = sorted(WEB.glob("*.html"))
+FILES = sorted(WEB.iterdir())
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+class Tags(HTMLParser):
+    """All tags of a page, with their attributes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    app = FastAPI()
+    add_pages(app, CHAT_PAGE | BOARD_PAGE)
+    return TestClient(app)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_file_is_served_under_the_policy(client: TestClient, path: Path) -> None:
+    assert path.suffix in TYPES
+    answer = client.get(f"/web/{path.name}")
+    assert answer.status_code == 200 and answer.content == path.read_bytes()
+    assert answer.headers["content-type"] == TYPES[path.suffix]
+    policy = dict(p.split(" ", 1) for p in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    again = client.get(f"/web/{path.name}", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    assert client.head(f"/web/{path.name}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/web/", "/web/../pages.py", "/web/%2e%2e/pages.py", "/web/..%2fpages.py", "/web/x.js"]
+)
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_load_only_what_is_there(path: Path) -> None:
+    ids = set()
+    for tag, attributes in Tags(path.read_text(encoding="utf-8")).tags:
+        assert not any(name.startswith("on") or name == "style" for name in attributes), attributes
+        assert tag != "style" and (tag != "script" or attributes["src"])
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            if value and not value.startswith("data:"):
+                assert value in ("/", "/runs") or (WEB / value.removeprefix("/web/")).is_file()
+        if "id" in attributes:
+            assert attributes["id"] not in ids
+            ids.add(attributes["id"])
+    script = (WEB / f"{path.stem}.js").read_text(encoding="utf-8")
+    assert set(re.findall(r'\bat\("([\w-]+)"\)', script)) <= ids
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_make_no_html_from_texts(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|DOMParser|createContextualFragment|setHTML"
+    assert not re.search(sinks, source)
+    addresses = set(re.findall(r"https?://[\w.]+", source))
+    assert addresses <= {"http://www.w3.org"}, "the name of SVG is no address that is loaded"
+    for name in re.findall(r'from "\./([\w.]+)"', source):
+        assert (WEB / name).is_file()
+
+
+def test_both_languages_say_the_same_things() -> None:
+    source = (WEB / "words.js").read_text(encoding="utf-8")
+    zh, en = source.split("\n  en: {")[0], source.split("\n  en: {")[1].split("\n};")[0]
+    keys = [re.findall(r'\b(\w+): "((?:[^"\\]|\\.)*)"', part) for part in (zh, en)]
+    first, second = (dict(found) for found in keys)
+    assert first.keys() == second.keys() and len(first) > 80
+    assert all(("{0}" in first[key]) == ("{0}" in second[key]) for key in first)
+    used = set()
+    for path in [*PAGES, *SCRIPTS]:
+        text = path.read_text(encoding="utf-8")
+        used |= set(re.findall(r'data-(?:say|label|placeholder)="(\w+)"', text))
+        used |= set(re.findall(r'\b(?:say|worded|notify)\("(\w+)"', text))
+    assert used <= first.keys()
+
+
+def test_the_server_gives_the_chat_page_without_a_key(serve: Any) -> None:
+    with serve(api_key="secret") as running:
+        base = running.url.removesuffix("/v1")
+        with urllib.request.urlopen(base + "/") as answer:
+            assert b"chat.js" in answer.read()
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        for path in ("/runs", "/runs/data"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(base + path)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for number, name in enumerate(("old", EVIL.replace("/", "|"))):
+        run = tmp_path / name
+        rows: list[dict[str, Any]] = [
+            {"stage": "pretrain", "step": n, "tokens": 100 * n, "loss": 9 / n, "lr": float("nan")}
+            for n in range(1, 1001)
+        ]
+        write_jsonl(run / "metrics.jsonl", [*rows, {"stage": "sft", "tokens": 5, "loss": 2.5}])
+        sample = {"stage": "sft", "tokens": 5, "prompt": "你好", "answer": EVIL}
+        write_jsonl(run / "samples.jsonl", [sample, {"stage": "sft", "answer": 3}])
+        score = {"task": "questions", "category": EVIL, "count": 4, "value": 0.5, "stderr": None}
+        write_jsonl(
+            run / "eval_results.jsonl",
+            [{"stage": "sft", "scores": [score, {"value": float("inf")}, 7]}, {"stage": "dpo"}],
+        )
+        os.utime(run / "metrics.jsonl", (number, number))
+    (tmp_path / "no run").mkdir()
+    return tmp_path
+
+
+def test_the_board_shows_runs(runs: Path) -> None:
+    client = TestClient(create_board(runs))
+    body = client.get("/runs/data").json()
+    assert {run["name"] for run in body["runs"]} == {"old", EVIL.replace("/", "|")}
+    assert body["runs"][0]["stage"] == "sft" and body["runs"][0]["loss"] == 2.5
+    details = client.get("/runs/data/old").json()
+    assert details["stages"] == ["pretrain", "sft"]
+    curve = details["curves"]["pretrain"]["loss"]
+    assert 200 <= len(curve) <= POINTS
+    assert curve[0] == [(100 + 200 + 300 + 400) / 4, (9 + 4.5 + 3 + 2.25) / 4]
+    assert details["curves"]["pretrain"]["lr"] == [], "NaN is no number of JSON"
+    assert [score["value"] for score in details["scores"]] == [0.5]
+    assert [sample["answer"] for sample in details["samples"]] == [EVIL]
+    assert client.get("/").text == client.get("/runs").text
+    assert client.get("/v1/models").status_code == client.get("/docs").status_code == 404
+
+
+def test_the_board_follows_a_run_and_survives_damage(runs: Path) -> None:
+    client = TestClient(create_board(runs))
+    path = runs / "old" / "metrics.jsonl"
+    assert client.get("/runs/data/old").json()["curves"]["sft"]["loss"] == [[5.0, 2.5]]
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"stage": "sft", "tokens": 9, "loss": 2}\n{"stage": "sft", "tok')
+    assert client.get("/runs/data/old").json()["curves"]["sft"]["loss"] == [[5.0, 2.5], [9.0, 2.0]]
+    path.write_bytes(b"\x00garbage\n[1, 2]\n\xff\n")
+    assert "not a JSON line" in client.get("/runs/data/old").json()["problem"]
+    assert any(
+        "not a JSON" in (r["problem"] or "") for r in client.get("/runs/data").json()["runs"]
+    )
+    path.unlink()
+    assert client.get("/runs/data/old").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "..%2f..", "no%20run", "old%2fmetrics.jsonl", "%00"]
+)
+def test_names_are_no_paths(runs: Path, name: str) -> None:
+    answer = TestClient(create_board(runs / "old" / "..")).get(f"/runs/data/{name}")
+    assert answer.status_code == 404
+
+
+def test_the_board_may_want_a_key(runs: Path) -> None:
+    client = TestClient(create_board(runs, "secret"))
+    assert client.get("/runs").status_code == 200
+    assert client.get("/runs/data").status_code == client.get("/runs/data/old").status_code == 401
+    headers = {"Authorization": "Bearer secret"}
+    assert client.get("/runs/data/old", headers=headers).status_code == 200
+
+
+def test_one_run_is_a_board_too(runs: Path) -> None:
+    body = TestClient(create_board(runs / "old")).get("/runs/data").json()
+    assert [run["name"] for run in body["runs"]] == ["old"]
+
+
+def test_thinning_keeps_means() -> None:
+    assert thin([(1.0, 2.0)]) == [(1.0, 2.0)]
+    points = [(float(n), 3.0) for n in range(10 * POINTS)]
+    assert len(thin(points)) == POINTS and {y for _, y in thin(points)} == {3.0}
+
+
+def test_a_board_of_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MiaoError, match="no such directory"):
+        main([str(tmp_path / "none")])
+    assert json.loads(TestClient(create_board(tmp_path)).get("/runs/data").text)["runs"] == []
