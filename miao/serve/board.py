@@ -1,4 +1,4 @@
-"""The board: runs as they go, and beside each other. It reads run directories and changes nothing."""
+"""The board: runs as they go, and beside each other. It reads run directories and changes none."""
 
 from __future__ import annotations
 

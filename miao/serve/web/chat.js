@@ -98,7 +98,7 @@ function finish(root, message, index) {
   if (message.role === "assistant") {
     root.querySelector(".stats").textContent = figures(message.stats);
     actions.push(worded("regenerate", () => again(index)));
-    if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".calls").append(resultForm(message));
+    if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".body").append(resultForm(message));
   }
   root.querySelector(".actions").replaceChildren(...actions);
 }

@@ -1,0 +1,415 @@
+"""The web pages in a real headless Chromium, before a server that says what a test wants.
+
+Skipped where the package `playwright` or the program `chromium` is not installed.
+MIAO_SCREENSHOTS=DIR keeps pictures to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from miao.files import write_jsonl
+from miao.serve.app import create_board
+from miao.serve.pages import CHAT_PAGE, add_pages
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed", allow_module_level=True)
+SHOTS = os.environ.get("MIAO_SCREENSHOTS")
+EVIL = (
+    "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
+    '[a](javascript:window.hacked=3) ![b](https://evil.example/x.png) [c](" onclick="hacked=4) '
+    "`<b>`\n\n```html\n</code></pre><script>window.hacked=5</script>\n```\n\n"
+    "| <svg onload=hacked=6> |\n|---|\n| <iframe src=javascript:hacked=7> |\n"
+)
+MARKDOWN = (
+    "## 标题\n\n有**粗体**、*斜体*和`代码`，见[链接](https://example.com/a_(b))。\n\n"
+    "1. 一\n2. 二\n   - 内\n\n> 引用\n\n| 甲 | 乙 |\n|---|--:|\n| 1 | 2 |\n\n"
+    "```python\nprint('<b>')\n```\n\nsnake_case_name 2*3*4"
+)
+
+
+class Script:
+    """A server whose answers a test writes: pieces of deltas, and how fast they come."""
+
+    def __init__(self) -> None:
+        self.deltas: list[dict[str, Any]] = []
+        self.wait = 0.0
+        self.refusal: Response | None = None
+        self.breaks = False
+        self.bodies: list[dict[str, Any]] = []
+        self.hung_up = False
+        self.app = FastAPI()
+        add_pages(self.app, CHAT_PAGE)
+        self.app.get("/v1/models")(self.models)
+        self.app.get("/health")(self.models)
+        self.app.post("/v1/chat/completions")(self.chat)
+
+    def says(self, *texts: str, wait: float = 0.0) -> None:
+        self.deltas, self.wait = [{"content": text} for text in texts], wait
+
+    async def models(self) -> Response:
+        return JSONResponse({"data": [{"id": "seedling"}, {"id": "poet"}]})
+
+    async def chat(self, request: Request) -> Response:
+        self.bodies.append(await request.json())
+        if self.refusal is not None:
+            return self.refusal
+        return StreamingResponse(self.events(), media_type="text/event-stream")
+
+    async def events(self) -> AsyncIterator[str]:
+        try:
+            for delta in self.deltas:
+                await asyncio.sleep(self.wait)
+                yield f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n"
+            if self.breaks:
+                return
+            end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+            usage = {"choices": [], "usage": {"completion_tokens": len(self.deltas)}}
+            yield f"data: {json.dumps(end)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.hung_up = True
+            raise
+
+
+class Running:
+    """An application in a thread."""
+
+    def __init__(self, app: FastAPI):
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(config)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as tools:
+        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+        browser = tools.chromium.launch(**options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    contexts = []
+
+    def open_one(url: str, **options: Any) -> Any:
+        context = browser.new_context(**{"locale": "zh-CN"} | options)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto(url)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    script = Script()
+    running = Running(script.app)
+    script.url, script.stop = running.url, running.stop  # type: ignore[attr-defined]
+    yield script
+    running.stop()
+
+
+def shot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+def ask(page: Any, text: str) -> None:
+    page.fill("#input", text)
+    page.press("#input", "Enter")
+
+
+def until(page: Any, expression: str) -> None:
+    """Waits until it is true. Not wait_for_function, which evals: the policy forbids that."""
+    end = time.monotonic() + 20
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
+
+
+def wait_for_answer(page: Any) -> None:
+    page.wait_for_selector(".message.assistant:last-child .actions button")
+
+
+def answers(page: Any) -> list[str]:
+    return page.locator(".message.assistant .text").all_inner_texts()
+
+
+def test_a_conversation_in_chinese(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    page.wait_for_selector("#model option[value=poet]", state="attached")
+    script.says("你好", "，我是", "苗。")
+    ask(page, "你好，你是谁？")
+    wait_for_answer(page)
+    assert answers(page) == ["你好，我是苗。"]
+    stats = page.inner_text(".message.assistant .stats")
+    assert re.search(r"3 词元 · .*词元/秒 · 首词元 \d+ ms|3 词元 · 首词元 \d+ ms", stats), stats
+    assert script.bodies[0]["messages"] == [{"role": "user", "content": "你好，你是谁？"}]
+    assert script.bodies[0]["model"] == "seedling" and script.bodies[0]["stream"]
+
+    script.says(MARKDOWN)
+    page.select_option("#model", "poet")
+    ask(page, "写一段")
+    wait_for_answer(page)
+    assert [m["role"] for m in script.bodies[1]["messages"]] == ["user", "assistant", "user"]
+    assert script.bodies[1]["model"] == "poet"
+    text = page.locator(".message.assistant .text").nth(1)
+    assert text.locator("strong").inner_text() == "粗体" and text.locator("em").count() == 1
+    assert text.locator("ol > li").count() == 2 and text.locator("ol ul li").inner_text() == "内"
+    assert text.locator("td").all_inner_texts() == ["1", "2"]
+    assert text.locator("pre code").inner_text() == "print('<b>')"
+    assert text.locator("a").get_attribute("href") == "https://example.com/a_(b)"
+    assert text.locator("p").last.inner_text() == "snake_case_name 2*3*4"
+    shot(page, "chat")
+
+    page.reload()
+    assert answers(page)[0] == "你好，我是苗。" and page.locator(".message").count() == 4
+    assert page.locator("#model").input_value() == "poet"
+    assert all(url.startswith((script.url, "data:")) for url in page.requested)
+
+
+def test_stop_regenerate_and_edit(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    script.says(*["字"] * 400, wait=0.02)
+    ask(page, "数到一千")
+    until(page, "document.querySelector('.text')?.innerText.length > 4")
+    page.click("#stop")
+    wait_for_answer(page)
+    assert 4 < len(answers(page)[0]) < 300 and "已停止" in page.inner_text(".stats >> nth=1")
+    end = time.monotonic() + 10
+    while not script.hung_up:
+        assert time.monotonic() < end, "the server still writes"
+        time.sleep(0.02)
+    page.reload()
+    assert set(answers(page)[0]) == {"字"}, "what was said before the stop is kept"
+
+    script.says("新的回答")
+    page.click("text=重新生成")
+    until(page, "document.querySelector('.text')?.innerText === '新的回答'")
+    assert len(script.bodies[1]["messages"]) == 1
+    page.click(".message.user >> text=编辑")
+    page.fill(".editor", "数到三")
+    page.click("text=发送修改")
+    wait_for_answer(page)
+    assert script.bodies[2]["messages"] == [{"role": "user", "content": "数到三"}]
+    assert page.inner_text(".message.user .body") == "数到三"
+
+
+def test_a_model_can_inject_nothing(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    call = {"id": "1", "function": {"name": EVIL, "arguments": EVIL}}
+    script.deltas = [{"reasoning_content": EVIL}, {"content": EVIL}, {"tool_calls": [call]}]
+    ask(page, EVIL)
+    wait_for_answer(page)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_timeout(200)
+    shot(page, "injection")
+    for _ in range(2):
+        assert page.evaluate("window.hacked") is None
+        bad = page.locator("main :is(img, script, iframe, svg, [onclick], [onerror], [onload])")
+        assert bad.count() == 0
+        links = page.locator(".text a").evaluate_all("(all) => all.map((a) => a.href)")
+        assert links == ["https://evil.example/x.png"], "an image is a link, javascript: is none"
+        assert "<img src=x onerror" in page.inner_text(".message.assistant .text")
+        assert not [url for url in page.requested if "evil" in url]
+        page.reload()
+    # Even a page that forgot itself could not make HTML of a text.
+    forgot = "() => { try { document.body.innerHTML = '<b>'; return 'made' } catch (e) { return e.name } }"
+    assert page.evaluate(forgot) == "TypeError"
+
+
+def test_thinking_tools_and_settings(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    page.click("#open-settings")
+    page.fill("[name=system]", "用古文回答")
+    page.fill("[name=temperature]", "9")
+    page.click("#save-settings")
+    assert page.locator("#settings").get_attribute("open") is not None, "9 is too hot"
+    page.fill("[name=temperature]", "0.5")
+    page.select_option("[name=thinking]", "on")
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    page.fill("[name=tools]", json.dumps(tools))
+    shot(page, "settings")
+    page.click("#save-settings")
+    call = {
+        "index": 0,
+        "id": "c1",
+        "function": {"name": "weather", "arguments": '{"city": "成都"}'},
+    }
+    script.deltas = [{"reasoning_content": "要查天气"}, {"tool_calls": [call]}]
+    ask(page, "成都天气？")
+    page.wait_for_selector(".results")
+    body = script.bodies[0]
+    assert body["messages"][0] == {"role": "system", "content": "用古文回答"}
+    assert body["temperature"] == 0.5 and body["enable_thinking"] is True
+    assert body["tools"] == tools and "top_p" not in body
+    assert page.locator(".thought").is_hidden(), "folded until it is asked for"
+    page.click("text=思考过程")
+    assert page.inner_text(".thought") == "要查天气"
+    script.says("晴。")
+    page.fill(".results textarea", "晴，25 度")
+    page.click("text=交回结果")
+    until(page, "[...document.querySelectorAll('.text')].at(-1).innerText === '晴。'")
+    tool = script.bodies[1]["messages"][-1]
+    assert tool == {"role": "tool", "content": "晴，25 度", "tool_call_id": "c1"}
+
+
+def test_a_busy_and_a_missing_server(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    error = {"error": {"message": "busy"}}
+    script.refusal = JSONResponse(error, 429, {"Retry-After": "7"})
+    ask(page, "在吗？")
+    page.wait_for_selector("#notice:visible")
+    assert "正忙" in page.inner_text("#notice") and "7" in page.inner_text("#notice")
+    script.refusal = None
+    script.says("在。")
+    page.click("#notice-retry")
+    wait_for_answer(page)
+    assert answers(page) == ["在。"] and page.locator("#notice").is_hidden()
+    script.says("说到一半")
+    script.breaks = True
+    ask(page, "再说")
+    page.wait_for_selector("#notice:visible")
+    assert "中断" in page.inner_text("#notice") and answers(page)[1] == "说到一半"
+    script.stop()
+    ask(page, "还在吗？")
+    until(page, "document.getElementById('notice').innerText.includes('连不上')")
+    shot(page, "gone")
+    assert page.locator(".message.user").count() == 3, "the question is kept"
+
+
+def test_a_phone_in_the_dark_in_english(script: Any, open_page: Any) -> None:
+    size = {"width": 360, "height": 700}
+    page = open_page(script.url, viewport=size, color_scheme="dark", locale="en-US", has_touch=True)
+    script.says("```\n" + "long " * 60 + "\n```\n\n" + "verylongword" * 30)
+    ask(page, "Hello")
+    wait_for_answer(page)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 360, "nothing sticks out"
+    assert page.inner_text("#send") == "Send"
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+    page.click("#theme")
+    shot(page, "phone")
+    page.click("#open-side")
+    page.wait_for_timeout(300)
+    shot(page, "phone-chats")
+    page.click("#new-chat")
+    page.wait_for_selector(".welcome")
+    page.click("#language")
+    assert page.inner_text("#send") == "发送"
+
+
+def test_export_and_import(script: Any, open_page: Any, tmp_path: Path) -> None:
+    page = open_page(script.url)
+    script.says("<b>你好</b>")
+    ask(page, "你好")
+    wait_for_answer(page)
+    with page.expect_download() as download:
+        page.click("#export")
+    path = tmp_path / "chats.jsonl"
+    download.value.save_as(path)
+    from miao.corpus.formats import read_records
+
+    assert len(list(read_records([path], "conversation"))) == 1, (
+        "chats are a corpus of conversations"
+    )
+    page.click("#delete-all")
+    page.wait_for_selector(".welcome")
+    page.set_input_files("#import-file", str(path))
+    page.click(".chat-name")
+    assert answers(page) == ["<b>你好</b>"]
+    path.write_text(path.read_text(encoding="utf-8") + '{"messages": 7}\n', encoding="utf-8")
+    page.set_input_files("#import-file", str(path))
+    until(page, "document.getElementById('notice').innerText.includes('第 2 行')")
+    assert page.locator(".chat-row").count() == 1
+
+
+def test_a_real_server_answers_and_frees_its_row(serve: Any, open_page: Any) -> None:
+    with serve(context=8192) as server:
+        page = open_page(server.url.removesuffix("/v1"))
+        ask(page, "从前有一座山")
+        until(page, "document.querySelector('.text')?.innerText.length > 8")
+        if page.locator("#stop").is_visible():
+            page.click("#stop")
+        wait_for_answer(page)
+        server.wait_until_idle()
+        assert len(answers(page)[0]) > 8
+
+
+def test_the_board(open_page: Any, tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "<script>hacked=1")):
+        rows = [
+            {"stage": "pretrain", "tokens": 1000 * n, "loss": 3 + (4 + number) / n}
+            | {"tokens_per_second": 5000 - 9 * n, "grad_norm": 1 / n, "lr": 1e-3}
+            for n in range(1, 200)
+        ]
+        held = [
+            {"stage": "pretrain", "tokens": 50_000 * n, "heldout_bits_per_byte": 3 - n / 2}
+            for n in (1, 2, 3)
+        ]
+        write_jsonl(tmp_path / name / "metrics.jsonl", [*rows, *held])
+        sample = {"stage": "pretrain", "tokens": 9000, "prompt": "从前，", "answer": EVIL}
+        write_jsonl(tmp_path / name / "samples.jsonl", [sample])
+        score = {
+            "task": "questions",
+            "category": "all",
+            "value": 0.5,
+            "stderr": 0.1,
+            "chance": 0.25,
+            "unit": "accuracy",
+        }
+        write_jsonl(
+            tmp_path / name / "eval_results.jsonl", [{"stage": "pretrain", "scores": [score]}]
+        )
+    running = Running(create_board(tmp_path))
+    try:
+        page = open_page(running.url)
+        page.wait_for_selector(".plot")
+        page.locator(".run input").nth(1).check()
+        until(page, "document.querySelector('.plot').querySelectorAll('polyline').length === 2")
+        assert page.locator(".plot").count() == 5
+        assert "50.0 ± 10.0 %" in page.inner_text("#scores")
+        assert page.evaluate("window.hacked") is None and page.locator("#samples img").count() == 0
+        shot(page, "board")
+        with (tmp_path / "first" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"stage": "pretrain", "tokens": 400000, "loss": 1.2345}\n')
+        until(page, "document.querySelector('.reading').innerText.includes('1.234')")
+    finally:
+        running.stop()
