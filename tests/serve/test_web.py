@@ -176,9 +176,7 @@ def test_the_board_follows_a_run_and_survives_damage(runs: Path) -> None:
     assert client.get("/runs/data/old").status_code == 404
 
 
-@pytest.mark.parametrize(
-    "name", ["%2e%2e", "..%2f..", "no%20run", "old%2fmetrics.jsonl", "%00"]
-)
+@pytest.mark.parametrize("name", ["%2e%2e", "..%2f..", "no%20run", "old%2fmetrics.jsonl", "%00"])
 def test_names_are_no_paths(runs: Path, name: str) -> None:
     answer = TestClient(create_board(runs / "old" / "..")).get(f"/runs/data/{name}")
     assert answer.status_code == 404 or "curves" not in answer.text
