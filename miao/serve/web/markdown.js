@@ -192,6 +192,7 @@ const isWord = (character) => character !== undefined && /[\p{L}\p{N}]/u.test(ch
 function emphasisEnd(text, mark, at, open) {
   if (text[open] === undefined || /\s/.test(text[open])) return -1;
   if (mark[0] === "_" && isWord(text[at - 1])) return -1; // snake_case
+  if (mark === "*" && /\d/.test(text[at - 1]) && /\d/.test(text[open])) return -1; // 2*3*4
   const limit = Math.min(text.length, open + 4000);
   for (let end = text.indexOf(mark, open + 1); end >= 0 && end < limit; end = text.indexOf(mark, end + 1)) {
     if (/\s/.test(text[end - 1]) || text[end - 1] === "\\") continue;
