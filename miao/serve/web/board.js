@@ -6,7 +6,7 @@ import { make, preferences, say } from "./words.js";
 const at = (id) => document.getElementById(id);
 const EVERY = 4000, HUES = 8, LIVE = 120;
 const TITLES = ["loss", "heldout", "speed", "gradNorm", "lr"];
-const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
+const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
 let runs = [];
 const chosen = new Map(); // name -> hue
 const details = new Map(); // name -> { changed, data }

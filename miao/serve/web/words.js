@@ -4,7 +4,7 @@ export const WORDS = {
   zh: {
     newChat: "＋ 新对话", chats: "对话", export: "导出", import: "导入", deleteAll: "全部删除", close: "关闭",
     model: "模型", runs: "训练看板", language: "Switch to English", theme: "浅色 / 深色", settings: "设置",
-    retry: "重试", ask: "说点什么…（Enter 发送，Shift+Enter 换行）", send: "发送", stop: "停止",
+    retry: "重试", ask: "说点什么…", send: "发送", stop: "停止",
     system: "系统提示", emptyMeans: "留空的采样设置由服务器决定。", temperature: "温度",
     repetition: "重复惩罚", presence: "出现惩罚", frequency: "频率惩罚", maxTokens: "最长回答（词元）",
     seed: "随机种子", thinking: "思考", byModel: "由模型决定", on: "开", off: "关",
@@ -28,7 +28,7 @@ export const WORDS = {
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
     model: "Model", runs: "Runs", language: "切换到中文", theme: "Light / dark", settings: "Settings",
-    retry: "Try again", ask: "Say something… (Enter sends, Shift+Enter: new line)", send: "Send", stop: "Stop",
+    retry: "Try again", ask: "Say something…", send: "Send", stop: "Stop",
     system: "System prompt", emptyMeans: "The server decides sampling settings that are left empty.", temperature: "Temperature",
     repetition: "Repetition penalty", presence: "Presence penalty", frequency: "Frequency penalty", maxTokens: "Longest answer (tokens)",
     seed: "Seed", thinking: "Thinking", byModel: "As the model likes", on: "On", off: "Off",
