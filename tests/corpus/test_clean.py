@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from miao.corpus.clean import REASONS, Cleaned, Cleaner, Rejected, checks, edits
 from miao.corpus.clean.dialogue import refusal, wrong_order
+from miao.corpus.clean.language import language_confidences
 from miao.corpus.clean.personal import is_identity_number, mask_emails, mask_phones
 from miao.corpus.clean.personal import mask_identity_numbers as mask_ids
 from miao.corpus.ngrams import TextView, language_of
@@ -251,3 +252,11 @@ def test_any_text_is_kept_or_rejected_with_a_known_rule(text: str) -> None:
         assert unicodedata.is_normalized("NFC", again.view.text)
     tokens = TextView(text)
     assert len(tokens.tokens) <= len(text) and sum(tokens.counts) == len(text)
+
+
+def test_a_chinese_text_on_japan_is_chinese():
+    pytest.importorskip("lingua")
+    chinese = "高桥一生是日本男演员，东京都出身。以《フォーティンブラス》的准主角之姿首次登上舞台，此后出演多部影视作品。"
+    japanese = "これは日本語の文章です。私は毎朝、公園を散歩してから会社へ行きます。"
+    assert next(iter(language_confidences(chinese))) == "zh"
+    assert next(iter(language_confidences(japanese))) == "ja"

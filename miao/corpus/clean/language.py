@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,10 @@ NAMES = {
 }  # fmt: skip
 """The languages told apart: more would cost memory and certainty."""
 SAMPLE = 400  # characters from the middle of a text
+_KANA, _HAN = re.compile("[\u3040-\u30ff]"), re.compile("[\u4e00-\u9fff]")
+FEW_KANA = 0.2
+"""Japanese prose has more kana than this among its kana and ideographs; a Chinese text on Japan has
+fewer, and lingua calls it Japanese for a single name."""
 
 
 @cache
@@ -48,5 +53,9 @@ def language_confidences(text: str) -> dict[str, float]:
     """Language code -> probability, the likeliest first; {} for a text without letters."""
     detector, known = _detector()
     begin = max(0, (len(text) - SAMPLE) // 2)
-    values = detector.compute_language_confidence_values(text[begin : begin + SAMPLE])
+    sample = text[begin : begin + SAMPLE]
+    kana, han = len(_KANA.findall(sample)), len(_HAN.findall(sample))
+    if kana < FEW_KANA * (kana + han):
+        sample = _KANA.sub("", sample)
+    values = detector.compute_language_confidence_values(sample)
     return {known[value.language]: value.value for value in values if value.value > 0}
