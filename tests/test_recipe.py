@@ -139,7 +139,7 @@ def test_all_problems_are_said_at_once() -> None:
         (["--corpus.weights", "{a: -1}"], "corpus.weights: must not be negative"),
         (["--tokenizer.sample", "-1"], "tokenizer.sample: "),
         (["--sft.schedule", "cosin"], "must be wsd, cosine, linear or constant, not 'cosin'"),
-        (["--pretrain.precision", "fp16"], "must be auto, fp32 or bf16, not 'fp16'"),
+        (["--pretrain.precision", "fp8"], "must be auto, fp32, bf16 or fp16, not 'fp8'"),
         (["--pretrain.lerning_rate", "1"], "did you mean 'pretrain.learning_rate'?"),
     ],
 )

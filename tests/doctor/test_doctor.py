@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "examine", lambda device, where: LAPTOP)
+    monkeypatch.setattr(command, "run_trial", partial(run_trial, seconds=0.1))
     monkeypatch.setenv("COLUMNS", "120")
     path = str(RECIPES / "smoke.yaml")
     words = ["--out_dir", str(tmp_path), "--device", "cpu", "--pretrain.seq_len", "16"]
