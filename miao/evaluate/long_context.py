@@ -129,13 +129,13 @@ def _passkey_share(
 def _passkey_prompt(
     tokenizer: Tokenizer, rng: random.Random, tokens: int, depth: float
 ) -> tuple[list[int], int]:
-    """A text of at most `tokens` that ends in a number it has said before, and how many of its
-    last tokens are that number."""
+    """A text of at most `tokens` that ends in a number it has said before, twice in one place as in
+    the first passkey test (arXiv:2305.16300), and how many of its last tokens are that number."""
     language: Language = "zh" if rng.random() < 0.5 else "en"
     name, number = rng.choice(children(language)), recall.some_number(rng)
     space = "" if language == "zh" else " "
     ending = space + recall.asking(language, name)[0]
-    said = recall.statement(language, name, number)
+    said = space.join(2 * [recall.statement(language, name, number)])
     answer = len(tokenizer.encode(ending + number)) - len(tokenizer.encode(ending))
     sentences: list[str] = []
     room = tokens - len(tokenizer.encode(said + ending + number)) - 2

@@ -15,8 +15,8 @@ _SAYS: dict[Language, tuple[str, str]] = {
     "zh": ("{name}的号码是", "。"),
     "en": ("The number of {name} is", "."),
 }
-_MEMORY = 160
-"""One more person is remembered at a time for every so many characters of the text."""
+_MEMORY = 6
+"""So many people at most are remembered at a time."""
 
 
 def documents(rng: random.Random, longest: int, chinese_share: float = 0.6) -> Iterator[Document]:
@@ -52,21 +52,19 @@ def filler(rng: random.Random, language: Language) -> str:
 
 
 def _write(rng: random.Random, language: Language, size: int) -> str:
-    """Every number is said twice: copies of copies would be learned without looking far back."""
     names = list(children(language))
-    most = min(max(3, size // _MEMORY), len(names) - 1)
     known: dict[str, str] = {}
     sentences: list[str] = []
     written = 0
     while written < size:
-        if rng.random() < 0.35:
+        if rng.random() < 0.5:
             sentence = filler(rng, language)
-        elif len(known) == most or (known and rng.random() < 0.4):
+        elif known and rng.random() < 0.6:
             name = rng.choice(list(known))
-            sentence = statement(language, name, known.pop(name))
+            sentence = statement(language, name, known[name])
         else:
             name = rng.choice(names)
-            if name in known:
+            if name in known or len(known) == _MEMORY:
                 continue
             known[name] = some_number(rng)
             sentence = statement(language, name, known[name])
