@@ -94,7 +94,9 @@ def _say_long_context(contexts: dict[str, Any]) -> None:
         [f"{tokens:,} tokens", f"{100 * old:.0f}%", f"{100 * new:.0f}%"]
         for (tokens, old, _), (_, new, _) in zip(before["passkeys"], after["passkeys"], strict=True)
     ]
-    print_table("a number said in one place of a text, to be said again", columns, rows, right_from=1)
+    print_table(
+        "a number said in one place of a text, to be said again", columns, rows, right_from=1
+    )
     if not after["positions"]:
         say("  bits per byte by position: not measured, no held-out document is that long")
         return
