@@ -70,6 +70,7 @@ def main() -> int:
                     "compile": compiled,
                     "keep_memory": not default,
                     "learning_rate": options.hf_learning_rate,
+                    "micro_tokens": None if arm == "miao" else options.hf_micro_tokens,
                 }
         if options.target is None:
             rows = speeds(specs, options, directory)
@@ -96,6 +97,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--batch-tokens", type=int, default=32768, help="slots per optimizer step")
+    parser.add_argument(
+        "--hf-micro-tokens", type=int, help="slots per forward pass there (default: the whole step)"
+    )
     parser.add_argument("--rounds", type=int, default=4, help="blocks measured of each arm")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a block")
     parser.add_argument("--log-every", type=int, default=1, help="steps between looks at the clock")
