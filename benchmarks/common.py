@@ -43,6 +43,8 @@ def facts(device: str) -> dict[str, Any]:
     """Machine, versions, commit and command: what a number is worth nothing without."""
     import torch
 
+    from miao.doctor.machine import processor_name
+
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -56,7 +58,7 @@ def facts(device: str) -> dict[str, Any]:
         "changed_files": len((_git("status", "--porcelain", "-uno") or "").splitlines()),
         "versions": versions,
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
@@ -242,13 +244,3 @@ def _git(*words: str) -> str | None:
     except OSError:
         return None
     return done.stdout.rstrip("\n") or None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from miao.console import say
 from miao.corpus.clean import REASONS
 from miao.corpus.summary import account_lines
 from miao.files import read_json, write_text
-from miao.report.page import bilingual
+from miao.report.templates import asset, template
 from miao.report.words import RECORD_NAMES, Text, duration, share, stage_name
 
 LANGUAGES = {
@@ -94,19 +91,10 @@ def render(directory: Path) -> str:
         name: read_json(path) if (path := directory / f"{name}.json").exists() else {}
         for name in ("examples", "overlaps", "timing")
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(t=bilingual, two=lambda zh, en: bilingual(Text(zh, en)))
-    style = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
     stages = [
         _stage(stage, manifest, accounts, extra) for stage, accounts in manifest["accounts"].items()
     ]
-    return environment.get_template("data_report.html.j2").render(
+    return template("data_report.html.j2").render(
         name=directory.resolve().name,
         stages=stages,
         steps=_steps(extra["timing"]),
@@ -115,7 +103,7 @@ def render(directory: Path) -> str:
         skipped=manifest["skipped_files"],
         options=_flat(manifest["options"]),
         files=manifest["sha256"],
-        style=Markup(style),
+        style=asset("page.css"),
     )
 
 

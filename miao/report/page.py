@@ -7,9 +7,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from miao.files import write_text
 from miao.report.benchmarks import benchmarks
 from miao.report.curves import long_context_curves, preference_curves, training_curves
@@ -17,6 +14,7 @@ from miao.report.data import RunData, read_run
 from miao.report.facts import Link, chain, composition, settings
 from miao.report.samples import changes, mistakes, samples
 from miao.report.scores import evaluated_stages, score_cards, score_tables, size_cards
+from miao.report.templates import asset, template
 from miao.report.words import Text, stage_name
 from miao.rundir import RunDir
 
@@ -36,32 +34,15 @@ def write_report(run: RunDir) -> Path:
 
 def render(data: RunData, run: RunDir) -> str:
     """The page of a run that was read."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(t=bilingual, two=lambda zh, en: bilingual(Text(zh, en)))
-    script = _asset(environment, "page.js")
+    script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         _context(data),
         run_path=str(run.path),
-        style=Markup(_asset(environment, "page.css")),
-        script=Markup(script),
+        style=asset("page.css"),
+        script=script,
         script_hash=f"sha256-{digest}",
     )
-
-
-def bilingual(text: Text) -> Markup:
-    """Both languages of a phrase, of which the style sheet shows one."""
-    if text.zh == text.en:
-        return Markup("{}").format(text.zh)
-    return Markup(
-        '<span class="zh" lang="zh-CN">{}</span><span class="en" lang="en">{}</span>'
-    ).format(*text)
 
 
 def _context(data: RunData) -> dict[str, Any]:
@@ -93,9 +74,3 @@ def _missing(links: list[Link]) -> list[Text]:
     """Stages that are not done; an evaluation only where its stage is."""
     needless = {f"evaluate {link.stage}" for link in links if not link.done}
     return [link.name for link in links if not link.done and link.stage not in needless]
-
-
-def _asset(environment: Environment, name: str) -> str:
-    """The style sheet or the script, as it is."""
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
