@@ -12,4 +12,6 @@ ruff format --check .
 echo "● mypy"
 mypy
 echo "● pytest"
-python -m pytest "$@"
+# Tests use one thread each: as many files at a time as there are cores (four at most).
+workers="$(python -c 'import os; print(min(4, os.cpu_count() or 1))')"
+python -m pytest -n "$workers" --dist loadfile "$@"
