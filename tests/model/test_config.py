@@ -132,6 +132,7 @@ def test_defaults_of_a_sparse_config() -> None:
         ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "rope_type 'longrope'"),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type 'su'"),
         ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' needs factor"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "head_dim": 2}, "size 2 is too"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": "4"}}, "needs factor"),
         (
             {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}},

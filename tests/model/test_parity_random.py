@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -76,6 +76,9 @@ def configs(draw: Any) -> ModelConfig:
                 "topk_group": 1,
                 "routed_scaling_factor": draw(st.sampled_from([1.0, 2.5])),
             }
+    scaling = draw(rope_scalings())
+    rotary = parts.get("qk_rope_head_dim", head_dim)
+    assume(scaling is None or scaling["rope_type"] != "dynamic" or rotary > 2)  # x / (rotary - 2)
     return ModelConfig(
         vocab_size=draw(st.integers(20, 90)),
         hidden_size=hidden,
@@ -84,7 +87,7 @@ def configs(draw: Any) -> ModelConfig:
         intermediate_size=draw(st.integers(3, 40)),
         max_position_embeddings=CONTEXT,
         rope_theta=draw(st.sampled_from([1e4, 1e6])),
-        rope_scaling=draw(rope_scalings()),
+        rope_scaling=scaling,
         rms_norm_eps=draw(st.sampled_from([1e-5, 1e-6])),
         tie_word_embeddings=draw(st.booleans()),
         qk_norm=kind in ("qwen3", "qwen3_moe", "dots1"),
