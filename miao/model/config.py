@@ -128,7 +128,10 @@ def check_config(config: ModelConfig, where: str = "model") -> None:
             wanted += ["low_freq_factor", "high_freq_factor"]
         lacking = [k for k in wanted if not isinstance(c.rope_scaling.get(k), int | float)]
         # Its base is raised to rope_dim / (rope_dim - 2).
-        need(kind != "dynamic" or c.rope_dim > 2, "rope scaling 'dynamic': rotary size 2 is too small")
+        need(
+            kind != "dynamic" or c.rope_dim > 2,
+            "rope scaling 'dynamic': rotary size 2 is too small",
+        )
         need(not lacking, f"rope scaling {kind!r} needs {', '.join(lacking)} (numbers)")
     if c.is_latent:
         for name in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
