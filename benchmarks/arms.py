@@ -156,6 +156,7 @@ def run_miao(spec: Spec, commands: Commands) -> None:
     """Miao's own loop, on packed rows."""
     from miao.train.loop import Trainer
     from miao.train.metrics import MetricsLog
+    from miao.train.microbatch import fit_to_memory
     from miao.train.objectives import LanguageObjective
 
     device = torch.device(spec.device)
@@ -198,6 +199,7 @@ def run_miao(spec: Spec, commands: Commands) -> None:
         save_every=0,
         log_every=spec.log_every,
     )
+    options = fit_to_memory("pretrain", options, model)
     if spec.compile:
         model.compile_for_training()
     with tempfile.TemporaryDirectory() as directory:

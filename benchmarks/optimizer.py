@@ -5,8 +5,9 @@
 Arms: `MuonAdamW` (same-shape matrices stacked; Newton-Schulz in the type it would choose here, and
 in bfloat16, which torch.optim.Muon always takes); torch.optim.Muon with torch.optim.AdamW beside it
 for embeddings and vectors; fused AdamW for everything. The share is of a step of `--step-tokens`
-tokens: by arithmetic (FLOPs), and measured (a pass of `--micro-tokens` tokens, scaled). On a CPU that
-only emulates bfloat16, torch.optim.Muon takes minutes per update: `--without-bf16` leaves it out.
+tokens: by arithmetic (FLOPs), and measured (a pass of `--micro-tokens` tokens, scaled). On a CPU
+that only emulates bfloat16 torch.optim.Muon takes minutes per update: `--without-bf16` leaves it
+out.
 """
 
 from __future__ import annotations
