@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miao.engine.schemas import closed, moved
 from miao.errors import MiaoError
 from miao.tokenizer import Tokenizer
 
@@ -30,14 +31,14 @@ class Grammars:
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
 
     def json(self, schema: dict[str, Any] | None = None) -> GrammarConstraint:
-        """Any JSON object, or what a JSON schema allows.
+        """Any JSON object, or what a JSON schema allows (see `schemas.closed`).
 
         Raises:
             MiaoError: a schema that is none, or says what cannot be enforced.
         """
         from llguidance import LLMatcher
 
-        schema = {"type": "object"} if schema is None else schema
+        schema = {"type": "object"} if schema is None else closed(schema)
         return self._constraint(
             LLMatcher.grammar_from_json_schema, schema, overrides={"whitespace_flexible": False}
         )
@@ -56,18 +57,22 @@ class Grammars:
         begin, end = (self._tokenizer.token_to_id(t) for t in ("<tool_call>", "</tool_call>"))
         if begin is None or end is None:
             raise MiaoError("this model's tokenizer knows no <tool_call>")
-        alternatives = [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": tool["name"]},
-                    "arguments": tool.get("parameters") or {"type": "object"},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
+        alternatives: list[dict[str, Any]] = []
+        for number, tool in enumerate(tools):
+            place = "#" if len(tools) == 1 else f"#/anyOf/{number}"
+            parameters = closed(tool.get("parameters") or {"type": "object"})
+            properties = {
+                "name": {"const": tool["name"]},
+                "arguments": moved(parameters, f"{place}/properties/arguments"),
             }
-            for tool in tools
-        ]
+            alternatives.append(
+                {
+                    "type": "object",
+                    "properties": properties,
+                    "required": ["name", "arguments"],
+                    "additionalProperties": False,
+                }
+            )
         call: dict[str, Any] = (
             alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
         )

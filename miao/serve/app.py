@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from miao import __version__
@@ -43,6 +43,11 @@ ERROR_SCHEMA = {
         }
     },
 }
+
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""What a route may answer beside JSON."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def _add_routes(
         alive = worker.is_alive
         return JSONResponse({"status": "ok" if alive else "down"}, 200 if alive else 503)
 
-    @app.get("/metrics", dependencies=private)
+    @app.get("/metrics", dependencies=private, response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """For Prometheus."""
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -159,12 +164,12 @@ def _add_routes(
         """One of them."""
         return JSONResponse(endpoints.model(name))
 
-    @app.post("/v1/chat/completions", dependencies=private)
+    @app.post("/v1/chat/completions", dependencies=private, responses=STREAMED)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """The assistant's next turn in a conversation."""
         return await endpoints.chat(body, request)
 
-    @app.post("/v1/completions", dependencies=private)
+    @app.post("/v1/completions", dependencies=private, responses=STREAMED)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """How a text goes on."""
         return await endpoints.complete(body, request)

@@ -144,10 +144,9 @@ def main(words: list[str]) -> int:
     Raises:
         MiaoError: no such directory, a port that is taken.
     """
-    import uvicorn
-
     from miao.serve.app import create_board
-    from miao.serve.command import is_loopback, listen
+    from miao.serve.command import BACKLOG, is_loopback, listen
+    from miao.serve.running import run_until_stopped
 
     options = make_parser().parse_args(words)
     directory = Path(options.runs)
@@ -155,19 +154,13 @@ def main(words: list[str]) -> int:
         raise MiaoError("there is no such directory", where=directory, fix="miao board runs/")
     key = options.api_key or os.environ.get("MIAO_API_KEY")
     with listen(options.host, options.port) as listening:
-        config = uvicorn.Config(
-            create_board(directory, key),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
+        listening.listen(BACKLOG)
         host = f"[{options.host}]" if ":" in options.host else options.host
         say(f"{len(Runs(directory).found())} runs of {directory}")
         say(f"  look at them: http://{host}:{listening.getsockname()[1]}/runs      stop: Ctrl-C")
         if key is None and not is_loopback(options.host):
             warn("anybody who can reach this address sees the runs: consider --api-key")
-        uvicorn.Server(config).run(sockets=[listening])
+        run_until_stopped(create_board(directory, key), listening, patience=2)
     return 0
 
 

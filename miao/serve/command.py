@@ -16,6 +16,9 @@ from miao.errors import MiaoError
 from miao.files import read_json
 from miao.rundir import find_model
 
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
+
 
 def main(words: list[str]) -> int:
     """Runs the command line `miao serve ...`; returns when the server has stopped.
@@ -27,12 +30,13 @@ def main(words: list[str]) -> int:
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise MiaoError(
             f"serving needs the '{error.name}' package", fix="pip install 'miaolm[serve]'"
         ) from error
     from miao.serve.app import Limits, create_app
+    from miao.serve.running import run_until_stopped
 
     key = options.api_key or os.environ.get("MIAO_API_KEY")
     if options.runs is not None and not options.runs.is_dir():
@@ -42,16 +46,14 @@ def main(words: list[str]) -> int:
         models = load_models(options, kept)
         limits = Limits(options.max_queue, options.timeout, options.max_body)
         app = create_app(models, limits, key, tuple(options.cors_origin), options.runs)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=options.shutdown_timeout,
-            server_header=False,
-        )
+        listening.listen(BACKLOG)
         _say_ready(options, listening, models, key)
-        uvicorn.Server(config).run(sockets=[listening])
-    say("stopped; all answers that had begun were finished")
+        worker = app.state.worker
+        try:
+            patience = options.shutdown_timeout
+            run_until_stopped(app, listening, patience, worker.total_open, worker.stop)
+        finally:
+            worker.stop()
     return 0
 
 
@@ -116,7 +118,14 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
     Raises:
         MiaoError: any of them cannot be read or does not fit.
     """
-    for name in ("max_concurrency", "max_queue", "timeout", "max_body", "context"):
+    for name in (
+        "max_concurrency",
+        "max_queue",
+        "timeout",
+        "max_body",
+        "context",
+        "shutdown_timeout",
+    ):
         value = getattr(options, name)
         if value is not None and value < (0 if name == "max_queue" else 1):
             raise MiaoError(f"--{name.replace('_', '-')}: {value} is too small")
@@ -139,8 +148,7 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
 
 def _load(directory: Path, settings: Path, name: str, options: argparse.Namespace) -> Any:
     from miao.device import choose_device, choose_dtype
-    from miao.engine.graphs import make_runner
-    from miao.engine.packed import PackedDecoder
+    from miao.engine.backend import make_runner, pack
     from miao.engine.sampling import SamplingOptions
     from miao.engine.scheduler import Scheduler
     from miao.model import load_model
@@ -156,7 +164,7 @@ def _load(directory: Path, settings: Path, name: str, options: argparse.Namespac
         weights = "bf16" if is_half else "fp32"
     if weights == "int8" and device.type != "cpu":
         raise MiaoError("int8 weights are for CPUs", where="--weights", fix="use bf16")
-    packed = PackedDecoder(decoder.to(device), weights, consume=True)
+    packed = pack(decoder.to(device), weights, consume=True)
     trained = decoder.config.context_length
     context = options.context or trained
     if context > trained:

@@ -107,6 +107,8 @@ class Generation:
             self.worker.cancel(self.served.name, left)
 
     def _failure(self, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            return error
         if isinstance(error, MiaoError):
             return Problem(400, str(error))
         self.metrics.failures.inc()

@@ -235,7 +235,9 @@ class ChatBody(Sampling):
     """False: at most one call."""
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
     """none: no thinking. The other degrees mean that the model may think."""
     modalities: list[Literal["text"]] | None = None
 

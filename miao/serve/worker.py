@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from miao.engine import Event, Request, Scheduler
+from miao.serve.problems import Problem
 
 Deliver = Callable[[Event], None]
 Result = TypeVar("Result")
@@ -18,6 +19,13 @@ IDLE_WAIT = 1.0
 
 class Busy(Exception):
     """All rows are taken and the queue is full."""
+
+
+class Stopped(Problem):
+    """The server ends before the answer does."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server was stopped before the answer was complete")
 
 
 class Worker:
@@ -41,11 +49,12 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; whatever still runs is cancelled."""
+        """Ends the thread; whatever still runs is cancelled. A second call does nothing."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     @property
     def is_alive(self) -> bool:
@@ -60,14 +69,21 @@ class Worker:
         running = len(self.schedulers[model].running)
         return running, max(0, self._open[model] - running)
 
+    def total_open(self) -> int:
+        """How many requests to all models run or wait."""
+        return sum(self._open.values())
+
     def submit(self, model: str, requests: Sequence[Request], deliver: Deliver) -> None:
         """Queues requests, all or none. Every event goes to `deliver`, in the worker's thread.
 
         Raises:
             Busy: there is no room for all of them.
+            Stopped: the worker has been stopped.
         """
         with self._changed:
-            if self._stopping or self._open[model] + len(requests) > self.limit(model):
+            if self._stopping:
+                raise Stopped
+            if self._open[model] + len(requests) > self.limit(model):
                 raise Busy
             self._open[model] += len(requests)
             self._arrived.append(lambda: self._begin(model, requests, deliver))
@@ -92,8 +108,11 @@ class Worker:
                 future.set_exception(error)
 
         with self._changed:
-            self._arrived.append(run)
-            self._changed.notify()
+            if self._stopping:
+                future.set_exception(Stopped())
+            else:
+                self._arrived.append(run)
+                self._changed.notify()
         return future
 
     def _run(self) -> None:
@@ -110,8 +129,13 @@ class Worker:
             for model, scheduler in self.schedulers.items():
                 if scheduler.has_work:
                     self._step(model, scheduler)
+        while self._arrived:
+            self._arrived.popleft()()
         for model, scheduler in self.schedulers.items():
-            self._cancel(model, [*scheduler.running, *scheduler.waiting])
+            requests = [*scheduler.running, *scheduler.waiting]
+            scheduler.clear()
+            for request in requests:
+                self._end(model, request, Event(request, None, finishes=True), Stopped())
 
     def _has_work(self) -> bool:
         return any(scheduler.has_work for scheduler in self.schedulers.values())

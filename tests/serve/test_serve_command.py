@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from miao.cli import main as miao
-from miao.engine.packed import PackedDecoder
 from miao.errors import MiaoError
 from miao.files import read_json, write_json
 from miao.model import Decoder, save_model
@@ -38,7 +37,6 @@ def load(directory: Path, *words: str) -> list[Any]:
 def test_what_is_served(directory: Path) -> None:
     (served,) = load(directory)
     assert (served.name, served.context) == ("sprout", 64)
-    assert isinstance(served.scheduler.runner.model, PackedDecoder)
     assert served.scheduler.runner.model.weights == "fp32"
     assert served.scheduler.runner.cache.rows == 16
     # The model's own generation_config.json.

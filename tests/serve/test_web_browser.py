@@ -1,7 +1,7 @@
 """The web pages in a real headless Chromium, before a server that says what a test wants.
 
-Skipped where the package `playwright` or the program `chromium` is not installed.
-MIAO_SCREENSHOTS=DIR keeps pictures to look at.
+Skipped where the package `playwright` or the program `chromium` is not installed;
+MIAO_BROWSER_TESTS=1 makes that a failure. MIAO_SCREENSHOTS=DIR keeps pictures to look at.
 """
 
 from __future__ import annotations
@@ -27,10 +27,16 @@ from miao.files import write_jsonl
 from miao.serve.app import create_board
 from miao.serve.pages import CHAT_PAGE, add_pages
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed", allow_module_level=True)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+if os.environ.get("MIAO_BROWSER_TESTS") == "1":
+    assert CHROMIUM is not None, "chromium is not installed"
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed", allow_module_level=True)
 SHOTS = os.environ.get("MIAO_SCREENSHOTS")
 EVIL = (
     "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
@@ -253,6 +259,32 @@ def test_a_model_can_inject_nothing(script: Any, open_page: Any) -> None:
     assert page.evaluate(forgot) == "TypeError"
 
 
+def test_copying(script: Any, open_page: Any) -> None:
+    page = open_page(script.url, permissions=["clipboard-read", "clipboard-write"])
+    clipboard = "navigator.clipboard.readText()"
+    script.says("看：\n\n```js\n1 < 2\n```")
+    page.click(".idea >> nth=0")
+    wait_for_answer(page)
+    assert script.bodies[0]["messages"][0]["content"] == "你好，你是谁？"
+    button = page.locator(".message.assistant .actions button").first
+    for _ in range(2):  # twice in a row leaves the button as it was
+        button.click()
+        assert button.inner_text() == "已复制"
+        assert page.evaluate(clipboard) == "看：\n\n```js\n1 < 2\n```"
+    page.wait_for_timeout(1500)
+    assert button.inner_text() == "复制"
+    page.click(".copy-code")
+    assert page.evaluate(clipboard) == "1 < 2"
+    # Without https there is no navigator.clipboard.
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.hover(".message.user")
+    page.click(".message.user >> text=复制")
+    assert page.inner_text(".message.user .actions button >> nth=0") == "已复制"
+    page.evaluate("document.execCommand = () => false")
+    button.click()
+    assert button.inner_text() == "复制失败"
+
+
 def test_thinking_tools_and_settings(script: Any, open_page: Any) -> None:
     page = open_page(script.url)
     page.click("#open-settings")
@@ -281,6 +313,10 @@ def test_thinking_tools_and_settings(script: Any, open_page: Any) -> None:
     assert page.locator(".thought").is_hidden(), "folded until it is asked for"
     page.click("text=思考过程")
     assert page.inner_text(".thought") == "要查天气"
+    assert page.locator(".calls pre").is_hidden()
+    page.click("text=调用工具: weather")
+    assert json.loads(page.inner_text(".calls pre")) == {"city": "成都"}
+    shot(page, "tools")
     script.says("晴。")
     page.fill(".results textarea", "晴，25 度")
     page.click("text=交回结果")
@@ -385,8 +421,11 @@ def test_the_board(open_page: Any, tmp_path: Path) -> None:
             for n in (1, 2, 3)
         ]
         write_jsonl(tmp_path / name / "metrics.jsonl", [*rows, *held])
-        sample = {"stage": "pretrain", "tokens": 9000, "prompt": "从前，", "answer": EVIL}
-        write_jsonl(tmp_path / name / "samples.jsonl", [sample])
+        samples = [
+            {"stage": "pretrain", "tokens": tokens, "prompt": EVIL, "answer": f"{name} {EVIL}"}
+            for tokens in (4000, 9000)
+        ]
+        write_jsonl(tmp_path / name / "samples.jsonl", samples)
         score = {
             "task": "questions",
             "category": "all",
@@ -407,6 +446,10 @@ def test_the_board(open_page: Any, tmp_path: Path) -> None:
         assert page.locator(".plot").count() == 5
         assert "50.0 ± 10.0 %" in page.inner_text("#scores")
         assert page.evaluate("window.hacked") is None and page.locator("#samples img").count() == 0
+        newest = page.locator(".sample > .answers .answer")
+        assert page.locator(".sample").count() == 1 and newest.count() == 2, "beside each other"
+        assert "9K" in newest.first.inner_text()
+        assert page.locator(".sample details .answer").first.is_hidden(), "older ones are folded"
         shot(page, "board")
         with (tmp_path / "first" / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write('{"stage": "pretrain", "tokens": 400000, "loss": 1.2345}\n')

@@ -1,10 +1,9 @@
 // The board: curves of the chosen runs over each other, their scores and samples; asked for anew
 // every few seconds. Names, scores and samples come from files and become text nodes.
 import { apiKey, ask, Trouble } from "./server.js";
-import { make, preferences, say } from "./words.js";
+import { at, make, preferences, say } from "./words.js";
 
-const at = (id) => document.getElementById(id);
-const EVERY = 4000, HUES = 8, LIVE = 120;
+const EVERY = 4000, HUES = 8, LIVE = 120, MANY = 8;
 const TITLES = ["loss", "heldout", "speed", "gradNorm", "lr"];
 const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
 let runs = [];
@@ -54,7 +53,9 @@ function show(force = false) {
 
 function showRuns() {
   if (!runs.length) { at("runs").replaceChildren(make("p", "faint", say("noRuns"))); return; }
-  at("runs").replaceChildren(...runs.map((run) => {
+  at("filter").hidden = runs.length <= MANY;
+  const wanted = at("filter").value.trim().toLowerCase();
+  at("runs").replaceChildren(...runs.filter((run) => chosen.has(run.name) || run.name.toLowerCase().includes(wanted)).map((run) => {
     const box = make("input");
     box.type = "checkbox";
     box.checked = chosen.has(run.name);
@@ -112,16 +113,19 @@ function chart(title, lines) {
   const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
   root.append(cursor);
   const reading = make("div", "reading");
+  const drawn = lines.filter((line) => line.points.length);
+  const read = (where, value) => reading.replaceChildren(where, ...drawn.map((line) =>
+    make("span", `value hue-${line.hue}`, make("span", "swatch"), `${drawn.length > 1 ? `${line.name} ` : ""}${exact(value(line.points))}`)));
   const last = () => {
     cursor.setAttribute("visibility", "hidden");
-    reading.textContent = lines.filter((l) => l.points.length).map((l) => `${l.name} ${exact(l.points.at(-1)[1])}`).join("   ");
+    read("", (points) => points.at(-1)[1]);
   };
   root.addEventListener("pointermove", (event) => {
     const box = root.getBoundingClientRect();
     const x = Math.max(0, Math.min(xEnd, (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT) * xEnd));
     cursor.setAttribute("x1", px(x)); cursor.setAttribute("x2", px(x)); cursor.setAttribute("visibility", "visible");
     const near = (points) => points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
-    reading.textContent = `${say("at", quantity(x))}: ` + lines.filter((l) => l.points.length).map((l) => `${l.name} ${exact(near(l.points)[1])}`).join("   ");
+    read(say("at", quantity(x)), (points) => near(points)[1]);
   });
   root.addEventListener("pointerleave", last);
   last();
@@ -137,7 +141,7 @@ function ticks(low, high, most) {
   return found;
 }
 
-const exact = (value) => (Math.abs(value) >= 1e4 ? quantity(value) : Number(value.toPrecision(4)).toString());
+const exact = (value) => (Math.abs(value) >= 1e4 || (value && Math.abs(value) < 1e-3) ? quantity(value) : Number(value.toPrecision(4)).toString());
 
 function quantity(value) {
   for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
@@ -146,13 +150,15 @@ function quantity(value) {
 
 // ---- scores and samples
 
-function showScores(shown, stage) {
+function showScores(chosenRuns, stage) {
   const rows = new Map();
+  const belongs = (score) => score.stage === stage || !chosenRuns.some((one) => one.data.stages.includes(score.stage));
+  const shown = chosenRuns.filter((run) => run.data.scores.some(belongs));
   for (const run of shown) {
     for (const score of run.data.scores) {
-      if (score.stage !== stage && shown.some((one) => one.data.stages.includes(score.stage))) continue;
+      if (!belongs(score)) continue;
       const key = `${score.task} · ${score.category}`;
-      if (!rows.has(key)) rows.set(key, { chance: score.chance, values: new Map() });
+      if (!rows.has(key)) rows.set(key, { chance: score.chance, whole: score.category === "all", values: new Map() });
       rows.get(key).values.set(run.name, score);
     }
   }
@@ -163,19 +169,37 @@ function showScores(shown, stage) {
     return (scale * score.value).toFixed(scale === 100 ? 1 : 3) + error + unit;
   };
   const head = make("tr", "", make("th", "", say("task")), ...shown.map((run) => make("th", "num", run.name)), make("th", "num", say("chance")));
-  const body = [...rows].map(([name, row]) => make("tr", "", make("td", "", name), ...shown.map((run) => make("td", "num", written(row.values.get(run.name)))),
+  const body = [...rows].map(([name, row]) => make("tr", row.whole ? "whole" : "", make("td", "", name), ...shown.map((run) => make("td", "num", written(row.values.get(run.name)))),
     make("td", "num", row.chance === null ? "" : `${Number((100 * row.chance).toPrecision(3))} %`)));
   at("scores").replaceChildren(body.length ? make("table", "", make("thead", "", head), make("tbody", "", ...body)) : make("p", "faint", "–"));
 }
 
+/** One block per prompt: the newest answer of every run beside each other, older ones folded. */
 function showSamples(shown, stage) {
-  const nodes = shown.flatMap((run) => run.data.samples.filter((one) => one.stage === stage).map((one) => make("div", `sample hue-${run.hue}`,
-    make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), make("b", "", one.prompt), " ", one.answer)));
+  const prompts = new Map();
+  for (const run of shown) {
+    for (const one of run.data.samples.filter((sample) => sample.stage === stage)) {
+      if (!prompts.has(one.prompt)) prompts.set(one.prompt, new Map());
+      const byRun = prompts.get(one.prompt);
+      byRun.set(run, [one, ...(byRun.get(run) || [])]);
+    }
+  }
+  const written = (run) => (one) => make("div", `answer hue-${run.hue}`,
+    make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), one.answer);
+  const open = new Set([...at("samples").querySelectorAll("details[open]")].map((node) => node.dataset.prompt));
+  const nodes = [...prompts].map(([prompt, byRun]) => {
+    const older = [...byRun].flatMap(([run, samples]) => samples.slice(1).map(written(run)));
+    const fold = make("details", "", make("summary", "faint", `${say("earlier")} (${older.length})`), make("div", "answers", ...older));
+    fold.dataset.prompt = prompt;
+    fold.open = open.has(prompt);
+    return make("section", "sample", make("b", "", prompt), make("div", "answers", ...[...byRun].map(([run, samples]) => written(run)(samples[0]))), ...(older.length ? [fold] : []));
+  });
   at("samples").replaceChildren(...(nodes.length ? nodes : [make("p", "faint", "–")]));
 }
 
 preferences(() => show(true));
 at("stage").addEventListener("change", () => show(true));
+at("filter").addEventListener("input", showRuns);
 at("key").addEventListener("change", () => { apiKey.set(at("key").value); refresh(); });
 (async () => {
   for (;;) {

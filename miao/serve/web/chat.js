@@ -1,15 +1,14 @@
 // The chat page: conversations, their messages, and an answer that grows.
 import { copyText, render } from "./markdown.js";
-import { answer, apiKey, ask, models, Trouble } from "./server.js";
+import { answer, ask, models, Trouble } from "./server.js";
+import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
 import * as store from "./store.js";
-import { make, preferences, say } from "./words.js";
+import { at, make, preferences, say } from "./words.js";
 
-const at = (id) => document.getElementById(id);
-const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"];
 let chats = store.all();
 let chat = store.create();
 let running = null; // the AbortController of the answer that streams
-let settings = store.settings();
+const IDEAS = ["idea1", "idea2", "idea3", "idea4"];
 let retry = null; // what the notice's button does
 
 // ---- what the page shows
@@ -38,6 +37,12 @@ function showChats() {
   }));
 }
 
+function idea(key) {
+  const button = make("button", "idea", say(key));
+  button.addEventListener("click", () => { at("input").value = say(key); send(); });
+  return button;
+}
+
 function small(text, label, action) {
   const button = make("button", "plain", text);
   button.type = "button";
@@ -52,7 +57,7 @@ const worded = (label, action) => small(say(label), label, action);
 function showMessages() {
   const list = at("messages");
   if (chat.messages.length) list.replaceChildren(...chat.messages.map(shown));
-  else list.replaceChildren(make("div", "welcome", make("h1", "", say("welcome")), make("p", "", say("welcomeMore"))));
+  else list.replaceChildren(make("div", "welcome", make("div", "sprout"), make("h1", "", say("welcome")), make("p", "", say("welcomeMore")), make("div", "ideas", ...IDEAS.map(idea))));
   at("scroll").scrollTop = at("scroll").scrollHeight;
 }
 
@@ -60,7 +65,7 @@ function shown(message, index) {
   const who = { user: "you", assistant: "assistant", tool: "tool" }[message.role];
   const root = make("article", `message ${message.role}`, make("div", "who", say(who) + (message.model ? ` · ${message.model}` : "")));
   const body = make("div", "body");
-  root.append(body, make("div", "stats"), make("div", "actions"));
+  root.append(body, make("footer", "foot", make("div", "actions"), make("div", "stats")));
   if (message.role === "assistant") fill(root, message, false);
   else body.textContent = message.content;
   if (!(running && index === chat.messages.length - 1)) finish(root, message, index);
@@ -192,6 +197,7 @@ function halt() { running?.abort(); }
 function requestBody() {
   const messages = chat.messages.map(({ role, content, reasoning_content, tool_calls, tool_call_id }) =>
     ({ role, content, ...(reasoning_content && { reasoning_content }), ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) }));
+  const settings = current();
   if (settings.system) messages.unshift({ role: "system", content: settings.system });
   const body = { messages };
   if (at("model").value) body.model = at("model").value;
@@ -304,7 +310,7 @@ async function watch() {
 async function loadModels() {
   try {
     const names = await models();
-    const wanted = at("model").value || settings.model;
+    const wanted = at("model").value || current().model;
     at("model").replaceChildren(...names.map((name) => new Option(name, name)));
     if (names.includes(wanted)) at("model").value = wanted;
     notify(null);
@@ -319,33 +325,7 @@ async function lookForRuns() {
   try { await ask("/runs", { method: "HEAD" }); at("runs").hidden = false; } catch { /* none served */ }
 }
 
-// ---- settings, import and export
-
-function openSettings() {
-  const form = at("settings-form");
-  for (const field of form.elements) if (field.name) field.value = field.name === "key" ? apiKey.get() : settings[field.name] ?? "";
-  at("settings-problem").textContent = "";
-  if (!at("settings").open) at("settings").showModal();
-}
-
-function saveSettings(event) {
-  event.preventDefault();
-  const form = at("settings-form").elements;
-  const values = { model: settings.model, system: form.system.value.trim(), thinking: form.thinking.value, tools: form.tools.value.trim() };
-  const problem = (text) => { at("settings-problem").textContent = text; };
-  for (const name of NUMBERS) {
-    const field = form[name];
-    if (!field.validity.valid) { problem(say("notNumber", field.parentNode.firstChild.textContent)); return; }
-    if (field.value !== "") values[name] = Number(field.value);
-  }
-  if (values.tools) {
-    try { if (!Array.isArray(JSON.parse(values.tools))) throw 0; } catch { problem(say("notJson")); return; }
-  }
-  settings = values;
-  try { store.saveSettings(settings); } catch { notify("full"); }
-  if (form.key.value !== apiKey.get()) { apiKey.set(form.key.value); loadModels(); }
-  at("settings").close();
-}
+// ---- import and export
 
 function download(name, text) {
   const link = make("a");
@@ -384,10 +364,7 @@ at("new-chat").addEventListener("click", startNew);
 at("open-side").addEventListener("click", () => at("shell").classList.toggle("open"));
 at("close-side").addEventListener("click", () => at("shell").classList.remove("open"));
 at("notice-retry").addEventListener("click", () => { const action = retry; notify(null); action?.(); });
-at("open-settings").addEventListener("click", openSettings);
-at("settings-form").addEventListener("submit", saveSettings);
-at("reset-settings").addEventListener("click", () => { for (const field of at("settings-form").elements) if (field.name && field.name !== "key") field.value = ""; });
-at("model").addEventListener("change", () => { settings.model = at("model").value; try { store.saveSettings(settings); } catch { notify("full"); } });
+at("model").addEventListener("change", () => change({ ...current(), model: at("model").value }));
 at("export").addEventListener("click", () => download("miao-chats.jsonl", store.exported(chats)));
 at("import").addEventListener("click", () => at("import-file").click());
 at("import-file").addEventListener("change", importFile);
@@ -403,6 +380,7 @@ addEventListener("storage", (event) => { // another tab
   chat = chats.find((one) => one.id === chat.id) || (chat.messages.length ? store.create() : chat);
   showAll();
 });
+prepare({ full: () => notify("full"), newKey: loadModels });
 preferences(showAll);
 chat = chats[0] || chat;
 showAll();

@@ -217,16 +217,16 @@ function link(address, text, depth) {
 
 /** Copies, and says so on the button. Pages without https may not use the clipboard's interface. */
 export async function copyText(text, button) {
+  let isCopied = true;
   try { await navigator.clipboard.writeText(text); }
   catch {
     const area = make("textarea", "offscreen");
     area.value = text;
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    isCopied = document.execCommand("copy");
     area.remove();
   }
-  const before = button.textContent;
-  button.textContent = say("copied");
-  setTimeout(() => { button.textContent = before; }, 1200);
+  button.textContent = say(isCopied ? "copied" : "notCopied");
+  setTimeout(() => { button.textContent = say("copy"); }, 1200);
 }

@@ -9,10 +9,11 @@ export const WORDS = {
     repetition: "重复惩罚", presence: "出现惩罚", frequency: "频率惩罚", maxTokens: "最长回答（词元）",
     seed: "随机种子", thinking: "思考", byModel: "由模型决定", on: "开", off: "关",
     toolList: "工具（OpenAI 格式的 JSON 列表）", key: "API 密钥（仅保存到关闭此标签页为止）", reset: "恢复默认", done: "完成",
-    you: "你", assistant: "苗", tool: "工具结果", copy: "复制", copied: "已复制", edit: "编辑", regenerate: "重新生成",
+    you: "你", assistant: "苗", tool: "工具结果", copy: "复制", copied: "已复制", notCopied: "复制失败", edit: "编辑", regenerate: "重新生成",
     save: "发送修改", cancel: "取消", remove: "删除", rename: "重命名", untitled: "新对话",
     thought: "思考过程", thinkingNow: "正在思考…", call: "调用工具", result: "结果", sendResults: "交回结果",
     welcome: "你好，我是一棵刚长出来的小模型。", welcomeMore: "对话只保存在这个浏览器里。",
+    idea1: "你好，你是谁？", idea2: "四川的省会是哪里？", idea3: "56加27等于多少？", idea4: "讲一个关于小猫的故事。",
     tokens: "词元", perSecond: "词元/秒", first: "首词元", stopped: "已停止", cutShort: "到达长度上限",
     busy: "服务器正忙，请求太多。{0} 秒后再试。", gone: "连不上服务器。它可能已停止，或网络断开了。",
     broke: "回答中断：与服务器的连接断了。", refused: "服务器拒绝了请求：{0}", needKey: "服务器需要 API 密钥，请在设置里填写。",
@@ -23,7 +24,7 @@ export const WORDS = {
     board: "训练看板", chat: "对话", allRuns: "运行", noRuns: "这里还没有运行。", pick: "选几个运行，它们的曲线会画在一起。",
     loss: "损失", heldout: "留出文本（比特/字节）", speed: "每秒词元", scores: "评测", samples: "生成样例", lr: "学习率",
     stage: "阶段", step: "步", live: "进行中", finished: "已停", task: "项目", chance: "瞎猜", at: "在 {0} 词元时", unreadable: "读不了：{0}",
-    gradNorm: "梯度范数", evaluation: "评测", prompt: "提示", all: "全部", noCurves: "还没有曲线。",
+    gradNorm: "梯度范数", evaluation: "评测", prompt: "提示", all: "全部", noCurves: "还没有曲线。", earlier: "更早的回答", filter: "按名字筛选",
   },
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
@@ -33,10 +34,11 @@ export const WORDS = {
     repetition: "Repetition penalty", presence: "Presence penalty", frequency: "Frequency penalty", maxTokens: "Longest answer (tokens)",
     seed: "Seed", thinking: "Thinking", byModel: "As the model likes", on: "On", off: "Off",
     toolList: "Tools (a JSON list as OpenAI writes it)", key: "API key (kept until this tab is closed)", reset: "Reset", done: "Done",
-    you: "You", assistant: "Miao", tool: "Tool result", copy: "Copy", copied: "Copied", edit: "Edit", regenerate: "Regenerate",
+    you: "You", assistant: "Miao", tool: "Tool result", copy: "Copy", copied: "Copied", notCopied: "Not copied", edit: "Edit", regenerate: "Regenerate",
     save: "Send the change", cancel: "Cancel", remove: "Delete", rename: "Rename", untitled: "New chat",
     thought: "Thinking", thinkingNow: "Thinking…", call: "Tool call", result: "Result", sendResults: "Hand back results",
     welcome: "Hello, I am a small model that has just sprouted.", welcomeMore: "Chats are kept in this browser only.",
+    idea1: "Hello, who are you?", idea2: "What is the capital of France?", idea3: "What is 62 minus 27?", idea4: "Tell me a story about a rabbit.",
     tokens: "tokens", perSecond: "tokens/s", first: "first token", stopped: "stopped", cutShort: "length limit reached",
     busy: "The server is busy with other requests. Try again in {0} s.", gone: "The server cannot be reached. It may have stopped, or the network is down.",
     broke: "The answer broke off: the connection to the server was lost.", refused: "The server refused: {0}", needKey: "The server wants an API key: enter it in the settings.",
@@ -47,7 +49,7 @@ export const WORDS = {
     board: "Runs", chat: "Chat", allRuns: "Runs", noRuns: "There are no runs here yet.", pick: "Choose runs; their curves are drawn together.",
     loss: "Loss", heldout: "Held-out text, bits per byte", speed: "Tokens per second", scores: "Evaluation", samples: "Samples", lr: "Learning rate",
     stage: "Stage", step: "step", live: "live", finished: "still", task: "Task", chance: "chance", at: "at {0} tokens", unreadable: "unreadable: {0}",
-    gradNorm: "Gradient norm", evaluation: "Evaluation", prompt: "Prompt", all: "all", noCurves: "No curves yet.",
+    gradNorm: "Gradient norm", evaluation: "Evaluation", prompt: "Prompt", all: "all", noCurves: "No curves yet.", earlier: "Earlier answers", filter: "Filter by name",
   },
 };
 
@@ -97,6 +99,8 @@ export function preferences(changed) {
   paint();
   speak();
 }
+
+export const at = (id) => document.getElementById(id);
 
 /** A new element with a class and children; texts become text nodes. */
 export function make(tag, css = "", ...children) {

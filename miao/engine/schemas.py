@@ -1,0 +1,91 @@
+"""JSON schemas as people mean them when they ask for an answer of that form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+_ONE = ("additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else")
+_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_JOINING = {"allOf", "not", "if", "unevaluatedProperties", "dependentSchemas", "$dynamicRef"}
+"""Where one of these stands, what an object may hold is said in several places."""
+
+_LARGEST = 9 * 10**18
+"""Of an integer without bounds: nearly all of 64 bits."""
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with objects that hold the properties they name and no others, and with integers
+    of at most nineteen digits.
+
+    By the standard an object may hold anything beside them unless `additionalProperties` says
+    otherwise, and a number may be of any length: a small model made to follow that writes
+    properties or digits until its tokens run out. Schemas that join parts (`allOf`, `not`, ...) are
+    left as they are.
+    """
+    found = copy.deepcopy(schema)
+    parts = list(_parts(found))
+    if any(_JOINING & part.keys() for part in parts):
+        return found
+    for part in parts:
+        _bound(part)
+        names = part.get("properties")
+        if not isinstance(names, dict) or not names:
+            continue
+        if part.keys() & {"anyOf", "oneOf", "$ref"}:
+            return copy.deepcopy(schema)
+        if not part.keys() & {"additionalProperties", "patternProperties"}:
+            part["additionalProperties"] = False
+    return found
+
+
+def moved(schema: dict[str, Any], pointer: str) -> dict[str, Any]:
+    """The schema as a part of a larger one: references to its own root lead to `pointer`.
+
+    Args:
+        pointer: a JSON pointer with its "#", such as "#/properties/arguments".
+    """
+    found = copy.deepcopy(schema)
+    for part in _parts(found):
+        reference = part.get("$ref")
+        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+            part["$ref"] = pointer + reference[1:]
+    return found
+
+
+def _bound(part: dict[str, Any]) -> None:
+    kinds = part.get("type")
+    if "integer" not in (kinds if isinstance(kinds, list) else [kinds]):
+        return
+    limits = [
+        part.get(key) for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+    ]
+    if any(limit is not None and not _is_small(limit) for limit in limits):
+        return
+    if limits[0] is None and limits[2] is None:
+        part["minimum"] = -_LARGEST
+    if limits[1] is None and limits[3] is None:
+        part["maximum"] = _LARGEST
+
+
+def _is_small(limit: Any) -> bool:
+    return isinstance(limit, int | float) and -_LARGEST < limit < _LARGEST
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and all schemas inside it."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for key in _ONE:
+        yield from _parts(schema.get(key))
+    for key in _SEVERAL:
+        several = schema.get(key)
+        for one in several if isinstance(several, list) else ():
+            yield from _parts(one)
+    for key in _NAMED:
+        named = schema.get(key)
+        for one in named.values() if isinstance(named, dict) else ():
+            yield from _parts(one)

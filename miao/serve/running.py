@@ -1,0 +1,114 @@
+"""Runs an application until it is told to stop, and says how that goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from miao.console import say
+
+LAST_RESORT = 5
+"""Seconds that connections get to close after their answers were cut off."""
+GLANCE = 0.1
+"""Seconds between two looks whether it is time to cut answers off."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which finishes what has begun, but not for ever."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        patience: float,
+        open_answers: Callable[[], int],
+        cut_off: Callable[[], None],
+    ):
+        super().__init__(config)
+        self._patience, self._open_answers, self._cut_off = patience, open_answers, cut_off
+        self._is_hurried = False
+        self.left = 0
+        """Answers that were open when the first signal came."""
+        self.was_cut = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self._is_hurried = True
+            return
+        self.left = self._open_answers()
+        if self.left:
+            say(
+                f"stopping; answers still to finish: {self.left} (at most {self._patience:g} s; "
+                "Ctrl-C again: at once)"
+            )
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends connections when their answers have ended, or are cut off."""
+        impatience = asyncio.create_task(self._cut_in_time())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            impatience.cancel()
+
+    async def _cut_in_time(self) -> None:
+        end = time.monotonic() + self._patience
+        while time.monotonic() < end and not self._is_hurried:
+            await asyncio.sleep(GLANCE)
+        self.was_cut = True
+        await asyncio.to_thread(self._cut_off)
+
+
+def run_until_stopped(
+    app: FastAPI,
+    listening: socket.socket,
+    patience: float,
+    open_answers: Callable[[], int] = lambda: 0,
+    cut_off: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM; then takes nothing new and finishes what streams.
+
+    Args:
+        patience: seconds that it gets for that; a second Ctrl-C ends them.
+        open_answers: how many answers have begun or wait.
+        cut_off: ends all of them.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=round(patience) + LAST_RESORT,
+        server_header=False,
+    )
+    server = _Server(config, patience, open_answers, cut_off)
+    with _sigterm_as_ctrl_c(), contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    if not server.left:
+        say("stopped")
+    elif server.was_cut:
+        say("stopped; answers that took longer were cut off")
+    else:
+        say("stopped; all answers that had begun were finished")
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """uvicorn sends itself the signal again when it has ended; that must not kill the process
+    before it has cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

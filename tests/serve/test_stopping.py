@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM as a user sends them: to the process of `miao serve` and `miao board`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from miao.model import Decoder, save_model
+from miao.tokenizer import Tokenizer
+
+NO_END = {str(id): -100 for id in range(3)}
+
+
+@contextmanager
+def started(*words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process, and the port at which it listens."""
+    command = [sys.executable, "-m", "miao", *words, "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            found = re.search(r"http://127\.0\.0\.1:(\d+).*Ctrl-C", line)
+            if found:
+                yield process, int(found[1])
+                return
+        raise AssertionError("it did not start")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def directory(make_model: Callable[..., Decoder], tokenizer: Tokenizer) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        shape = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 4096}
+        save_model(make_model(**shape), path)
+        tokenizer.save(path)
+        yield path
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+def test_what_streams_is_finished_or_cut_off(directory: Path, is_hurried: bool) -> None:
+    stop = signal.SIGINT if is_hurried else signal.SIGTERM
+    with started("serve", str(directory), "--device", "cpu") as (process, port):
+        assert process.stdout is not None
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        body = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+        # Long enough to be cut off, or short enough to be waited for.
+        length = {"max_tokens": -1 if is_hurried else 400, "logit_bias": NO_END}
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body | length), headers)
+        response = connection.getresponse()
+        first = response.readline()
+        process.send_signal(stop)
+        while "answers still to finish: 1" not in process.stdout.readline():
+            assert process.poll() is None
+        if is_hurried:
+            process.send_signal(stop)
+        events = (first + response.read()).decode().strip().split("\n\n")
+        connection.close()
+        said = process.stdout.read()
+        assert process.wait(100) == 0
+    if is_hurried:
+        assert "was stopped before" in json.loads(events[-1][6:])["error"]["message"]
+        assert "cut off" in said
+    else:
+        assert events[-1] == "data: [DONE]" and '"finish_reason": "length"' in events[-2]
+        assert "all answers that had begun were finished" in said
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_board_stops(tmp_path: Path, stop: signal.Signals) -> None:
+    with started("board", str(tmp_path)) as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        connection.request("GET", "/runs")
+        assert connection.getresponse().status == 200
+        process.send_signal(stop)
+        assert process.stdout is not None and process.stdout.read() == "stopped\n"
+        assert process.wait(100) == 0
