@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line
 from miao.gpus import Gpu, gpu_named
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -37,7 +37,7 @@ def choose_device(option: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise MiaoError(
-            f"the device '{option}' cannot be used: {str(error).splitlines()[0]}",
+            f"the device '{option}' cannot be used: {first_line(error)}",
             where="device",
             fix="use --device auto or --device cpu",
         ) from error

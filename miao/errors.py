@@ -34,6 +34,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean '{close[0]}'?" if close else None
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something; its type where none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 class Interrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked to stop; everything is saved."""
 

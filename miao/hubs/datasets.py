@@ -7,7 +7,7 @@ own rule), or from the files' names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -201,25 +201,26 @@ def _configs(readme: str | None) -> dict[str, dict[str, list[str]]]:
 def _by_config(
     name: DatasetName, configs: dict[str, dict[str, list[str]]], data: list[str]
 ) -> list[str]:
-    subset = name.subset or ("default" if "default" in configs else None)
-    if subset is None and len(configs) == 1:
-        subset = next(iter(configs))
-    if subset not in configs:
-        what = f"no subset '{subset}'" if subset else f"{len(configs)} subsets to choose from"
-        raise MiaoError(
-            what, where=str(name), fix=f"choose with ?subset= one of: {', '.join(configs)}"
-        )
-    splits = configs[subset]
-    split = name.split or ("train" if "train" in splits else None)
-    if split is None and len(splits) == 1:
-        split = next(iter(splits))
-    if split not in splits:
-        what = f"no split '{split}'" if split else f"{len(splits)} splits to choose from"
-        raise MiaoError(
-            what, where=str(name), fix=f"choose with ?split= one of: {', '.join(splits)}"
-        )
+    splits = configs[_pick("subset", name.subset, "default", configs, name)]
+    split = _pick("split", name.split, "train", splits, name)
     chosen = [file for file in data if any(_matches(file, pattern) for pattern in splits[split])]
     return _some(chosen, name, data, f"no file of the split '{split}' that can be read")
+
+
+def _pick(
+    what: str, asked: str | None, usual: str, known: Mapping[str, object], name: DatasetName
+) -> str:
+    """What was asked for, else the usual one, else the only one there is."""
+    picked = asked or (usual if usual in known else None)
+    if picked is None and len(known) == 1:
+        picked = next(iter(known))
+    if picked is None or picked not in known:
+        raise MiaoError(
+            f"no {what} '{picked}'" if picked else f"{len(known)} {what}s to choose from",
+            where=str(name),
+            fix=f"choose with ?{what}= one of: {', '.join(known)}",
+        )
+    return picked
 
 
 def _matches(file: str, pattern: str) -> bool:

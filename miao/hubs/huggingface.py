@@ -24,42 +24,13 @@ TRIES = 3
 
 def download(name: HubName) -> Path:
     """Brings a model into the client's cache; returns its snapshot directory."""
-    hub, site = _client(), _site()
-    try:
-        listing = hub.HfApi().model_info(
-            name.repository, revision=name.revision, files_metadata=True
-        )
-    except Exception as error:
-        kind = _kind(error)
-        if kind not in ("unreachable", "offline"):
-            raise explain(kind, error, name, site) from error
-        return _cached(name, kind, error)
-    files = {file.rfilename: file.size or 0 for file in listing.siblings or []}
-    check_listing(name, files)
-    absent = {
-        file: size
-        for file, size in files.items()
-        if is_model_file(file)
-        and not isinstance(
-            hub.try_to_load_from_cache(name.repository, file, revision=listing.sha), str
-        )
-    }
-    if absent:
-        check_space(name, sum(absent.values()), site.cache, site.cache_variable)
-        size = f"{sum(absent.values()) / 2**20:.1f} MiB"
-        say(f"downloading {name} from {site.endpoint}: {len(absent)} files, {size}")
+    listing = _listing(name, "model", list(MODEL_FILES))
+    if listing.directory is not None:
+        return listing.directory
+    check_listing(name, listing.files)
+    _announce(name, "model", listing, [file for file in listing.files if is_model_file(file)])
     with _explained(name, unreachable="lost"):
-        return _transfer(hub, name)
-
-
-def _transfer(hub: Any, name: HubName) -> Path:
-    return _again(
-        lambda: Path(
-            hub.snapshot_download(
-                name.repository, revision=name.revision, allow_patterns=list(MODEL_FILES)
-            )
-        )
-    )
+        return _again(lambda: _snapshot(name, "model", list(MODEL_FILES)))
 
 
 def _again(transfer: Callable[[], Path]) -> Path:
@@ -101,72 +72,75 @@ def push(directory: Path, name: HubName, private: bool, message: str) -> str:
     return url
 
 
-def _cached(name: HubName, kind: str, error: Exception) -> Path:
-    hub, site = _client(), _site()
-    try:
-        path = Path(
-            hub.snapshot_download(
-                name.repository,
-                revision=name.revision,
-                allow_patterns=list(MODEL_FILES),
-                local_files_only=True,
-            )
-        )
-    except Exception as missing:
-        raise explain(kind, error, name, site) from missing
-    why = "offline mode" if kind == "offline" else f"{site.endpoint} cannot be reached"
-    warn(f"{why}: using the copy of {name} that was downloaded before")
-    return path
-
-
 def dataset_listing(name: HubName) -> Listing:
     """The files of a data set; of the copy on this machine where the site cannot be reached."""
-    hub, site = _client(), _site()
+    return _listing(name, "dataset", None)
+
+
+def download_dataset(name: HubName, listing: Listing, files: list[str]) -> Path:
+    """Brings files of a data set into the client's cache; returns the directory they lie in."""
+    if files != [README]:
+        _announce(name, "dataset", listing, files)
+    patterns = [escape(file) for file in files]
+    with _explained(name, unreachable="lost"):
+        return _again(lambda: _snapshot(name, "dataset", patterns))
+
+
+def _listing(name: HubName, repo_type: str, patterns: list[str] | None) -> Listing:
+    """The files of a repository; a copy downloaded before (of what matches the patterns) where the
+    site cannot be reached."""
+    site = _site()
     try:
-        info = hub.HfApi().dataset_info(
-            name.repository, revision=name.revision, files_metadata=True
+        info = (
+            _client()
+            .HfApi()
+            .repo_info(
+                name.repository, repo_type=repo_type, revision=name.revision, files_metadata=True
+            )
         )
     except Exception as error:
         kind = _kind(error)
         if kind not in ("unreachable", "offline"):
             raise explain(kind, error, name, site) from error
         try:
-            directory = _dataset_snapshot(name, name.revision, None, local_files_only=True)
+            directory = _snapshot(name, repo_type, patterns, local_files_only=True)
         except Exception as missing:
             raise explain(kind, error, name, site) from missing
-        warn(f"{site.endpoint} cannot be reached: using the files of {name} downloaded before")
+        why = "offline mode" if kind == "offline" else f"{site.endpoint} cannot be reached"
+        warn(f"{why}: using the copy of {name} that was downloaded before")
         return Listing.of_directory(directory)
     return Listing({file.rfilename: file.size or 0 for file in info.siblings or []}, info.sha)
 
 
-def download_dataset(name: HubName, listing: Listing, files: list[str]) -> Path:
-    """Brings files of a data set into the client's cache; returns the directory they lie in."""
+def _announce(name: HubName, repo_type: str, listing: Listing, files: list[str]) -> None:
+    """Says how much of these files is not here yet, and makes sure that there is room for it."""
     hub, site = _client(), _site()
-    absent = {
-        file: listing.files[file]
+    absent = [
+        listing.files[file]
         for file in files
         if not isinstance(
             hub.try_to_load_from_cache(
-                name.repository, file, revision=listing.revision, repo_type="dataset"
+                name.repository, file, revision=listing.revision, repo_type=repo_type
             ),
             str,
         )
-    }
-    if absent and files != [README]:
-        check_space(name, sum(absent.values()), site.cache, site.cache_variable)
-        size = f"{sum(absent.values()) / 2**20:.1f} MiB"
+    ]
+    if absent:
+        check_space(name, sum(absent), site.cache, site.cache_variable)
+        size = f"{sum(absent) / 2**20:.1f} MiB"
         say(f"downloading {name} from {site.endpoint}: {len(absent)} files, {size}")
-    with _explained(name, unreachable="lost"):
-        return _again(lambda: _dataset_snapshot(name, name.revision, files))
 
 
-def _dataset_snapshot(
-    name: HubName, revision: str | None, files: list[str] | None, **more: Any
+def _snapshot(
+    name: HubName, repo_type: str, patterns: list[str] | None, local_files_only: bool = False
 ) -> Path:
-    patterns = None if files is None else [escape(file) for file in files]
     return Path(
         _client().snapshot_download(
-            name.repository, repo_type="dataset", revision=revision, allow_patterns=patterns, **more
+            name.repository,
+            repo_type=repo_type,
+            revision=name.revision,
+            allow_patterns=patterns,
+            local_files_only=local_files_only,
         )
     )
 

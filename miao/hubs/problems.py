@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line
 from miao.hubs.files import disk_full, is_disk_full, is_not_writable
 from miao.hubs.names import HubName
 
@@ -93,7 +93,7 @@ def explain(kind: str, error: BaseException, name: HubName, site: Site) -> MiaoE
         kind = "missing"
     what, fix = _words(kind, name, site)
     if kind in ("name", "other"):
-        what += f": {type(error).__name__}: {_first_line(error)}"
+        what += f": {type(error).__name__}: {_without_token(error)}"
     return MiaoError(what, where=str(name), fix=fix)
 
 
@@ -156,9 +156,8 @@ def _words(kind: str, name: HubName, site: Site) -> tuple[str, str]:
     return table[kind]
 
 
-def _first_line(error: BaseException) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return re.sub(r"\b(hf_|ms-)[A-Za-z0-9-]{6,}", r"\1***", line)[:300]
+def _without_token(error: BaseException) -> str:
+    return re.sub(r"\b(hf_|ms-)[A-Za-z0-9-]{6,}", r"\1***", first_line(error))[:300]
 
 
 def no_library(extra: str) -> MiaoError:
