@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from miao.model.cache import KVCache
 from miao.model.config import ModelConfig
 from miao.model.layers import Linear, RMSNorm
-from miao.ops.attention import attention
+from miao.ops.attention import Mask, attention
 from miao.ops.rope import apply_rope, apply_rope_interleaved, yarn_mscale
 
 LATENT_NORM_EPS = 1e-6
@@ -22,7 +22,7 @@ class Context(NamedTuple):
 
     rope: tuple[Tensor, Tensor]
     """cos and sin, as `apply_rope` wants them."""
-    mask: Tensor | None
+    mask: Mask
     positions_bt: Tensor
     cache: KVCache | None
     real_bt: Tensor | None
@@ -119,7 +119,7 @@ class LatentAttention(nn.Module):
         query_bthr: Tensor,
         latent_bskc: Tensor,
         key_bskr: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
     ) -> Tensor:
         """Every head's keys and values are made: the cheaper way for many queries."""
         made = self.kv_b_proj(latent_bskc[:, :, 0]).unflatten(-1, (-1, self.nope + self.value_dim))
@@ -135,7 +135,7 @@ class LatentAttention(nn.Module):
         query_bthr: Tensor,
         latent_bskc: Tensor,
         key_bskr: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
     ) -> Tensor:
         """The same in the space of the latent: multi-query attention with one wide head."""
         matrices = self.kv_b_proj.weight.to(query_bthn.dtype).unflatten(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from miao.model.config import ModelConfig
+from miao.ops.attention import Mask, cache_mask
 
 
 class KVCache:
@@ -56,8 +57,17 @@ class KVCache:
         self._selected, self._visible, self._slots = rows, visible, slots
 
     @property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all rows on end [layers, slots, heads, size], `trash` included."""
+        return self._flat_keys, self._flat_values
+
+    @property
     def visible(self) -> int:
         return self._visible
+
+    def mask(self, positions_bt: Tensor, dtype: torch.dtype) -> Mask:
+        """What the tokens of the coming forward pass see, as `attention` wants it."""
+        return cache_mask(positions_bt, self.visible, dtype)
 
     def update(
         self, layer: int, key: Tensor, value: Tensor, positions_bt: Tensor

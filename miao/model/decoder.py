@@ -18,7 +18,7 @@ from miao.model.cache import KVCache
 from miao.model.config import ModelConfig, check_config
 from miao.model.feedforward import MLP, MoE
 from miao.model.layers import Linear, RMSNorm
-from miao.ops.attention import cache_mask, document_mask, has_varlen
+from miao.ops.attention import Mask, document_mask, has_varlen
 from miao.ops.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_logprobs
 from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
 
@@ -41,11 +41,13 @@ class Block(nn.Module):
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
     def forward(
-        self, x_btd: Tensor, context: Context
+        self, x_btd: Tensor, context: Context, wanted_n: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The stream behind this block; of a mixture that trains also its balance loss and the
-        tokens per expert."""
+        """The stream behind this block (of the wanted tokens); of a mixture that trains also its
+        balance loss and the tokens per expert."""
         x_btd = x_btd + self.self_attn(self.input_layernorm(x_btd), context)
+        if wanted_n is not None:
+            x_btd = x_btd.flatten(0, 1)[wanted_n][None]
         normed = self.post_attention_layernorm(x_btd)
         if isinstance(self.mlp, MLP):
             return x_btd + self.mlp(normed), None, None
@@ -102,12 +104,13 @@ class Backbone(nn.Module):
         segments_bt: Tensor | None,
         cache: KVCache | None,
         starts_n: Tensor | None = None,
+        wanted_n: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Hidden states [b, t, d], and the mean balance loss of the mixtures while training."""
         x_btd = self.embed_tokens(ids_bt).to(self.compute_dtype)
-        mask: Tensor | None = None
+        mask: Mask = None
         if cache is not None:
-            mask = cache_mask(positions_bt, cache.visible, self.compute_dtype)
+            mask = cache.mask(positions_bt, self.compute_dtype)
         elif starts_n is not None:
             mask = starts_n
         elif segments_bt is not None:
@@ -116,8 +119,9 @@ class Backbone(nn.Module):
         real_bt = None if segments_bt is None else (segments_bt > 0).float()
         context = Context(rope, mask, positions_bt, cache, real_bt)
         balances: list[Tensor] = []
-        for block in self.layers:
-            x_btd, balance, load_e = self._through(block, x_btd, context)
+        for number, block in enumerate(self.layers, 1):
+            wanted = wanted_n if number == len(self.layers) else None
+            x_btd, balance, load_e = self._through(block, x_btd, context, wanted)
             if load_e is not None:
                 assert isinstance(block, Block) and isinstance(block.mlp, MoE)
                 block.mlp.load += load_e
@@ -126,10 +130,10 @@ class Backbone(nn.Module):
         return self.norm(x_btd), torch.stack(balances).mean() if balances else None
 
     def _through(
-        self, block: nn.Module, x_btd: Tensor, context: Context
+        self, block: nn.Module, x_btd: Tensor, context: Context, wanted_n: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
-            return block(x_btd, context)
+            return block(x_btd, context, wanted_n)
         # Nothing in a block is random, so there is no random state to put back.
         return checkpoint(block, x_btd, context, use_reentrant=False, preserve_rng_state=False)
 
@@ -155,6 +159,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         labels_bt: Tensor | None = None,
         starts_n: Tensor | None = None,
+        wanted_n: Tensor | None = None,
         output: Output = "logits",
     ) -> Tensor:
         """Reads token ids; the one entry, so that any wrapper (DDP, FSDP) sees all of it.
@@ -167,6 +172,8 @@ class Decoder(nn.Module):
             cache: keys and values read before; a token sees the positions up to its own.
             labels_bt: the token that each slot should predict, -100 for none.
             starts_n: `document_starts` of the segments, where `has_varlen`: no mask is made.
+            wanted_n: numbers of the tokens whose results are asked for, counted through all rows
+                (default: all): the last block computes no others, and rows become one [1, n, ...].
             output: "logits" [b, t, v] and "hidden" [b, t, d] in the compute type;
                 "loss": summed cross-entropy of the labels in nats (with softmax-routed experts
                 also their balance loss, per label), and "logprobs": log p(label) per slot [b, t],
@@ -176,7 +183,7 @@ class Decoder(nn.Module):
             positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device).expand_as(ids_bt)
         # Only the training pass has one static shape and so repays compiling.
         backbone = self.model if self.training and cache is None else self.model.forward
-        hidden_btd, balance = backbone(ids_bt, positions_bt, segments_bt, cache, starts_n)
+        hidden_btd, balance = backbone(ids_bt, positions_bt, segments_bt, cache, starts_n, wanted_n)
         if output == "hidden":
             return hidden_btd
         if output == "logits":

@@ -7,6 +7,8 @@ Training memory, in bytes:
 
 - always: 4 per weight (float32 masters), 4 per gradient, and the optimizer: 4 per weight under Muon
   (momentum; the matrices inside the blocks), 8 per weight under AdamW (two moments; the rest);
+  where an adapter is trained, gradients and optimizer are its alone; a teacher or reference that
+  is held beside the model adds its weights;
 - while a micro-batch is at work, the largest of three moments that do not overlap:
   forward and backward: 2 per matrix weight (bfloat16 casts), the activations that the backward pass
   waits for plus one block's gradients of them (with activation checkpointing the inputs of all
@@ -55,6 +57,7 @@ class TrainingMemory:
     """Bytes that training holds."""
 
     weights: float
+    """Of the model, its adapter and the models beside it."""
     gradients: float
     optimizer: float
     work: float
@@ -63,6 +66,20 @@ class TrainingMemory:
     @property
     def total(self) -> float:
         return self.weights + self.gradients + self.optimizer + self.work
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What training holds that the shape does not tell."""
+
+    adapter: int = 0
+    """Numbers of an adapter, which then is all that is trained, by AdamW."""
+    beside: float = 0.0
+    """Bytes of models that only compute: a teacher, a reference."""
+
+
+PLAIN = Extras()
+"""All weights of one model are trained."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ def training_memory(
     muon: bool = True,
     recompute: bool = False,
     number: int = 2,
+    extras: Extras = PLAIN,
 ) -> TrainingMemory:
     """Bytes that training with `micro_batch` rows of `seq_len` tokens holds at the worst moment.
 
@@ -108,6 +126,8 @@ def training_memory(
         recompute: activation checkpointing. number: bytes of an activation; 4: no casts.
     """
     w = _weights(config)
+    trained = extras.adapter or w.total
+    muon = muon and not extras.adapter
     tokens = micro_batch * seq_len
     kept = activation_bytes_per_token(config) * tokens * number / 2
     block = kept / config.num_hidden_layers
@@ -120,13 +140,13 @@ def training_memory(
         + 2 * tokens * seq_len  # the mask between documents
         + _loss_bytes(config, tokens)
     )
-    optimizer = 4 * w.blocks + 8 * (w.total - w.blocks) if muon else 8 * w.total
-    stepping = _NEWTON_SCHULZ_BYTES * w.largest_stack if muon else 4 * w.total
+    optimizer = 4 * w.blocks + 8 * (w.total - w.blocks) if muon else 8 * trained
+    stepping = _NEWTON_SCHULZ_BYTES * w.largest_stack if muon else 4 * trained
     return TrainingMemory(
-        weights=4 * w.total,
-        gradients=4 * w.total,
+        weights=4 * (w.total + extras.adapter) + extras.beside,
+        gradients=4 * trained,
         optimizer=optimizer,
-        work=max(passing, 4 * w.total, stepping),
+        work=max(passing, 4 * trained, stepping),
     )
 
 
@@ -162,12 +182,17 @@ def fitting_micro_batch(
     rows_per_step: int,
     muon: bool = True,
     recompute: bool = False,
+    extras: Extras = PLAIN,
 ) -> int | None:
     """The micro-batch for a card of `gib`: it begins with 65,536 tokens (at most the whole step)
     and halves until it fits; None: a single row does not."""
     micro_batch = max(1, min(rows_per_step, MICRO_TOKENS // seq_len))
     room = USABLE * gib * GIB
-    while training_memory(config, micro_batch, seq_len, muon, recompute).total > room:
+
+    def takes(rows: int) -> float:
+        return training_memory(config, rows, seq_len, muon, recompute, extras=extras).total
+
+    while takes(micro_batch) > room:
         if micro_batch == 1:
             return None
         micro_batch //= 2
@@ -182,6 +207,7 @@ def estimate_training(
     batch_tokens: float,
     muon: bool = True,
     recompute: bool = False,
+    extras: Extras = PLAIN,
 ) -> TrainingEstimate:
     """How `gpu` trains a shape on `tokens` tokens, compiled and in bfloat16.
 
@@ -189,14 +215,14 @@ def estimate_training(
         seq_len, batch_tokens: as in a recipe. recompute: activation checkpointing.
     """
     rows = max(1, int(batch_tokens) // seq_len)
-    micro_batch = fitting_micro_batch(config, gpu.gib, seq_len, rows, muon, recompute)
+    micro_batch = fitting_micro_batch(config, gpu.gib, seq_len, rows, muon, recompute, extras)
     slots = (micro_batch or 1) * seq_len
     time = training_time(config, gpu_rates(gpu), seq_len, slots, batch_tokens, muon, recompute)
     speed = 1 / time.total
     return TrainingEstimate(
         gpu,
         micro_batch,
-        training_memory(config, micro_batch or 1, seq_len, muon, recompute),
+        training_memory(config, micro_batch or 1, seq_len, muon, recompute, extras=extras),
         speed,
         tokens / speed / 3600,
         speed * flops_per_token(config, seq_len) / gpu.flops,
@@ -210,11 +236,12 @@ def checkpointing_pays(
     seq_len: int,
     batch_tokens: float,
     muon: bool = True,
+    extras: Extras = PLAIN,
 ) -> bool:
     """Whether activation checkpointing lets `gpu` train at all, or faster: the larger micro-batch
     must repay computing every block twice."""
     off, on = (
-        estimate_training(config, gpu, 1, seq_len, batch_tokens, muon, recompute)
+        estimate_training(config, gpu, 1, seq_len, batch_tokens, muon, recompute, extras)
         for recompute in (False, True)
     )
     if on.micro_batch is None:

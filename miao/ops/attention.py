@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miao.ops.document_attention import document_attention, has_document_attention
+from miao.ops.shared_attention import SharedBeginning, shared_attention
+
+Mask = Tensor | SharedBeginning | None
+
 
 def document_mask(segments_bt: Tensor, dtype: torch.dtype) -> Tensor:
     """Additive mask [b, 1, t, t]: a token sees earlier tokens of its own document only.
@@ -50,8 +55,11 @@ def document_starts(segments_bt: Tensor, multiple: int = 256) -> Tensor:
 
 @cache
 def has_varlen(device_type: str, dtype: torch.dtype, query_dim: int) -> bool:
-    """Whether FlashAttention for sequences of many lengths runs: an NVIDIA card since Ampere,
-    bfloat16 or float16, heads of at most 256 numbers, a multiple of 8."""
+    """Whether attention for documents of many lengths runs: on a CPU (`document_attention`), and
+    by FlashAttention on an NVIDIA card since Ampere, bfloat16 or float16, heads of at most 256
+    numbers, a multiple of 8."""
+    if device_type == "cpu":
+        return has_document_attention(dtype)
     if device_type != "cuda" or torch.version.hip is not None:
         return False
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
@@ -61,16 +69,33 @@ def has_varlen(device_type: str, dtype: torch.dtype, query_dim: int) -> bool:
     return half and fits and torch.cuda.get_device_capability() >= (8, 0)
 
 
-def _varlen(
+def _within_documents(
     query_bthd: Tensor, key_btkd: Tensor, value_btkv: Tensor, starts: Tensor, scale: float | None
 ) -> Tensor:
     """Causal attention within documents: no score between two documents is ever computed."""
-    from torch.nn.attention import varlen
-
     rows, length, _, query_dim = query_bthd.shape
     value_dim = value_btkv.shape[-1]
-    value_btkv = F.pad(value_btkv, (0, query_dim - value_dim))
-    flat = [x.flatten(0, 1) for x in (query_bthd, key_btkd, value_btkv)]
+    if value_dim != query_dim:
+        value_btkv = F.pad(value_btkv, (0, query_dim - value_dim))
+    query, key, value = (x.flatten(0, 1) for x in (query_bthd, key_btkd, value_btkv))
+    if query.device.type == "cpu":
+        output_nhd = document_attention(query, key, value, starts, scale)
+    else:
+        output_nhd = varlen_kernel(query, key, value, starts, length, scale)
+    return output_nhd.view(rows, length, -1, query_dim)[..., :value_dim].flatten(2)
+
+
+def varlen_kernel(
+    query_nhd: Tensor,
+    key_nkd: Tensor,
+    value_nkd: Tensor,
+    starts: Tensor,
+    longest: int,
+    scale: float | None,
+) -> Tensor:
+    """`document_attention` by FlashAttention; no document is longer than `longest`."""
+    from torch.nn.attention import varlen
+
     kernel: Any = varlen.varlen_attn
     # The kernel's words for causal attention with grouped heads changed with torch's releases.
     known = inspect.signature(kernel).parameters
@@ -79,8 +104,9 @@ def _varlen(
         words = {"is_causal": True}
     if "enable_gqa" in known:
         words["enable_gqa"] = True
-    output_nhd = kernel(*flat, starts, starts, length, length, scale=scale, **words)
-    return output_nhd.view(rows, length, -1, query_dim)[..., :value_dim].flatten(2)
+    return kernel(
+        query_nhd, key_nkd, value_nkd, starts, starts, longest, longest, scale=scale, **words
+    )
 
 
 def _additive(visible_bts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -92,7 +118,7 @@ def attention(
     query_bthd: Tensor,
     key_bskd: Tensor,
     value_bskv: Tensor,
-    mask: Tensor | None,
+    mask: Mask,
     scale: float | None = None,
 ) -> Tensor:
     """softmax(scale·q·kᵀ + mask)·v with grouped key/value heads.
@@ -100,19 +126,23 @@ def attention(
     Args:
         query_bthd: [b, t, h, d]; key_bskd: [b, s, k, d] with h a multiple of k; value_bskv:
             [b, s, k, v].
-        mask: additive [b, 1, t, s]; or the `document_starts` of packed rows [n + 1] (t = s), for
-            the kernel that `has_varlen` found; or None for plain causal attention (t = s).
+        mask: additive [b, 1, t, s]; or the `document_starts` of packed rows [n + 1] (t = s), where
+            `has_varlen`; or a `SharedBeginning` of texts in one row (b = 1); or None for plain
+            causal attention (t = s).
         scale: factor on the scores (default 1/√d).
 
     Returns:
         [b, t, h·v].
     """
-    if mask is not None and mask.ndim == 1:
-        return _varlen(query_bthd, key_bskd, value_bskv, mask, scale)
+    if isinstance(mask, Tensor) and mask.ndim == 1:
+        return _within_documents(query_bthd, key_bskd, value_bskv, mask, scale)
     value_dim, missing = value_bskv.shape[-1], query_bthd.shape[-1] - value_bskv.shape[-1]
-    if missing > 0 and query_bthd.shape[1] > 1:
+    if missing > 0 and (query_bthd.shape[1] > 1 or isinstance(mask, SharedBeginning)):
         # The fast kernels want values as wide as keys; without them all scores would be written.
         value_bskv = F.pad(value_bskv, (0, missing))
+    if isinstance(mask, SharedBeginning):
+        seen_nhv = shared_attention(query_bthd[0], key_bskd[0], value_bskv[0], mask, scale)
+        return seen_nhv[None, ..., :value_dim].flatten(2)
     output_bhtv = F.scaled_dot_product_attention(
         query_bthd.transpose(1, 2),
         key_bskd.transpose(1, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from miao.ops.attention import (
     attention,
@@ -13,7 +14,9 @@ from miao.ops.attention import (
     document_mask,
     document_starts,
     has_varlen,
+    varlen_kernel,
 )
+from miao.ops.document_attention import document_attention, has_document_attention
 from tests.ops.kernels import varlen_by_formula
 
 HEADS, SIZE = 4, 8
@@ -129,20 +132,106 @@ def test_document_starts_count_through_the_rows() -> None:
     assert (len(document_starts(torch.tensor(SEGMENTS))) - 1) % 256 == 0
 
 
+def rows_of(*lengths: list[int]) -> Tensor:
+    """Segments of rows filled with documents of these lengths."""
+    return torch.stack(
+        [torch.repeat_interleave(torch.arange(1, len(n) + 1), torch.tensor(n)) for n in lengths]
+    )
+
+
 @pytest.mark.parametrize("value_size", [SIZE, SIZE - 3])
-def test_the_path_for_many_lengths_equals_the_masked_one(
-    monkeypatch: pytest.MonkeyPatch, value_size: int
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize(
+    "segments",
+    [
+        rows_of([3, 2, 4, 2], [1, 6, 4]),
+        rows_of([1] * 11, [1, 10]),
+        rows_of([11], [11]),
+        torch.tensor(SEGMENTS),
+    ],
+    ids=["documents", "of one token", "of one row", "and padding"],
+)
+def test_documents_one_by_one_equal_the_masked_formula(
+    segments: Tensor, kv_heads: int, value_size: int
 ) -> None:
-    """The kernel itself runs on NVIDIA cards only; here the formula stands in for it."""
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_formula)
-    segments = torch.tensor(SEGMENTS)
-    query, key, value = random_inputs(2, 11, 11, 2)
+    query, key, value = random_inputs(2, 11, 11, kv_heads)
     inputs = [query, key, value[..., :value_size].detach()]
-    varlen = with_gradients(attention, inputs, document_starts(segments))
-    masked = with_gradients(attention, inputs, document_mask(segments, torch.float32))
-    real = segments > 0  # padding sees itself alone in one, its neighbours in the other
-    torch.testing.assert_close(varlen[0][real], masked[0][real], atol=2e-6, rtol=1e-5)
-    assert not has_varlen("cpu", torch.bfloat16, 64)
+    assert has_varlen("cpu", torch.float32, SIZE)
+    fast = with_gradients(attention, inputs, document_starts(segments, multiple=3))
+    padding_as_a_document = segments.masked_fill(segments == 0, 9)
+    mask = document_mask(padding_as_a_document, torch.float32)
+    plain = with_gradients(attention_reference, inputs, mask)
+    assert len(fast) == 4
+    for ours, truth in zip(fast, plain, strict=True):
+        torch.testing.assert_close(ours, truth, atol=2e-6, rtol=1e-5)
+
+
+def test_documents_one_by_one_obey_the_scale_and_take_any_gradient() -> None:
+    inputs = [x.detach() for x in random_inputs(2, 11, 11, 2)]
+    segments = rows_of([5, 6], [11])
+    results = []
+    for function, mask in (
+        (attention, document_starts(segments)),
+        (attention_reference, document_mask(segments, torch.float32)),
+    ):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        output = function(*leaves, mask, 0.9)
+        output.sum().backward()  # its gradient is one number, expanded
+        results.append([output.detach(), *(x.grad for x in leaves)])
+    torch.testing.assert_close(results[0], results[1], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_documents_one_by_one_in_half_precision(dtype: torch.dtype) -> None:
+    segments = rows_of([5, 6], [2, 9])
+    inputs = [x.detach().to(dtype) for x in random_inputs(2, 11, 11, 2)]
+    wide = [x.float() for x in inputs]
+    fast = with_gradients(attention, inputs, document_starts(segments))
+    plain = with_gradients(attention_reference, wide, document_mask(segments, torch.float32))
+    assert fast[0].dtype == dtype
+    for ours, truth in zip(fast, plain, strict=True):
+        torch.testing.assert_close(ours.float(), truth, atol=0.05, rtol=0.02)
+
+
+def test_documents_one_by_one_are_an_operator_that_compilers_can_take() -> None:
+    """Shapes, aliases and gradients as PyTorch demands; with checkpointing too."""
+    query, key, value = (x.detach().flatten(0, 1) for x in random_inputs(2, 11, 11, 2))
+    starts = document_starts(rows_of([5, 6], [2, 9]), multiple=4)
+    leaves = [x.requires_grad_() for x in (query, key, value)]
+    torch.library.opcheck(torch.ops.miao.attend_documents, (*leaves, starts, 0.3))
+    gradients = []
+    for recompute in (False, True):
+        for leaf in leaves:
+            leaf.grad = None
+        if recompute:
+            output = checkpoint(document_attention, *leaves, starts, None, use_reentrant=False)
+        else:
+            output = document_attention(*leaves, starts, None)
+        output.square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_only_types_that_the_kernel_knows() -> None:
+    assert not has_document_attention(torch.float64)
+    assert not has_varlen("cpu", torch.float64, SIZE) and not has_varlen("mps", torch.float32, 64)
+
+
+def test_many_threads_have_too_few_heads_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_document_attention(torch.float32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert not has_document_attention(torch.float32)
+
+
+def test_the_kernel_for_many_lengths_is_called_as_it_wants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It runs on NVIDIA cards only; here the formula stands in for it."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_formula)
+    starts = document_starts(rows_of([5, 6], [2, 9]))
+    inputs = [x.detach().flatten(0, 1) for x in random_inputs(2, 11, 11, 2)]
+    found = varlen_kernel(*inputs, starts, 11, None)
+    torch.testing.assert_close(found, document_attention(*inputs, starts, None))
 
 
 @pytest.mark.skipif(
