@@ -31,9 +31,9 @@ def linear_cross_entropy(
         chunk: tokens whose logits exist at one time (default: by the device).
     """
     hidden_nd, labels_n = _trained_only(hidden_nd, labels_n)
-    return _LinearCrossEntropy.apply(
-        hidden_nd, weight_vd, labels_n, chunk or _default_chunk(hidden_nd, weight_vd)
-    )
+    chunk = chunk or _default_chunk(hidden_nd, weight_vd)
+    wanted = gradients_wanted(hidden_nd, weight_vd)
+    return _LinearCrossEntropy.apply(hidden_nd, weight_vd, labels_n, chunk, wanted)
 
 
 def linear_logprobs(
@@ -51,6 +51,12 @@ def linear_cross_entropy_reference(
     """The plain twin: all logits at once, in float32."""
     logits = F.linear(hidden_nd, weight_vd.to(hidden_nd.dtype)).float()
     return F.cross_entropy(logits, labels_n, ignore_index=IGNORE, reduction="sum")
+
+
+def gradients_wanted(*tensors: Tensor) -> tuple[bool, ...]:
+    """Which of these get a gradient: a frozen head gets none, and without gradients nothing does.
+    Inside of an autograd function nobody can tell any more."""
+    return tuple(torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors)
 
 
 def gpu_chunk(vocab_size: int) -> int:
@@ -89,11 +95,17 @@ def _logits_gradient(logprobs: Tensor, index: Tensor, upstream: Tensor | None) -
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        chunk: int,
+        wanted: tuple[bool, bool],
+    ) -> Tensor:
         compute_weight = weight.to(hidden.dtype)
-        needs_gradient = hidden.requires_grad or weight.requires_grad
-        grad_hidden = torch.empty_like(hidden) if needs_gradient else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
+        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         all_kept = hidden.device.type == "cpu"  # see _trained_only
         for start in range(0, len(labels), chunk):
@@ -102,19 +114,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             kept = None if all_kept else (labels[part] != IGNORE).float()
             losses = -logprobs.gather(1, index).squeeze(1)
             total += losses.sum() if kept is None else (losses * kept).sum()
-            if grad_hidden is not None and grad_weight is not None:
+            if any(wanted):
                 gradient = _logits_gradient(logprobs, index, kept).to(hidden.dtype)
-                torch.mm(gradient, compute_weight, out=grad_hidden[part])
-                _add_product(grad_weight, gradient, hidden[part])
-        if grad_hidden is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_hidden, grad_weight)
+                if grad_hidden is not None:
+                    torch.mm(gradient, compute_weight, out=grad_hidden[part])
+                if grad_weight is not None:
+                    _add_product(grad_weight, gradient, hidden[part])
+        ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0]  # float32 also beside bfloat16 gradients: 1/n must not be rounded
-        return grad_hidden * scale, grad_weight * scale, None, None
+        scaled = [None if saved is None else saved * scale for saved in ctx.saved_tensors]
+        return *scaled, None, None, None
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -134,15 +147,18 @@ class _LinearLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, labels = ctx.saved_tensors
         compute_weight = weight.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        for_hidden, for_weight, *_ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if for_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if for_weight else None
         upstream = -grads[0].masked_fill(labels == IGNORE, 0.0)
         for start in range(0, len(labels), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             logprobs, index = _chunk_logprobs(hidden[part], compute_weight, labels[part])
             gradient = _logits_gradient(logprobs, index, upstream[part]).to(hidden.dtype)
-            torch.mm(gradient, compute_weight, out=grad_hidden[part])
-            _add_product(grad_weight, gradient, hidden[part])
+            if grad_hidden is not None:
+                torch.mm(gradient, compute_weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                _add_product(grad_weight, gradient, hidden[part])
         return grad_hidden, grad_weight, None, None
 
 

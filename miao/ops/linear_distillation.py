@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miao.ops.linear_cross_entropy import CPU_CHUNK, IGNORE, gpu_chunk
+from miao.ops.linear_cross_entropy import CPU_CHUNK, IGNORE, gpu_chunk, gradients_wanted
 
 Divergence = Literal["forward", "reverse"]
 
@@ -60,6 +60,7 @@ def linear_distillation(
         teacher_vd.detach(),
         mixture,
         chunk,
+        gradients_wanted(hidden_nd, weight_vd),
     )
     return loss, cross_entropy, divergence
 
@@ -110,11 +111,12 @@ class _LinearDistillation(torch.autograd.Function):
         teacher_weight: Tensor,
         mixture: Mixture,
         chunk: int,
+        wanted: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor, Tensor]:
         own_weight = weight.to(hidden.dtype)
         other_weight = teacher_weight.to(teacher_hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
         share, heat = mixture.weight, mixture.temperature
         for start in range(0, len(labels), chunk):
@@ -125,12 +127,16 @@ class _LinearDistillation(torch.autograd.Function):
             divergence_n, gradient = _divergence(student, teacher, heat, mixture.divergence)
             sums[0] -= logprobs.gather(1, index).sum()
             sums[1] += divergence_n.sum()
+            if not any(wanted):
+                continue
             towards_label = logprobs.exp_().scatter_add_(
                 1, index, torch.full_like(logprobs[:, :1], -1.0)
             )
             gradient = gradient.mul_(share).add_(towards_label, alpha=1 - share).to(hidden.dtype)
-            torch.mm(gradient, own_weight, out=grad_hidden[part])
-            grad_weight += gradient.T @ hidden[part]
+            if grad_hidden is not None:
+                torch.mm(gradient, own_weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                grad_weight += gradient.T @ hidden[part]
         ctx.save_for_backward(grad_hidden, grad_weight)
         loss = (1 - share) * sums[0] + share * heat**2 * sums[1]
         cross_entropy, divergence = sums[0].clone(), sums[1].clone()
@@ -139,6 +145,6 @@ class _LinearDistillation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0]
-        return grad_hidden * scale, grad_weight * scale, None, None, None, None, None
+        scaled = [None if saved is None else saved * scale for saved in ctx.saved_tensors]
+        return *scaled, None, None, None, None, None, None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from miao.ops import linear_cross_entropy as module
 from miao.ops.linear_cross_entropy import (
@@ -142,12 +144,34 @@ def test_without_gradients_it_gives_the_same_value() -> None:
     assert not value.requires_grad
 
 
-def test_a_frozen_head_leaves_the_hidden_gradient_right() -> None:
-    hidden, weight, labels = inputs()
-    hidden.requires_grad_()
-    linear_cross_entropy(hidden, weight, labels).backward()
-    _, expected, _ = gradients(full_cross_entropy, hidden.detach(), weight, labels)
-    torch.testing.assert_close(hidden.grad, expected)
+@pytest.mark.parametrize("frozen", ["head", "hidden", "both", "no gradients"])
+@pytest.mark.parametrize("of_loss", [True, False])
+def test_what_is_frozen_costs_no_product_and_the_rest_is_right(frozen: str, of_loss: bool) -> None:
+    hidden, weight, labels = inputs("none")
+    hidden.requires_grad_(frozen not in ("hidden", "both"))
+    weight.requires_grad_(frozen not in ("head", "both"))
+    in_place = {
+        torch.ops.aten.addmm_: lambda _, left, right, **more: 2 * left[0] * math.prod(right)
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=in_place)
+    with counter, torch.set_grad_enabled(frozen != "no gradients"):
+        if of_loss:
+            value = linear_cross_entropy(hidden, weight, labels, 5)
+        else:
+            value = -linear_logprobs(hidden, weight, labels, 5).sum()
+        if value.requires_grad:
+            value.backward()
+    truth = gradients(full_cross_entropy, hidden.detach(), weight.detach(), labels)
+    torch.testing.assert_close(value.detach(), truth[0])
+    found = [hidden.grad, weight.grad]
+    for ours, expected in zip(found, truth[1:], strict=True):
+        if ours is not None:
+            torch.testing.assert_close(ours, expected, atol=3e-6, rtol=1e-5)
+    wanted = {"head": [True, False], "hidden": [False, True]}.get(frozen, [False, False])
+    assert [ours is not None for ours in found] == wanted
+    # The log-probabilities are recomputed where a gradient is wanted.
+    products = 1 + sum(wanted) + (any(wanted) and not of_loss)
+    assert counter.get_total_flops() == products * 2 * TOKENS * WIDTH * VOCABULARY
 
 
 def test_extreme_logits_stay_finite() -> None:

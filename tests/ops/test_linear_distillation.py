@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from miao.ops.linear_distillation import (
     Mixture,
@@ -43,6 +44,22 @@ def test_loss_and_gradients_equal_the_plain_computation(
         gradients.append([value.grad for value in own])
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_head_costs_no_product() -> None:
+    hidden, head, teacher, teacher_head = tensors(torch.Generator().manual_seed(0))
+    labels, mixture = torch.arange(11), Mixture(0.5, 1.5, "forward")
+    found, flops = [], []
+    for trained in (True, False):
+        own = [hidden.clone().requires_grad_(), head.clone().requires_grad_(trained)]
+        with FlopCounterMode(display=False) as counter:
+            loss, *_ = linear_distillation(own[0], own[1], labels, teacher, teacher_head, mixture)
+            loss.backward()
+        found.append(own[0].grad)
+        flops.append(counter.get_total_flops())
+    assert own[1].grad is None
+    torch.testing.assert_close(found[0], found[1])
+    assert flops[0] - flops[1] == 2 * hidden.numel() * len(head)
 
 
 def test_a_distribution_by_hand() -> None:
