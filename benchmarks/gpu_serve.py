@@ -9,13 +9,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks import serve
-from benchmarks.common import parser_for, report
+import serve
+from common import parser_for, report
 
 ARMS = {
     "transformers bf16": {"engine": "transformers", "weights": "bf16"},
     "miao bf16": {"engine": "miao", "weights": "bf16"},
-    "miao bf16, no graphs": {"engine": "miao", "weights": "bf16", "graphs": False},
+    "miao bf16, no graphs": {"engine": "miao", "weights": "bf16", "fast": False},
     "vllm bf16": {"engine": "vllm", "weights": "bf16"},
 }
 
@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=4)
     options = parser.parse_args()
-    options.llama_packages, options.device = None, "cuda"
+    options.llama_packages, options.models = None, None
+    options.device, options.clock = "cuda", "wall"
     if options.quick:
         options.shapes, options.streams, options.tokens, options.rounds = ["26m"], [1, 4], 16, 1
     rows = []

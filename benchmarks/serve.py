@@ -16,13 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, Worker, parser_for, report
+from common import ROOT, Worker, parser_for, report
 
 ARMS: dict[str, dict[str, Any]] = {
     "transformers fp32": {"engine": "transformers", "weights": "fp32"},
     "miao fp32": {"engine": "miao", "weights": "fp32"},
     "miao bf16": {"engine": "miao", "weights": "bf16"},
     "miao int8": {"engine": "miao", "weights": "int8"},
+    "miao fp32, no compiler": {"engine": "miao", "weights": "fp32", "fast": False},
     "llama.cpp F32": {"engine": "llama.cpp", "file_type": "f32"},
     "llama.cpp F16": {"engine": "llama.cpp", "file_type": "f16"},
     "llama.cpp Q8_0": {"engine": "llama.cpp", "file_type": "q8_0"},
@@ -41,7 +42,15 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64, help="tokens of every prompt")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: processor time, for --threads 1 on a busy machine",
+    )
     parser.add_argument("--llama-packages", help="site-packages that hold llama_cpp")
+    parser.add_argument("--models", type=Path, help="keep the random models here")
+    parser.add_argument("--prepare", action="store_true", help="only make the models")
     options = parser.parse_args()
     options.device = "cpu"
     if options.quick:
@@ -50,7 +59,14 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="miao-bench-") as scratch:
         for shape in options.shapes:
-            rows += compare(shape, Path(scratch), options)
+            if options.prepare:
+                make_model(shape, options.models / shape)
+                for file_type in ("f32", "f16", "q8_0"):
+                    make_gguf(options.models / shape, file_type)
+                continue
+            rows += compare(shape, options.models or Path(scratch), options)
+    if options.prepare:
+        return
     report("serve", options, "cpu", COLUMNS, rows, tokens=options.tokens, prompt=options.prompt)
 
 
@@ -69,14 +85,20 @@ def compare(
     model, vocab_size = make_model(shape, scratch / shape)
     length = options.prompt + options.tokens
     spec = {"model": str(model), "vocab_size": vocab_size, "threads": options.threads}
-    spec |= {"device": options.device, "length": length, "context": length + 1}
+    spec |= {
+        "clock": options.clock,
+        "device": options.device,
+        "length": length,
+        "context": length + 1,
+    }
     workers: dict[str, Worker] = {}
     for name in options.arms:
         arm = arms[name] | spec
         if "file_type" in arm:
             arm["gguf"] = str(make_gguf(model, arm["file_type"]))
-        path = os.pathsep.join(filter(None, [str(ROOT), options.llama_packages]))
-        env = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(options.threads)}
+        env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(options.threads)}
+        if arm["engine"] == "llama.cpp" and options.llama_packages:
+            env["PYTHONPATH"] += os.pathsep + options.llama_packages
         log = scratch / f"{name}.log"
         worker = Worker(ROOT / "benchmarks" / "serve_arms.py", arm, log, env)
         try:
@@ -133,6 +155,8 @@ def make_model(shape: str, directory: Path) -> tuple[Path, int]:
     from miao.tokenizer import train_tokenizer
 
     config = preset(shape).config()
+    if (directory / "tokenizer.json").exists():
+        return directory, config.vocab_size
     model = Decoder(config)
     model.initialize(0)
     generator = torch.Generator().manual_seed(1)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.common import Commands
+from common import Commands
 
 MOST_STREAMS = 64
 Generate = Callable[[list[list[int]], int], Iterator[int]]
@@ -28,15 +28,20 @@ def miao(spec: dict[str, Any]) -> Generate:
     import torch
 
     from miao.engine import Request, SamplingOptions, Scheduler
-    from miao.engine.graphs import make_runner
+    from miao.engine.backend import make_runner, pack
     from miao.engine.packed import PackedDecoder
     from miao.engine.runner import Runner
     from miao.model import load_model
 
     decoder = load_model(spec["model"]).to(spec["device"])
-    model = PackedDecoder(decoder, spec["weights"], consume=True)
-    make = make_runner if spec.get("graphs", True) else Runner
-    runner = make(model, MOST_STREAMS, spec["context"])
+    runner: Runner
+    if spec.get("fast", True):
+        runner = make_runner(
+            pack(decoder, spec["weights"], consume=True), MOST_STREAMS, spec["context"]
+        )
+    else:
+        packed = PackedDecoder(decoder, spec["weights"], consume=True)
+        runner = Runner(packed, MOST_STREAMS, spec["context"])
     scheduler = Scheduler(runner, frozenset(), reuse_prefixes=False)
     torch.set_grad_enabled(False)
 
@@ -58,6 +63,8 @@ def transformers(spec: dict[str, Any]) -> Generate:
     model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=dtype).to(spec["device"])
     model.eval()
 
+    now = clock_of(spec)
+
     class Clock(BaseStreamer):
         """Notes when each step's tokens are there; the first call brings the prompt."""
 
@@ -65,7 +72,7 @@ def transformers(spec: dict[str, Any]) -> Generate:
             self.times: list[float] = []
 
         def put(self, value: Any) -> None:
-            self.times.append(time.perf_counter())
+            self.times.append(now())
 
         def end(self) -> None:
             pass
@@ -76,7 +83,7 @@ def transformers(spec: dict[str, Any]) -> Generate:
         first = None
         with torch.inference_mode():
             if len(prompts) == 1:
-                began = time.perf_counter()
+                began = now()
                 model.generate(ids, attention_mask=torch.ones_like(ids), streamer=clock,
                     max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0,
                     temperature=None, top_p=None)  # fmt: skip
@@ -171,15 +178,21 @@ def vllm(spec: dict[str, Any]) -> Generate:
 ENGINES = {"miao": miao, "transformers": transformers, "llama.cpp": llama_cpp, "vllm": vllm}
 
 
+def clock_of(spec: dict[str, Any]) -> Callable[[], float]:
+    """Seconds of the wall, or of the processor."""
+    return time.process_time if spec["clock"] == "cpu" else time.perf_counter
+
+
 def measure(generate: Generate, spec: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
     """Seconds until the first token, and until all."""
+    clock = clock_of(spec)
     prompts = prompts_of(command["streams"], command["prompt"], spec["vocab_size"])
-    began, first, made = time.perf_counter(), 0.0, 0
+    began, first, made = clock(), 0.0, 0
     for count in generate(prompts, command["tokens"]):
         made += count
         if not first:
-            first = time.perf_counter() - began
-    seconds = time.perf_counter() - began
+            first = clock() - began
+    seconds = clock() - began
     first = getattr(generate, "first", first)
     assert made == command["streams"] * command["tokens"], made
     return {"seconds": seconds, "first": first, "tokens": made, "memory_mib": memory_mib(spec)}

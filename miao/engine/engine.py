@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from miao.engine.request import Request
-from miao.engine.runner import Runner
+from miao.engine.backend import make_runner
+from miao.engine.request import Request, Watcher
 from miao.engine.sampling import SamplingOptions
 from miao.engine.scheduler import Scheduler
 from miao.model.decoder import Decoder
@@ -41,13 +41,20 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         options: SamplingOptions,
         advance: Callable[[int], None] = lambda finished: None,
+        watcher: Callable[[], Watcher] | None = None,
     ) -> list[list[int]]:
         """One answer per prompt, in their order, without the token that ended it.
+
+        Args:
+            watcher: makes one for every answer, which may end it.
 
         Raises:
             MiaoError: a prompt that is empty or leaves no room in the context.
         """
-        requests = [Request(prompt, options, index=index) for index, prompt in enumerate(prompts)]
+        requests = [
+            Request(prompt, options, index=index, watcher=watcher() if watcher else None)
+            for index, prompt in enumerate(prompts)
+        ]
         for _ in self._tokens(requests, advance):
             pass
         return [request.answer for request in requests]
@@ -87,7 +94,8 @@ class Engine:
         if scheduler is not None:
             cache = scheduler.runner.cache
             fits = cache.rows >= rows and cache.length == self.context
-            if fits and cache.keys.dtype == self.model.compute_dtype:
+            same_type = cache.keys.dtype == self.model.compute_dtype
+            if fits and same_type and scheduler.runner.is_current:
                 return scheduler
-        runner = Runner(self.model, rows, self.context)
+        runner = make_runner(self.model, rows, self.context)
         return Scheduler(runner, self.stop_ids, reuse_prefixes=self.reuse_prefixes)

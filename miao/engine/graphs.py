@@ -84,9 +84,3 @@ class GraphRunner(Runner):
         with torch.cuda.graph(graph, pool=self._pool):
             hidden = super()._forward(*arguments)
         return _Graph(graph, ids, positions, slots, hidden)
-
-
-def make_runner(model: Decoder | PackedDecoder, rows: int, length: int) -> Runner:
-    """The runner for the device that a model is on."""
-    kind = GraphRunner if model.device.type == "cuda" else Runner
-    return kind(model, rows, length)

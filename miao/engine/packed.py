@@ -2,7 +2,7 @@
 
 The plain twin is `Decoder.forward` with a cache. Here query, key and value come from one product,
 gate and up projection from another, and weights are kept in the type that they are multiplied in.
-On a CPU one token costs the time to read all weights once, so half the bytes are half the time.
+For GPUs, for latent attention and experts, and for CPUs where `native.c` cannot be compiled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line
 from miao.model.attention import Attention, Context
 from miao.model.cache import KVCache
 from miao.model.decoder import Block, Decoder
@@ -59,7 +59,7 @@ class PackedDecoder:
             assert isinstance(block, Block)
             self._layers.append(_Layer(block, weights, self.compute_dtype))
             if consume:
-                _give_up(block)
+                give_up(block)
 
     def eval(self) -> PackedDecoder:
         """It always is what `eval` makes of a decoder."""
@@ -154,6 +154,7 @@ class _Layer:
         if query.shape[1] > 1:
             return attention(query, key, value, context.mask).flatten(0, 1)
         # One query per row: the heads that share a key are the queries of one matrix product.
+        assert context.mask is None or isinstance(context.mask, Tensor)
         query_bkgd = query[:, 0].unflatten(1, (self._key_heads, -1))
         seen_bkgd = F.scaled_dot_product_attention(
             query_bkgd, key.transpose(1, 2), value.transpose(1, 2), attn_mask=context.mask
@@ -211,7 +212,7 @@ class Int8Linear:
             self._multiply(torch.zeros(1, weight_oi.shape[1]), 1.0, ZERO, self._packed)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             raise MiaoError(
-                f"int8 weights cannot be multiplied here: {str(error).splitlines()[0]}",
+                f"int8 weights cannot be multiplied here: {first_line(error)}",
                 fix="use --weights fp32 or bf16",
             ) from error
 
@@ -229,7 +230,7 @@ class Int8Linear:
         return y_no if self._bias_o is None else y_no + self._bias_o
 
 
-def _give_up(block: Block) -> None:
+def give_up(block: Block) -> None:
     """Frees the matrices that were packed."""
     parts: list[torch.nn.Module] = []
     if isinstance(block.self_attn, Attention):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from miao.engine.packed import PackedDecoder
 from miao.model.cache import KVCache
+from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
 
 
@@ -21,6 +22,18 @@ class Piece(NamedTuple):
     start: int
 
 
+class ModelFacts(Protocol):
+    """What is known of a model, however it is read."""
+
+    config: ModelConfig
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def compute_dtype(self) -> torch.dtype: ...
+
+
 class Runner:
     """Runs a model on pieces of sequences and returns the logits behind each.
 
@@ -30,8 +43,14 @@ class Runner:
     """
 
     def __init__(self, model: Decoder | PackedDecoder, rows: int, length: int):
-        self.model = model
+        self.model: ModelFacts = model
+        self._decoder = model
         self.cache = KVCache(model.config, rows, length, model.compute_dtype, model.device)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it reads the weights that its model has now."""
+        return True
 
     @torch.inference_mode()
     def __call__(self, pieces: Sequence[Piece]) -> Tensor:
@@ -68,7 +87,7 @@ class Runner:
         else:
             ends = torch.tensor([len(piece.tokens) - 1 for piece in pieces], device=device)
             hidden_bd = hidden_btd[torch.arange(len(pieces), device=device), ends]
-        return self.model.lm_head(hidden_bd).float()
+        return self._decoder.lm_head(hidden_bd).float()
 
     def _forward(
         self,
@@ -80,12 +99,12 @@ class Runner:
     ) -> Tensor:
         """Hidden states [b, t, d]; the arguments are those of the model and of `KVCache.select`."""
         self.cache.select(rows, visible, slots)
-        return self.model(ids_bt, positions_bt, cache=self.cache, output="hidden")
+        return self._decoder(ids_bt, positions_bt, cache=self.cache, output="hidden")
 
     @torch.inference_mode()
     def hidden(self, ids: Sequence[int]) -> Tensor:
         """Hidden states [t, d] of one text, behind the final norm; the cache is not touched."""
-        model = self.model
+        model = self._decoder
         cache = KVCache(model.config, 1, len(ids), model.compute_dtype, model.device)
         cache.select(slice(0, 1), len(ids))
         ids_bt = torch.tensor([list(ids)], device=model.device)

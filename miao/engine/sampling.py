@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -131,16 +131,23 @@ def next_tokens(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
         logits_bv: float32 logits of the next token; tokens at -inf are never chosen.
     """
     logits_bv = changed_logits(logits_bv, draws)
-    greedy = [draw.options.temperature < COLDEST for draw in draws]
-    if all(greedy):
-        return logits_bv.argmax(dim=-1)
-    if not any(greedy):
-        return _drawn(logits_bv, draws)
-    chosen = logits_bv.argmax(dim=-1)
-    rows = [row for row, is_greedy in enumerate(greedy) if not is_greedy]
-    index = torch.tensor(rows, device=logits_bv.device)
-    chosen[index] = _drawn(logits_bv[index], [draws[row] for row in rows])
-    return chosen
+    ways = [_way(draw.options) for draw in draws]
+    if len(set(ways)) == 1:
+        return ways[0](logits_bv, draws)
+    chosen_b = torch.empty(len(draws), dtype=torch.int64, device=logits_bv.device)
+    for way in dict.fromkeys(ways):
+        rows = [row for row, own in enumerate(ways) if own is way]
+        index = torch.tensor(rows, device=logits_bv.device)
+        chosen_b[index] = way(logits_bv[index], [draws[row] for row in rows])
+    return chosen_b
+
+
+def _way(options: SamplingOptions) -> Callable[[Tensor, Sequence[Draw]], Tensor]:
+    """How a row's token is chosen: by its own options, so that its company changes nothing."""
+    if options.temperature < COLDEST:
+        return _likeliest
+    unlimited = not options.top_k and options.top_p == 1 and not options.min_p
+    return _drawn_from_all if unlimited else _drawn
 
 
 def changed_logits(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -161,17 +168,37 @@ def changed_logits(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
     return logits_bv
 
 
+def _likeliest(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    return logits_bv.argmax(dim=-1)
+
+
+def _drawn_from_all(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Draws from the whole vocabulary, in the order of its ids: nothing needs to be sorted."""
+    cumulated = _probabilities(logits_bv, draws).cumsum(dim=-1)
+    whole = cumulated[:, -1:]
+    dice = _column([draw.uniform() for draw in draws], logits_bv) * whole
+    place = torch.searchsorted(cumulated, dice, right=True)
+    last = (cumulated < whole).sum(dim=-1, keepdim=True)  # the last token that is not impossible
+    return torch.minimum(place, last).squeeze(1)
+
+
+def _column(values: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
+
+
+def _probabilities(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
+    temperatures = _column([draw.options.temperature for draw in draws], logits_bv)
+    return (logits_bv / temperatures).softmax(dim=-1)
+
+
 def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Draws from every row's own distribution, by inverting its distribution function."""
+    """Draws from what is left of every row's own distribution, by inverting its distribution
+    function."""
     options = [draw.options for draw in draws]
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=logits_bv.device)[:, None]
-
-    probabilities = (logits_bv / column([o.temperature for o in options])).softmax(dim=-1)
+    probabilities = _probabilities(logits_bv, draws)
     vocab_size = logits_bv.shape[-1]
     top_k = [min(o.top_k or vocab_size, vocab_size) for o in options]
-    top_p = column([o.top_p for o in options])
+    top_p = _column([o.top_p for o in options], logits_bv)
     width = _width(probabilities, top_k, options)
     if width is None:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -179,22 +206,24 @@ def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
         ordered, order = probabilities.topk(width, dim=-1)
     if min(top_k) < ordered.shape[1]:
         ranks = torch.arange(ordered.shape[1], device=logits_bv.device)
-        ordered = ordered.masked_fill(ranks >= column([float(k) for k in top_k]), 0)
+        ordered = ordered.masked_fill(ranks >= _column([float(k) for k in top_k], logits_bv), 0)
     # With the whole row's mass, a shortlist's shares are what they are in the whole row.
     limited = any(o.top_k for o in options)
     mass = torch.ones_like(top_p)
     if limited:
         mass = torch.where(
-            column([float(o.top_k) for o in options]) > 0, ordered.sum(-1, keepdim=True), mass
+            _column([float(o.top_k) for o in options], logits_bv) > 0,
+            ordered.sum(-1, keepdim=True),
+            mass,
         )
     cumulated = ordered.cumsum(dim=-1)
     ordered = ordered.masked_fill(cumulated - ordered >= top_p * mass, 0)
     if any(o.min_p for o in options):
         ordered = ordered.masked_fill(
-            ordered < ordered[:, :1] * column([o.min_p for o in options]), 0
+            ordered < ordered[:, :1] * _column([o.min_p for o in options], logits_bv), 0
         )
     cumulated = ordered.cumsum(dim=-1)
-    dice = column([draw.uniform() for draw in draws])
+    dice = _column([draw.uniform() for draw in draws], logits_bv)
     place = (cumulated <= dice * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
     # Rounding may carry the sum past the last token that is left.
     last = (ordered > 0).sum(dim=-1, keepdim=True) - 1

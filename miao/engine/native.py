@@ -1,0 +1,251 @@
+"""A decoder's pass in one call of compiled code (`native.c`), for CPUs.
+
+PyTorch takes longer to launch the two hundred operations of a small model's token than a processor
+needs to compute them. The C file computes them all in one call; its plain twin is `PackedDecoder`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, c_float, c_int64, c_void_p
+
+import torch
+from torch import Tensor, nn
+
+from miao.engine.compiled import load_library
+from miao.engine.packed import WeightType, give_up
+from miao.engine.runner import Piece, Runner
+from miao.model.attention import Attention
+from miao.model.cache import KVCache
+from miao.model.decoder import Block, Decoder
+from miao.model.feedforward import MLP
+from miao.model.layers import Linear, RMSNorm
+
+KINDS: dict[WeightType, int] = {"fp32": 0, "bf16": 1, "int8": 2}
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "scale", "bias")),
+        *((name, c_int64) for name in ("outputs", "inputs")),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("input_norm", "post_norm", "q_norm", "k_norm")),
+        *((name, _Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+    )
+
+
+_SIZES = ("kind", "hidden", "layers", "heads", "key_heads", "head_dim", "inner", "vocab")
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in _SIZES),
+        ("eps", c_float),
+        *((name, c_void_p) for name in ("embedding", "norm", "cos", "sin")),
+        ("head", _Matrix),
+        ("layer", POINTER(_Layer)),
+    )
+
+
+class _Cache(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("keys", "values")),
+        *((name, c_int64) for name in ("slots", "length")),
+    )
+
+
+class NativeDecoder:
+    """A `Decoder` read by compiled code. fp32 weights are the decoder's own, in place: no copy,
+    and changes of them count at once. bf16 and int8 are copies, which follow nothing.
+
+    Activations are float32 whatever the weights are; beside int8 weights they are rounded to 14
+    bits of the largest of their row.
+
+    Args:
+        decoder: one that is not `unsupported`.
+        consume: with bf16 and int8, the decoder gives its matrices up; it is of no use then.
+    """
+
+    def __init__(self, decoder: Decoder, weights: WeightType = "fp32", consume: bool = False):
+        assert unsupported(decoder) is None
+        self.config, self.device, self.weights = decoder.config, decoder.device, weights
+        self.compute_dtype = torch.float32
+        library = load_library()
+        assert library is not None
+        self._library = library
+        self._kept: list[Tensor] = []
+        """Whatever the C structures point at."""
+        self._watched: list[tuple[Tensor, int]] = []
+        backbone, c = decoder.model, decoder.config
+        self._layers = (_Layer * c.num_hidden_layers)()
+        for place, block in enumerate(backbone.layers):
+            assert isinstance(block, Block)
+            self._layers[place] = self._layer(block)
+            if consume and weights != "fp32":
+                give_up(block)
+        head = self._matrix(decoder.lm_head)
+        sizes = (c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
+        self._model = _Model(
+            KINDS[weights],
+            *(*sizes, c.head_dim, c.intermediate_size, c.vocab_size, c.rms_norm_eps),
+            *(self._watch(backbone.embed_tokens.weight), self._watch(backbone.norm.weight)),
+            *(None, None, head, self._layers),
+        )
+        self._rotary = backbone.rotary
+        self._angles: tuple[Tensor, ...] = (torch.empty(0),)
+        self._memory = torch.empty(0)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the decoder's weights still stand where they were found."""
+        return all(parameter.data_ptr() == place for parameter, place in self._watched)
+
+    def eval(self) -> NativeDecoder:
+        """It always is what `eval` makes of a decoder."""
+        return self
+
+    def read(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        rows: Sequence[int],
+        wanted: Sequence[int],
+        hidden: bool = False,
+    ) -> Tensor:
+        """Reads tokens into the cache.
+
+        Args:
+            ids, positions, rows: of each token. wanted: places among them.
+            hidden: the states behind the final norm [count, d] instead of logits.
+
+        Returns:
+            Of the wanted tokens: logits [count, v].
+        """
+        if len(self._angles[0]) < cache.length:
+            self._turn_up_to(cache.length)
+        threads, count, tokens = torch.get_num_threads(), len(wanted), len(ids)
+        size = self._library.miao_work_size(
+            ctypes.byref(self._model), max(tokens, count), cache.length, threads
+        )
+        if self._memory.numel() < size:
+            self._memory = torch.empty(size)
+        result = torch.empty(count, self.config.hidden_size if hidden else self.config.vocab_size)
+        keys, values = cache.flat
+        place = _Cache(keys.data_ptr(), values.data_ptr(), keys.shape[1], cache.length)
+        failed = self._library.miao_read(
+            ctypes.byref(self._model),
+            ctypes.byref(place),
+            tokens,
+            *((c_int64 * tokens)(*numbers) for numbers in (ids, positions, rows)),
+            count,
+            (c_int64 * count)(*wanted),
+            result.data_ptr() if hidden else None,
+            None if hidden else result.data_ptr(),
+            self._memory.data_ptr(),
+            threads,
+        )
+        assert not failed, "a token, position or row out of range"
+        return result
+
+    def _turn_up_to(self, length: int) -> None:
+        """Makes the table of the angles of every position below `length`."""
+        turned = self._rotary(torch.arange(length)[None], torch.float32)
+        self._angles = tuple(angles[0, :, 0].contiguous() for angles in turned)
+        self._model.cos, self._model.sin = (angles.data_ptr() for angles in self._angles)
+
+    def _layer(self, block: Block) -> _Layer:
+        attention, mlp = block.self_attn, block.mlp
+        assert isinstance(attention, Attention) and isinstance(mlp, MLP)
+        norms = (block.input_layernorm, block.post_attention_layernorm)
+        head_norms = (attention.q_norm, attention.k_norm)
+        return _Layer(
+            *(self._watch(norm.weight) for norm in norms),
+            *(None if norm is None else self._watch(norm.weight) for norm in head_norms),
+            *map(self._matrix, (attention.q_proj, attention.k_proj, attention.v_proj)),
+            *map(self._matrix, (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
+        )
+
+    def _matrix(self, module: nn.Linear) -> _Matrix:
+        weight, scale = module.weight.detach(), None
+        bias = None if module.bias is None else self._watch(module.bias)
+        if self.weights == "fp32":
+            place = self._watch(module.weight)
+        elif self.weights == "bf16":
+            place = self._keep(weight.to(torch.bfloat16))
+        else:
+            scale_o = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+            place = self._keep((weight / scale_o[:, None]).round().to(torch.int8))
+            scale = self._keep(scale_o)
+        return _Matrix(place, scale, bias, *weight.shape)
+
+    def _watch(self, parameter: Tensor) -> int:
+        self._watched.append((parameter, parameter.data_ptr()))
+        return self._keep(parameter.detach())
+
+    def _keep(self, tensor: Tensor) -> int:
+        assert tensor.is_contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+class NativeRunner(Runner):
+    """A `Runner` without padding: what a token gets does not depend, to the bit, on what is read
+    with it."""
+
+    def __init__(self, model: NativeDecoder, rows: int, length: int):
+        self.model = self._native = model
+        self.cache = KVCache(model.config, rows, length, model.compute_dtype, model.device)
+
+    @property
+    def is_current(self) -> bool:
+        return self._native.is_current
+
+    @torch.inference_mode()
+    def __call__(self, pieces: Sequence[Piece]) -> Tensor:
+        ids: list[int] = []
+        positions: list[int] = []
+        rows: list[int] = []
+        ends: list[int] = []
+        for row, tokens, start in pieces:
+            ids += tokens
+            positions += range(start, start + len(tokens))
+            rows += [row] * len(tokens)
+            ends.append(len(ids) - 1)
+        return self._native.read(self.cache, ids, positions, rows, ends)
+
+    @torch.inference_mode()
+    def hidden(self, ids: Sequence[int]) -> Tensor:
+        cache = KVCache(self.model.config, 1, len(ids), torch.float32, self.model.device)
+        places = range(len(ids))
+        return self._native.read(cache, ids, places, [0] * len(ids), places, hidden=True)
+
+
+def unsupported(model: Decoder) -> str | None:
+    """Why a decoder cannot be read by compiled code; None: it can."""
+    if model.device.type != "cpu":
+        return "it is not on a CPU"
+    if model.compute_dtype != torch.float32:
+        return "it computes in another type than float32"
+    if (model.config.rope_scaling or {}).get("rope_type") == "dynamic":
+        return "its angles depend on how much is read at once"
+    for block in model.model.layers:
+        if type(block) is not Block or type(block.self_attn) is not Attention:
+            return "its attention is of another kind"
+        if type(block.mlp) is not MLP:
+            return "it has experts"
+    for module in model.modules():
+        if list(module.children()) or not list(module.parameters(recurse=False)):
+            continue
+        if type(module) not in (Linear, RMSNorm, nn.Embedding):
+            return f"it holds a {type(module).__name__}"
+    for parameter in model.parameters():
+        plain = type(parameter) is nn.Parameter and parameter.is_contiguous()
+        if not plain or parameter.dtype != torch.float32:
+            return "its weights are not plain float32"
+    return None
