@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ STAGE_VERBS = {
     "pretrain": "train from random weights on documents",
     "sft": "fine-tune on conversations",
     "dpo": "learn from preference pairs",
+    "grpo": "learn from rewards for its own answers",
     "report": "write report.html",
 }
 CORPUS_VERBS = ("check", "catalog", "distill")
@@ -47,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except Interrupted as interruption:
         print(
-            f"\nstopped; everything is saved. Go on with:\n  miao {' '.join(words)}",
+            f"\nstopped; everything is saved. Go on with:\n  miao {shlex.join(words)}",
             file=sys.stderr,
         )
         return interruption.exit_code
     except KeyboardInterrupt:
-        print(f"\nstopped. Go on with:\n  miao {' '.join(words)}", file=sys.stderr)
+        print(f"\nstopped. Go on with:\n  miao {shlex.join(words)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141

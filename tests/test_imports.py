@@ -24,6 +24,7 @@ ORDER = [
     {"shards", "model"},
     {"engine"},
     {"evaluate"},
+    {"rewards"},
     {"train"},
     {"export"},
     {"serve", "report"},

@@ -21,7 +21,12 @@ from miao.rundir import RunDir
 
 Record = dict[str, Any]
 
-STAGE_NAMES = {"pretrain": "pretraining 预训练", "sft": "SFT 微调", "dpo": "DPO 偏好"}
+STAGE_NAMES = {
+    "pretrain": "pretraining 预训练",
+    "sft": "SFT 微调",
+    "dpo": "DPO 偏好",
+    "grpo": "GRPO 奖励",
+}
 TASK_NAMES = {
     "bits per byte": "bits per byte (lower is better) 每字节比特数（越低越好）",
     "multiple choice": "multiple choice 选择题",

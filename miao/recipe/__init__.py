@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from miao.recipe.corpus import CorpusOptions, SeedbedOptions, TokenizerOptions
+from miao.recipe.grpo import GrpoOptions
 from miao.recipe.model import DEFAULT_CONTEXT, ModelOptions, RopeScalingOptions
 from miao.recipe.quantities import Quantity, of_budget, parse_quantity
 from miao.recipe.stages import (
@@ -29,6 +30,7 @@ __all__ = [
     "CorpusOptions",
     "DpoOptions",
     "EvaluateOptions",
+    "GrpoOptions",
     "ModelOptions",
     "Parallelism",
     "PretrainOptions",
@@ -44,7 +46,7 @@ __all__ = [
     "to_dict",
 ]
 
-STAGES = ("pretrain", "sft", "dpo")
+STAGES = ("pretrain", "sft", "dpo", "grpo")
 TRACKERS = ("tensorboard", "wandb", "swanlab")
 Parallelism = Literal["auto", "none", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 
@@ -76,6 +78,8 @@ class Recipe:
     """Stage 2."""
     dpo: DpoOptions = field(default_factory=DpoOptions)
     """Stage 3."""
+    grpo: GrpoOptions = field(default_factory=GrpoOptions)
+    """Stage 4."""
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     """Measuring."""
     trackers: list[str] = field(default_factory=list)

@@ -12,6 +12,7 @@ from miao.recipe import (
     STAGES,
     TRACKERS,
     CorpusOptions,
+    GrpoOptions,
     ModelOptions,
     Quantity,
     Recipe,
@@ -46,10 +47,13 @@ def check_recipe(recipe: Recipe) -> None:
     need((recipe.tokenizer.workers or 1) > 0, "tokenizer.workers: must be positive")
     _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
     for stage in STAGES:
-        _check_stage(stage, getattr(recipe, stage), model, need)
+        if stage != "grpo" or recipe.grpo.enabled:
+            _check_stage(stage, getattr(recipe, stage), model, need)
+    _check_grpo(recipe.grpo, recipe.parallel, need)
     for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):
         need(0 <= replay < 1, f"{stage}.replay: a share from 0 to below 1")
-    for stage, adapter in (("sft", recipe.sft.adapter), ("dpo", recipe.dpo.adapter)):
+    for stage in ("sft", "dpo", "grpo"):
+        adapter = getattr(recipe, stage).adapter
         need(adapter.rank > 0, f"{stage}.adapter.rank: must be positive")
         need(adapter.alpha > 0, f"{stage}.adapter.alpha: must be positive")
         need(0 <= adapter.dropout < 1, f"{stage}.adapter.dropout: a share from 0 to below 1")
@@ -86,6 +90,37 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
+def _check_grpo(grpo: GrpoOptions, parallel: str, need: Any) -> None:
+    need(
+        not grpo.enabled or parallel in ("auto", "none", "ddp"),
+        f"grpo: trains alone or with parallel ddp, not {parallel}",
+    )
+    need(grpo.epochs is None, "grpo.epochs: the budget is in tokens of rollouts (grpo.tokens)")
+    need(
+        grpo.spike_action == "off",
+        "grpo.spike_action: off only, since steps of different sizes cannot be compared",
+    )
+    need(grpo.group_size >= 2, "grpo.group_size: at least 2, since answers are compared")
+    for name in ("prompts_per_rollout", "max_new_tokens", "parallel_answers", "passes"):
+        need(getattr(grpo, name) > 0, f"grpo.{name}: must be positive")
+    need(grpo.max_turns > 0, "grpo.max_turns: must be positive")
+    need(grpo.heldout >= 0, "grpo.heldout: must not be negative")
+    need(grpo.temperature > 0, "grpo.temperature: must be positive, or all answers are the same")
+    need(0 <= grpo.clip_low <= 1, "grpo.clip_low: from 0 to 1")
+    need(grpo.clip_high >= 0, "grpo.clip_high: must not be negative")
+    need(grpo.kl_coef >= 0, "grpo.kl_coef: must not be negative")
+    need(bool(grpo.rewards), "grpo.rewards: at least one")
+    need(any(grpo.rewards.values()), "grpo.rewards: all weights are 0")
+    need(
+        grpo.max_new_tokens < grpo.seq_len,
+        f"grpo.seq_len: {grpo.seq_len} holds no prompt beside max_new_tokens {grpo.max_new_tokens}",
+    )
+    numbers = grpo.arithmetic
+    need(bool(numbers.operations), "grpo.arithmetic.operations: at least one")
+    for name in ("largest", "largest_result", "count"):
+        need(getattr(numbers, name) > 0, f"grpo.arithmetic.{name}: must be positive")
+
+
 def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
     clean, dedup, overlap = corpus.clean, corpus.dedup, corpus.contamination
     limits = [name for name in vars(clean) if name.startswith("max_") and name != "max_characters"]
@@ -100,7 +135,7 @@ def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
     need(overlap.ngram > 0, "corpus.contamination.ngram: must be positive")
     need(0 < overlap.min_share <= 1, "corpus.contamination.min_share: above 0, at most 1")
     need(corpus.workers is None or corpus.workers > 0, "corpus.workers: must be positive, or null")
-    for stage in STAGES:
+    for stage in ("pretrain", "sft", "dpo"):
         for name, category in getattr(corpus.mix, stage).items():
             where = f"corpus.mix.{stage}.{name}"
             need(category.max_epochs > 0, f"{where}.max_epochs: must be positive")

@@ -40,7 +40,7 @@ def training_curves(data: RunData) -> list[StageCurves]:
     The held-out axis is the same for all stages, since they measure the same text: what a later
     stage forgets can be seen.
     """
-    heldout = {s: _points(data.heldout.get(s, []), "heldout_bits_per_byte") for s in data.stages}
+    heldout = {s: points(data.heldout.get(s, []), "heldout_bits_per_byte") for s in data.stages}
     values = [value for points in heldout.values() for _, value in points]
     span = value_span(values) if values else None
     return [_stage_curves(data, stage, heldout[stage], span) for stage in data.stages]
@@ -57,7 +57,7 @@ def preference_curves(data: RunData) -> list[Markup]:
         half, zero = (0.5, Text("瞎猜", "guessing")), (0.0, Text("", ""))
         wins = Panel(
             Text("好回答胜出的比例", "Better answer wins"),
-            [Series(_points(rows, "accuracy"), stage)],
+            [Series(points(rows, "accuracy"), stage)],
             SHARE,
             height=72,
             span=(0, 1),
@@ -65,21 +65,21 @@ def preference_curves(data: RunData) -> list[Markup]:
         )
         margin = Panel(
             Text("间隔（已乘 β）", "Margin, times β"),
-            [Series(_points(rows, "margin"), stage)],
+            [Series(points(rows, "margin"), stage)],
             height=72,
             guide=zero,
         )
         sides = Panel(
             Text("对数概率", "Log-probability"),
             [
-                Series(_points(rows, "chosen_logprob"), stage, Text("好回答", "better")),
-                Series(_points(rows, "rejected_logprob"), "other", Text("差回答", "worse")),
+                Series(points(rows, "chosen_logprob"), stage, Text("好回答", "better")),
+                Series(points(rows, "rejected_logprob"), "other", Text("差回答", "worse")),
             ],
             height=72,
         )
         drift = Panel(
             Text("离参照模型的 KL（nat/词元）", "KL from the reference, nats per token"),
-            [Series(_points(rows, "kl"), stage)],
+            [Series(points(rows, "kl"), stage)],
             height=72,
             from_zero=True,
         )
@@ -135,7 +135,7 @@ def _stage_curves(
     panels = [
         Panel(
             Text(f"损失（{unit.zh}）", f"Loss, {unit.en}"),
-            [Series(_points(rows, "loss"), stage)],
+            [Series(points(rows, "loss"), stage)],
             height=132,
             guide=(math.log(2), start) if pairs else None,
         ),
@@ -147,20 +147,20 @@ def _stage_curves(
         ),
         Panel(
             Text("学习率", "Learning rate"),
-            [Series(_points(rows, "lr"), stage)],
+            [Series(points(rows, "lr"), stage)],
             NUMBER,
             40,
             from_zero=True,
         ),
         Panel(
             Text("梯度范数", "Gradient norm"),
-            [Series(_points(rows, "grad_norm"), stage)],
+            [Series(points(rows, "grad_norm"), stage)],
             height=40,
             from_zero=True,
         ),
         Panel(
             Text("专家均衡（1 为最匀）", "Evenness of the experts, 1 is best"),
-            [Series(_points(rows, "expert_entropy"), stage)],
+            [Series(points(rows, "expert_entropy"), stage)],
             NUMBER,
             40,
             span=(0, 1),
@@ -182,13 +182,13 @@ def _speed_panel(rows: Sequence[Record], stage: str) -> Panel:
         + (f" · {share(row['mfu'])}" if is_number(row.get("mfu")) else "")
         for row in rows
     ]
-    series = Series(_points(rows, "tokens_per_second"), stage, labels=labels)
+    series = Series(points(rows, "tokens_per_second"), stage, labels=labels)
     return Panel(
         Text("每秒词元 · MFU", "Tokens per second · MFU"), [series], QUANTITY, 40, from_zero=True
     )
 
 
-def _points(rows: Sequence[Record], key: str) -> list[Point]:
+def points(rows: Sequence[Record], key: str) -> list[Point]:
     """(tokens, value) of the lines that have the key; what is no number becomes a gap."""
     return [
         (row["tokens"], float(row[key]) if is_number(row[key]) else math.nan)

@@ -59,7 +59,8 @@ class RunData:
         """The stages of the chain that this recipe runs, but for the report itself."""
         evaluates = self.recipe.get("evaluate", {}).get("enabled", True)
         items = ["eval items"] if "eval items" in self.finished else []
-        chain = ["corpus", *items, "tokenizer", "shards"]
+        before = ["evaluate before"] if "evaluate before" in self.finished else []
+        chain = ["corpus", *items, "tokenizer", "shards", *before]
         for stage in self.stages:
             chain += [stage, f"evaluate {stage}"] if evaluates else [stage]
         return chain
@@ -76,7 +77,8 @@ def read_run(run: RunDir) -> RunData:
             "there is no run here", where=run.path, fix="give a run directory: runs/NAME"
         )
     recipe_text, recipe = _read_recipe(run.path / "recipe.yaml")
-    enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", True)]
+    # Runs from before there was GRPO do not mention it.
+    enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", s != "grpo")]
     lines = _by_stage(read_jsonl(run.metrics))
     evaluations = {record["stage"]: record for record in read_jsonl(run.eval_results)}
     config, parameters = _read_model(run, enabled)

@@ -12,6 +12,7 @@ from miao.report.benchmarks import benchmarks
 from miao.report.curves import long_context_curves, preference_curves, training_curves
 from miao.report.data import RunData, read_run
 from miao.report.facts import Link, chain, composition, settings
+from miao.report.rewards import reward_curves, reward_rows
 from miao.report.samples import changes, mistakes, samples
 from miao.report.scores import evaluated_stages, score_cards, score_tables, size_cards
 from miao.report.templates import asset, template
@@ -58,6 +59,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "size_cards": size_cards(data),
         "curves": training_curves(data),
         "preference": preference_curves(data),
+        "reward_curves": reward_curves(data),
+        "reward_rows": reward_rows(data),
         "score_stages": [(stage, stage_name(stage)) for stage in evaluated_stages(data)],
         "tables": score_tables(data),
         "benchmarks": benchmarks(data.evaluations),

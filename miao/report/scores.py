@@ -92,7 +92,7 @@ def score_tables(data: RunData) -> list[TaskTable]:
     """All scores, a table per task, in the order in which the tasks are explained above."""
     scores = {
         (score["task"], score["category"], stage): score
-        for stage in data.stages
+        for stage in evaluated_stages(data)
         for score in data.evaluations.get(stage, {}).get("scores", [])
     }
     known = list(TASK_NAMES)
@@ -103,7 +103,9 @@ def score_tables(data: RunData) -> list[TaskTable]:
 
 
 def evaluated_stages(data: RunData) -> list[str]:
-    return [stage for stage in data.stages if data.evaluations.get(stage, {}).get("scores")]
+    """Of a run that begins with a trained model, "before" comes first."""
+    stages = data.stages if "pretrain" in data.stages else ["before", *data.stages]
+    return [stage for stage in stages if data.evaluations.get(stage, {}).get("scores")]
 
 
 def verdict(before: Record | None, after: Record) -> Verdict | None:

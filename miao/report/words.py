@@ -18,9 +18,11 @@ STAGE_NAMES = {
     "eval items": Text("出题", "Evaluation items"),
     "tokenizer": Text("分词器", "Tokenizer"),
     "shards": Text("切成词元", "Shards"),
+    "before": Text("之前", "Before"),
     "pretrain": Text("预训练", "Pretraining"),
     "sft": Text("微调 SFT", "SFT"),
     "dpo": Text("偏好 DPO", "DPO"),
+    "grpo": Text("奖励 GRPO", "GRPO"),
     "report": Text("报告", "Report"),
 }
 
@@ -31,6 +33,7 @@ TASK_NAMES = {
     "preference (likelihood)": Text("偏好：似然", "Preference: likelihood"),
     "preference (reward)": Text("偏好：隐式奖励", "Preference: implicit reward"),
     "preference margin": Text("偏好间隔", "Preference margin"),
+    "rewards": Text("奖励", "Rewards"),
 }
 
 TASK_NOTES = {
@@ -61,10 +64,15 @@ TASK_NOTES = {
         "好回答与差回答的隐式奖励之差，已乘 β。",
         "Implicit reward of the better answer minus that of the worse one, times β.",
     ),
+    "rewards": Text(
+        "不参加训练的题目，贪心解码，由程序给出的奖励。",
+        "What a program gives for greedy answers to problems that GRPO has not trained on.",
+    ),
 }
 
 CATEGORY_NAMES = {
     "all": Text("全部", "All"),
+    "single answers": Text("单个回答", "Single answers"),
     "animals": Text("动物", "Animals"),
     "arithmetic": Text("算术", "Arithmetic"),
     "calendar": Text("历法", "Calendar"),

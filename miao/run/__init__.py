@@ -15,6 +15,7 @@ import yaml
 from miao import __version__
 from miao.console import duration, headline, say
 from miao.corpus.local import with_local_files
+from miao.errors import MiaoError
 from miao.files import write_json, write_text
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.run import data, models
@@ -25,7 +26,13 @@ from miao.train.world import World, join_world
 
 def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
     """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
-    processes the first prepares, measures and writes; all of them train."""
+    processes the first prepares, measures and writes; all of them train.
+
+    Raises:
+        MiaoError: the stage named is not enabled.
+    """
+    if up_to in STAGES and not getattr(recipe, up_to).enabled:
+        raise MiaoError(f"the recipe does not enable {up_to}", fix=f"--{up_to}.enabled true")
     with join_world(recipe.device) as world:
         return _run_in(world, recipe, up_to)
 

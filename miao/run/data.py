@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from miao.console import ProgressLine, count, say, warn
-from miao.corpus.pipeline import KINDS, build_corpus, input_fingerprint, write_eval_items
-from miao.corpus.records import Kind
+from miao.corpus.pipeline import build_corpus, input_fingerprint, write_eval_items
+from miao.corpus.records import KINDS, Kind
 from miao.files import read_json
 from miao.hubs import local_directory
 from miao.recipe import parse_quantity, to_dict
@@ -27,8 +27,9 @@ def corpus(chain: Chain) -> None:
         if todo:
             from miao.report.data_report import present_corpus
 
-            with ProgressLine("reading", 0) as line:
-                report = build_corpus(recipe.corpus, recipe.seed, chain.run.corpus, line.advance)
+            report = build_corpus(
+                recipe.corpus, recipe.seed, chain.run.corpus, progress=ProgressLine
+            )
             if report.problems:
                 warn(
                     f"{report.problems} records could not be used: see "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miao.console import ProgressLine, print_table, say
 from miao.files import read_jsonl, write_jsonl
 from miao.recipe import to_dict
 from miao.run.chain import Chain
 from miao.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from miao.rewards.measure import Measured
 
 
 def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
@@ -40,6 +43,12 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
             "stage": stage,
             "scores": [score.to_json() for score in result.scores],
         }
+        measured = _rewards(chain, base, tokenizer) if stage == "grpo" and base else None
+        if measured:
+            line["scores"] += [change.after.to_json() for change in measured.changes]
+            line["rewards"] = [change.to_json() for change in measured.changes]
+            changed = changed_answers(measured.answers_before, measured.answers_after)
+            line["changed_answers"] = {"of": len(measured.answers_after), "changed": changed}
         if contexts:
             line["long_context"] = {name: c.to_json() for name, c in contexts.items()}
         if result.answers:
@@ -50,10 +59,66 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
         chain.run.replace_lines(chain.run.eval_results, stage, [line])
     columns = ["measure", "of", "items", "value", "std. error", "chance"]
     print_table(f"after {stage}", columns, score_rows(result.scores), right_from=2)
+    if "rewards" in line:
+        _say_rewards(line["rewards"])
     if "changed_answers" in line:
-        _say_changes(line["changed_answers"])
+        _say_changes(stage, line["changed_answers"])
     if "long_context" in line:
         _say_long_context(line["long_context"])
+
+
+def evaluate_before(chain: Chain, stage: str, base: Path) -> None:
+    """The same measures of the model that a run begins with, on this run's held-out data."""
+    from miao.evaluate.scores import score_rows
+    from miao.evaluate.stage import evaluate_stage
+
+    options = chain.recipe.evaluate
+    inputs = [str(base), chain.marks["shards"], chain.marks["eval items"], to_dict(options)]
+    with chain.stage("evaluate before", inputs, quiet=True) as todo:
+        if not todo:
+            return
+        tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
+        result = evaluate_stage(stage, chain.load(base), tokenizer, chain.run, options)
+        if result.answers:
+            write_jsonl(chain.run.answers("before"), result.answers)
+        line = {"stage": "before", "scores": [score.to_json() for score in result.scores]}
+        chain.run.replace_lines(chain.run.eval_results, "before", [line])
+    columns = ["measure", "of", "items", "value", "std. error", "chance"]
+    print_table(f"before {stage}, {base}", columns, score_rows(result.scores), right_from=2)
+
+
+def _rewards(chain: Chain, base: Path, tokenizer: Tokenizer) -> Measured | None:
+    """Rewards on problems held out of GRPO, before and after it."""
+    from miao.rewards import load_problems
+    from miao.rewards.measure import measure
+    from miao.train.rollouts import make_examiner
+
+    options, after = chain.recipe.grpo, chain.load("grpo")
+    examiner = make_examiner(options, after, tokenizer)
+    problems = [p for p in load_problems(options, chain.recipe.seed)[1] if examiner.fits(p)]
+    if not problems:
+        return None
+    with ProgressLine("held-out problems", 2 * len(problems)) as line:
+        return measure(examiner, chain.load(base), after, problems, line.advance)
+
+
+def _say_rewards(changes: list[dict[str, Any]]) -> None:
+    def cell(score: dict[str, Any], signed: bool = False) -> str:
+        value, error = score["value"], score["stderr"] or 0.0
+        return f"{value:{'+' if signed else ''}.3f} ±{error:.3f}"
+
+    rows = [
+        [
+            change["after"]["category"],
+            f"{change['after']['count']:,}",
+            cell(change["before"]),
+            cell(change["after"]),
+            cell(change["difference"], signed=True),
+        ]
+        for change in changes
+    ]
+    columns = ["reward", "problems", "before", "after", "change (paired)"]
+    print_table("held-out problems, greedy answers (± one standard error)", columns, rows, 1)
 
 
 def _long_contexts(chain: Chain, base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -77,9 +142,9 @@ def _long_contexts(chain: Chain, base: Path, tokenizer: Tokenizer) -> dict[str, 
     return found
 
 
-def _say_changes(changes: dict[str, Any]) -> None:
+def _say_changes(stage: str, changes: dict[str, Any]) -> None:
     changed = changes["changed"]
-    say(f"  DPO changed {len(changed)} of {changes['of']} answers, for example:")
+    say(f"  {stage.upper()} changed {len(changed)} of {changes['of']} answers, for example:")
     for record in changed[:3]:
         say(
             f"  > {record['question']}\n    before: {record['before']}\n"

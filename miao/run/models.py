@@ -7,10 +7,10 @@ from pathlib import Path
 
 from miao.console import count, duration, say
 from miao.errors import MiaoError
-from miao.files import write_json
+from miao.files import sha256_of, write_json
 from miao.recipe import STAGES, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain
-from miao.run.measuring import evaluate
+from miao.run.measuring import evaluate, evaluate_before
 from miao.tokenizer import Tokenizer
 
 
@@ -25,11 +25,18 @@ def train(chain: Chain, stage: str) -> None:
     inputs = [chain.marks["shards"], relevant, chain.recipe.seed, _base_mark(chain, stage)]
     if stage == "pretrain":
         inputs += [to_dict(chain.recipe.model)]
+    if stage == "grpo":
+        from miao.rewards import problem_files
+
+        inputs += [sha256_of(path) for path in problem_files(chain.recipe.grpo)]
     inputs += [chain.recipe.corpus.weights]
+    measures = chain.recipe.evaluate.enabled and chain.world.is_main
+    if measures and stage != "pretrain" and base and not base.is_relative_to(chain.run.path):
+        evaluate_before(chain, stage, base)
     with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
         if todo:
             _train(chain, stage, base)
-    if chain.recipe.evaluate.enabled and chain.world.is_main:
+    if measures:
         evaluate(chain, stage, base)
     chain.world.barrier()
 

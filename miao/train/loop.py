@@ -26,7 +26,7 @@ from miao.train.metrics import Meter, MetricsLog
 from miao.train.objectives import Objective
 from miao.train.optim import learning_rate_factor
 from miao.train.parallel import Parallel
-from miao.train.prefetch import Whole, prefetched
+from miao.train.prefetch import StepSource, Whole, prefetched
 from miao.train.signals import StopRequest
 from miao.train.world import World
 
@@ -79,7 +79,7 @@ class Trainer:
         stage: str,
         options: StageOptions,
         model: Decoder,
-        loader: PackedLoader,
+        loader: PackedLoader | StepSource,
         objective: Objective,
         budget: float,
         checkpoints: Path,
@@ -150,8 +150,12 @@ class Trainer:
 
     def _train(self, line: ProgressLine) -> None:
         """Goes on until the budget is spent, or until the guard wants to go back."""
-        steps = prefetched(self.loader, self.rows_per_step, self.tokens, self.budget, self.world)
-        with closing(steps):
+        loader, tokens, budget = self.loader, self.tokens, self.budget
+        with closing(
+            prefetched(loader, self.rows_per_step, tokens, budget, self.world)
+            if isinstance(loader, PackedLoader)
+            else loader.steps(tokens, budget)
+        ) as steps:
             for step, waited in steps:
                 began, before = time.perf_counter(), self.tokens
                 self._train_step(step.share, waited, step.whole)
@@ -266,6 +270,8 @@ class Trainer:
         if "tokens_per_second" not in last:
             return "warming up" if self.step > 1 else "first step"
         text = f"loss {last['loss']:.3f}"
+        if "reward" in last:
+            text = f"reward {last['reward']:.3f}"
         if "accuracy" in last:
             text += f" accuracy {last['accuracy']:.0%} margin {last['margin']:.2f}"
         if "heldout_bits_per_byte" in last:

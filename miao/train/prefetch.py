@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from miao.shards.loader import Batch, PackedLoader
 from miao.train.world import World
@@ -33,6 +33,23 @@ class Step:
     share: Batch
     whole: Whole
     loader_state: dict[str, Any]
+
+
+class StepSource(Protocol):
+    """Makes steps itself, each from the weights that the one before it left: nothing is read
+    ahead."""
+
+    def steps(self, tokens: int, budget: float) -> Generator[tuple[Step, float], None, None]:
+        """Steps from `tokens` on until `budget` tokens, each with the seconds it took to make."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """JSON-like; what `restore` goes on from."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to a state returned before, exactly."""
+        ...
 
 
 def prefetched(

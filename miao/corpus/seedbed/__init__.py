@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -78,10 +79,11 @@ class Seedbed:
             return self._documents()
         if kind == "conversation":
             return self._conversations()
-        return islice(
+        pairs = islice(
             preferences.preferences(self._rng("preferences"), self.persona),
             self.options.preferences,
         )
+        return self._single_answers(pairs) if self.options.single_answers else pairs
 
     def choice_items(self, count: int) -> list[ChoiceItem]:
         """Multiple-choice questions on the facts of the text, in phrasings never trained on."""
@@ -106,6 +108,13 @@ class Seedbed:
     def heldout_preferences(self, count: int) -> list[Preference]:
         """Pairs whose prompts are never trained on."""
         return preferences.heldout(self._rng("heldout preferences"), self.persona, count)
+
+    def _single_answers(self, pairs: Iterator[Preference]) -> Iterator[Preference]:
+        """One side of each pair, drawn at random."""
+        rng = self._rng("single answers")
+        for pair in pairs:
+            is_good = rng.random() < 0.5
+            yield replace(pair, rejected=[]) if is_good else replace(pair, chosen=[])
 
     def _documents(self) -> Iterator[Document]:
         rng = self._rng("documents")

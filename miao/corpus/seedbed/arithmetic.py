@@ -330,6 +330,16 @@ def _parity_question(language: str, rng: random.Random) -> tuple[str, str]:
     return f"Is {number} odd or even?", _parity(number, language)
 
 
+def asked(
+    operation: Operation, a: int, b: int, language: str, rng: random.Random
+) -> tuple[str, int]:
+    """A question for the result, or (`<`) for the greater or the smaller of two numbers, in a
+    phrasing of training; and its answer."""
+    if operation == "<":
+        return _which(a, b, language, rng)
+    return _question(operation, a, b, language, rng), result_of(operation, a, b)
+
+
 def question_items(
     rng: random.Random, count: int, zh_share: float = ZH_SHARE
 ) -> list[QuestionItem]:

@@ -2,11 +2,15 @@
 
 from miao.train.objectives.base import Objective, token_loss
 from miao.train.objectives.distill import DistillObjective, load_teacher
+from miao.train.objectives.grpo import GrpoObjective
+from miao.train.objectives.kto import KtoObjective
 from miao.train.objectives.language import LanguageObjective
 from miao.train.objectives.preference import PreferenceObjective, cache_reference
 
 __all__ = [
     "DistillObjective",
+    "GrpoObjective",
+    "KtoObjective",
     "LanguageObjective",
     "Objective",
     "PreferenceObjective",

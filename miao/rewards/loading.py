@@ -1,0 +1,82 @@
+"""The user's own Python by name: `package.module:function` or `path/to/file.py:function`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from miao.errors import MiaoError, did_you_mean, first_line
+
+
+def is_path(name: str) -> bool:
+    """Whether a name means the user's own Python."""
+    return ":" in name
+
+
+def source_file(name: str) -> Path | None:
+    """The file meant by `path/to/file.py:function`; None for a module's name."""
+    place = name.rpartition(":")[0]
+    return Path(place) if place.endswith(".py") else None
+
+
+def load_object(name: str, where: str, known: Iterable[str] = ()) -> Any:
+    """What `module:object` or `file.py:object` names.
+
+    Modules are looked for in the working directory, too.
+
+    Args:
+        where: the recipe key, for error messages. known: built-in names, for a suggestion.
+
+    Raises:
+        MiaoError: no such name, file, module or object; or the module fails as it is loaded.
+    """
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise MiaoError(
+            f"there is no '{name}'",
+            where=where,
+            fix=did_you_mean(name, known)
+            or f"known: {', '.join(known)}; your own: module:function or path/to/file.py:function",
+        )
+    module = _load_module(place, where)
+    if not hasattr(module, attribute):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        raise MiaoError(
+            f"'{place}' has no '{attribute}'", where=where, fix=did_you_mean(attribute, public)
+        )
+    return getattr(module, attribute)
+
+
+def _load_module(place: str, where: str) -> ModuleType:
+    if not place.endswith(".py"):
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        return _guarded(lambda: importlib.import_module(place), place, where)
+    path = Path(place)
+    if not path.is_file():
+        raise MiaoError(f"there is no file '{path}'", where=where)
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"miao_user_{digest}_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    loader = spec.loader
+    _guarded(lambda: loader.exec_module(module), place, where)
+    return module
+
+
+def _guarded(load: Any, place: str, where: str) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        raise MiaoError(
+            f"'{place}' cannot be loaded: {type(error).__name__}: {first_line(error)}",
+            where=where,
+            fix="MIAO_DEBUG=1 shows where",
+        ) from error
