@@ -16,6 +16,7 @@ from miao.files import atomic_directory
 from miao.model import Decoder
 from miao.model.layers import Linear
 from miao.recipe import StageOptions
+from miao.recipe.grpo import GrpoOptions
 from miao.recipe.stages import AdapterOptions, DpoOptions, SftOptions
 
 ADAM_BYTES = 12
@@ -27,7 +28,8 @@ Options = TypeVar("Options", bound=StageOptions)
 
 def adapter_of(options: StageOptions) -> AdapterOptions | None:
     """The adapter that a stage trains; None: it trains all weights."""
-    if isinstance(options, SftOptions | DpoOptions) and options.adapter.kind != "none":
+    kinds = SftOptions | DpoOptions | GrpoOptions
+    if isinstance(options, kinds) and options.adapter.kind != "none":
         return options.adapter
     return None
 
@@ -51,6 +53,17 @@ def linear_layers(model: Decoder) -> list[str]:
             if isinstance(module, Linear) and ".layers." in name
         }
     )
+
+
+def adapter_size(model: Decoder, options: AdapterOptions) -> int:
+    """How many numbers `add_adapter` would train; the model may be one on the meta device."""
+    targets = options.targets or linear_layers(model)
+    size = 0
+    for name, module in model.named_modules():
+        if isinstance(module, Linear) and ".layers." in name and name.split(".")[-1] in targets:
+            wide = module.in_features + module.out_features
+            size += options.rank * wide + (module.out_features if options.kind == "dora" else 0)
+    return size
 
 
 def add_adapter(model: Decoder, options: AdapterOptions, base: Path, seed: int) -> None:

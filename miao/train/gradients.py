@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from miao.console import warn
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line
+from miao.model.estimate import MICRO_TOKENS as GPU_MICRO_TOKENS
 from miao.recipe import StageOptions
 from miao.shards.loader import Batch
+from miao.train.microbatch import CPU_MICRO_TOKENS
 from miao.train.objectives import Objective, token_loss
+from miao.train.objectives.base import AheadObjective
 from miao.train.parallel import Parallel
 from miao.train.scaler import LossScaler
-
-CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 8192, 65536
 
 
 class Gradients(NamedTuple):
@@ -119,39 +120,40 @@ class StepGradients:
         except TorchDynamoException as error:
             if self.world.size > 1:  # the others would wait within a pass
                 raise MiaoError(
-                    f"the compiler failed: {_first_line(error)}",
+                    f"the compiler failed: {first_line(error)}",
                     where=self.stage,
                     fix=f"--{self.stage}.compile off",
                 ) from error
-            warn(f"the compiler failed, going on without it: {_first_line(error)}")
+            warn(f"the compiler failed, going on without it: {first_line(error)}")
         self.model.without_compiling()
         return self._accumulate(rows)
 
     def _accumulate(self, rows: Batch) -> tuple[Tensor, dict[str, Tensor], list[int]]:
         """This process's sums, and the weight of every process's rows."""
         self.parallel.forget_gradients()
+        if isinstance(self.objective, AheadObjective):
+            rows = self._read_ahead(self.objective, rows)
         for mixture in self.model.mixtures().values():
             mixture.take_load()  # of a pass that ran out of memory, or of a step that was skipped
-        parts = list(rows.split(self.micro_batch))
-        if self.model.is_compiled:
-            parts = [part.padded(self.micro_batch) for part in parts]
+        parts = self._parts(rows)
         weights = [self.objective.weight(part) for part in parts]
         told = self.world.gather([sum(weights), len(parts)])
-        total = max(sum(weight for weight, _ in told), 1)
+        total = sum(weight for weight, _ in told)
         if self.parallel.lockstep:
             empty = rows.empty(self.micro_batch if self.model.is_compiled else 1)
-            missing = max(count for _, count in told) - len(parts)
-            parts, weights = parts + [empty] * missing, weights + [0] * missing
+            parts += [empty] * (max(count for _, count in told) - len(parts))
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
         device, varlen = self.model.device, self.model.has_varlen
-        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1):
-            if weight == 0 and not self.parallel.lockstep:
+        for number, part in enumerate(parts, start=1):
+            # What is replayed beside pairs has no weight of its own, but a gradient.
+            idle = total == 0 or part.trained_tokens == 0
+            if idle and not self.parallel.lockstep:
                 continue
             if self.options.compile == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
-            part_loss, part_sums = self._pass(part.to(device, varlen), weight)
-            share = part_loss / total
+            part_loss, part_sums = self._pass(part.to(device, varlen), idle)
+            share = part_loss / max(total, 1)
             share = share if self.scaler is None else share * self.scaler.scale
             self.parallel.backward(share, last=number == len(parts))
             loss += part_loss.detach()
@@ -159,8 +161,35 @@ class StepGradients:
                 sums[name] = sums[name] + value if name in sums else value
         return loss, sums, [weight for weight, _ in told]
 
-    def _pass(self, part: Batch, weight: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if weight == 0:  # only for the other processes, which do not go on without this one
+    def _parts(self, rows: Batch) -> list[Batch]:
+        parts = list(rows.split(self.micro_batch))
+        return [p.padded(self.micro_batch) for p in parts] if self.model.is_compiled else parts
+
+    def _read_ahead(self, objective: AheadObjective, rows: Batch) -> Batch:
+        """Tells the objective what it must know of the step; what is left to train on."""
+        ahead, rows = objective.divide(rows)
+        parts = self._parts(ahead)
+        if self.parallel.lockstep:
+            empty = ahead.empty(self.micro_batch if self.model.is_compiled else 1)
+            counts = self.world.gather([len(parts)])
+            parts += [empty] * (max(count for [count] in counts) - len(parts))
+        device, varlen = self.model.device, self.model.has_varlen
+        numbers = None
+        try:
+            with torch.no_grad():
+                batches = [part.to(device, varlen) for part in parts]
+                numbers = objective.read_ahead(self.parallel.module, batches, rows)
+        except torch.OutOfMemoryError:
+            if self.parallel.lockstep or self.world.size == 1:
+                raise
+        told = self.world.gather_objects(numbers)  # the others wait for a word, whatever it is
+        if any(given is None for given in told):
+            raise torch.OutOfMemoryError("out of memory while reading ahead, here or elsewhere")
+        objective.begin_step([sum(given) for given in zip(*told, strict=True)])
+        return rows
+
+    def _pass(self, part: Batch, idle: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        if idle:  # only for the other processes, which do not go on without this one
             return 0.0 * token_loss(self.parallel.module, part), {}
         return self.objective.loss(self.parallel.module, part)
 
@@ -227,7 +256,3 @@ class StepGradients:
         return MiaoError(
             f"out of memory with micro_batch {self.micro_batch}", where=self.stage, fix=fix
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,7 +6,7 @@ Both are questions of memory alone: the step's rows, its gradient and what is le
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from miao.model.decoder import Decoder
 from miao.model.estimate import (
     GIB,
     MICRO_TOKENS,
+    PLAIN,
     USABLE,
+    Extras,
     activation_bytes_per_token,
     checkpointing_pays,
     fitting_micro_batch,
@@ -39,22 +41,37 @@ _UNKNOWN_FLOPS, _UNKNOWN_BANDWIDTH = 50e12, 0.6e12
 
 
 def fit_to_memory(
-    stage: str, options: StageOptions, model: Decoder, processes: int = 1
+    stage: str,
+    options: StageOptions,
+    model: Decoder,
+    processes: int = 1,
+    beside: Sequence[Decoder] = (),
 ) -> StageOptions:
     """A stage's options with `micro_batch` and `activation_checkpointing` decided for the memory of
-    the model's device; the model is set accordingly. Call it before the model is compiled.
+    the model's device; the model is set accordingly. Call it when the model has its adapter, and
+    before it is compiled.
 
     Args:
         processes: how many share the rows of a step.
+        beside: models on the same device that only compute: a teacher, a reference.
     """
-    on = set_activation_checkpointing(stage, options, model)
+    extras = extras_of(model, beside)
+    on = set_activation_checkpointing(stage, options, model, extras)
     options = replace(options, activation_checkpointing="on" if on else "off")
     if options.micro_batch != "auto":
         return options
     rows = int(parse_quantity(options.batch_tokens, f"{stage}.batch_tokens")) // options.seq_len
-    fits = trial_pass(model, options) if model.device.type == "cuda" else None
+    fits = trial_pass(model, options, extras) if model.device.type == "cuda" else None
     share = max(1, -(-rows // processes))
-    return replace(options, micro_batch=auto_micro_batch(model, options, share, fits))
+    return replace(options, micro_batch=auto_micro_batch(model, options, share, fits, extras))
+
+
+def extras_of(model: Decoder, beside: Sequence[Decoder] = ()) -> Extras:
+    """What training `model` holds that its shape does not tell."""
+    frozen = not all(parameter.requires_grad for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    held = {p.data_ptr(): p.nbytes for other in beside for p in other.parameters()}
+    return Extras(trained if frozen else 0, float(sum(held.values())))
 
 
 def largest_that_fits(rows_per_step: int, first: int, fits: Callable[[int], bool]) -> int:
@@ -101,7 +118,11 @@ def largest_that_fits(rows_per_step: int, first: int, fits: Callable[[int], bool
 
 
 def auto_micro_batch(
-    model: Decoder, options: StageOptions, rows_per_step: int, fits: Callable[[int], bool] | None
+    model: Decoder,
+    options: StageOptions,
+    rows_per_step: int,
+    fits: Callable[[int], bool] | None,
+    extras: Extras = PLAIN,
 ) -> int:
     """The micro-batch of `micro_batch: auto`, in rows.
 
@@ -119,7 +140,7 @@ def auto_micro_batch(
     total = memory_bytes(model.device)[1] / GIB
     muon, recompute = options.muon_learning_rate > 0, model.model.activation_checkpointing
     first = fitting_micro_batch(
-        model.config, total, options.seq_len, rows_per_step, muon, recompute
+        model.config, total, options.seq_len, rows_per_step, muon, recompute, extras
     )
     if fits is None:
         return first or 1
@@ -127,7 +148,9 @@ def auto_micro_batch(
     return max(1, found)
 
 
-def trial_pass(model: Decoder, options: StageOptions) -> Callable[[int], bool]:
+def trial_pass(
+    model: Decoder, options: StageOptions, extras: Extras = PLAIN
+) -> Callable[[int], bool]:
     """Tries whether a forward and backward pass of so many rows fits beside what the optimizer
     will hold. Weights, gradients and random state are afterwards as they were.
 
@@ -135,7 +158,7 @@ def trial_pass(model: Decoder, options: StageOptions) -> Callable[[int], bool]:
     take rather more memory.
     """
     muon = options.muon_learning_rate > 0
-    held = training_memory(model.config, 1, options.seq_len, muon)
+    held = training_memory(model.config, 1, options.seq_len, muon, extras=extras)
 
     def fits(rows: int) -> bool:
         device = model.device
@@ -199,18 +222,24 @@ def last_level_cache() -> int:
     return max(sizes, default=0)
 
 
-def set_activation_checkpointing(stage: str, options: StageOptions, model: Decoder) -> bool:
+def set_activation_checkpointing(
+    stage: str, options: StageOptions, model: Decoder, extras: Extras = PLAIN
+) -> bool:
     """Switches activation checkpointing as the stage's option says; `auto` decides by the estimate
     for this device's memory, and says so. Returns whether it is on."""
     on = options.activation_checkpointing == "on"
     if options.activation_checkpointing == "auto":
-        on = wants_checkpointing(stage, options, model.config, model.device)
+        on = wants_checkpointing(stage, options, model.config, model.device, extras)
     model.set_activation_checkpointing(on)
     return on
 
 
 def wants_checkpointing(
-    stage: str, options: StageOptions, config: ModelConfig, device: torch.device
+    stage: str,
+    options: StageOptions,
+    config: ModelConfig,
+    device: torch.device,
+    extras: Extras = PLAIN,
 ) -> bool:
     """Whether `activation_checkpointing: auto` means on: where it lets the device train at all, or
     with so much larger micro-batches that it is faster."""
@@ -220,14 +249,14 @@ def wants_checkpointing(
     muon = options.muon_learning_rate > 0
     room = USABLE * total
     plain, least = (
-        training_memory(config, 1, options.seq_len, muon, recompute).total
+        training_memory(config, 1, options.seq_len, muon, recompute, extras=extras).total
         for recompute in (False, True)
     )
     if device.type == "cuda":
         sheet = known_gpu(device) or Gpu("", 0, _UNKNOWN_FLOPS, _UNKNOWN_BANDWIDTH)
         gpu = Gpu(sheet.name, total / GIB, sheet.flops, sheet.bandwidth)
         batch = parse_quantity(options.batch_tokens, f"{stage}.batch_tokens")
-        on = checkpointing_pays(config, gpu, options.seq_len, batch, muon)
+        on = checkpointing_pays(config, gpu, options.seq_len, batch, muon, extras)
     else:
         on = least <= room < plain
     if on:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from miao.console import ProgressLine, count, say, warn
+from miao.console import count, say, warn
+from miao.corpus.records import KINDS
 from miao.device import (
     choose_device,
     choose_dtype,
@@ -38,6 +39,7 @@ from miao.model import (
 )
 from miao.recipe import (
     DpoOptions,
+    GrpoOptions,
     PretrainOptions,
     Recipe,
     SftOptions,
@@ -48,6 +50,7 @@ from miao.recipe import (
 from miao.recipe.stages import REFERENCE_FREE
 from miao.rundir import RunDir, find_model
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.answers import LabelledAnswers
 from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
     adapter_of,
@@ -60,19 +63,18 @@ from miao.train.loop import Trainer, TrainResult
 from miao.train.microbatch import fit_to_memory
 from miao.train.objectives import (
     DistillObjective,
+    GrpoObjective,
     LanguageObjective,
     Objective,
-    PreferenceObjective,
-    cache_reference,
     load_teacher,
 )
 from miao.train.objectives.language import EmbeddingNoise
 from miao.train.parallel import Parallel, make_parallel
+from miao.train.preferences import attach_reference, preference_objective
+from miao.train.rollouts import Rollouts, make_rollouts
 from miao.train.trackers import TrackedLog, require_trackers
 from miao.train.world import World
 
-KINDS = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
-"""What each stage trains on."""
 REPLAYED = {"sft": "pretrain", "dpo": "sft"}
 """The stage whose data another replays."""
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
@@ -101,21 +103,26 @@ def train_stage(
     options: StageOptions = with_adapter_settings(getattr(recipe, stage))
     model = prepare_model(recipe, options, tokenizer, base)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
-    fitted = options.micro_batch == "auto"
-    options = fit_to_memory(stage, options, model, world.size)
-    least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
-    options = replace(options, micro_batch=least)
-    loader = make_loader(stage, recipe, run)
-    objective = language_objective(options, model, tokenizer)
-    if isinstance(options, DpoOptions):
-        objective = PreferenceObjective(options, _replayed_names(loader))
+    loader: PackedLoader | Rollouts
+    if isinstance(options, GrpoOptions):
+        loader = make_rollouts(options, model, tokenizer, base, recipe.seed, world)
+        objective: Objective = GrpoObjective(options, model, loader.figures)
+    else:
+        loader = make_loader(stage, recipe, run)
+        objective = language_objective(options, model, tokenizer)
+    if isinstance(options, DpoOptions) and isinstance(loader, PackedLoader):
+        objective = preference_objective(options, loader)
         if options.loss not in REFERENCE_FREE:
             with world.main_first():
-                _attach_reference(model, loader, run, mark)
+                attach_reference(model, loader, run, mark)
     if (adapter := adapter_of(options)) is not None:
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
         add_adapter(model, adapter, base, recipe.seed)
+    fitted = options.micro_batch == "auto"
+    options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
+    least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
+    options = replace(options, micro_batch=least)
     budget = token_budget(stage, options, loader)
     peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
     parallel = make_parallel(recipe.parallel, model, options, world)
@@ -140,8 +147,14 @@ def train_stage(
         run.checkpoints(stage),
         log,
         peak,
-        heldout=lambda m: heldout_losses(stage, m, run, tokenizer),
-        sample=lambda m, tokens: write_samples(stage, m, tokenizer, recipe, run, tokens),
+        heldout=lambda m: (
+            heldout_losses(stage, m, run, tokenizer)
+            | (loader.heldout(m) if isinstance(loader, Rollouts) else {})
+        ),
+        sample=lambda m, tokens: (
+            write_samples(stage, m, tokenizer, recipe, run, tokens),
+            isinstance(loader, Rollouts) and loader.write_samples(m, run.samples, tokens),
+        ),
         parallel=parallel,
         fitted=fitted,
     )
@@ -157,6 +170,14 @@ def train_stage(
             tokenizer.save(directory, model_max_length=model.config.context_length)
     world.barrier()
     return result
+
+
+def _beside(objective: Objective, loader: PackedLoader | Rollouts) -> list[Decoder]:
+    """Models that only compute while another is trained."""
+    held = [objective.teacher] if isinstance(objective, DistillObjective) else []
+    if isinstance(loader, Rollouts) and loader.reference is not None:
+        held.append(loader.reference)
+    return held
 
 
 def language_objective(options: StageOptions, model: Decoder, tokenizer: Tokenizer) -> Objective:
@@ -214,7 +235,8 @@ def prepare_model(
 def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     """The stage's training shards as weighted sources; every file's checksum is compared."""
     options: StageOptions = getattr(recipe, stage)
-    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed)
+    labelled = isinstance(options, DpoOptions) and options.loss == "kto"
+    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
     if stage == "pretrain":
         _set_weights(sources, recipe.corpus.weights)
     replay = _replay_share(options)
@@ -235,11 +257,15 @@ def _replay_share(options: StageOptions) -> float:
     return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
 
 
-def _open_sources(directory: Path, seq_len: int, seed: int) -> list[PackedSource]:
-    return [
-        PackedSource(path.name, TokenDataset(path, verify=True), seq_len, seed)
-        for path in sorted(directory.glob("*/"))
-    ]
+def _open_sources(
+    directory: Path, seq_len: int, seed: int, labelled: bool = False
+) -> list[PackedSource]:
+    sources = []
+    for path in sorted(directory.glob("*/")):
+        dataset = TokenDataset(path, verify=True)
+        view = LabelledAnswers(dataset, seed) if labelled else dataset
+        sources.append(PackedSource(path.name, view, seq_len, seed))
+    return sources
 
 
 def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
@@ -255,10 +281,11 @@ def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None
             source.weight = weights.get(source.name, 1.0)
 
 
-def token_budget(stage: str, options: StageOptions, loader: PackedLoader) -> float:
+def token_budget(stage: str, options: StageOptions, loader: PackedLoader | Rollouts) -> float:
     """Real tokens to train on; what is replayed comes on top of the epochs."""
     if options.tokens is not None:
         return parse_quantity(options.tokens, f"{stage}.tokens")
+    assert isinstance(loader, PackedLoader), "rollouts have no epochs"
     own = sum(s.total_tokens for s in loader.sources if s.dataset.manifest.kind == KINDS[stage])
     return (options.epochs or 0) * own / (1 - _replay_share(options))
 
@@ -319,6 +346,7 @@ def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
         / max(loader.epoch_tokens, 1),
         "truncated": sum(source.truncated for source in loader.sources),
         "left_out": sum(source.left_out for source in loader.sources),
+        "single": sum(source.single for source in loader.sources),
     }
 
 
@@ -328,24 +356,6 @@ def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, A
         k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(result).items()
     }
     return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
-
-
-def _replayed_names(loader: PackedLoader) -> list[str]:
-    return [s.name for s in loader.sources if s.dataset.manifest.kind != "preference"]
-
-
-def _preference_sources(loader: PackedLoader) -> list[PackedSource]:
-    return [s for s in loader.sources if s.dataset.manifest.kind == "preference"]
-
-
-def _attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: str) -> None:
-    """Computes, or reads back, the log-probabilities of the model that DPO begins with."""
-    for source in _preference_sources(loader):
-        one = PackedLoader([replace(source)], loader.seq_len)
-        rows = -(-source.total_tokens // loader.seq_len)
-        path = run.path / "cache" / "reference" / f"{mark}-{source.name}.f32"
-        with ProgressLine("reference log-probabilities", rows) as line:
-            source.reference = cache_reference(model, source, one.one_pass(32), path, line.advance)
 
 
 def _compile_if_it_pays(
@@ -367,16 +377,24 @@ def _parameters(config: ModelConfig) -> str:
 
 
 def _announce(
-    stage: str, options: StageOptions, model: Decoder, loader: PackedLoader, budget: float
+    stage: str,
+    options: StageOptions,
+    model: Decoder,
+    loader: PackedLoader | Rollouts,
+    budget: float,
 ) -> None:
     config = model.config
+    of = "tokens of rollouts"
+    if isinstance(loader, PackedLoader):
+        of = f"tokens of {count(loader.epoch_tokens)} per epoch"
     dtype = str(model.compute_dtype).removeprefix("torch.")
     say(
         f"  {native_architecture(config)}, {_parameters(config)}, "
         f"{dtype} on {model.device}; "
-        f"{count(budget)} tokens of {count(loader.epoch_tokens)} per epoch, "
-        f"{options.batch_tokens} per step"
+        f"{count(budget)} {of}, {options.batch_tokens} per step"
     )
+    if not isinstance(loader, PackedLoader):
+        return
     packing = packing_facts(loader)
     say(
         f"  packing: {packing['filled']:.2%} of slots filled, "
@@ -385,4 +403,8 @@ def _announce(
     if packing["truncated"]:
         say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")
     if packing["left_out"]:
-        say(f"  {packing['left_out']} pairs do not fit a row of seq_len and are left out")
+        kto = isinstance(options, DpoOptions) and options.loss == "kto"
+        what = "answers with another prompt's answer beside them" if kto else "pairs"
+        say(f"  {packing['left_out']} {what} do not fit a row of seq_len and are left out")
+    if packing["single"]:
+        say(f"  {packing['single']} single answers are no pairs and left out: --dpo.loss kto")

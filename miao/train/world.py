@@ -8,6 +8,7 @@ is; nothing else of it is needed. What they tell each other between steps goes f
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from miao.console import console
-from miao.errors import Interrupted, MiaoError
+from miao.errors import Interrupted, MiaoError, first_line
 
 HOST_TIMEOUT = timedelta(days=30)
 """How long the others may wait while one process prepares data or measures the model."""
@@ -26,7 +27,10 @@ FIRST_WORD = 2.0
 """Seconds that a process waits for another to say what went wrong, before it speaks itself."""
 GRACE = 10.0
 """Seconds after another's failure in which a process may end by itself."""
+LOOK = 1.0
+"""Seconds between two looks of a process at whether another has failed."""
 FAILURE = "miao/failure"
+LOST = "contact with the other processes is lost"
 T = TypeVar("T")
 
 
@@ -100,9 +104,11 @@ class LaunchedWorld(World):
             world_size=self.size,
             timeout=DEVICE_TIMEOUT if on_gpu else HOST_TIMEOUT,
         )
+        of_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self.keeps_store = self.rank == 0 and not of_launcher
         self.host = dist.new_group(backend="gloo", timeout=HOST_TIMEOUT)
         self.store = store
-        self.over = threading.Event()
+        self.over, self.told = threading.Event(), threading.Event()
         self.watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
         self.watcher.start()
 
@@ -143,8 +149,8 @@ class LaunchedWorld(World):
                 time.sleep(0.1)
             word = f"process {self.rank}: {error}"
             return self.store.compare_set(FAILURE, "", word).decode() == word
-        except RuntimeError:  # the process that kept the store is gone, and has said why
-            return False
+        except RuntimeError:  # the process that kept the store is gone; perhaps it could say why
+            return not self.told.is_set()
 
     def close(self) -> None:
         """When everything went well, as soon as it did so everywhere."""
@@ -163,12 +169,16 @@ class LaunchedWorld(World):
         """Ends this process when another has failed and it still waits for that one: an exchange
         between GPUs cannot be interrupted otherwise."""
         store = self.store.clone()
-        while not self.over.wait(1.0):
+        while not self.over.wait(LOOK):
+            gone = False
             try:
-                failed = store.check([FAILURE])
+                if store.check([FAILURE]):
+                    self.told.set()
             except RuntimeError:
-                failed = True
-            if failed and not self.over.wait(GRACE):
+                gone = not self.told.is_set()
+            if (gone or self.told.is_set()) and not self.over.wait(GRACE):
+                if gone:
+                    print(f"miao: process {self.rank}: {LOST}", file=sys.stderr, flush=True)
                 os._exit(1)
 
 
@@ -203,6 +213,8 @@ def join_world(device: str) -> Iterator[World]:
         if not world.claim_failure(error):
             time.sleep(0.5)  # the first one prints before a launcher ends everything
             raise SystemExit(1) from None
+        if world.keeps_store:
+            time.sleep(2 * LOOK)  # so that the others have seen it
         raise _named(error, world) from error
     finally:
         world.end_watch()
@@ -229,7 +241,7 @@ def _named(error: Exception, world: World) -> Exception:
     words = ("gloo", "nccl", "connection", "peer", "store")
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words):
         return MiaoError(
-            f"contact with the other processes is lost ({str(error).splitlines()[0]})",
+            f"{LOST} ({first_line(error)})",
             where=who,
             fix="one of them was ended from outside (the launcher says which; out of memory?) or "
             "its machine cannot be reached; run the same command again, it continues",

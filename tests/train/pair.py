@@ -4,30 +4,104 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from miao.console import console
+from miao.errors import MiaoError
 from miao.train.world import LaunchedWorld
+
+FORKS = "forkserver" in get_all_start_methods()
+CONTEXT = get_context("forkserver" if FORKS else "spawn")
+if FORKS:  # one process imports what all others begin with
+    CONTEXT.set_forkserver_preload(["tests.train.shared_cases", "miao.run"])
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Ended(NamedTuple):
+    """How one of two processes ended."""
+
+    code: int | None
+    """Its exit code; minus the signal's number where one killed it."""
+    said: str
+    """What it printed."""
+    seconds: float
+    """From the start of both to its end."""
+
+
+def run_two(
+    function: Callable[..., Any], *arguments: Any, directory: Path, seconds: float = 600
+) -> list[Ended]:
+    """Runs `function(*arguments)` in two processes that find what a launcher would tell them; but
+    nothing ends one of them because the other has ended."""
+    port, began = free_port(), time.monotonic()
+    logs = [directory / f"{rank}.log" for rank in range(2)]
+    processes = [
+        CONTEXT.Process(target=_alone, args=(rank, port, log, function, arguments), daemon=True)
+        for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.start()
+    took = [0.0, 0.0]
+    while any(process.is_alive() for process in processes) and sum(took) < 2 * seconds:
+        time.sleep(0.05)
+        for rank, process in enumerate(processes):
+            took[rank] = time.monotonic() - began if process.is_alive() else took[rank]
+    for process in processes:
+        process.kill()
+        process.join()
+    return [
+        Ended(process.exitcode, log.read_text(encoding="utf-8"), spent)
+        for process, log, spent in zip(processes, logs, took, strict=True)
+    ]
+
+
+def _alone(
+    rank: int, port: int, log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    _launched(rank, port)
+    try:
+        code = function(*arguments)
+    except MiaoError as error:
+        print("miao:", error, file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _launched(rank: int, port: int) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
 
 
 class Pair:
     """Runs `function(world, *arguments)` in both processes at once."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        context = get_context("spawn")
+        port = free_port()
         self.ends, self.processes = [], []
         for rank in range(2):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, port, there), daemon=True)
+            here, there = CONTEXT.Pipe()
+            process = CONTEXT.Process(target=_serve, args=(rank, port, there), daemon=True)
             process.start()
             there.close()
             self.ends.append(here)
@@ -39,7 +113,7 @@ class Pair:
             end.send((function, arguments))
         answers = []
         for end in self.ends:
-            assert end.poll(120), "a process does not answer"
+            assert end.poll(600), "a process does not answer"
             answers.append(end.recv())
         return answers
 
@@ -50,11 +124,7 @@ class Pair:
 
 
 def _serve(rank: int, port: int, end: Connection) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    _launched(rank, port)
     console.quiet = True
     world = LaunchedWorld(on_gpu=False)
     while True:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from miao.errors import Interrupted
+from miao.errors import Interrupted, MiaoError
 from miao.model import Decoder, ModelConfig, save_model
 from miao.recipe import DpoOptions, Parallelism
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.answers import LabelledAnswers
 from miao.train.loop import Trainer
 from miao.train.metrics import MetricsLog
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
-from miao.train.objectives import LanguageObjective, Objective, PreferenceObjective
+from miao.train.objectives import (
+    KtoObjective,
+    LanguageObjective,
+    Objective,
+    PreferenceObjective,
+)
 from miao.train.parallel import make_parallel
-from miao.train.world import World
+from miao.train.world import World, join_world
 from tests.train.tiny import SEQ_LEN, options, stop_after
 
 UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1800, "log_every": 1}
@@ -32,6 +42,7 @@ class Case:
 
     Args:
         sources: dataset directories. reference: of DPO, the file of reference log-probabilities.
+        loss: of DPO.
     """
 
     sources: list[str]
@@ -39,8 +50,13 @@ class Case:
     shape: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
+    loss: Any = "sigmoid"
     stop: tuple[int, int] | None = None
     """SIGTERM to process [0] while it trains step [1]."""
+    killed: tuple[int, int] | None = None
+    """SIGKILL to process [0] when it begins step [1]."""
+    compiled: bool = False
+    """As the compiler sees it, without machine code."""
     memory: int | None = None
     """This process runs out of memory in its second forward pass."""
     seed: int = 0
@@ -70,9 +86,20 @@ def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
     packed = [PackedSource(Path(d).name, TokenDataset(Path(d)), SEQ_LEN, 5) for d in case.sources]
     objective: Objective = LanguageObjective()
     if case.reference is not None:
-        objective = PreferenceObjective(DpoOptions(beta=0.1, sft_weight=0.1))
+        preference = DpoOptions(beta=0.1, sft_weight=0.1, loss=case.loss)
+        objective = PreferenceObjective(preference)
+        if case.loss == "kto":
+            view = LabelledAnswers(TokenDataset(Path(case.sources[0])), 5)
+            packed[0] = PackedSource(packed[0].name, view, SEQ_LEN, 5)
+            objective = KtoObjective(preference, {packed[0].name: view.desirable})
         packed[0].reference = np.memmap(case.reference, dtype=np.float32, mode="r")
     parallel = make_parallel(case.parallel, model, chosen, world)
+    if case.compiled:
+        compile_module = torch.nn.Module.compile
+        with patch.object(
+            torch.nn.Module, "compile", partialmethod(compile_module, backend="aot_eager")
+        ):
+            parallel.compile()
     running = Trainer(
         "pretrain",
         chosen,
@@ -87,6 +114,8 @@ def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
     )
     if case.stop and case.stop[0] == world.rank:
         stop_after(running, case.stop[1])
+    if case.killed and case.killed[0] == world.rank:
+        kill_at(running, case.killed[1])
     if case.memory == world.rank:
         running.gradients.objective = OutOfMemory(objective)
     stopped = 0
@@ -104,6 +133,37 @@ def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
         "micro_batch": running.gradients.micro_batch,
         "checksum": [float(p.double().sum()) for p in local],
     }
+
+
+def kill_at(running: Trainer, step: int) -> None:
+    train_step = running._train_step
+
+    def train_or_die(*of_step: Any) -> None:
+        if running.step + 1 == step:
+            running.store.failure(wait=True)  # what was being saved is saved
+            os.kill(os.getpid(), signal.SIGKILL)
+        train_step(*of_step)
+
+    running._train_step = train_or_die  # type: ignore[method-assign]
+
+
+def launched_train(case: Case, directory: Path) -> int:
+    """`train` as a launcher starts it."""
+    with join_world("cpu") as world:
+        train(world, case, directory)
+    return 0
+
+
+def fail(how: str) -> int:
+    """One of two processes that fail in some way."""
+    with join_world("cpu") as world:
+        world.barrier()
+        if how == f"bug in {world.rank}":
+            raise ZeroDivisionError("a bug")
+        if how == "all alike":
+            raise MiaoError("nobody likes it", where="here", fix="turn it down")
+        world.barrier()
+    return 0
 
 
 class OutOfMemory:

@@ -179,6 +179,8 @@ def test_the_device_is_not_asked_between_readings(
     weight = running.gradients.objective.weight
     running.gradients.objective.weight = lambda batch: 99  # type: ignore[method-assign]  # host data
     monkeypatch.setattr(Batch, "real_tokens", 99)
+    # A CPU's attention reads on the host where documents begin.
+    monkeypatch.setattr(type(running.model), "has_varlen", False)
 
     def asked(*arguments: Any) -> Any:
         raise AssertionError("the host waits for the device")
@@ -256,9 +258,8 @@ def test_a_rollback_leaves_out_what_led_to_the_jump(
     assert lines == curve(tmp_path / "left out")
 
 
-@pytest.mark.parametrize("stop_at", [2, 8, 10, 12, 16])
 def test_a_rollback_is_the_same_wherever_the_run_is_stopped(
-    sources: list[TokenDataset], tmp_path: Path, stop_at: int
+    sources: list[TokenDataset], tmp_path: Path
 ) -> None:
     """Before the jump, in the steps that are left out, and after it."""
 
@@ -269,13 +270,14 @@ def test_a_rollback_is_the_same_wherever_the_run_is_stopped(
 
     whole = one(tmp_path / "whole")
     whole.run()
-    stopped = one(tmp_path / "stopped")
-    stop_after(stopped, stop_at)
-    with pytest.raises(Interrupted):
-        stopped.run()
-    resumed = one(tmp_path / "stopped")
-    resumed.run()
-    assert_same_bits(whole.model, resumed.model)
+    for stop_at in (2, 8, 10, 12, 16):
+        stopped = one(tmp_path / str(stop_at))
+        stop_after(stopped, stop_at)
+        with pytest.raises(Interrupted):
+            stopped.run()
+        resumed = one(tmp_path / str(stop_at))
+        resumed.run()
+        assert_same_bits(whole.model, resumed.model)
 
 
 def test_without_a_checkpoint_to_go_back_to_the_step_is_skipped(

@@ -8,9 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from miao.cli import main as miao
 from miao.files import read_json, read_jsonl
 from miao.model import load_model
+from miao.shards import TokenDataset
+from miao.train.checkpoint import list_checkpoints
+from miao.train.world import GRACE
+from tests.train.pair import run_two
+from tests.train.shared_cases import Case, fail, launched_train
+from tests.train.tiny import curve
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = """
@@ -25,25 +33,6 @@ sft: {enabled: false}
 dpo: {epochs: 0.3, seq_len: 256, batch_tokens: 1024, precision: fp32, compile: off}
 evaluate: {choice_items: 4, question_items: 2, preference_pairs: 2, heldout_tokens: 300,
            max_new_tokens: 2}
-"""
-FAILING = """
-import os, signal, sys
-from miao.errors import MiaoError
-from miao.train.world import join_world
-how = sys.argv[1]
-try:
-    with join_world("cpu") as world:
-        world.barrier()
-        if world.rank == 1 and how == "bug":
-            raise ZeroDivisionError("a bug")
-        if world.rank == 1 and how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "all alike":
-            raise MiaoError("nobody likes it", where="here", fix="turn it down")
-        world.barrier()
-except MiaoError as error:
-    print("miao:", error, file=sys.stderr)
-    sys.exit(2)
 """
 
 
@@ -82,26 +71,67 @@ def test_a_chain_of_stages_and_again(tmp_path: Path) -> None:
     steps = [(line["stage"], line["step"]) for line in lines if "loss" in line]
     assert len(steps) == len(set(steps)) >= 5
     assert {line["stage"] for line in read_jsonl(run / "eval_results.jsonl")} == {"pretrain", "dpo"}
-    again = torchrun("-m", "miao", "run", "tiny.yaml", directory=tmp_path)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.count("done before") == 6
-    wrong = torchrun("-m", "miao", "run", "tiny.yaml", "--seeed", "1", directory=tmp_path)
-    assert wrong.returncode != 0 and wrong.stderr.count("miao: ") == 1, wrong.stderr
+    again = run_two(in_directory, tmp_path, "run", "tiny.yaml", directory=tmp_path)
+    assert [end.code for end in again] == [0, 0], again
+    assert again[0].said.count("done before") == 6 and again[1].said == ""
+    wrong = run_two(in_directory, tmp_path, "run", "tiny.yaml", "--seeed", "1", directory=tmp_path)
+    assert all(end.code == 2 for end in wrong), wrong
+    assert [end.said.count("miao: ") for end in wrong] == [1, 0], wrong
+
+
+def in_directory(directory: Path, *words: str) -> int:
+    os.chdir(directory)
+    return miao(words)
+
+
+def test_torchrun_ends_all_when_one_fails(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(
+        "from tests.train.shared_cases import fail\nfail('bug in 1')", encoding="utf-8"
+    )
+    done = torchrun("failing.py", directory=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("ZeroDivisionError: a bug") == 1, done.stderr
+    assert "miao: " not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("bug", "ZeroDivisionError: a bug"),
-        ("killed", "SIGKILL"),
+        ("bug in 0", "ZeroDivisionError: a bug"),
+        ("bug in 1", "ZeroDivisionError: a bug"),
         ("all alike", " of 2, here: nobody likes it\n  -> turn it down"),
     ],
 )
 def test_a_failure_ends_all_and_is_said_once(tmp_path: Path, how: str, message: str) -> None:
-    (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
-    done = torchrun("failing.py", how, directory=tmp_path)
-    assert done.returncode != 0
-    said = done.stderr.count("miao: ") + done.stderr.count("ZeroDivisionError: a bug")
-    assert message in done.stderr, done.stderr
-    # Of a process that was killed torchrun speaks, and may end the other before it does too.
-    assert said <= 1 if how == "killed" else said == 1, done.stderr
+    ends = run_two(fail, how, directory=tmp_path)
+    said = ends[0].said + ends[1].said
+    assert all(end.code not in (0, None) and end.code > 0 for end in ends), ends
+    assert said.count(message) == 1 and said.count("Traceback") == how.count("bug"), said
+    assert "contact with the other processes is lost" not in said
+
+
+def test_one_killed_the_other_says_so_and_both_go_on_to_the_bit(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    """SIGKILL to a process within a step: the survivor ends by itself, whichever kept the store;
+    the next start goes on from the checkpoint before, and ends as a run never killed."""
+    case = Case([str(source.directory) for source in sources], "ddp")
+    whole = tmp_path / "whole"
+    assert [end.code for end in run_two(launched_train, case, whole, directory=tmp_path)] == [0, 0]
+    truth = load_model(whole / "model").state_dict()
+    for victim in (0, 1):
+        run = tmp_path / f"{victim} killed"
+        killed = Case(**vars(case) | {"killed": (victim, 6)})
+        ends = run_two(launched_train, killed, run, directory=tmp_path)
+        survivor = ends[1 - victim]
+        assert (ends[victim].code, survivor.code) == (-9, 2), ends
+        assert survivor.said.count("contact with the other processes is lost") == 1, survivor.said
+        assert "run the same command again" in survivor.said
+        assert survivor.seconds - ends[victim].seconds < 10 * GRACE
+        saved = list_checkpoints(run / "checkpoints")
+        assert 0 < read_json(saved[-1] / "state.json")["step"] < 6
+        ends = run_two(launched_train, case, run, directory=tmp_path)
+        assert [end.code for end in ends] == [0, 0], ends
+        assert curve(run) == curve(whole)
+        found = load_model(run / "model").state_dict()
+        assert all(torch.equal(found[name], truth[name]) for name in truth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.model import Decoder, ModelConfig
-from miao.model.estimate import GIB, fitting_micro_batch, training_memory
+from miao.model.estimate import GIB, Extras, fitting_micro_batch, training_memory
 from miao.model.presets import PRESETS
 from miao.recipe import PretrainOptions
+from miao.recipe.stages import AdapterOptions
 from miao.train import microbatch
 from miao.train.microbatch import (
     auto_micro_batch,
     cpu_micro_batch,
+    extras_of,
     fit_to_memory,
     largest_that_fits,
     last_level_cache,
@@ -27,6 +30,7 @@ from miao.train.microbatch import (
     trial_pass,
     wants_checkpointing,
 )
+from miao.train.optim import MuonAdamW
 
 Make = Callable[..., Decoder]
 
@@ -144,6 +148,43 @@ def test_a_trial_leaves_nothing_behind(make_model: Make, monkeypatch: pytest.Mon
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert all(float(m.load.sum()) == 0 for m in model.mixtures().values())
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_s_optimizer_and_a_teacher_are_counted(make_model: Make, kind: str) -> None:
+    """Against the tensors that training really keeps."""
+    pytest.importorskip("peft")
+    from miao.train.adapters import adapter_size, add_adapter
+
+    model, teacher = make_model(), make_model(1, hidden_size=48)
+    whole = training_memory(model.config, 1, 32)
+    assert extras_of(model) == Extras()
+    adapter = AdapterOptions(kind, rank=3, targets=["q_proj", "down_proj"])  # type: ignore[arg-type]
+    size = adapter_size(model, adapter)
+    add_adapter(model, adapter, Path("base"), seed=0)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    assert size == sum(p.numel() for _, p in trained)
+    extras = extras_of(model, [teacher])
+    found = training_memory(model.config, 1, 32, extras=extras)
+    for _, parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = MuonAdamW(trained, 1e-3, 0.0)
+    optimizer.step()
+    assert found.optimizer == sum(t.nbytes for t in optimizer.state_tensors().values())
+    assert found.gradients == 4 * size
+    assert extras.beside == 4 * sum(p.numel() for p in teacher.parameters())
+    assert found.weights == 4 * sum(p.numel() for p in model.parameters()) + extras.beside
+    assert found.total - extras.beside < whole.total
+
+
+def test_more_rows_fit_beside_an_adapter_and_fewer_beside_a_teacher() -> None:
+    config = PRESETS["bitbrain-0.6b"].config()
+
+    def rows(size: float, extras: Extras) -> int:
+        return fitting_micro_batch(config, size, 2048, 256, extras=extras) or 0
+
+    assert 0 < rows(24, Extras()) < rows(24, Extras(adapter=10**7))
+    assert 0 < rows(48, Extras(beside=16 * GIB)) < rows(48, Extras())
 
 
 def test_checkpointing_when_memory_asks_for_it(

@@ -15,6 +15,7 @@ from miao.errors import MiaoError
 from miao.files import read_json
 from miao.model import load_model
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.answers import LabelledAnswers
 from miao.train.checkpoint import list_checkpoints
 from miao.train.objectives import cache_reference
 from miao.train.parallel import make_parallel
@@ -83,14 +84,27 @@ def test_two_processes_equal_one(
     assert bool(biases) == (kind != "dense")
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_compiled_too(pair: Pair, places: list[str], tmp_path: Path, parallel: Any) -> None:
+    """Whole under DDP, block by block under FSDP; rows of padding make every pass one shape."""
+    case = Case(places, parallel, options={"tokens": 1300}, compiled=True)
+    both(pair, case, tmp_path / "two")
+    train(World(), Case(**vars(case) | {"compiled": False}), tmp_path / "one")
+    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    assert loss < LOSS and weight < WEIGHT, (loss, weight)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp", *ZERO])
 def test_preferences_on_two_processes(
     pair: Pair,
     make_dataset: Callable[..., TokenDataset],
     tmp_path: Path,
     parallel: Any,
+    loss: str,
 ) -> None:
-    """DPO with its metrics; a step of 3 rows, of which one process has a single one."""
+    """DPO with its metrics; a step of 3 rows, of which one process has a single one. KTO with the
+    estimate of KL that all processes share."""
     generator = torch.Generator().manual_seed(2)
     lengths = torch.randint(4, 16, (90,), generator=generator).tolist()
     sequences = [torch.randint(0, 97, (n,), generator=generator).tolist() for n in lengths]
@@ -98,16 +112,18 @@ def test_preferences_on_two_processes(
     dataset = make_dataset(sequences, "preference", masks, name="pairs", vocab_size=97)
     reference = str(tmp_path / "reference.f32")
     case = Case(
-        [str(dataset.directory)], parallel, {}, {"batch_tokens": 96, "tokens": 700}, reference
+        [str(dataset.directory)], parallel, {}, {"batch_tokens": 96, "tokens": 700}, reference, loss
     )
     case.options["muon_learning_rate"] = 0.0
-    source = PackedSource("pairs", dataset, 32, 0)
+    view = LabelledAnswers(dataset, 5) if loss == "kto" else dataset
+    source = PackedSource("pairs", view, 32, 0)
     cache_reference(model_of(case), source, PackedLoader([source], 32).one_pass(4), Path(reference))
     both(pair, case, tmp_path / "two")
     train(World(), case, tmp_path / "one")
-    loss, weight = differences(tmp_path / "one", tmp_path / "two")
-    assert loss < LOSS and weight < WEIGHT, (loss, weight)
-    for name in ("accuracy", "margin", "kl", "chosen_logprob"):
+    found, weight = differences(tmp_path / "one", tmp_path / "two")
+    assert found < LOSS and weight < WEIGHT, (found, weight)
+    names = ["accuracy", "margin", "kl", "chosen_logprob"] + ["origin"] * (loss == "kto")
+    for name in names:
         one, two = ([line[name] for line in curve(tmp_path / d)] for d in ("one", "two"))
         assert two == pytest.approx(one, abs=2e-4), name
 

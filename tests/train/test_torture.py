@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
 def test_a_few_kills() -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/torture.py", "--kills", "5", "--seed", "1"],
+        [sys.executable, "benchmarks/torture.py", "--kills", "3", "--seed", "1"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -25,4 +25,4 @@ def test_a_few_kills() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"(\d+) kills survived, .*; (\d+) runs finished; 0 differences", done.stdout)
     assert found is not None, done.stdout
-    assert int(found[1]) == 5 and int(found[2]) >= 1
+    assert int(found[1]) == 3 and int(found[2]) >= 1

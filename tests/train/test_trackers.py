@@ -49,7 +49,7 @@ class FakeWandb(ModuleType):
 def tracked(
     sources: list[TokenDataset], directory: Path, *names: str, **more: Any
 ) -> tuple[Trainer, TrackedLog]:
-    made = trainer(sources, directory)
+    made = trainer(sources, directory, tokens=2000, log_every=1)
     log = TrackedLog(
         directory / "metrics.jsonl",
         "pretrain",
