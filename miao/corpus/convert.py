@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast, get_args
 
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
-from miao.corpus.shapes import desirable, rewritten, with_aliases
+from miao.corpus.shapes import KTO_KEYS, desirable, rewritten, with_aliases
 from miao.corpus.turns import (
     blank,
     first_key,
@@ -34,9 +34,11 @@ EXPECTED: dict[Kind, str] = {
     '[{"from": "human", "value": "..."}, ...]}, {"instruction": "...", "output": "..."}, '
     '{"question": "...", "answer": "..."} or {"prompt": "...", "response": "..."}',
     "preference": '{"prompt": "...", "chosen": "...", "rejected": "..."}, {"chosen": '
-    '[{"role": "user", "content": "..."}, ...], "rejected": [...]} or pairs of {"prompt": "...", '
+    '[{"role": "user", "content": "..."}, ...], "rejected": [...]} or {"prompt": "...", '
     '"completion": "...", "label": true}',
 }
+LABELLED = "kto"
+"""The shape of a single answer that is labelled as desirable or not."""
 _CONVERSATION_KEYS = (*TURNS_KEYS, *QUESTION_KEYS, *ANSWER_KEYS, "history", *SYSTEM_KEYS)
 KNOWN_KEYS: dict[Kind, tuple[str, ...]] = {
     "document": (*TEXT_KEYS, *_CONVERSATION_KEYS),
@@ -60,8 +62,12 @@ def _recognised(value: Any, kind: Kind) -> tuple[str | None, dict[str, Any]]:
         return text, fields
     if particular := rewritten(fields, kind):
         return particular
+    if kind == "preference" and {"chosen", "rejected"} <= fields.keys():
+        return "chosen/rejected", fields
+    if kind == "preference" and desirable(fields) is None:
+        return None, fields
     if kind == "preference":
-        return ("chosen/rejected" if {"chosen", "rejected"} <= fields.keys() else None), fields
+        return (LABELLED if _recognised(unlabelled(fields), "conversation")[0] else None), fields
     if turns := first_key(fields, TURNS_KEYS):
         return turns, fields
     question, answer = first_key(fields, QUESTION_KEYS), first_key(fields, ANSWER_KEYS)
@@ -70,7 +76,7 @@ def _recognised(value: Any, kind: Kind) -> tuple[str | None, dict[str, Any]]:
 
 def kind_of(value: Any) -> Kind | None:
     """The kind of record that an object is best used as; None: no known shape."""
-    if shape_of(value, "preference") or desirable(fields_of(value)) is not None:
+    if shape_of(value, "preference"):
         return "preference"
     if shape_of(value, "conversation"):
         return "conversation"
@@ -134,7 +140,31 @@ def to_preference(value: Any, source: str = "") -> Preference:
     return cast(Preference, converted(value, "preference", source)[0])
 
 
+def unlabelled(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields without KTO's label."""
+    return {key: value for key, value in fields.items() if key not in KTO_KEYS}
+
+
+def _single(fields: dict[str, Any], source: str) -> Preference:
+    """A single answer, labelled (KTO) or with an empty other side (as Miao writes it)."""
+    good = desirable(fields)
+    if good is None:
+        good = fields["rejected"] == []
+        prompt = _prompt(fields, (*QUESTION_KEYS, *TURNS_KEYS))
+        answer = said(fields["chosen" if good else "rejected"], "the answer")
+    else:
+        turns = cast(Conversation, converted(unlabelled(fields), "conversation", source)[0])
+        prompt, answer = turns.messages[:-1], turns.messages[-1:]
+        source = turns.source
+    if answer[0].role != "assistant" or not any(m.role == "user" for m in prompt):
+        raise MiaoError("a labelled answer must follow a prompt", fix="mend or drop the record")
+    sides = (answer, []) if good else ([], answer)
+    return Preference(prompt, *sides, _source(fields, source))
+
+
 def _preference(fields: dict[str, Any], shape: str, source: str) -> Preference:
+    if shape == LABELLED or ([] in (fields["chosen"], fields["rejected"])):
+        return _single(fields, source)
     chosen, rejected = (said(fields[key], f"'{key}'") for key in ("chosen", "rejected"))
     if chosen == rejected:
         raise MiaoError("'chosen' and 'rejected' are the same", fix="drop the record")

@@ -11,8 +11,8 @@ from typing import Any, Literal, overload
 from miao.console import warn
 from miao.corpus.convert import (
     EXPECTED,
+    LABELLED,
     converted,
-    fields_of,
     shape_of,
     to_conversation,
     to_document,
@@ -23,7 +23,6 @@ from miao.corpus.kto import KtoPairs
 from miao.corpus.problems import OnProblem, Problem, place, stop
 from miao.corpus.readers import read_objects
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
-from miao.corpus.shapes import KTO_KEYS, desirable
 from miao.corpus.sources import find_sources
 from miao.corpus.streams import DamagedFile, Source
 from miao.errors import MiaoError
@@ -38,7 +37,8 @@ __all__ = [
     "to_preference",
 ]
 
-_NO_LABEL = dict.fromkeys(KTO_KEYS)
+SINGLE = "kto, single"
+"""The shape of a labelled answer without a counterpart to the same prompt."""
 
 
 @dataclass(slots=True)
@@ -161,7 +161,6 @@ def convert_file(
     goes to `on_problem`, and so does a file whose rest cannot be read, when that returns.
     """
     pairs = KtoPairs()
-    record: Record
     objects = read_objects(path, on_problem, counts.repair)
     while True:
         try:
@@ -172,26 +171,20 @@ def convert_file(
             on_problem(_file_problem(path, error))
             break
         try:
-            label = desirable(fields_of(value)) if kind != "document" else None
-            if kind == "preference" and label is not None:
-                turns = to_conversation({**fields_of(value), **_NO_LABEL}, source)
-                pair = pairs.add(label, turns, Problem(path, line, "", raw=value))
-                for problem in pairs.overflow():
-                    on_problem(problem)
-                if pair is None:
-                    continue
-                record, shape = pair, "kto"
-                counts.merged += 1
-            else:
-                record, shape = converted(value, kind, source)
+            record, shape = converted(value, kind, source)
             for how in _mend(record):
                 counts.repair(path, how)
         except MiaoError as error:
             on_problem(Problem(path, line, error.what, error.fix, value))
             continue
+        if shape == LABELLED and isinstance(record, Preference):
+            yield from ((single, SINGLE, raw) for single, raw in pairs.overflow())
+            if (pair := pairs.add(record, value)) is None:
+                continue
+            record = pair
+            counts.merged += 1
         yield record, shape, value
-    for problem in pairs.rest():
-        on_problem(problem)
+    yield from ((single, SINGLE, raw) for single, raw in pairs.rest())
 
 
 def _file_problem(path: Source, error: DamagedFile) -> Problem:

@@ -1,73 +1,63 @@
-"""KTO's single answers, labelled desirable or not -> pairs of a better and a worse answer."""
+"""Single answers, labelled desirable or not (KTO): those to the same prompt become pairs."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Any
 
-from miao.corpus.problems import Problem
-from miao.corpus.records import Conversation, Message, Preference
-from miao.errors import MiaoError
+from miao.corpus.records import Message, Preference
 
 WAITING = 100_000
-"""Answers that wait for their counterpart at a time; beyond that the oldest is given up."""
+"""Answers that wait for their counterpart at a time; beyond that the oldest stays single."""
+Answer = tuple[Preference, Any]
+"""A preference of which one side is empty, and the raw object that it was read from."""
 
 
 class KtoPairs:
-    """Pairs a desirable and an undesirable answer to the same prompt, in the order of the file."""
+    """Pairs a desirable and an undesirable answer to the same prompt, in the order of the file.
+
+    No answer is lost: those without a counterpart come out single.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[bytes, bool], list[tuple[Conversation, Problem]]] = {}
+        self._waiting: dict[tuple[bytes, bool], list[Answer]] = {}
         self._count = 0
 
-    def add(self, label: bool, turns: Conversation, place: Problem) -> Preference | None:
-        """The pair that this answer completes; None: it waits.
-
-        Raises:
-            MiaoError: no prompt, or an answer that does not come last.
-        """
-        prompt, answer = turns.messages[:-1], turns.messages[-1]
-        if answer.role != "assistant" or not any(m.role == "user" for m in prompt):
-            raise MiaoError("a labelled answer must follow a prompt", fix="mend or drop the record")
-        digest = _digest(prompt)
+    def add(self, answer: Preference, raw: Any) -> Preference | None:
+        """The pair that this answer completes; None: it waits."""
+        digest, label = _digest(answer.prompt), bool(answer.chosen)
         others = self._waiting.get((digest, not label), [])
         for number, (other, _) in enumerate(others):
-            if other.messages[-1] != answer:
+            chosen, rejected = answer.chosen or other.chosen, answer.rejected or other.rejected
+            if chosen != rejected:
                 del others[number]
                 self._count -= 1
                 if not others:
                     del self._waiting[digest, not label]
-                chosen, rejected = (answer, other.messages[-1])[:: 1 if label else -1]
-                return Preference(prompt, [chosen], [rejected], turns.source)
-        self._waiting.setdefault((digest, label), []).append((turns, place))
+                return Preference(answer.prompt, chosen, rejected, answer.source)
+        self._waiting.setdefault((digest, label), []).append((answer, raw))
         self._count += 1
         return None
 
-    def overflow(self) -> Iterator[Problem]:
-        """Gives up the oldest answers while too many wait."""
+    def overflow(self) -> Iterator[Answer]:
+        """The oldest answers, while too many wait."""
         while self._count > WAITING:
-            yield self._give_up()
+            yield self._oldest()
 
-    def rest(self) -> Iterator[Problem]:
-        """Gives up all answers that still wait."""
+    def rest(self) -> Iterator[Answer]:
+        """All answers that still wait."""
         while self._count:
-            yield self._give_up()
+            yield self._oldest()
 
-    def _give_up(self) -> Problem:
+    def _oldest(self) -> Answer:
         key = next(iter(self._waiting))
-        _, place = self._waiting[key].pop(0)
+        oldest = self._waiting[key].pop(0)
         if not self._waiting[key]:
             del self._waiting[key]
         self._count -= 1
-        other = "undesirable" if key[1] else "desirable"
-        return dataclasses.replace(
-            place,
-            reason=f"no {other} answer to the same prompt",
-            fix="DPO compares two answers: add the other one"
-            + (", or use the record as a conversation" if key[1] else ""),
-        )
+        return oldest
 
 
 def _digest(prompt: list[Message]) -> bytes:

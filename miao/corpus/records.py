@@ -61,12 +61,19 @@ class Conversation:
 
 @dataclass(slots=True)
 class Preference:
-    """Two ways to go on after the same `prompt` turns: the better one and the worse one."""
+    """Two ways to go on after the same `prompt` turns: the better one and the worse one.
+
+    One of them may be empty: a single answer, labelled as desirable (chosen) or not (rejected).
+    """
 
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
     source: str = ""
+
+    @property
+    def is_pair(self) -> bool:
+        return bool(self.chosen and self.rejected)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,3 +86,5 @@ class Preference:
 
 Record = Document | Conversation | Preference
 Kind = Literal["document", "conversation", "preference"]
+KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
+"""What each stage of training trains on."""

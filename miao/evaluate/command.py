@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EPILOG = """other uses:
   miao eval list                         the tasks, their prompts and the files that they look for
   miao eval compare RUN_A RUN_B ...      differences on the same questions, with significance
+  miao eval stages RUN ...               what each stage of runs scored, and what it changed
   miao eval judge A B --url URL --judge MODEL    win-rate by a judge behind an OpenAI-compatible API
   miao eval samples MODEL                a fixed set of prompts, to read with your own eyes
 """
@@ -34,6 +35,10 @@ def main(words: Sequence[str]) -> int:
         return _list()
     if words[:1] == ["compare"]:
         return _compare(words[1:])
+    if words[:1] == ["stages"]:
+        from miao.evaluate import stage_table
+
+        return stage_table.main(words[1:])
     if words[:1] in (["judge"], ["samples"]):
         from miao.evaluate import samples
 
@@ -121,6 +126,8 @@ def evaluate(options: argparse.Namespace) -> None:
             if task.submission:
                 say(f"  to hand in:  {write_submission(target, asked, split, options.chat)}")
             warn(f"the split {split} has no answers: nothing was scored")
+    if (recipe := target.lines.parent / "recipe.yaml").is_file():
+        say(f"  on the run's page: miao report {recipe}")
 
 
 def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[Decoder, Encoder]:
@@ -154,12 +161,15 @@ def _prepared(name: str, options: argparse.Namespace) -> Prepared:
     if shots < 0 or (options.limit is not None and options.limit < 1):
         raise MiaoError("--shots must not be negative, --limit must be positive")
     split = options.split or task.split
-    data = _data_folder(options.data, task, [split, task.fewshot_split if shots else None])
+    splits = [split, task.fewshot_split if shots else None]
+    data = _data_folder(options.data, task, splits, options.subjects)
     questions = read_questions(task, data, options.split, shots, options.subjects, options.limit)
     return task, style_name, with_scoring(style, options.scoring), questions, shots
 
 
-def _data_folder(data: str, task: Task, splits: Sequence[str | None]) -> Path:
+def _data_folder(
+    data: str, task: Task, splits: Sequence[str | None], subjects: Sequence[str]
+) -> Path:
     """A folder as it is; of a name on a hub, the files of the task downloaded."""
     from miao.hubs import is_hub_name
 
@@ -180,9 +190,10 @@ def _data_folder(data: str, task: Task, splits: Sequence[str | None]) -> Path:
     name = parse_dataset_name(data)
     listing = list_dataset(name)
     patterns = [
-        source.files.replace("{split}", source.splits.get(split, split)).replace("{subject}", "*")
+        source.files.replace("{split}", source.splits.get(split, split)).replace("{subject}", name)
         for source in task.sources
         for split in splits
+        for name in subjects or ["*"]
         if split
     ]
     files = [file for file in listing.files if any(fnmatchcase(file, p) for p in patterns)]

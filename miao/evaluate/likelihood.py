@@ -10,7 +10,7 @@ import torch
 
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem
-from miao.evaluate.scores import Score, accuracy, by_category, mean
+from miao.evaluate.scores import Score, accuracy, by_category, mean, ranked
 from miao.model.decoder import Decoder
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.build import encode_preferences
@@ -153,6 +153,31 @@ def prefer(
     right = [margin > 0 for margin in margins]
     scores = by_category("preference (reward)", [pair.source for pair in pairs], right, 0.5)
     return [*scores, mean("preference margin", "all", margins, "nats·beta")]
+
+
+def prefer_single(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    answers: Sequence[Preference],
+    reference: Decoder | None = None,
+    beta: float = 1.0,
+    advance: Advance = nothing,
+) -> list[Score]:
+    """Held-out single answers, labelled desirable or not: how often a desirable one is above an
+    undesirable one, in the measures of `prefer`. None: there are not both kinds."""
+    encoded = [a if a[0] else b for a, b in encode_preferences(tokenizer, answers)]
+    values = _answer_sums(model, encoded, advance)
+    if reference is None:
+        task = "preference (likelihood)"
+        lengths = [max(sum(mask), 1) for _, mask in encoded]
+        values = [value / length for value, length in zip(values, lengths, strict=True)]
+    else:
+        task = "preference (reward)"
+        before = _answer_sums(reference, encoded, advance)
+        values = [beta * (now - then) for now, then in zip(values, before, strict=True)]
+    good = [v for v, answer in zip(values, answers, strict=True) if answer.chosen]
+    bad = [v for v, answer in zip(values, answers, strict=True) if answer.rejected]
+    return [ranked(task, "single answers", good, bad)] if good and bad else []
 
 
 def _first_sequences(dataset: TokenDataset, max_tokens: float) -> list[list[int]]:

@@ -45,6 +45,18 @@ def mean(task: str, category: str, values: Sequence[float], unit: str) -> Score:
     return Score(task, category, len(values), average, stderr, unit=unit)
 
 
+def ranked(task: str, category: str, better: Sequence[float], worse: Sequence[float]) -> Score:
+    """How often one of the better values is above one of the worse, over all pairs of them (the
+    area under the ROC curve; ties count half), with the standard error of Hanley and McNeil
+    (1982)."""
+    wins = sum((a > b) + 0.5 * (a == b) for a in better for b in worse)
+    m, n = len(better), len(worse)
+    area = wins / (m * n)
+    above, below = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (m - 1) * (above - area**2) + (n - 1) * (below - area**2)
+    return Score(task, category, m + n, area, math.sqrt(max(spread, 0.0) / (m * n)), 0.5)
+
+
 def by_category(
     task: str, categories: Sequence[str], right: Sequence[bool], chance: float | None = None
 ) -> list[Score]:

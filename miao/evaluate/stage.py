@@ -9,7 +9,7 @@ from miao.console import ProgressLine
 from miao.corpus.formats import to_preference
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
-from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer
+from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer, prefer_single
 from miao.evaluate.questions import answer_questions
 from miao.evaluate.scores import Score
 from miao.files import read_jsonl
@@ -68,11 +68,14 @@ def evaluate_stage(
                     }
                 for item, text in zip(questions, texts, strict=True)
             ]  # fmt: skip
-        if pairs := heldout_preferences(run, options.preference_pairs):
-            with ProgressLine("preferences", 2 * len(pairs) * (2 if reference else 1)) as line:
-                scores += prefer(model, tokenizer, pairs, advance=line.advance)
-                if reference is not None:
-                    scores += prefer(model, tokenizer, pairs, reference, beta, line.advance)
+        kept = heldout_preferences(run, options.preference_pairs)
+        pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
+        work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
+        with ProgressLine("preferences", work) as line:
+            for held_against in [None, reference] if reference else [None]:
+                given = (held_against, beta, line.advance)
+                scores += prefer(model, tokenizer, pairs, *given) if pairs else []
+                scores += prefer_single(model, tokenizer, single, *given) if single else []
     return StageEvaluation(scores, answers)
 
 

@@ -19,6 +19,9 @@ class SeedbedOptions:
     """How many conversations for SFT."""
     preferences: int = 3000
     """How many preference pairs for DPO."""
+    single_answers: bool = False
+    """Keep one answer of each preference pair, labelled as desirable or not: what KTO learns from
+    where nobody has compared two."""
     document_weights: dict[str, float] = field(default_factory=dict)
     """Share of each topic in the pretraining text (knowledge, arithmetic, stories, dialogues,
     recall)."""
@@ -46,7 +49,8 @@ class CorpusOptions:
     conversations: list[str] = field(default_factory=list)
     """Conversations for SFT (messages, sharegpt, alpaca, question/answer). Empty: built-in."""
     preferences: list[str] = field(default_factory=list)
-    """Preference pairs for DPO (chosen/rejected). Empty: built-in."""
+    """Preference pairs for DPO (chosen/rejected), or labelled answers for KTO (prompt, completion,
+    label). Empty: built-in."""
     local: str | None = "data/chinese"
     """CATEGORY.jsonl files of this folder, if there is one, are used for the kinds of record that
     the lists above are empty for; a file's name is its category. null: never."""

@@ -149,7 +149,7 @@ class DpoOptions(StageOptions):
     spike_action: Literal["off", "skip", "rollback"] = "off"
     loss: Literal["sigmoid", "ipo", "simpo", "orpo", "kto"] = "sigmoid"
     """sigmoid: DPO; ipo: a fixed margin is enough; simpo, orpo: without a reference model; kto:
-    each answer by itself, desirable or not."""
+    each answer by itself, desirable or not, paired or single."""
     beta: float = 0.1
     """How strongly the reference model holds the policy back; of simpo (usually 2) the scale, of
     orpo the weight of the preference."""

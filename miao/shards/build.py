@@ -92,17 +92,21 @@ def encode_preferences(
     tokenizer: Tokenizer, pairs: Iterable[Preference], encoder: BulkEncoder | None = None
 ) -> Iterator[tuple[Encoded, Encoded]]:
     """Chosen and rejected conversation of each pair; only what comes after the shared prompt is
-    learned, also where the prompt has assistant turns of its own."""
+    learned, also where the prompt has assistant turns of its own. A side that is not there has no
+    tokens."""
+    absent: Encoded = ([], [])
     for batch in _batched(pairs):
         sides = [
             Conversation(pair.prompt + answer, pair.source)
             for pair in batch
             for answer in (pair.chosen, pair.rejected)
+            if answer
         ]
         encoded = encode_conversations(tokenizer, sides, encoder=encoder)
         for pair in batch:
             prompt = len(tokenizer.chat_template.encode_prompt(tokenizer, pair.prompt))
-            (chosen, mask), (rejected, other) = next(encoded), next(encoded)
+            chosen, mask = next(encoded) if pair.chosen else absent
+            rejected, other = next(encoded) if pair.rejected else absent
             yield (chosen, _after(prompt, mask)), (rejected, _after(prompt, other))
 
 
@@ -130,8 +134,10 @@ def _conversation_block(
 def _preference_block(encoder: BulkEncoder, pairs: list[Any]) -> Block:
     encoded = encode_preferences(encoder.tokenizer, pairs, encoder)
     num_bytes = sum(
-        2 * _num_bytes(pair.prompt) + _num_bytes(pair.chosen) + _num_bytes(pair.rejected)
+        _num_bytes(pair.prompt) + _num_bytes(answer)
         for pair in pairs
+        for answer in (pair.chosen, pair.rejected)
+        if answer
     )
     return _masked_block([side for sides in encoded for side in sides], num_bytes)
 
@@ -165,7 +171,7 @@ def _counted(records: Iterable[R], advance: Callable[[int], None]) -> Iterator[R
 
 
 def _after(prompt: int, mask: list[bool]) -> list[bool]:
-    return [False] * prompt + mask[prompt:]
+    return [False] * min(prompt, len(mask)) + mask[prompt:]
 
 
 def _num_bytes(messages: list[Message]) -> int:

@@ -45,7 +45,8 @@ class Manifest:
     """What a dataset directory says of itself."""
 
     kind: str
-    """document, conversation or preference (whose sequences are chosen, rejected, chosen, ...)."""
+    """document, conversation or preference (whose sequences are chosen, rejected, chosen, ...; a
+    side that is not there is a sequence of no tokens)."""
     source: str
     tokenizer: str
     """Fingerprint of the tokenizer."""
@@ -139,8 +140,12 @@ class ShardWriter:
         if not len(block.lengths):
             return
         ends = np.cumsum(block.lengths)
-        assert block.lengths.min() >= 2, "a sequence of one token has nothing to predict"
-        assert block.ids.min() >= 0 and block.ids.max() < self.manifest.vocab_size
+        present = block.lengths > 0
+        assert present.all() or self.manifest.kind == "preference"
+        shortest = block.lengths[present].min(initial=2)
+        assert shortest >= 2, "a sequence of one token has nothing to predict"
+        assert block.ids.min(initial=0) >= 0
+        assert block.ids.max(initial=0) < self.manifest.vocab_size
         assert ends[-1] == len(block.ids)
         self._file("tokens").write(block.ids.astype(self._dtype).tobytes())
         if block.mask is None:
@@ -148,7 +153,7 @@ class ShardWriter:
         else:
             assert len(block.mask) == len(block.ids)
             self._file("mask").write(block.mask.astype(np.uint8).tobytes())
-            first = block.mask[np.concatenate([[0], ends[:-1]])]
+            first = block.mask[(ends - block.lengths)[present]]
             self.trained += int(block.mask.sum(dtype=np.int64)) - int(first.sum(dtype=np.int64))
         self._offsets.append(self.tokens + ends)
         self.tokens += int(ends[-1])

@@ -21,6 +21,7 @@ from torch import Tensor
 from miao.errors import MiaoError
 from miao.ops.attention import document_starts
 from miao.ops.linear_cross_entropy import IGNORE
+from miao.shards.answers import LabelledAnswers
 from miao.shards.dataset import TokenDataset
 from miao.shards.packing import best_fit_rows
 
@@ -72,7 +73,7 @@ class Batch:
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return Batch(**vars(self) | columns | {"sequences": self.sequences + [[]] * missing})
+        return replace(self, **columns, sequences=self.sequences + [[]] * missing)
 
     def empty(self, rows: int) -> Batch:
         """So many rows of padding, with the same columns."""
@@ -82,7 +83,35 @@ class Batch:
         columns: dict[str, Any] = {
             name: None if value is None else value[rows] for name, value in vars(self).items()
         }
-        return Batch(**columns)
+        return replace(self, **columns)
+
+    def only(self, segments: list[tuple[int, int]]) -> Batch:
+        """These (row, segment) packed anew, into fewer rows of the same length; on the host."""
+        width = self.ids_bt.shape[1]
+        sizes = torch.zeros(len(self.ids_bt), width + 1, dtype=torch.int64)
+        sizes.scatter_add_(1, self.segments_bt, torch.ones_like(self.segments_bt))
+        ends = sizes[:, 1:].cumsum(1)
+        wanted = [(b, int(ends[b, n - 1]), int(sizes[b, n])) for b, n in segments]
+        rows = best_fit_rows([size for _, _, size in wanted], width)
+        index = torch.zeros(len(rows), width, dtype=torch.int64)
+        numbers = torch.zeros_like(index)
+        for row, members in enumerate(rows):
+            slot = 0
+            for number, member in enumerate(members, start=1):
+                b, end, size = wanted[member]
+                index[row, slot : slot + size] = torch.arange(end - size, end) + b * width
+                numbers[row, slot : slot + size] = number
+                slot += size
+        columns: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                fill = IGNORE if name == "labels_bt" else 0
+                columns[name] = value.flatten()[index].masked_fill(numbers == 0, fill)
+        names = [
+            [self.sequences[b][n - 1] for b, n in (segments[member] for member in members)]
+            for members in rows
+        ]
+        return Batch(**columns | {"segments_bt": numbers, "sequences": names})
 
     def to(self, device: torch.device, varlen: bool = False) -> Batch:
         """The same batch on a device.
@@ -94,14 +123,14 @@ class Batch:
             return replace(self, starts_n=document_starts(self.segments_bt)).to(device)
         if device.type == "cpu":
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.pin_memory().to(device, non_blocking=True)
             if device.type == "cuda"
             else value.to(device)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return Batch(**(vars(self) | moved))
+        return replace(self, **moved)
 
 
 @dataclass
@@ -110,7 +139,7 @@ class PackedSource:
 
     What happens to a sequence longer than a row: a document becomes several pieces that continue
     each other; of a conversation the beginning is kept; a preference whose two sides do not fit
-    one row together is left out. All three are counted.
+    one row together is left out, and so is one that has only one side. All are counted.
 
     Args:
         weight: share of this source among all (default: by its size).
@@ -118,7 +147,7 @@ class PackedSource:
     """
 
     name: str
-    dataset: TokenDataset
+    dataset: TokenDataset | LabelledAnswers
     seq_len: int
     seed: int
     weight: float | None = None
@@ -132,7 +161,7 @@ class PackedSource:
         kind, group = self.dataset.manifest.kind, self.dataset.group_size
         slots = (self.dataset.lengths - 1).reshape(-1, group)
         long = slots.sum(axis=1) > self.seq_len
-        self.split_tokens = self.truncated = self.left_out = 0
+        self.split_tokens = self.truncated = self.left_out = self.single = 0
         if kind == "document":
             pieces = -(-slots[:, 0] // self.seq_len)
             self.unit = np.repeat(np.arange(len(slots)), pieces)
@@ -141,11 +170,19 @@ class PackedSource:
             self.size = np.minimum(slots[self.unit, 0] - self.start, self.seq_len)
             self.split_tokens = int(slots[long].sum())
         else:
-            kept = np.flatnonzero(~long) if group > 1 else np.arange(len(slots))
+            whole = (slots > 0).all(axis=1)
+            kept = np.flatnonzero(whole & ~long) if group > 1 else np.arange(len(slots))
             self.unit, self.start = kept, np.zeros(len(kept), dtype=np.int64)
             self.size = np.minimum(slots[kept].sum(axis=1), self.seq_len)
-            self.left_out = int(long.sum()) if group > 1 else 0
+            self.left_out = int((whole & long).sum()) if group > 1 else 0
+            self.single = int((~whole).sum())
             self.truncated = int(long.sum()) if group == 1 else 0
+        if len(self.unit) == 0 and self.single:
+            raise MiaoError(
+                f"the source '{self.name}' has no pairs, only {self.single:,} single answers",
+                where=self.dataset.directory,
+                fix="learn from them with --dpo.loss kto, or bring both answers to each prompt",
+            )
         if len(self.unit) == 0:
             raise MiaoError(
                 f"the source '{self.name}' has nothing that fits a row of {self.seq_len} tokens",

@@ -1,6 +1,7 @@
 """The particular shapes of known data sets; KTO's labelled answers made pairs."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,45 @@ def test_kto_answers_become_pairs(tmp_path: Path) -> None:
         {"messages": [{"role": "user", "content": "二"}, {"role": "assistant", "content": "坏"}],
          "kto_tag": False},
     )  # fmt: skip
-    assert [pair.prompt[0].content for pair in pairs] == ["一", "四", "二"]
-    assert {(p.chosen[0].content, p.rejected[0].content) for p in pairs} == {("好", "坏")}
-    assert [(p.line, p.reason) for p in problems] == [(3, "no desirable answer to the same prompt")]
-    assert counts.merged == 2 and counts.by_shape == {"kto": 2, "chosen/rejected": 1}
+    assert [pair.prompt[0].content for pair in pairs] == ["一", "四", "二", "三"]
+    sides = [[m.content for m in side] for p in pairs for side in (p.chosen, p.rejected)]
+    assert sides == [["好"], ["坏"]] * 3 + [[], ["坏"]]
+    assert not problems and [pair.is_pair for pair in pairs] == [True, True, True, False]
+    assert counts.merged == 2
+    assert counts.by_shape == {"kto": 2, "chosen/rejected": 1, "kto, single": 1}
+
+
+def test_single_answers_are_read_again_as_they_were_written(tmp_path: Path) -> None:
+    turn = {"role": "user", "content": "一"}
+    given = [
+        {"prompt": [turn], "completion": [{"role": "assistant", "content": "好"}], "label": True},
+        {"messages": [turn, {"role": "assistant", "content": "坏"}], "label": False},
+        {"instruction": "二", "output": "坏", "system": "S", "kto_tag": False, "source": "s"},
+    ]
+    for value in given:
+        one = to_preference(value, "file")
+        assert to_preference(json.loads(json.dumps(one.to_json()))) == one
+        assert bool(one.chosen) == (value is given[0]) and bool(one.rejected) != bool(one.chosen)
+    assert [m.role for m in one.prompt] == ["system", "user"] and one.source == "s"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": [], "chosen": [], "rejected": []},
+        {"prompt": "问", "chosen": [], "rejected": []},
+        {"prompt": "问", "chosen": "", "rejected": []},
+        {"chosen": "好", "rejected": []},
+        {"prompt": "问", "completion": "", "label": True},
+        {"completion": "好", "label": True},
+        {"messages": [{"role": "assistant", "content": "好"}], "label": True},
+        {"messages": [{"role": "user", "content": "问"}], "label": False},
+        {"text": "好", "label": True},
+    ],
+)
+def test_what_is_no_labelled_answer(value: dict[str, Any]) -> None:
+    with pytest.raises(MiaoError):
+        to_preference(value)
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,12 +238,21 @@ def test_no_labelled_answer_is_lost(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any_kto.jsonl"
     pairs, problems, counts = read_kto(path, *(labelled(*answer) for answer in answers))
-    assert 2 * len(pairs) + len(problems) == len(answers)
-    assert len(pairs) == counts.merged
+    assert not problems
+    given = Counter((prompt, answer, label) for prompt, answer, label in answers)
+    found = Counter(
+        (one.prompt[0].content, message.content, label)
+        for one in pairs
+        for label, side in ((True, one.chosen), (False, one.rejected))
+        for message in side
+    )
+    assert found == given
+    assert sum(pair.is_pair for pair in pairs) == counts.merged == len(answers) - len(pairs)
 
 
 def test_waiting_answers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kto, "WAITING", 3)
     values = [labelled(str(number), "好", True) for number in range(10)]
     pairs, problems, _ = read_kto(tmp_path / "a.jsonl", *values, labelled("9", "坏", False))
-    assert len(pairs) == 1 and [problem.line for problem in problems] == list(range(1, 10))
+    assert not problems and [p.is_pair for p in pairs] == [False] * 7 + [True] + [False] * 2
+    assert [p.prompt[0].content for p in pairs] == [*"0123456", "9", *"78"]

@@ -90,7 +90,8 @@ class Cleaner:
     def _dialogue(self, record: Conversation | Preference) -> Rejected | None:
         options = self.options
         if isinstance(record, Preference):
-            sides = [record.prompt + record.chosen, record.prompt + record.rejected]
+            answers = (record.chosen, record.rejected)
+            sides = [record.prompt + answer for answer in answers if answer]
             wanted = record.chosen  # the rejected side may well refuse: that is why it is rejected
         else:
             sides, wanted = [record.messages], record.messages

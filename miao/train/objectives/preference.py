@@ -49,9 +49,8 @@ def preference_loss(
     - simpo (arXiv:2405.14734): sigmoid with m - `simpo_margin`, no reference, r a mean.
     - orpo (arXiv:2403.07691): -beta log sigmoid(log odds ratio of the mean likelihoods) plus the
       mean cross-entropy of the chosen answer; no reference.
-    - kto (arXiv:2402.01306): each answer by itself, 1 - sigmoid(±beta (r - z)). The reference
-      point z is the mean r of the micro-batch's answers, at least 0, without gradient: an
-      estimate, so accumulating micro-batches of another size is not quite the same step.
+
+    KTO, which needs no pairs, stands in kto.py.
 
     Args:
         policy_p2, reference_p2: summed log-probability of (chosen, rejected), float32 [p, 2].
@@ -68,12 +67,6 @@ def preference_loss(
         not_p2 = torch.log(-torch.expm1(ratio_p2.clamp(max=-1e-7)))  # log(1 - p)
         odds_p = (ratio_p2[:, 0] - ratio_p2[:, 1]) - (not_p2[:, 0] - not_p2[:, 1])
         return Compared(-beta * F.logsigmoid(odds_p) - ratio_p2[:, 0], margin_p)
-    if kind == "kto":
-        origin = ratio_p2.detach().mean().clamp(min=0)
-        good_p = 1 - torch.sigmoid(beta * (ratio_p2[:, 0] - origin))
-        bad_p = 1 - torch.sigmoid(beta * (origin - ratio_p2[:, 1]))
-        weighed = options.desirable_weight * good_p + options.undesirable_weight * bad_p
-        return Compared(weighed, margin_p)
     shifted_p = margin_p - options.simpo_margin if kind == "simpo" else margin_p
     loss_p = -F.logsigmoid(shifted_p)
     if smoothing := options.label_smoothing:
@@ -114,7 +107,7 @@ class PreferenceObjective:
         loss_p, margin_p = preference_loss(self.options, policy_p2, reference_p2, tokens_p2)
         loss = loss_p.sum()
         loss = loss - self.options.sft_weight * (policy_p2[:, 0] / tokens_p2[:, 0]).sum()
-        loss = loss - self._replay(logprobs_bt, learned_bt, batch, others)
+        loss = loss - mean_logprobs(logprobs_bt, batch, others)
         with torch.no_grad():
             metrics = {
                 "accuracy": (margin_p > 0).float().sum(),
@@ -124,17 +117,26 @@ class PreferenceObjective:
                 "chosen_tokens": tokens_p2[:, 0].sum(),
                 "rejected_tokens": tokens_p2[:, 1].sum(),
             }
-            if reference_p2 is not None and batch.reference_bt is not None:
-                log_ratio_bt = batch.reference_bt - logprobs_bt
-                kl_bt = (log_ratio_bt.exp() - log_ratio_bt - 1) * learned_bt
-                kl_p = segment_sums(kl_bt, batch, sides).view(-1, 2)[:, 0] / tokens_p2[:, 0]
-                metrics["kl"] = kl_p.sum()
+            if reference_p2 is not None:
+                kl_p2 = kl_sums(logprobs_bt, batch, sides).view(-1, 2)
+                metrics["kl"] = (kl_p2[:, 0] / tokens_p2[:, 0]).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    @staticmethod
-    def _replay(logprobs_bt: Tensor, learned_bt: Tensor, batch: Batch, others: Segments) -> Tensor:
-        labels = segment_sums(learned_bt, batch, others).clamp(min=1)
-        return (segment_sums(logprobs_bt, batch, others) / labels).sum()
+
+def mean_logprobs(logprobs_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
+    """Sum over these segments of the mean log-probability of what is learned in each."""
+    learned_bt = (batch.labels_bt != IGNORE).float()
+    tokens = segment_sums(learned_bt, batch, segments).clamp(min=1)
+    return (segment_sums(logprobs_bt, batch, segments) / tokens).sum()
+
+
+def kl_sums(logprobs_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
+    """exp(r) - r - 1 with r = log(ref/pi), summed over the learned tokens of each segment: an
+    estimate of KL(policy || reference) that is never negative."""
+    assert batch.reference_bt is not None
+    log_ratio_bt = batch.reference_bt - logprobs_bt
+    kl_bt = (log_ratio_bt.exp() - log_ratio_bt - 1) * (batch.labels_bt != IGNORE)
+    return segment_sums(kl_bt, batch, segments)
 
 
 def segments_of(batch: Batch, replayed: Collection[str] = ()) -> tuple[Segments, Segments]:
@@ -149,7 +151,7 @@ def segments_of(batch: Batch, replayed: Collection[str] = ()) -> tuple[Segments,
 
 def segment_sums(values_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
     """Sums of a value [b, t] over each of these segments."""
-    width = max(len(row) for row in batch.sequences)
+    width = max((len(row) for row in batch.sequences), default=0)
     shape = (len(batch.sequences), width + 1)
     sums_bs = torch.zeros(shape, dtype=values_bt.dtype, device=values_bt.device)
     sums_bs = sums_bs.scatter_add(1, batch.segments_bt, values_bt)
@@ -172,7 +174,7 @@ def cache_reference(
     Returns:
         A read-only memory map, float32 [tokens].
     """
-    size = source.dataset.manifest.tokens
+    size = int(source.dataset.lengths.sum())
     if not (path.exists() and path.stat().st_size == 4 * size):
         values = np.zeros(size, dtype=np.float32)
         model.eval()

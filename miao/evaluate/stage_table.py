@@ -1,0 +1,115 @@
+"""`miao eval stages RUN ...`: every stage of some runs side by side, and what each has changed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from miao.console import print_table, say
+from miao.errors import MiaoError
+from miao.evaluate.statistics import compare_paired
+from miao.files import read_jsonl
+from miao.rundir import RunDir
+
+Record = dict[str, Any]
+TOTALS = ("multiple choice", "preference (likelihood)", "preference (reward)", "rewards")
+"""Tasks of which only the total is shown; of questions every category is."""
+BITS = "bits per byte"
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs `miao eval stages WORDS`."""
+    parser = argparse.ArgumentParser(
+        prog="miao eval stages",
+        description="What each stage of these runs scored on held-out data, with standard errors, "
+        "and which answers to the same questions it changed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories: runs/NAME")
+    parser.add_argument("--markdown", action="store_true", help="tables to paste into a page")
+    options = parser.parse_args(words)
+    runs = [(path.name, RunDir(path)) for path in options.runs]
+    scores = [
+        (name, line["stage"], _cells(line["scores"]))
+        for name, run in runs
+        for line in _evaluations(run)
+    ]
+    measures = list(dict.fromkeys(measure for _, _, cells in scores for measure in cells))
+    rows = [[name, stage, *(cells.get(m, "") for m in measures)] for name, stage, cells in scores]
+    _print("held-out scores (± one standard error)", ["run", "stage", *measures], rows, options)
+    changes = [row for name, run in runs for row in _changes(name, run)]
+    if changes:
+        columns = ["run", "stages", "questions", "items", "before", "after", "change", "p"]
+        _print("the same questions, before and after (paired)", columns, changes, options)
+    return 0
+
+
+def _evaluations(run: RunDir) -> list[Record]:
+    found = read_jsonl(run.eval_results) if run.eval_results.exists() else []
+    lines = [line for line in found if "scores" in line]
+    if not lines:
+        raise MiaoError(
+            "this run has measured nothing", where=run.path, fix="name a run that was evaluated"
+        )
+    return lines
+
+
+def _cells(scores: list[Record]) -> dict[str, str]:
+    cells = {}
+    if bits := [s for s in scores if s["task"] == BITS and s["stderr"] is not None]:
+        value = sum(s["value"] for s in bits) / len(bits)
+        stderr = math.sqrt(sum(s["stderr"] ** 2 for s in bits)) / len(bits)
+        cells[f"{BITS}, mean of {len(bits)}"] = f"{value:.3f} ±{stderr:.3f}"
+    for score in scores:
+        task, category = score["task"], score["category"]
+        if task == "questions" or (task in TOTALS and category in ("all", "single answers")):
+            name = category if task == "questions" and category != "all" else task
+            name += f", {category}" if category == "single answers" else ""
+            cells[name] = _share(score["value"], score["stderr"])
+    return cells
+
+
+def _changes(name: str, run: RunDir) -> list[list[str]]:
+    """The questions that two neighbouring stages answered, by category."""
+    rows = []
+    stages = [line["stage"] for line in _evaluations(run) if run.answers(line["stage"]).exists()]
+    for before, after in pairwise(stages):
+        old = {record["question"]: record for record in read_jsonl(run.answers(before))}
+        new = [r for r in read_jsonl(run.answers(after)) if r["question"] in old]
+        for category in sorted({record["category"] for record in new}):
+            mine = [record for record in new if record["category"] == category]
+            right = [bool(record["right"]) for record in mine]
+            then = [bool(old[record["question"]]["right"]) for record in mine]
+            found = compare_paired(then, right)
+            rows.append(
+                [
+                    *(name, f"{before} → {after}", category, f"{found.count:,}"),
+                    *(
+                        f"{100 * sum(then) / len(then):.1f}%",
+                        f"{100 * sum(right) / len(right):.1f}%",
+                    ),
+                    f"{100 * found.value:+.1f} ±{100 * found.stderr:.1f}",
+                    f"{found.p_value:.2g}",
+                ]
+            )
+    return rows
+
+
+def _share(value: float, stderr: float | None) -> str:
+    return f"{100 * value:.1f}%" + ("" if stderr is None else f" ±{100 * stderr:.1f}")
+
+
+def _print(
+    title: str, columns: list[str], rows: list[list[str]], options: argparse.Namespace
+) -> None:
+    if not options.markdown:
+        print_table(title, columns, rows, right_from=2)
+        return
+    say(f"{title}:\n")
+    for line in [columns, ["---"] * len(columns), *rows]:
+        print("| " + " | ".join(line) + " |")
+    say("")
