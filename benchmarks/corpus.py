@@ -1,6 +1,12 @@
 """The corpus workshop side by side with its peers: seconds of CPU, MB/s, memory, recall.
 
-    python benchmarks/corpus.py TEXT.jsonl[.xz] [--megabytes 20] [--only clean,minhash,...]
+    python benchmarks/corpus.py TEXT.jsonl[.xz] [MORE ...] [--megabytes 20] [--only minhash,...]
+
+- pipeline: a file cleaned, without equal documents, to a file: Miao, and datatrove with its own
+  steps for the same edits (NFC, control characters, line ends).
+- minhash: signatures alone. near: near-duplicates among all texts.
+- planted: recall and precision on copies with edits (give Chinese text for these three).
+- memory: the whole stage on so many megabytes, and on ten times as many.
 
 Each measurement runs in a process of its own, in turns, and the best of --rounds counts; CPU
 seconds are compared, since other programs may share the machine. A peer that is not installed is
@@ -14,15 +20,15 @@ import json
 import multiprocessing
 import random
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.chunks import ChunkBuilder
-from miao.corpus.duplicates import KEPT
+from miao.corpus.chunks import ChunkBuilder, ChunkFile
+from miao.corpus.duplicates import KEPT, Duplicates
 from miao.corpus.formats import read_records
 from miao.corpus.minhash import signature
 from miao.corpus.ngrams import TextView
@@ -32,109 +38,189 @@ from miao.recipe import CorpusOptions
 from miao.recipe.cleaning import DedupOptions
 
 PERMUTATIONS, BANDS, ROWS = 126, 42, 3
+THRESHOLD = 0.4
 
 
-def load(path: str, megabytes: float) -> list[str]:
-    texts: list[str] = []
+@dataclass(frozen=True)
+class Sample:
+    """The same texts in a file and in memory."""
+
+    path: Path
+    texts: list[str]
+
+
+def draw(paths: list[str], megabytes: float) -> Iterator[str]:
+    """The first texts of all files, of each in proportion to its size."""
+    readers = {path: read_records([path], "document") for path in paths}
+    sizes = {path: Path(path).stat().st_size for path in paths}
+    taken = dict.fromkeys(paths, 0)
+    while readers and sum(taken.values()) < megabytes * 1e6:
+        path = min(readers, key=lambda path: taken[path] / sizes[path])
+        if (record := next(readers[path], None)) is None:
+            del readers[path]
+            continue
+        taken[path] += len(record.text.encode())
+        yield record.text
+
+
+def write_sample(path: Path, texts: Iterator[str] | list[str]) -> int:
+    """Writes texts as JSON lines; their bytes."""
     size = 0
-    for record in read_records([path], "document"):
-        texts.append(record.text)
-        size += len(record.text.encode())
-        if size >= megabytes * 1e6:
-            break
-    return texts
+    with path.open("w", encoding="utf-8") as file:
+        for text in texts:
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            size += len(text.encode())
+    return size
 
 
-def clean_miao(texts: list[str]) -> int:
-    """The default rules and the keys of exact duplicates."""
-    builder = ChunkBuilder(CorpusOptions())
-    kept = sum(builder.add(Document(text)) is not None for text in texts)
-    return kept - len(builder.arrays()["keys"]) + len({*builder.lines})
+def pipeline_miao(sample: Sample) -> int:
+    """The default rules and exact duplicates."""
+    with tempfile.TemporaryDirectory() as work:
+        options = CorpusOptions(paths=[str(sample.path)], workers=1, heldout=0.0)
+        report = build_corpus(options, 1, Path(work) / "corpus", stages=["pretrain"])
+        return report.accounts["pretrain"].train
 
 
-def clean_datatrove(texts: list[str]) -> int:
-    """The nearest that datatrove has without a tokenizer of words: text repair, masking of e-mail
-    and network addresses, a filter by length, and exact keys."""
-    from datatrove.data import Document as Theirs
+def pipeline_datatrove(sample: Sample) -> int:
+    """The same edits by ftfy, a filter by length, and datatrove's three steps for exact copies."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import exact_dedup
     from datatrove.pipeline.filters import LambdaFilter
-    from datatrove.pipeline.formatters import FTFYFormatter, PIIFormatter
-    from datatrove.utils.hashing import HashConfig, create_hash_func
+    from datatrove.pipeline.formatters import FTFYFormatter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-    repair, mask = FTFYFormatter(), PIIFormatter()
-    rule = LambdaFilter(lambda document: len(document.text) > 0)
-    hashed = create_hash_func(HashConfig(precision=64, hash_fc="sha1"))
-    seen = set()
-    for number, text in enumerate(texts):
-        document = Theirs(mask.format(repair.format(text)), str(number))
-        if rule.filter(document):
-            seen.add(hashed(document.text))
-    return len(seen)
+    def content(document: Any) -> bytes:
+        return bytes(document.text.encode())
+
+    content.__annotations__["return"] = bytes  # looked at by datatrove
+    config = exact_dedup.ExactDedupConfig(content_getter=content)
+    edits = FTFYFormatter(
+        unescape_html=False,
+        fix_encoding=False,
+        decode_inconsistent_utf8=False,
+        fix_line_breaks=True,
+        normalization="NFC",
+    )
+    folder, name = str(sample.path.parent), sample.path.name
+    with tempfile.TemporaryDirectory() as work:
+        clean = JsonlWriter(f"{work}/clean", "${rank}.jsonl", compression=None)
+        out = JsonlWriter(f"{work}/out", "${rank}.jsonl", compression=None)
+        steps: list[list[Any]] = [
+            [
+                JsonlReader(folder, glob_pattern=name),
+                edits,
+                LambdaFilter(lambda document: len(document.text) > 0),
+                clean,
+                exact_dedup.ExactDedupSignature(f"{work}/signatures", config),
+            ],
+            [exact_dedup.ExactFindDedups(f"{work}/signatures", f"{work}/copies", config)],
+            [
+                JsonlReader(f"{work}/clean"),
+                exact_dedup.ExactDedupFilter(f"{work}/copies", config),
+                out,
+            ],
+        ]
+        for number, step in enumerate(steps):
+            LocalPipelineExecutor(step, tasks=1, logging_dir=f"{work}/log{number}").run()
+        with open(f"{work}/out/00000.jsonl", "rb") as lines:
+            return sum(1 for _ in lines)
 
 
-def minhash_miao(texts: list[str]) -> int:
-    return sum(signature(TextView(text), 3) is not None for text in texts)
+def minhash_miao(sample: Sample) -> int:
+    return sum(signature(TextView(text), 3) is not None for text in sample.texts)
 
 
-def minhash_datasketch(texts: list[str]) -> int:
-    from datasketch import MinHash
-
-    for text in texts:
-        sketch = MinHash(num_perm=PERMUTATIONS)
-        sketch.update_batch([text[i : i + 3].encode() for i in range(max(len(text) - 2, 1))])
-    return len(texts)
+def minhash_datasketch(sample: Sample) -> int:
+    return sum(_sketch(text) is not None for text in sample.texts)
 
 
-def minhash_rensa(texts: list[str]) -> int:
+def minhash_rensa(sample: Sample) -> int:
     from rensa import RMinHash
 
-    for text in texts:
+    for text in sample.texts:
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
         sketch.update([text[i : i + 3] for i in range(max(len(text) - 2, 1))])
-    return len(texts)
+    return len(sample.texts)
 
 
-RUNS: dict[str, dict[str, Callable[[list[str]], int]]] = {
-    "clean + exact keys": {"miao": clean_miao, "datatrove": clean_datatrove},
+def near_miao(sample: Sample) -> int:
+    return len(dropped_of(sample.texts))
+
+
+def near_datasketch(sample: Sample) -> int:
+    """Each text that is similar enough to an earlier one that stayed."""
+    from datasketch import MinHashLSH
+
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=(BANDS, ROWS))
+    sketches: dict[int, Any] = {}
+    dropped = 0
+    for number, text in enumerate(sample.texts):
+        sketch = _sketch(text)
+        if any(sketch.jaccard(sketches[key]) >= THRESHOLD for key in index.query(sketch)):
+            dropped += 1
+            continue
+        sketches[number] = sketch
+        index.insert(number, sketch)
+    return dropped
+
+
+def _sketch(text: str) -> Any:
+    from datasketch import MinHash
+
+    sketch = MinHash(num_perm=PERMUTATIONS)
+    sketch.update_batch([text[i : i + 3].encode() for i in range(max(len(text) - 2, 1))])
+    return sketch
+
+
+RUNS: dict[str, dict[str, Callable[[Sample], int]]] = {
+    "pipeline": {"miao": pipeline_miao, "datatrove": pipeline_datatrove},
     "minhash": {"miao": minhash_miao, "datasketch": minhash_datasketch, "rensa": minhash_rensa},
+    "near": {"miao": near_miao, "datasketch": near_datasketch},
 }
 
 
-def _timed(work: Callable[[list[str]], int], texts: list[str], answer: Any) -> None:
+def _timed(work: Callable[[Sample], int], sample: Sample, small: Sample, answer: Any) -> None:
     try:
-        work(texts[:3])  # imports and tables
+        work(small)  # imports and tables
         began = time.process_time()
-        result = work(texts)
-        answer.send((time.process_time() - began, result, None))
+        result = work(sample)
+        seconds = time.process_time() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        answer.send((seconds, result, peak, None))
     except Exception as error:  # a peer's failure is a finding, not an end
-        answer.send((0.0, 0, f"{type(error).__name__}: {error}"))
+        answer.send((0.0, 0, 0, f"{type(error).__name__}: {error}"))
 
 
-def measure(work: Callable[[list[str]], int], texts: list[str]) -> tuple[float, int, str | None]:
+def measure(
+    work: Callable[[Sample], int], sample: Sample, small: Sample
+) -> tuple[float, int, int, str | None]:
+    """CPU seconds, what came out, peak MiB, and what went wrong."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=_timed, args=(work, texts, theirs))
+    process = multiprocessing.Process(target=_timed, args=(work, sample, small, theirs))
     process.start()
-    answer = ours.recv()
+    answer: tuple[float, int, int, str | None] = ours.recv()
     process.join()
     return answer
 
 
-def side_by_side(texts: list[str], rounds: int, only: set[str]) -> None:
-    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+def side_by_side(sample: Sample, small: Sample, rounds: int, only: set[str]) -> None:
+    megabytes = sum(len(text.encode()) for text in sample.texts) / 1e6
     for name, works in RUNS.items():
-        if only and name.split()[0] not in only:
+        if only and name not in only:
             continue
-        best: dict[str, float] = {}
-        for _ in range(rounds):
-            for who, work in works.items():
-                seconds, _, problem = measure(work, texts)
+        best: dict[str, tuple[float, int, int]] = {}
+        for turn in range(rounds):
+            for who in list(works)[:: 1 if turn % 2 == 0 else -1]:
+                seconds, result, peak, problem = measure(works[who], sample, small)
                 if problem:
-                    print(f"{name:20s} {who:12s} not run: {problem[:120]}")
+                    print(f"{name:10s} {who:12s} not run: {problem[:120]}", flush=True)
                 else:
-                    best[who] = min(best.get(who, seconds), seconds)
-        for who, seconds in best.items():
-            ratio = seconds / best["miao"] if "miao" in best else float("nan")
-            speed = f"{megabytes / seconds:8.2f} MB/s of CPU"
-            print(f"{name:20s} {who:12s} {speed}, {ratio:5.2f}x miao's time")
+                    best[who] = min(best.get(who, (seconds, result, peak)), (seconds, result, peak))
+        for who, (seconds, result, peak) in best.items():
+            ratio = seconds / best["miao"][0] if "miao" in best else float("nan")
+            speed = f"{megabytes / seconds:7.2f} MB/s of CPU, {ratio:5.2f}x miao's time"
+            print(f"{name:10s} {who:12s} {speed}, {peak} MiB, result {result:,}", flush=True)
 
 
 def edited(rng: random.Random, text: str, rate: float, pool: str) -> str:
@@ -165,10 +251,7 @@ def planted(texts: list[str], count: int = 500) -> None:
 
 
 def dropped_of(texts: list[str]) -> list[int]:
-    from miao.corpus.chunks import ChunkFile
-    from miao.corpus.duplicates import Duplicates
-
-    options = CorpusOptions(dedup=DedupOptions(near=True))
+    options = CorpusOptions(dedup=DedupOptions(near=True, near_threshold=THRESHOLD))
     options.clean.enabled = False
     with tempfile.TemporaryDirectory() as work:
         builder = ChunkBuilder(options)
@@ -181,46 +264,61 @@ def dropped_of(texts: list[str]) -> list[int]:
         return [place for place, state in enumerate(duplicates.dropped) if state != KEPT]
 
 
-def flat_memory(texts: list[str]) -> None:
-    """Peak memory of the whole stage for the text, and for ten times as much."""
+def flat_memory(paths: list[str], megabytes: float, workers: int) -> None:
+    """Seconds of each step, and peak memory of each process, for so much text and ten times as
+    much; what there is not is said."""
     for times in (1, 10):
         with tempfile.TemporaryDirectory() as work:
             path = Path(work) / "in.jsonl"
-            with path.open("w", encoding="utf-8") as file:
-                for turn in range(times):
-                    for text in texts:
-                        line = {"text": f"{turn}\n{text}"}
-                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            process = multiprocessing.Process(target=_build, args=(path, Path(work) / "corpus"))
+            size = write_sample(path, draw(paths, megabytes * times)) / 1e6
+            if size < 0.95 * megabytes * times:
+                print(f"only {size:.0f} MB of text to be had")
+            process = multiprocessing.Process(
+                target=_build, args=(path, Path(work) / "corpus", workers)
+            )
             process.start()
             process.join()
-            size = path.stat().st_size / 1e6
             timing = json.loads((Path(work) / "corpus" / "timing.json").read_text())
-            print(f"{size:8.1f} MB in: peak memory {timing['peak_memory_mib']} MiB")
+            steps = ", ".join(
+                f"{step['name']} {step['seconds']:.1f} s ({size / step['seconds']:.2f} MB/s)"
+                for step in timing["steps"]
+            )
+            print(f"{size:8.1f} MB in: {steps}; peak {timing['peak_memory_mib']} MiB", flush=True)
 
 
-def _build(path: Path, target: Path) -> None:
-    options = CorpusOptions(paths=[str(path)], dedup=DedupOptions(near=True), workers=1)
+def _build(path: Path, target: Path, workers: int) -> None:
+    options = CorpusOptions(paths=[str(path)], dedup=DedupOptions(near=True), workers=workers)
     build_corpus(options, 1, target, stages=["pretrain"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("text", help="a file of documents")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("text", nargs="+", help="files of documents")
     parser.add_argument("--megabytes", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="clean, minhash, planted, memory")
+    parser.add_argument("--workers", type=int, default=1, help="processes, for memory")
+    parser.add_argument("--only", default="", help="pipeline, minhash, near, planted, memory")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
-    texts = load(options.text, options.megabytes)
-    print(f"{len(texts):,} texts, {sum(len(t.encode()) for t in texts) / 1e6:.1f} MB")
-    side_by_side(texts, options.rounds, only)
-    if not only or "planted" in only:
-        planted(texts)
+    if only != {"memory"}:
+        with tempfile.TemporaryDirectory() as work:
+            texts = list(draw(options.text, options.megabytes))
+            samples = [
+                Sample(Path(work) / name / "in.jsonl", some)
+                for name, some in (("all", texts), ("few", texts[:3]))
+            ]
+            for sample in samples:
+                sample.path.parent.mkdir()
+                size = write_sample(sample.path, sample.texts)
+                print(f"{len(sample.texts):,} texts, {size / 1e6:.1f} MB", flush=True)
+            side_by_side(samples[0], samples[1], options.rounds, only)
+        if not only or "planted" in only:
+            planted(texts)
     if not only or "memory" in only:
-        flat_memory(texts)
-    print(f"this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+        flat_memory(options.text, options.megabytes, options.workers)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=6400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    options.data = [str(Path(path).resolve()) for path in options.data or []] or None
     if options.quick:
         options.megabytes, options.train_characters = 0.3, 1e5
         options.vocab_size, options.rounds = 500, 1
@@ -85,7 +86,9 @@ def in_process(part: str, spec: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT / "benchmarks")
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    found = dict(json.loads(done.stdout.splitlines()[-1]))
+    print(part, found, file=sys.stderr, flush=True)
+    return found
 
 
 def train(spec: dict[str, Any]) -> dict[str, Any]:

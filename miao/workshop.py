@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from miao.console import ProgressLine, headline, say, warn
-from miao.corpus.pipeline import KINDS, build_corpus
+from miao.corpus.local import FIELDS, with_local_files
+from miao.corpus.pipeline import build_corpus
+from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
+from miao.options import option_kinds
+from miao.recipe import Recipe
 from miao.report.data_report import present_corpus
 
-STAGE_OF: dict[str, str] = {kind: stage for stage, kind in KINDS.items()}
-FIELDS: dict[str, str] = {
-    "document": "paths",
-    "conversation": "conversations",
-    "preference": "preferences",
-}
+STAGE_OF: dict[Kind, str] = {kind: stage for stage, kind in KINDS.items()}
 
 
 def main(words: Sequence[str]) -> int:
@@ -42,16 +42,17 @@ def main(words: Sequence[str]) -> int:
     if options.paths:
         for kind, name in FIELDS.items():
             setattr(recipe.corpus, name, options.paths if kind == options.kind else [])
+    else:
+        recipe.corpus = with_local_files(recipe.corpus)
     stages = [STAGE_OF[kind] for kind, name in FIELDS.items() if getattr(recipe.corpus, name)]
     if not stages:
         raise MiaoError("no text to build from", fix="miao corpus build PATH ... --out DIR")
     directory = Path(options.out)
     _check_target(directory)
     headline(f"corpus: {', '.join(stages)} to {directory}")
-    with ProgressLine("cleaning", 0) as line:
-        report = build_corpus(
-            recipe.corpus, recipe.seed, directory, line.advance, stages, options.output
-        )
+    report = build_corpus(
+        recipe.corpus, recipe.seed, directory, stages, options.output, ProgressLine
+    )
     if report.problems:
         warn(f"{report.problems} records could not be used: see {directory / 'problems.jsonl'}")
     present_corpus(directory)
@@ -62,19 +63,29 @@ def main(words: Sequence[str]) -> int:
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """The command's own words, and the options of a recipe with their values."""
+    kinds = option_kinds(Recipe)
     own: list[str] = []
     recipe: list[str] = []
-    target = own
+    values: float = 0  # that may still belong to the last option of the recipe
     for word in words:
-        if word.startswith("--"):
-            target = recipe if word.startswith(("--corpus.", "--seed")) else own
-        target.append(word)
+        if word.startswith(("--corpus.", "--seed")):
+            key, equals, _ = word[2:].partition("=")
+            values = 0 if equals else math.inf if kinds.get(key.rstrip("+")) is list else 1
+            recipe.append(word)
+        elif values >= 1 and not word.startswith("--"):
+            values -= 1
+            recipe.append(word)
+        else:
+            values = 0
+            own.append(word)
     return own, recipe
 
 
 def _check_target(directory: Path) -> None:
     """A directory that is something else is not replaced."""
     known = directory / "manifest.json"
+    if directory.is_file():
+        raise MiaoError("this is a file", where=directory, fix="--out names a directory to write")
     if directory.exists() and not known.exists() and any(directory.iterdir()):
         raise MiaoError(
             "this directory holds something else, which would be replaced",

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,14 @@ from miao.corpus.mix import (
 )
 from miao.corpus.output import Splitter
 from miao.corpus.records import Record
+from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import parse_quantity
 from miao.recipe.cleaning import MixOptions
 
 EXAMPLES = 8
 MOST_OVERLAPS = 200
+_COUNTED = ("left_out", "emptied", "languages")
+"""Accounts that are kept while writing."""
 
 
 @dataclass
@@ -126,45 +130,85 @@ class Accounts:
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k not in ("examples", "overlaps")}
 
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Accounts:
+        """From all of `vars()`, as JSON."""
+        accounts = Accounts(**values)
+        for name, value in vars(Accounts()).items():
+            if isinstance(value, Counter):
+                setattr(accounts, name, Counter(getattr(accounts, name)))
+        return accounts
 
-def assemble(
-    chunks: Sequence[ChunkFile],
-    duplicates: Duplicates,
-    options: MixOptions,
-    seed: int,
-    stage: str,
-    splitter: Splitter,
-    accounts: Accounts,
-) -> None:
-    """Writes the records that stay: each round of repetitions goes through all chunks once."""
-    plan = _Plan(chunks, duplicates, options, seed, stage)
-    accounts.mix = {name: share.to_json() for name, share in plan.shares.items()}
-    rounds = 1
-    turn = 0
-    while turn < rounds:
-        for number, chunk in enumerate(chunks):
-            dropped, spans = duplicates.of_chunk(number)
-            categories, copies = plan.of_chunk(number, dropped)
-            rounds = max(rounds, int(copies.max(initial=0)))
-            if turn == 0:
-                names = [*plan.shares, OTHERS]
-                for category in categories[(copies == 0) & (dropped == KEPT)].tolist():
-                    accounts.left_out[names[category]] += 1
-            languages = chunk.arrays("languages")[0]
-            with open(chunk.path("jsonl"), encoding="utf-8") as lines:
-                for place, line in enumerate(lines):
-                    if copies[place] <= turn:
+
+@dataclass
+class Assembly:
+    """The last step: the records that stay go to the corpus files, as often as the mix wants. Each
+    round of repetitions goes through all chunks once; interrupted, it goes on at a chunk's end."""
+
+    chunks: Sequence[ChunkFile]
+    duplicates: Duplicates
+    options: MixOptions
+    seed: int
+    stage: str
+
+    def write(
+        self,
+        splitter: Splitter,
+        accounts: Accounts,
+        state: Path,
+        mark: str,
+        progress: Progress = silent,
+    ) -> None:
+        """Writes everything, and counts it in the accounts.
+
+        Args:
+            state: the file that remembers how far this came, for these inputs' `mark`.
+        """
+        plan = _Plan(self.chunks, self.duplicates, self.options, self.seed, self.stage)
+        accounts.mix = {name: share.to_json() for name, share in plan.shares.items()}
+        number, turn = 0, 0
+        done = finished(state, mark)
+        if splitter.restore(done and done["written"]):
+            number, turn = done["next"]
+            for name in _COUNTED:
+                setattr(accounts, name, type(getattr(accounts, name))(done[name]))
+        with progress("writing", plan.rounds * len(self.chunks)) as line:
+            line.advance(turn * len(self.chunks) + number)
+            while turn < plan.rounds:
+                while number < len(self.chunks):
+                    self._write_chunk(number, turn, plan, splitter, accounts)
+                    number += 1
+                    facts = {name: getattr(accounts, name) for name in _COUNTED}
+                    facts |= {"next": [number, turn], "written": splitter.state()}
+                    finish(state, mark, facts)
+                    line.advance(1, f"{splitter.characters:,} characters")
+                number, turn = 0, turn + 1
+
+    def _write_chunk(
+        self, number: int, turn: int, plan: _Plan, splitter: Splitter, accounts: Accounts
+    ) -> None:
+        """Writes the records of a chunk that are taken more than `turn` times."""
+        chunk = self.chunks[number]
+        dropped, spans = self.duplicates.of_chunk(number)
+        categories, copies = plan.of_chunk(number, dropped)
+        if turn == 0:
+            names = [*plan.shares, OTHERS]
+            for category in categories[(copies == 0) & (dropped == KEPT)].tolist():
+                accounts.left_out[names[category]] += 1
+        languages = chunk.arrays("languages")[0]
+        with open(chunk.path("jsonl"), encoding="utf-8") as lines:
+            for place, line in enumerate(lines):
+                if copies[place] <= turn:
+                    continue
+                record = json.loads(line)
+                if place in spans:
+                    record["text"] = without_spans(record["text"], spans[place])
+                    if not record["text"].strip():
+                        accounts.emptied += turn == 0
                         continue
-                    record = json.loads(line)
-                    if place in spans:
-                        record["text"] = without_spans(record["text"], spans[place])
-                        if not record["text"].strip():
-                            accounts.emptied += turn == 0
-                            continue
-                    if turn == 0:
-                        accounts.languages[LANGUAGES[languages[place]]] += 1
-                    splitter.write(record, again=turn > 0)
-        turn += 1
+                if turn == 0:
+                    accounts.languages[LANGUAGES[languages[place]]] += 1
+                splitter.write(record, again=turn > 0)
 
 
 class _Plan:
@@ -188,6 +232,11 @@ class _Plan:
             size = None if total is None else parse_quantity(total, "corpus.mix.total")
             self.shares = plan_mix(self.categories, self._available(), size, stage)
             self.takings = takings(self.shares, self._keys_of)
+
+    @property
+    def rounds(self) -> int:
+        """How often a record is taken at most; 1 or more."""
+        return max([1, *(taking.most for taking in self.takings)])
 
     def of_chunk(
         self, number: int, dropped: NDArray[np.uint8]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import shutil
-import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, Tools
 from miao.corpus.clean.cleaner import text_of
+from miao.corpus.meter import Meter
+from miao.corpus.processes import worker_pool
 from miao.corpus.records import Record
-from miao.files import full_disk_is_a_user_error, read_json, write_json
+from miao.corpus.steps import Line, claim
+from miao.files import full_disk_is_a_user_error
 from miao.recipe import CorpusOptions
 
 CHUNK_CHARACTERS = 3_000_000
@@ -28,48 +29,53 @@ def clean_chunks(
     options: CorpusOptions,
     directory: Path,
     inputs: Any,
-    advance: Callable[[int], None] = lambda records: None,
+    line: Line | None = None,
 ) -> list[ChunkFile]:
     """Cleans all records into chunk files; chunks that stand there from the same `inputs` (any
     JSON-like value: options and what the files were) are not done again.
 
+    Args:
+        line: moves on by the bytes of the input files whose records are done.
+
     Raises:
         MiaoError: options that cannot be followed, and whatever `records` raises.
     """
-    mark = directory / "inputs.json"
-    if not mark.exists() or read_json(mark) != inputs:
-        shutil.rmtree(directory, ignore_errors=True)
-        write_json(mark, inputs)
+    claim(directory, inputs)
     tools = Tools(options)  # here first: mistakes show before any process starts
     chunks: list[ChunkFile] = []
     workers = options.workers or os.cpu_count() or 1
     pool: ProcessPoolExecutor | None = None
-    running: set[Future[int]] = set()
+    running: dict[Future[int], int] = {}
+    cleaned = 0
+
+    def advance(count: int, size: int) -> None:
+        nonlocal cleaned
+        cleaned += count
+        if line:
+            line.advance(size, f"{cleaned:,} records")
 
     def settle(at_most: int) -> None:
-        nonlocal running
         while len(running) > at_most:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                advance(future.result())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                advance(future.result(), running.pop(future))
 
-    with full_disk_is_a_user_error(directory):
-        try:
-            for part in _parts(records):
-                chunk = ChunkFile(directory, len(chunks))
-                chunks.append(chunk)
-                if chunk.done:
-                    advance(len(part))
-                elif workers == 1 or len(chunks) <= FOR_ONE_PROCESS:
-                    advance(_clean_part(part, options, chunk, tools))
-                else:
-                    pool = pool or _pool(workers, options)
-                    running.add(pool.submit(_clean_in_worker, part, chunk))
-                    settle(workers + 1)
-            settle(0)
-        finally:
-            if pool:
-                pool.shutdown(cancel_futures=True)
+    with full_disk_is_a_user_error(directory), ExitStack() as stack:
+        meter = stack.enter_context(Meter())
+        for part in _parts(records):
+            chunk, size = ChunkFile(directory, len(chunks)), meter.take()
+            chunks.append(chunk)
+            if chunk.done:
+                advance(len(part), size)
+            elif workers == 1 or len(chunks) <= FOR_ONE_PROCESS:
+                advance(_clean_part(part, options, chunk, tools), size)
+            else:
+                pool = pool or stack.enter_context(
+                    worker_pool(workers, "corpus.workers", _start_worker, options)
+                )
+                running[pool.submit(_clean_in_worker, part, chunk)] = size
+                settle(workers + 1)
+        settle(0)
+        advance(0, meter.take())
     return chunks
 
 
@@ -98,15 +104,8 @@ def _clean_part(part: list[Record], options: CorpusOptions, chunk: ChunkFile, to
 _worker: tuple[CorpusOptions, Tools]
 
 
-def _pool(workers: int, options: CorpusOptions) -> ProcessPoolExecutor:
-    # Not fork: a progress line runs in a thread of this process.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, _start_worker, (options,))
-
-
 def _start_worker(options: CorpusOptions) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to handle
     _worker = options, Tools(options)
 
 

@@ -2,28 +2,32 @@
 
 Equal keys are brought together by splitting (key, record) rows into buckets by key, and sorting
 one bucket at a time. Near-duplicates are clusters of documents that share a band of MinHash and
-whose whole signatures agree enough; one of each cluster stays.
+whose whole signatures agree enough; one of each cluster stays. Each step that is done stays done
+when the work is interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from miao.corpus.buckets import Buckets, RowFile
 from miao.corpus.chunks import ChunkFacts
-from miao.corpus.minhash import PERMUTATIONS, band_keys, similarity
+from miao.corpus.minhash import BANDS, PERMUTATIONS, band_keys, similarity
 from miao.corpus.ngrams import text_key
+from miao.corpus.steps import Line, Progress, claim, finish, finished, silent
 from miao.recipe.cleaning import DedupOptions
 
 KEPT, EXACT, NEAR = range(3)
-BUCKET_BYTES = 16 << 20  # held in memory while sorting
-EXAMPLES = 8
-_ROW = np.dtype([("key", "<u8"), ("check", "<u8"), ("record", "<i8")])
+EXAMPLES = 200  # pairs remembered
+PAIRS = 4096  # whose signatures are compared at a time
+BLOCK = 1 << 20  # records looked through at a time
 
 
 class Chunk(Protocol):
@@ -43,68 +47,53 @@ class Found:
     near_pairs: list[tuple[int, int, float]] = field(default_factory=list)
 
 
-class Buckets:
-    """Rows on disk, split by key, so that equal keys meet in one bucket that fits in memory."""
-
-    def __init__(self, directory: Path, rows: int):
-        directory.mkdir(parents=True, exist_ok=True)
-        self.count = max(1, -(-rows * _ROW.itemsize // BUCKET_BYTES))
-        self.paths = [directory / f"{number:05d}.rows" for number in range(self.count)]
-        for path in self.paths:
-            path.unlink(missing_ok=True)
-
-    def add(self, keys: NDArray[Any], checks: NDArray[Any] | int, records: NDArray[Any]) -> None:
-        rows = np.empty(len(keys), dtype=_ROW)
-        rows["key"], rows["check"], rows["record"] = keys, checks, records
-        bucket = (rows["key"] >> np.uint64(20)) % np.uint64(self.count)
-        order = np.argsort(bucket, kind="stable")
-        edges = np.searchsorted(bucket[order], np.arange(self.count + 1))
-        for number in range(self.count):
-            part = rows[order[edges[number] : edges[number + 1]]]
-            if part.size:
-                with open(self.paths[number], "ab") as file:
-                    file.write(part.tobytes())
-
-    def groups(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Per bucket: the rows sorted by key (then as added), and the index of each one's group."""
-        for path in self.paths:
-            if not path.exists():
-                continue
-            rows = np.fromfile(path, dtype=_ROW)
-            path.unlink()
-            rows = rows[np.lexsort((rows["check"], rows["key"]))]
-            new = np.ones(len(rows), dtype=bool)
-            new[1:] = (rows["key"][1:] != rows["key"][:-1]) | (
-                rows["check"][1:] != rows["check"][:-1]
-            )
-            starts = np.flatnonzero(new)
-            yield rows, starts[np.cumsum(new) - 1]
-
-
 class Duplicates:
     """The duplicates among chunks, in a working directory that may be deleted afterwards.
 
     Records are numbered through all chunks in order. `dropped` says what each one is.
+
+    Args:
+        inputs: what the chunks were made from; what was found from the same before is taken over.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], options: DedupOptions, directory: Path):
+    def __init__(
+        self, chunks: Sequence[Chunk], options: DedupOptions, directory: Path, inputs: Any = None
+    ):
         self.chunks, self.options, self.directory = chunks, options, directory
-        directory.mkdir(parents=True, exist_ok=True)
         sizes = [chunk.facts().kept for chunk in chunks]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.total = int(self.starts[-1])
-        self.dropped = self._on_disk("dropped", np.uint8, (self.total,))
+        self.mark = claim(directory, [inputs, asdict(options), sizes])
+        self.dropped = self._on_disk("dropped", np.uint8, keep=True)
         self.found = Found()
 
-    def find(self) -> Found:
+    def find(self, progress: Progress = silent) -> Found:
         """Exact duplicates first; then near ones and repeated spans among those that stay."""
-        if self.options.exact:
-            self._exact()
-        if self.options.near:
-            self._near()
-        if self.options.paragraphs or self.options.lines:
-            self._spans()
+        options, chunks = self.options, len(self.chunks)
+        if options.exact:
+            self._step("equal records", self._exact, 2 * chunks, progress)
+        if options.near:
+            self._step("meeting places of similar records", self._bands, chunks, progress)
+            self._step("similar records", self._near, self._band_buckets().count, progress)
+            shutil.rmtree(self._band_buckets().directory, ignore_errors=True)
+            self._signatures().path.unlink(missing_ok=True)
+        if options.paragraphs or options.lines:
+            self._step("repeated passages", self._spans, 2 * chunks, progress)
         return self.found
+
+    def _step(
+        self, name: str, work: Callable[[Line], None], total: int, progress: Progress
+    ) -> None:
+        """Does a step unless it is done; a step that was broken off begins again."""
+        path = self.directory / f"{name.replace(' ', '-')}.json"
+        if (result := finished(path, self.mark)) is None:
+            with progress(name, total) as line:
+                work(line)
+            if isinstance(self.dropped, np.memmap):
+                self.dropped.flush()
+            finish(path, self.mark, vars(self.found))
+        else:
+            self.found = Found(**result)
 
     def of_chunk(self, number: int) -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
         """What each record of a chunk is, and the spans to take out of those that stay."""
@@ -116,12 +105,15 @@ class Duplicates:
                 spans.setdefault(record, []).append(span)
         return np.array(self.dropped[begin:end]), spans
 
-    def _exact(self) -> None:
+    def _exact(self, line: Line) -> None:
+        self._forget(EXACT, KEPT)
         buckets = Buckets(self.directory / "exact", self.total)
+        buckets.clear()
         for number, chunk in enumerate(self.chunks):
             (keys,) = chunk.arrays("keys")
             first = keys[:, 0] ^ self._scopes(chunk)
             buckets.add(first, keys[:, 1], self.starts[number] + np.arange(len(keys)))
+            line.advance()
         ranks = self._ranks()
         for rows, group in buckets.groups():
             # Within a group the rows stand as added: the first is the earliest, unless preferred.
@@ -133,29 +125,40 @@ class Duplicates:
             copies = rows["record"][rows["record"] != keeper]
             self.dropped[copies] = EXACT
             self.found.exact += len(copies)
+            line.advance(len(self.chunks) / buckets.count)
+        shutil.rmtree(buckets.directory)
 
-    def _near(self) -> None:
-        signatures = self._on_disk("signatures", np.uint32, (self.total, PERMUTATIONS))
-        usable = self._on_disk("usable", np.bool_, (self.total,))
-        rows = 0
+    def _bands(self, line: Line) -> None:
+        """Writes the signatures of those that stay, and the keys of their bands into buckets."""
+        signatures, buckets = self._signatures(), self._band_buckets()
+        signatures.clear()
+        buckets.clear()
         for number, chunk in enumerate(self.chunks):
             begin, end = self.starts[number], self.starts[number + 1]
-            signatures[begin:end], has = chunk.arrays("signatures", "has_signature")
-            usable[begin:end] = has & (self.dropped[begin:end] == KEPT)
-            rows += int(usable[begin:end].sum())
-        buckets = Buckets(self.directory / "bands", rows * band_keys(signatures[:1]).shape[-1])
-        for number, chunk in enumerate(self.chunks):
-            begin, end = self.starts[number], self.starts[number + 1]
-            local = np.flatnonzero(usable[begin:end])
-            keys = band_keys(signatures[begin:end][local]) ^ self._scopes(chunk)[local, None]
+            ours, has = chunk.arrays("signatures", "has_signature")
+            signatures.append(ours)
+            local = np.flatnonzero(has & (self.dropped[begin:end] == KEPT))
+            keys = band_keys(ours[local]) ^ self._scopes(chunk)[local, None]
             records = np.repeat(begin + local, keys.shape[1])
             buckets.add(keys.reshape(-1), 0, records)
-        clusters = Clusters(self._on_disk("parents", np.int64, (self.total,)))
+            line.advance()
+
+    def _near(self, line: Line) -> None:
+        self._forget(NEAR, KEPT)
+        signatures, buckets = self._signatures(), self._band_buckets()
+        clusters = Clusters(self._on_disk("parents", np.int64))
         for grouped, group in buckets.groups():
             self._join(grouped["record"], group, signatures, clusters)
+            line.advance()
         self._drop_clusters(clusters)
 
-    def _join(self, records: Any, group: Any, signatures: Any, clusters: Clusters) -> None:
+    def _band_buckets(self) -> Buckets:
+        return Buckets(self.directory / "bands", self.total * BANDS)
+
+    def _signatures(self) -> RowFile:
+        return RowFile(self.directory / "signatures.rows", "<u4", PERMUTATIONS)
+
+    def _join(self, records: Any, group: Any, signatures: RowFile, clusters: Clusters) -> None:
         """Joins those of equal band whose signatures agree: each with its group's first, and with
         the one before it."""
         here = np.arange(len(records))
@@ -163,13 +166,15 @@ class Duplicates:
             later = np.flatnonzero(here != other)
             pairs = np.stack([records[other[later]], records[later]], axis=1)
             pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-            for start in range(0, len(pairs), 4096):
-                a, b = pairs[start : start + 4096].T
-                alike = similarity(signatures[a], signatures[b])
+            for start in range(0, len(pairs), PAIRS):
+                some = pairs[start : start + PAIRS]
+                theirs = signatures.take(some.reshape(-1)).reshape(len(some), 2, -1)
+                alike = similarity(theirs[:, 0], theirs[:, 1])
                 for i in np.flatnonzero(alike >= self.options.near_threshold).tolist():
-                    joined = clusters.join(int(a[i]), int(b[i]))
-                    if joined and len(self.found.near_pairs) < 200:
-                        self.found.near_pairs.append((int(b[i]), int(a[i]), float(alike[i])))
+                    first, second = some[i].tolist()
+                    joined = clusters.join(first, second)
+                    if joined and len(self.found.near_pairs) < EXAMPLES:
+                        self.found.near_pairs.append((second, first, float(alike[i])))
 
     def _drop_clusters(self, clusters: Clusters) -> None:
         """Drops all but the best of each cluster."""
@@ -180,23 +185,23 @@ class Duplicates:
             rank = int(ranks[record]) if ranks is not None else 0
             return (rank, -int(lengths[record]) if lengths is not None else 0, record)
 
-        best: dict[int, int] = {}
-        members = sorted(clusters.joined)
-        for record in members:
+        best = self._on_disk("best", np.int64)  # record + 1, at its cluster's root
+        for record in clusters.members():
             root = clusters.root(record)
-            if root not in best or quality(record) < quality(best[root]):
-                best[root] = record
-        for record in members:
-            if best[clusters.root(record)] != record:
+            if not best[root] or quality(record) < quality(int(best[root]) - 1):
+                best[root] = record + 1
+        for record in clusters.members():
+            if best[clusters.root(record)] != record + 1:
                 self.dropped[record] = NEAR
                 self.found.near += 1
 
-    def _spans(self) -> None:
+    def _spans(self, line: Line) -> None:
         """Spans that stand in an earlier record (or before in the same one)."""
         for number in range(len(self.chunks)):
             self._span_path(number).unlink(missing_ok=True)
         total = sum(len(chunk.arrays("spans")[0]) for chunk in self.chunks)
         buckets = Buckets(self.directory / "spans", total)
+        buckets.clear()
         for number, chunk in enumerate(self.chunks):
             (spans,) = chunk.arrays("spans")
             stays = self.dropped[self.starts[number] : self.starts[number + 1]] == KEPT
@@ -205,6 +210,7 @@ class Duplicates:
             # The number of the span travels beside the record: 32 bits are enough for either.
             keys = spans[:, 0] ^ self._scopes(chunk)[spans[:, 1].astype(np.int64)]
             buckets.add(keys, 0, (records << 32) | spans[:, 2].astype(np.int64))
+            line.advance()
         for rows, group in buckets.groups():
             copies = rows["record"][np.arange(len(rows)) != group]
             self.found.spans += len(copies)
@@ -215,6 +221,14 @@ class Duplicates:
                 lines = np.stack([records[mine] - self.starts[number], spans[mine]], axis=1)
                 with open(self._span_path(number), "ab") as file:
                     file.write(lines.astype("<i8").tobytes())
+            line.advance(len(self.chunks) / buckets.count)
+        shutil.rmtree(buckets.directory)
+
+    def _forget(self, state: int, instead: int) -> None:
+        """Takes back what a step that was broken off had found."""
+        for begin in range(0, self.total, BLOCK):
+            block = self.dropped[begin : begin + BLOCK]
+            block[block == state] = instead
 
     def _scopes(self, chunk: Chunk) -> NDArray[np.uint64]:
         """A word per record that keeps sources apart, or nothing at all."""
@@ -228,7 +242,7 @@ class Duplicates:
         """The place of each record's source among the preferred ones."""
         if not self.options.prefer:
             return None
-        ranks = self._on_disk("ranks", np.uint16, (self.total,))
+        ranks = self._on_disk("ranks", np.uint16)
         places = {name: place for place, name in enumerate(self.options.prefer)}
         for number, chunk in enumerate(self.chunks):
             (sources,) = chunk.arrays("sources")
@@ -237,7 +251,7 @@ class Duplicates:
         return ranks
 
     def _column(self, name: str) -> NDArray[Any]:
-        column = self._on_disk(name, np.int64, (self.total,))
+        column = self._on_disk(name, np.int64)
         for number, chunk in enumerate(self.chunks):
             (column[self.starts[number] : self.starts[number + 1]],) = chunk.arrays(name)
         return column
@@ -245,23 +259,32 @@ class Duplicates:
     def _span_path(self, number: int) -> Path:
         return self.directory / f"spans-{number:06d}.bin"
 
-    def _on_disk(self, name: str, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Zeros in a file that is mapped: the system writes out what does not fit in memory."""
-        if shape[0] == 0:
-            return np.zeros(shape, dtype=dtype)
-        return np.memmap(self.directory / f"{name}.map", dtype=dtype, mode="w+", shape=shape)
+    def _on_disk(self, name: str, dtype: Any, keep: bool = False) -> NDArray[Any]:
+        """A number per record, zeros at first, in a file that is mapped: the system writes out
+        what does not fit in memory. `keep`: the numbers that stand there stay."""
+        if self.total == 0:
+            return np.zeros(0, dtype=dtype)
+        path = self.directory / f"{name}.map"
+        size = path.stat().st_size if path.exists() else None
+        there = keep and size == self.total * np.dtype(dtype).itemsize
+        return np.memmap(path, dtype=dtype, mode="r+" if there else "w+", shape=(self.total,))
 
 
 class Clusters:
-    """Union-find over records, in an array that may lie on disk; 0 stands for "itself"."""
+    """Union-find over records, in an array that may lie on disk: 0 for a record that was never
+    joined, its own number + 1 for the root of a cluster, else the number of a parent + 1."""
 
     def __init__(self, parents: NDArray[np.int64]):
-        self._parents = parents  # parent + 1
-        self.joined: set[int] = set()
+        self._parents = parents
+
+    def members(self) -> Iterator[int]:
+        """All records that were joined, in order."""
+        for begin in range(0, len(self._parents), BLOCK):
+            yield from (begin + np.flatnonzero(self._parents[begin : begin + BLOCK])).tolist()
 
     def root(self, record: int) -> int:
         path = []
-        while parent := int(self._parents[record]):
+        while (parent := int(self._parents[record])) not in (0, record + 1):
             path.append(record)
             record = parent - 1
         for passed in path[:-1]:
@@ -273,6 +296,5 @@ class Clusters:
         a, b = sorted((self.root(first), self.root(second)))
         if a == b:
             return False
-        self._parents[b] = a + 1
-        self.joined |= {first, second}
+        self._parents[a] = self._parents[b] = a + 1
         return True

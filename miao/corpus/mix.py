@@ -158,9 +158,10 @@ def _limited(
 ) -> float:
     """The copies that max_epochs allows; what is repeated or missing is noted."""
     if copies > category.max_epochs + 1e-9:
+        given = wanted * category.max_epochs / copies
         share.notes.append(
             f"too small: {wanted:,.0f} {unit} wanted, repeated {category.max_epochs:g} times "
-            f"(max_epochs) it gives {category.max_epochs / copies:.0%} of that"
+            f"(max_epochs) it gives {given:,.0f}"
         )
         return category.max_epochs
     if copies > 1 + 1e-9:
@@ -179,6 +180,11 @@ class Taking:
     once_more_below: int
     """... and those with a key below this once more."""
     repeat: int
+
+    @property
+    def most(self) -> int:
+        """How often a record is taken at most."""
+        return (self.whole + bool(self.once_more_below)) * self.repeat
 
     def copies(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         more = _below(keys, self.once_more_below).astype(np.int64)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections import defaultdict
-from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
+from miao.files import atomic_open
 from miao.recipe import CorpusOptions
 
 Output = Literal["jsonl", "parquet"]
@@ -39,7 +40,7 @@ class SourceCounts:
 
 
 class Splitter:
-    """Writes records to train/ and heldout/.
+    """Writes records to train/ and heldout/, and can go on where it was interrupted.
 
     The split is by a hash of the content, so equal texts never stand on both sides.
     """
@@ -48,26 +49,61 @@ class Splitter:
         self, directory: Path, options: CorpusOptions, kind: Kind, output: Output = "jsonl"
     ):
         self.directory, self.options, self.kind, self.output = directory, options, kind, output
-        self.counts: dict[str, SourceCounts] = defaultdict(SourceCounts)
+        self.counts: dict[str, SourceCounts] = {}
         self.lengths = [0] * LENGTH_BINS
         """Distinct records written, by the binary logarithm of their characters."""
         self._heldout: set[bytes] = set()
-        self._writers: dict[Path, _Writer] = {}
-        self._stack = ExitStack()
+        self._files: dict[str, IO[bytes]] = {}
+        if output == "parquet":
+            require_parquet()
 
     def __enter__(self) -> Splitter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def characters(self) -> int:
+        return sum(counts.characters for counts in self.counts.values())
+
+    def state(self) -> dict[str, Any]:
+        """What is written so far, on the disk for certain."""
+        sizes = {}
+        for name, file in self._files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            sizes[name] = file.tell()
+        counts = {name: vars(counts) for name, counts in self.counts.items()}
+        return {"sizes": sizes, "counts": counts, "lengths": self.lengths}
+
+    def restore(self, state: dict[str, Any] | None) -> bool:
+        """Goes back to an earlier state. False: there is none, or its files are damaged, and
+        writing begins at the beginning."""
+        sizes = state["sizes"] if state else {}
+        paths = {self.directory / name: size for name, size in sizes.items()}
+        if not all(p.exists() and p.stat().st_size >= size for p, size in paths.items()):
+            state, paths = None, {}
+        for path in sorted(self.directory.glob("*/*")):
+            if path not in paths:
+                path.unlink()
+        if state is None:
+            return False
+        for name, size in sizes.items():
+            self._file(name).truncate(size)
+            if name.startswith("heldout/"):
+                with open(self.directory / name, encoding="utf-8") as lines:
+                    self._heldout |= {_digest(json.loads(line)) for line in lines}
+        self.counts = {name: SourceCounts(**counts) for name, counts in state["counts"].items()}
+        self.lengths = state["lengths"]
+        return True
 
     def write(self, record: dict[str, Any], again: bool = False) -> None:
         """Writes a record (in its JSON form); `again`: it has been written before."""
-        content = {key: value for key, value in record.items() if key != "source"}
         source = self._source(record["source"])
-        text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).digest()
-        counts = self.counts[source]
+        digest = _digest(record)
+        counts = self.counts.setdefault(source, SourceCounts())
         split = "train"
         if int.from_bytes(digest[:8], "big") < self.options.heldout * 2**64:
             if digest in self._heldout:
@@ -85,10 +121,11 @@ class Splitter:
         counts.characters += size
         if not again:
             self.lengths[min(size.bit_length(), LENGTH_BINS - 1)] += 1
-        self._writer(self.directory / split / source).write(record)
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        self._file(f"{split}/{source}.jsonl").write(line.encode())
 
     def finish(self) -> dict[str, SourceCounts]:
-        """Closes the files.
+        """Closes the files, and writes them as parquet beside if that is wanted.
 
         Raises:
             MiaoError: nothing is left to train on.
@@ -99,8 +136,12 @@ class Splitter:
                 fix="bring more text, lower --corpus.heldout, or look at what the rules of "
                 "corpus.clean reject",
             )
-        self._stack.close()
-        return dict(self.counts)
+        for file in self._files.values():
+            file.close()
+        if self.output == "parquet":
+            for name in self._files:
+                write_parquet(self.directory / name, self.kind)
+        return self.counts
 
     def _source(self, name: str) -> str:
         """Only documents are weighted by source; a file name made of the source's name."""
@@ -111,66 +152,52 @@ class Splitter:
             return "others"
         return clean
 
-    def _writer(self, path: Path) -> _Writer:
-        if path not in self._writers:
+    def _file(self, name: str) -> IO[bytes]:
+        if name not in self._files:
+            path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = _ParquetWriter if self.output == "parquet" else _JsonWriter
-            self._writers[path] = writer = made(path, self.kind)
-            self._stack.callback(writer.close)
-        return self._writers[path]
+            self._files[name] = open(path, "ab")  # noqa: SIM115
+        return self._files[name]
 
 
-class _Writer(Protocol):
-    def write(self, record: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
+def _digest(record: dict[str, Any]) -> bytes:
+    """A hash of what a record (in its JSON form) says, wherever it comes from."""
+    content = {key: value for key, value in record.items() if key != "source"}
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).digest()
 
 
-class _JsonWriter:
-    def __init__(self, path: Path, kind: Kind):
-        self._file = open(f"{path}.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+def require_parquet() -> Any:
+    """pyarrow with its module for parquet."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MiaoError(
+            "writing parquet needs pyarrow",
+            fix="pip install 'miaolm[data]', or --output jsonl",
+        ) from error
+    return pyarrow
 
-    def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def close(self) -> None:
-        self._file.close()
+def write_parquet(path: Path, kind: Kind) -> None:
+    """A .jsonl file of ours again as .parquet beside it, with zstd. What may be any JSON (tool
+    calls, tools) is JSON in a string."""
+    arrow = require_parquet()
+    schema = _schema(arrow, kind)
+    with (
+        open(path, encoding="utf-8") as lines,
+        atomic_open(path.with_suffix(".parquet"), "wb") as file,
+        arrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        while rows := [_row(json.loads(line)) for line in islice(lines, PARQUET_ROWS)]:
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
-class _ParquetWriter:
-    """Parquet with zstd. What may be any JSON (tool calls, tools) is JSON in a string."""
-
-    def __init__(self, path: Path, kind: Kind):
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise MiaoError(
-                "writing parquet needs pyarrow",
-                fix="pip install 'miaolm[data]', or --output jsonl",
-            ) from error
-        self._arrow = pyarrow
-        self._rows: list[dict[str, Any]] = []
-        self._schema = _schema(pyarrow, kind)
-        self._file = pyarrow.parquet.ParquetWriter(
-            f"{path}.parquet", self._schema, compression="zstd"
-        )
-
-    def write(self, record: dict[str, Any]) -> None:
-        row = {key: _flat(value) for key, value in record.items()}
-        if "tools" in record:
-            row["tools"] = json.dumps(record["tools"], ensure_ascii=False)
-        self._rows.append(row)
-        if len(self._rows) >= PARQUET_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._arrow.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    row = {key: _flat(value) for key, value in record.items()}
+    if "tools" in record:
+        row["tools"] = json.dumps(record["tools"], ensure_ascii=False)
+    return row
 
 
 def _flat(value: Any) -> Any:

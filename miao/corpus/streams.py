@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from miao.corpus.encoding import encoding_of, looks_like_gb18030
+from miao.corpus.meter import metered
 from miao.errors import MiaoError
 from miao.hubs.remote import RemoteFile
 
@@ -69,7 +70,7 @@ def open_binary(path: Source) -> Iterator[IO[bytes]]:
     if known is None:
         raise unknown_format(path)
     with ExitStack() as stack:
-        raw: Any = stack.enter_context(path.open("rb"))
+        raw: Any = metered(stack.enter_context(path.open("rb")), CHUNK)
         if known[1] and path.stat().st_size == 0:  # gzip would take this for an empty text
             raise EOFError
         match known[1]:

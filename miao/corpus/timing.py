@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from miao.files import read_json, write_json
 
 
 @dataclass
@@ -20,21 +23,27 @@ class Step:
     """What went in."""
 
 
-@dataclass
 class Timing:
-    steps: list[Step] = field(default_factory=list)
+    """The steps so far, kept in a file through interruptions. Of a step that was broken off, only
+    the time that it took in the end counts."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        written = read_json(path)["steps"] if path.exists() else []
+        self.steps = [Step(**step) for step in written]
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Step]:
         step = Step(stage, name)
-        self.steps.append(step)
         began = time.monotonic()
         yield step
-        step.seconds = time.monotonic() - began
+        step.seconds = round(time.monotonic() - began, 3)
+        self.steps = [s for s in self.steps if (s.stage, s.name) != (stage, name)] + [step]
+        write_json(self.path, {"steps": [vars(step) for step in self.steps]})
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "steps": [{**vars(step), "seconds": round(step.seconds, 3)} for step in self.steps],
+            "steps": [vars(step) for step in self.steps],
             "peak_memory_mib": peak_memory_mib(),
         }
 

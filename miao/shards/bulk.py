@@ -8,23 +8,20 @@ goes on with the parts that are missing, and appended text costs only what it ad
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from miao.console import warn
 from miao.corpus.parts import SMALLEST_PART, Part, part_key, read_part, split_file
+from miao.corpus.processes import worker_pool
 from miao.corpus.readers import find_files
 from miao.corpus.records import Kind
+from miao.corpus.steps import link
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, write_json
 from miao.shards.build import encode_blocks, new_manifest, nothing_found
@@ -215,7 +212,7 @@ def _run(
             shards[number] = encode(task)
             advance(task[1].size)
     else:
-        with _pool(workers, encode) as pool:
+        with worker_pool(workers, "tokenizer.workers", _begin_worker, encode) as pool:
             # Large ones first, so that no process waits long for the last.
             order = sorted(range(len(tasks)), key=lambda number: -tasks[number][1].size)
             futures = {pool.submit(_work, tasks[number]): number for number in order}
@@ -242,7 +239,7 @@ def _commit(job: Job, tokenizer: Tokenizer, parts: list[_Done]) -> Manifest:
             for name, checksum in done.shard.files.items():
                 column = name.removesuffix(".bin").split("-")[0]
                 files[f"{column}-{number:05d}.bin"] = checksum
-                _link(done.directory / name, temporary / f"{column}-{number:05d}.bin")
+                link(done.directory / name, temporary / f"{column}-{number:05d}.bin")
             finished.append(replace(done.shard, files=files))
         finish_manifest(temporary, manifest, finished)
     shutil.rmtree(job.workplace, ignore_errors=True)
@@ -262,14 +259,6 @@ def _require_continuation(job: Job, tokenizer: Tokenizer) -> None:
             where=job.directory,
             fix="append with the tokenizer of the run, or make a dataset of its own",
         )
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system knows no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _worker_count(workers: int | None, parts: int, size: int) -> int:
@@ -292,37 +281,3 @@ def _begin_worker(encode: _Encode) -> None:
     _encode = encode
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _pool(workers: int, encode: _Encode) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes (a fork would inherit locked threads of the encoders); whatever ends the
-    block early ends them at once."""
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=partial(_begin_worker, encode),
-    )
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException as error:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        if isinstance(error, BrokenProcessPool):
-            raise MiaoError(
-                "a process that tokenises was ended from outside, probably for want of memory",
-                fix="run again, it goes on; with fewer processes: --tokenizer.workers 1",
-            ) from error
-        raise

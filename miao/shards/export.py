@@ -7,8 +7,9 @@
     loss_mask  uint8 [examples, length]   1 where it is learned
     lengths    int32 [examples]
 
-For preferences each of them stands twice: `chosen_input_ids`, `rejected_input_ids`, ... Labels are
-not shifted: models of Hugging Face shift them themselves. `manifest.json` says the rest.
+For preferences each of them stands twice: `chosen_input_ids`, `rejected_input_ids`, ...; a side
+that is not there (a single answer for KTO) has the length 0. Labels are not shifted: models of
+Hugging Face shift them themselves. `manifest.json` says the rest.
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ def _framed(dataset: TokenDataset, sequence: int, options: TensorOptions, bounda
     ids = dataset.tokens(sequence)
     learned = dataset.mask(sequence)
     mask = np.ones(len(ids), dtype=bool) if learned is None else learned.copy()
+    if not len(ids):
+        return ids, mask
     mask[0] = False  # nothing comes before it
     has_bos, has_eos = ids[0] == boundary, ids[-1] == boundary
     if options.bos is True and not has_bos:
@@ -168,7 +171,7 @@ def _counted(row: list[Example], manifest: TensorManifest) -> list[Example]:
     manifest.examples += 1
     manifest.tokens += sum(len(ids) for ids, _ in row)
     manifest.trained_tokens += sum(int(mask.sum()) for _, mask in row)
-    manifest.nothing_learned += any(not mask.any() for _, mask in row)
+    manifest.nothing_learned += any(len(mask) and not mask.any() for _, mask in row)
     return row
 
 

@@ -83,7 +83,7 @@ def dataset_stats(
     """
     data = TokenDataset(directory, verify=verify)
     manifest, lengths = data.manifest, data.lengths
-    of = lengths if len(lengths) else np.zeros(1, dtype=np.int64)
+    of = lengths[lengths > 0] if len(lengths) else np.zeros(1, dtype=np.int64)
     median, p90, p99 = (int(value) for value in np.percentile(of, PERCENTILES))
     counts, _ = token_counts(directory)
     return DatasetStats(

@@ -11,27 +11,17 @@ import tokenizers
 
 from miao.errors import MiaoError
 from miao.tokenizer.importing import import_sentencepiece, import_tiktoken
+from miao.tokenizer.inspect import Compression
 from miao.tokenizer.tokenizer import Tokenizer
 
 HUES = ("#2e7d32", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#546e7a", "#827717")
 
 
-@dataclass(frozen=True)
-class Cut:
+@dataclass(frozen=True, slots=True)
+class Cut(Compression):
     """A text as one tokenizer cuts it."""
 
-    tokens: int
-    characters: int
-    bytes: int
     is_lossless: bool
-
-    @property
-    def characters_per_token(self) -> float:
-        return self.characters / max(self.tokens, 1)
-
-    @property
-    def bytes_per_token(self) -> float:
-        return self.bytes / max(self.tokens, 1)
 
 
 @dataclass(frozen=True)

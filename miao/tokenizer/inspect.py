@@ -35,20 +35,12 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """The pieces of a text or a conversation, and its size (control tokens' spelling included)."""
+class Compression:
+    """The size of a text, and the tokens that stand for it."""
 
-    pieces: list[Piece]
+    tokens: int
     characters: int
     bytes: int
-
-    @property
-    def tokens(self) -> int:
-        return len(self.pieces)
-
-    @property
-    def learnt_tokens(self) -> int:
-        return sum(piece.is_learnt for piece in self.pieces)
 
     @property
     def characters_per_token(self) -> float:
@@ -57,6 +49,17 @@ class Inspection:
     @property
     def bytes_per_token(self) -> float:
         return self.bytes / max(self.tokens, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection(Compression):
+    """The pieces of a text or a conversation, and its size (control tokens' spelling included)."""
+
+    pieces: list[Piece]
+
+    @property
+    def learnt_tokens(self) -> int:
+        return sum(piece.is_learnt for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,8 @@ def _inspection(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool]) 
             shown = shown.replace(">", f"={text[0]}>", 1)
         pieces.append(Piece(id, shown, id in control_ids, is_learnt))
         characters, size = characters + len(text), size + len(raw)
-    return Inspection(pieces, characters + len(decoder.decode(b"", final=True)), size)
+    characters += len(decoder.decode(b"", final=True))
+    return Inspection(len(pieces), characters, size, pieces)
 
 
 def _longest(texts: list[str], count: int) -> list[str]:

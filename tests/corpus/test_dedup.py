@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus import duplicates as module
+from miao.corpus import buckets
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
 from miao.corpus.duplicates import EXACT, KEPT, Clusters, Duplicates
 from miao.corpus.minhash import band_keys, signature, similarity
@@ -106,7 +106,7 @@ def test_many_buckets_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rng = random.Random(2)
     records = [Document(str(rng.randrange(60))) for _ in range(200)]
     _, one = find(tmp_path / "one", records, DedupOptions())
-    monkeypatch.setattr(module, "BUCKET_BYTES", 200)
+    monkeypatch.setattr(buckets, "BUCKET_BYTES", 200)
     _, many = find(tmp_path / "many", records, DedupOptions())
     assert one == many and one.count(KEPT) == len({record.text for record in records})
 

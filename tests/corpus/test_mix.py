@@ -68,7 +68,7 @@ def test_counts_repeats_and_caps() -> None:
     copies = {name: share.copies for name, share in shares.items()}
     assert copies == {"general": 0.4, "small": 3, "middle": 2.5, "twice": 1, "capped": 1}
     assert shares["small"].notes == [
-        "too small: 100 records wanted, repeated 3 times (max_epochs) it gives 60% of that"
+        "too small: 100 records wanted, repeated 3 times (max_epochs) it gives 60"
     ]
     assert shares["middle"].notes == ["repeated 2.50 times to give 100 records"]
     assert not shares["general"].notes and shares["capped"].usable == 30

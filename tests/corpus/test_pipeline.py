@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miao.cli import main
-from miao.corpus import cleaning, pipeline
+from miao.corpus import cleaning, stages
 from miao.corpus.contamination import EvaluationIndex
 from miao.corpus.formats import read_records
 from miao.corpus.ngrams import TextView
@@ -147,14 +147,14 @@ def test_many_processes_and_an_interruption_change_nothing(
                 raise KeyboardInterrupt
             yield record
 
-    monkeypatch.setattr(pipeline, "read_records", breaks_off)
+    monkeypatch.setattr(stages, "read_records", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(options_for(path), 1, tmp_path / "three", stages=["pretrain"])
     assert not (tmp_path / "three").exists()
     done = sorted((tmp_path / ".three.work" / "pretrain" / "chunks").glob("*.json"))
     assert len(done) >= 4
     before = {p.name: p.stat().st_mtime_ns for p in done}
-    monkeypatch.setattr(pipeline, "read_records", read_records)
+    monkeypatch.setattr(stages, "read_records", read_records)
     seen: dict[str, int] = {}
     real = cleaning.ChunkFile.write
 
@@ -183,6 +183,72 @@ def test_chunks_of_other_options_are_not_reused(tmp_path: Path) -> None:
         options.clean.halfwidth = inputs == ["a"]
         chunk = cleaning.clean_chunks(records, options, work, inputs)[0]
         assert expected in chunk.path("jsonl").read_text(encoding="utf-8")
+
+
+def test_other_duplicates_or_another_mix_leave_the_cleaning_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = some_texts(30)
+    path = write(tmp_path / "in.jsonl", [{"text": t} for t in texts])
+
+    def build(out: str, **values: Any) -> None:
+        options = options_for(path, **values)
+        build_corpus(options, 1, tmp_path / out, stages=["pretrain"])
+
+    def broken_off(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    written: list[Any] = []
+    real = cleaning.ChunkFile.write
+
+    def note(chunk: Any, builder: Any) -> None:
+        written.append(chunk)
+        real(chunk, builder)
+
+    monkeypatch.setattr(cleaning.ChunkFile, "write", note)
+    changed = {"dedup": DedupOptions(near_threshold=0.9), "mix": MixOptions(others=True)}
+    for number, (values, chunks) in enumerate(
+        [(changed, 0), ({"clean": CleanOptions(unicode=False)}, 1), ({"heldout": 0.5}, 0)]
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(stages.Assembly, "write", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                build(f"out{number}")
+        written.clear()
+        build(f"out{number}", **values)
+        assert len(written) == chunks, values
+        train = lines_of(tmp_path / f"out{number}")
+        assert len(train) + len(lines_of(tmp_path / f"out{number}", "heldout")) == 30
+
+
+def test_progress_counts_all_bytes_of_the_input(tmp_path: Path) -> None:
+    rows = [{"text": t} for t in some_texts(50)]
+    plain = write(tmp_path / "in" / "a.jsonl", rows)
+    with gzip.open(tmp_path / "in" / "b.jsonl.gz", "wb") as file:
+        file.write(plain.read_bytes())
+    moved: dict[str, list[float]] = {}
+
+    class Line:
+        def __init__(self, what: str, total: float):
+            self.amounts = moved.setdefault(what, [total])
+
+        def __enter__(self) -> Line:
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            pass
+
+        def advance(self, amount: float = 1, text: str = "") -> None:
+            self.amounts.append(amount)
+
+    options = options_for(tmp_path / "in", dedup=DedupOptions(near=True, lines=True))
+    build_corpus(options, 1, tmp_path / "out", stages=["pretrain"], progress=Line)
+    assert moved["pretrain: cleaning"][0] == sum(
+        p.stat().st_size for p in (tmp_path / "in").iterdir()
+    )
+    assert len(moved) == 6
+    for what, (total, *amounts) in moved.items():
+        assert sum(amounts) == pytest.approx(total), what
 
 
 def test_what_the_corpus_depends_on(tmp_path: Path) -> None:
@@ -311,6 +377,8 @@ def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert words_in_page in page
     assert "<b>web" not in page and "&lt;b&gt;web" in page and "<script" not in page
     assert "http://" not in page and "https://" not in page
+    assert main(["corpus", "build", *words[3:], str(path), *words[1:3]]) == 0, "any order"
+    assert main(["corpus", "build", str(path), "--out", str(path)]) == 2, "a file"
     assert main(["corpus", "build", "--out", str(tmp_path)]) == 2, "nothing to build from"
     assert main(["corpus", "build", str(path), "--out", str(tmp_path)]) == 2, (
         "it holds other things"

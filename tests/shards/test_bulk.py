@@ -208,9 +208,9 @@ def test_a_killed_run_goes_on(tokenizer: Tokenizer, write: Write, tmp_path: Path
 def test_workers_end_with_their_parent(tokenizer: Tokenizer, tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import multiprocessing, os, time
-        from miao.shards.bulk import _pool
+        from miao.corpus.processes import worker_pool
         if __name__ == "__main__":
-            with _pool(1, None) as pool:
+            with worker_pool(1, "workers", os.getpid) as pool:
                 print(pool.submit(os.getpid).result(), flush=True)
                 pool.submit(time.sleep, 60).result()
     """)

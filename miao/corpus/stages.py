@@ -1,0 +1,233 @@
+"""One stage of the corpus, from the user's files or the built-in corpus to its files on disk.
+
+Reading and cleaning, finding duplicates, mixing and writing: each step that is done is not done
+again after an interruption, and within each step what was finished is kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from miao import __version__
+from miao.corpus.assemble import Accounts, Assembly
+from miao.corpus.chunks import ChunkFile
+from miao.corpus.cleaning import clean_chunks
+from miao.corpus.duplicates import Duplicates
+from miao.corpus.formats import RecordCounts, convert_file, read_records
+from miao.corpus.output import Output, Splitter
+from miao.corpus.problems import Problem
+from miao.corpus.records import KINDS, Kind, Record
+from miao.corpus.seedbed import Seedbed
+from miao.corpus.sources import find_files, find_sources
+from miao.corpus.steps import Line, Progress, finish, finished
+from miao.corpus.timing import Timing
+from miao.errors import MiaoError
+from miao.files import fingerprint
+from miao.recipe import CorpusOptions
+
+SETTINGS = ("clean", "dedup", "contamination", "mix", "heldout", "heldout_max", "skip_bad_records")
+"""Options that the records of the user's own files depend on."""
+AFTER_CLEANING = ("exact", "near_threshold", "keep", "prefer", "across_sources")
+"""Options of `dedup` that cleaning knows nothing of."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and its workplace: `chunks/` and `duplicates/` while it is made, `out/` with its
+    files, and `done.json` when they are all there."""
+
+    stage: str
+    options: CorpusOptions
+    seed: int
+    output: Output
+    directory: Path
+    timing: Timing
+    progress: Progress
+
+    @property
+    def given(self) -> list[str]:
+        """The user's paths; none: the built-in corpus."""
+        return given_paths(self.options)[self.stage]
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.stage]
+
+    def result(self) -> dict[str, Any]:
+        """What this stage did (JSON): `sources`, and of the user's files `read` and `accounts`."""
+        done = self.directory / "done.json"
+        inputs = self._own_inputs() if self.given else self._built_in_inputs()
+        mark = fingerprint([inputs, self.seed, self.output])
+        if finished(done, mark) is None:
+            finish(done, mark, self._from_files(mark) if self.given else self._from_seedbed())
+            for name in ("chunks", "duplicates"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+        result: dict[str, Any] = finished(done, mark)  # as it is read after an interruption
+        return result
+
+    def _line(self, what: str, total: float) -> AbstractContextManager[Line]:
+        return self.progress(f"{self.stage}: {what}", total)
+
+    def _splitter(self) -> Splitter:
+        return Splitter(self.directory / "out", self.options, self.kind, self.output)
+
+    def _built_in_inputs(self) -> list[Any]:
+        options = self.options
+        return [__version__, asdict(options.seedbed), options.heldout, options.heldout_max]
+
+    def _own_inputs(self) -> list[Any]:
+        values = asdict(self.options)
+        settings = {name: values[name] for name in SETTINGS}
+        return [__version__, settings, input_fingerprint(self.options, [self.stage])]
+
+    def _from_seedbed(self) -> dict[str, Any]:
+        with self._splitter() as splitter, self._line("writing", 0) as line:
+            splitter.restore(None)
+            for record in Seedbed(self.options.seedbed, self.seed).records(self.kind):
+                splitter.write(record.to_json())
+                line.advance()
+            sources = splitter.finish()
+        return {"sources": {name: vars(counts) for name, counts in sources.items()}}
+
+    def _from_files(self, mark: str) -> dict[str, Any]:
+        chunks, read, accounts = self._clean()
+        with self.timing.step(self.stage, "duplicates") as step:
+            place, cleaned = self.directory / "duplicates", self._cleaning_inputs()
+            duplicates = Duplicates(chunks, self.options.dedup, place, cleaned)
+            accounts.add_duplicates(duplicates.find(self._line), chunks, duplicates)
+            step.characters = accounts.kept_characters
+        with self.timing.step(self.stage, "mix and write") as step, self._splitter() as splitter:
+            assembly = Assembly(chunks, duplicates, self.options.mix, self.seed, self.stage)
+            assembly.write(splitter, accounts, self.directory / "written.json", mark, self._line)
+            sources = splitter.finish()
+            step.characters = accounts.kept_characters
+        accounts.settle(splitter)
+        return {
+            "sources": {name: vars(counts) for name, counts in sources.items()},
+            "read": read,
+            "accounts": vars(accounts),
+        }
+
+    def _cleaning_inputs(self) -> list[Any]:
+        version, settings, stamps = self._own_inputs()
+        dedup = {k: v for k, v in settings["dedup"].items() if k not in AFTER_CLEANING}
+        skip, clean = settings["skip_bad_records"], settings["clean"]
+        return [version, self.kind, clean, settings["contamination"], dedup, skip, stamps]
+
+    def _clean(self) -> tuple[list[ChunkFile], dict[str, Any], Accounts]:
+        """The chunks of clean records, what was read, and the accounts so far."""
+        directory, inputs = self.directory / "chunks", self._cleaning_inputs()
+        done, mark = directory / "done.json", fingerprint(inputs)
+        result = finished(done, mark)
+        if result is None:
+            before, counts = Accounts(), RecordCounts()
+            problems = ProblemLog(self.directory / "problems.jsonl", self.options.skip_bad_records)
+            size = sum(path.stat().st_size for path in find_files(self.given))
+            with (
+                self.timing.step(self.stage, "clean") as step,
+                self._line("cleaning", size) as line,
+            ):
+                records = self._read(problems, counts, before)
+                chunks = clean_chunks(records, self.options, directory, inputs, line)
+                step.characters = sum(chunk.facts().characters for chunk in chunks)
+            read = {
+                "problems": problems.count,
+                "skipped_files": [f"{path}: {why}" for path, why in counts.skipped_files],
+                "shapes": counts.by_shape,
+                "repairs": counts.repairs,
+                "merged": counts.merged,
+            }
+            finish(done, mark, {"chunks": len(chunks), "read": read, "before": vars(before)})
+            result = finished(done, mark)
+        chunks = [ChunkFile(directory, number) for number in range(result["chunks"])]
+        accounts = Accounts.from_json(result["before"])
+        for chunk in chunks:
+            accounts.add(chunk.facts())
+        return chunks, result["read"], accounts
+
+    def _read(
+        self, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
+    ) -> Iterable[Record]:
+        clean = self.options.clean
+        if clean.enabled and clean.quality_column:
+            return self._good_records(problems, counts, accounts)
+        records: Iterable[Record] = read_records(self.given, self.kind, problems.note, counts)
+        return records
+
+    def _good_records(
+        self, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
+    ) -> Iterator[Record]:
+        """The records whose score in the quality column is high enough; no record keeps the
+        column."""
+        column, least = self.options.clean.quality_column, self.options.clean.min_quality
+        skipped = counts.skipped_files
+        sources = find_sources(self.given, lambda path, why: skipped.append((path, why)))
+        for path, source in sources:
+            for record, shape, value in convert_file(
+                path, self.kind, source, problems.note, counts
+            ):
+                score = value.get(column) if isinstance(value, dict) else None
+                if _number(score) >= least:
+                    counts.by_shape[shape] += 1
+                    yield record
+                else:
+                    accounts.reject_before("quality", record, f"{column} is {score!r}")
+
+
+def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
+    """The user's paths, per stage."""
+    return {
+        "pretrain": options.paths,
+        "sft": options.conversations,
+        "dpo": options.preferences,
+    }
+
+
+def input_fingerprint(
+    options: CorpusOptions, stages: Iterable[str] = tuple(KINDS)
+) -> list[list[Any]]:
+    """Path, size and modification time of every input file: what these stages depend on."""
+    stamps = []
+    given = given_paths(options)
+    for paths in (*(given[stage] for stage in stages), options.contamination.paths):
+        for file in find_files(paths) if paths else []:
+            stamps.append(_stamp(Path(file)))
+    return stamps + [_stamp(Path(p).expanduser()) for p in options.clean.blocklists]
+
+
+def _stamp(file: Path) -> list[Any]:
+    try:
+        stat = file.stat()
+    except OSError:  # whoever reads it says so
+        return [str(file), None, None]
+    return [str(file), stat.st_size, stat.st_mtime_ns]
+
+
+def _number(score: Any) -> float:
+    try:
+        return float("-inf") if score is None or isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        return float("-inf")
+
+
+class ProblemLog:
+    """Writes down every record that was passed over; strict: the first one ends the stage."""
+
+    def __init__(self, path: Path, skip: bool):
+        self.path, self.skip, self.count = path, skip, 0
+        path.unlink(missing_ok=True)
+
+    def note(self, problem: Problem) -> None:
+        if not self.skip:
+            error = problem.error()
+            more = "or count and skip such records with --corpus.skip_bad_records true"
+            raise MiaoError(error.what, where=error.where, fix=f"{error.fix or 'mend it'}, {more}")
+        self.count += 1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(problem.json_line())
