@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from miao.engine import Engine, SamplingOptions
+from miao.engine import SamplingOptions
 from miao.errors import MiaoError
 from miao.evaluate.continuations import Continuation, continuation_logprobs
 from miao.evaluate.extract import extractor, is_right
@@ -16,6 +16,7 @@ from miao.evaluate.items import Item, Questions
 from miao.evaluate.likelihood import Advance, nothing
 from miao.evaluate.prompts import Encoder, Prompt, build_prompt, fit
 from miao.evaluate.task import PromptStyle, Scoring, Task
+from miao.evaluate.writing import write_texts
 from miao.model.decoder import Decoder
 
 
@@ -108,8 +109,20 @@ def ask(
 
 
 def with_scoring(style: PromptStyle, scoring: Scoring | None) -> PromptStyle:
-    """The same prompts scored in another way."""
-    return style if scoring is None else dataclasses.replace(style, scoring=scoring)
+    """The same prompts scored in another way.
+
+    Raises:
+        MiaoError: letters are to be compared where the choices are texts, or the other way round.
+    """
+    if scoring is None:
+        return style
+    if scoring in ("letter", "option") and scoring not in style.choice:
+        shown = "letters" if scoring == "option" else "texts"
+        raise MiaoError(
+            f"--scoring {scoring}: the choices of these prompts are {shown} ({style.choice!r})",
+            fix="choose ppl or generate, or other --prompts",
+        )
+    return dataclasses.replace(style, scoring=scoring)
 
 
 @dataclass(frozen=True)
@@ -211,16 +224,10 @@ def _generate(
         fewer += left < len(few)
         cut += one.longest > room
         prompts.append(one.texts[0][-room:])
-    tokenizer = encoder.tokenizer
     options = SamplingOptions(temperature=0.0, max_new_tokens=style.max_new_tokens)
-    # Prompts share their examples: what was read of one serves the next.
-    engine = Engine(model, frozenset(tokenizer.stop_ids), reuse_prefixes=True)
-    generated = engine.generate(prompts, options, advance)
+    texts = write_texts(model, encoder.tokenizer, prompts, options, style.until, advance)
     answers = []
-    for (item, _), ids in zip(asked, generated, strict=True):
-        text = tokenizer.decode(ids)
-        ends = [text.find(stop) for stop in style.until if stop in text]
-        text = text[: min(ends)] if ends else text
+    for (item, _), text in zip(asked, texts, strict=True):
         found = extract(text)
         answer = Answer(item, None, text=text, found=found)
         if isinstance(item.answer, int):

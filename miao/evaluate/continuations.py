@@ -1,8 +1,8 @@
 """Log-probabilities of continuations, with nothing computed twice.
 
 Texts with the same beginning (few-shot examples, a question's options) share the pass over it;
-texts that differ in their last token only are one row; rows of similar length run together. The
-result is that of a full forward pass per text.
+texts that differ in their last token only are one row; many rows are read end to end by one pass,
+without padding. The result is that of a full forward pass per text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from miao.evaluate.likelihood import Advance, nothing
 from miao.evaluate.prefix import SHORTEST, SharedPrefix
 from miao.model.decoder import Decoder
 
-ROW_TOKENS, SEEN_TOKENS = 4096, 32768
-"""Padded tokens of a batch, and those together with the prefix that each of its rows sees."""
-GPU_FACTOR = 8
-PASS, PASS_GPU = 48, 2048
-"""What a pass costs beside its tokens, in tokens: so much padding is as bad as one pass more."""
+ROW_TOKENS, ROW_TOKENS_GPU = 2048, 32768
+"""Tokens that one pass reads."""
 LEAST_SAVED, LEAST_SAVED_GPU = 256, 4096
 """Tokens that a pass over a common beginning must save to be worth it."""
 HEAD_ROWS = 1024
@@ -198,33 +195,21 @@ def _read_group(
     """Every row with the log-probabilities of its scored tokens (those of the input, then the
     last token of every member), and whether each was the likeliest."""
     length = group.prefix
-    cache, hidden_pd = SharedPrefix.read(model, list(group.rows[0].ids[:length]))
+    prefix = group.rows[0].ids[:length]
     inside = max(row.scored - (len(row.ids) - length) for row in group.rows)
-    early = length - max(inside, 1)  # first position of the prefix that is scored for all rows
-    prefix_labels = list(group.rows[0].ids[early + 1 : length])
-    before, greedy_before = _label_logprobs(model, hidden_pd[early : length - 1], prefix_labels)
+    # From here on the prefix is scored for some row; its last state predicts the rows' first token.
+    early = max(length - max(inside, 1), 0)
+    cache, hidden_pd = SharedPrefix.read(model, prefix, early)
+    before, greedy_before = _label_logprobs(model, hidden_pd[:-1], list(prefix[early + 1 :]))
     for batch in _batches(sorted(group.rows, key=lambda row: len(row.ids)), length, model):
-        width = max(len(row.ids) for row in batch) - length
-        ids = [[*row.ids[length:], *[0] * (width - len(row.ids) + length)] for row in batch]
-        positions = torch.arange(length, length + width, device=model.device)
-        cache.extend(width)
-        hidden_btd = model(
-            torch.tensor(ids, device=model.device),
-            positions.expand(len(batch), width),
-            cache=cache if length else None,
-            output="hidden",
-        )
         picked, labels, counts = [], [], []
-        for number, row in enumerate(batch):
-            start = max(len(row.ids) - row.scored - length, -1 if length else 0)
-            inner, final = row.ids[length + start + 1 :], [last_ids[m] for m in row.members]
-            end = len(row.ids) - length
-            if start < 0:
-                picked += [hidden_pd[length - 1 :], hidden_btd[number, : end - 1]]
-            else:
-                picked += [hidden_btd[number, start : end - 1]]
-            picked.append(hidden_btd[number, end - 1 : end].expand(len(final), -1))
-            labels += [*inner, *final]
+        for row, hidden_td in zip(batch, _hidden(model, batch, cache), strict=True):
+            inner, final = list(row.ids[len(row.ids) - row.scored + 1 :]), row.members
+            if row.scored > len(row.ids) - length:
+                picked.append(hidden_pd[-1:])
+                inner = list(row.ids[length:])
+            picked += [hidden_td[:-1], hidden_td[-1:].expand(len(final), -1)]
+            labels += [*inner, *(last_ids[number] for number in final)]
             counts.append(len(inner) + len(final))
         values, greedy = _label_logprobs(model, torch.cat(picked), labels)
         parts = zip(batch, values.split(counts), greedy.split(counts), strict=True)
@@ -238,33 +223,44 @@ def _read_group(
             )
 
 
-def _batches(rows: Sequence[_Row], prefix: int, model: Decoder) -> Iterator[Sequence[_Row]]:
-    """Cuts rows, sorted by length, into batches with the least padding and the fewest passes.
+def _hidden(model: Decoder, batch: Sequence[_Row], cache: SharedPrefix) -> tuple[Tensor, ...]:
+    """Of every row the hidden states [t, d] that predict a scored token, read behind the prefix."""
+    length, counts = cache.prefix_length, []
+    ids: list[int] = []
+    positions: list[int] = []
+    wanted: list[int] = []
+    for row in batch:
+        width = len(row.ids) - length
+        counts.append(min(row.scored, width))
+        ids += row.ids[length:]
+        positions += range(length, length + width)
+        wanted += range(len(ids) - counts[-1], len(ids))
+    cache.extend([len(row.ids) - length for row in batch])
+    row_t, positions_t, wanted_n = (
+        torch.tensor(values, device=model.device) for values in (ids, positions, wanted)
+    )
+    hidden_btd = model(
+        row_t[None], positions_t[None], cache=cache, wanted_n=wanted_n, output="hidden"
+    )
+    return hidden_btd[0].split(counts)
 
-    `best[i]`: the cost of the first i rows, and where their last batch begins.
-    """
-    on_cpu, same_length = model.device.type == "cpu", _depends_on_length(model)
-    factor, one_pass = (1, PASS) if on_cpu else (GPU_FACTOR, PASS_GPU)
-    best = [(0, 0)]
-    for end, row in enumerate(rows, 1):
-        width, padding, cheapest = len(row.ids) - prefix, 0, None
-        for start in range(end - 1, -1, -1):
-            count, shorter = end - start, len(row.ids) - len(rows[start].ids)
-            padding += shorter
-            too_large = count * width > factor * ROW_TOKENS
-            too_large |= count * len(row.ids) > factor * SEEN_TOKENS
-            # So much padding is never worth it: two batches would have less.
-            if count > 1 and (too_large or padding > 4 * one_pass or (same_length and shorter)):
-                break
-            cost = best[start][0] + count * width + one_pass
-            cheapest = min(cheapest or (cost, start), (cost, start))
-        assert cheapest is not None, "a row alone is always a batch"
-        best.append(cheapest)
-    ends = [len(rows)]
-    while ends[-1]:
-        ends.append(best[ends[-1]][1])
-    for start, end in pairwise(reversed(ends)):
-        yield rows[start:end]
+
+def _batches(rows: Sequence[_Row], prefix: int, model: Decoder) -> Iterator[Sequence[_Row]]:
+    """Rows, sorted by length, that one pass reads."""
+    most = ROW_TOKENS if model.device.type == "cpu" else ROW_TOKENS_GPU
+    same_length = _depends_on_length(model)
+    batch: list[_Row] = []
+    tokens = 0
+    for row in rows:
+        width = len(row.ids) - prefix
+        other_length = same_length and batch and len(batch[-1].ids) != len(row.ids)
+        if batch and (tokens + width > most or other_length):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(row)
+        tokens += width
+    if batch:
+        yield batch
 
 
 def _label_logprobs(model: Decoder, hidden_nd: Tensor, labels: list[int]) -> tuple[Tensor, Tensor]:

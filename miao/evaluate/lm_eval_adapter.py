@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from miao.console import ProgressLine, headline, print_table, say, warn
-from miao.engine import Engine, SamplingOptions
+from miao.engine import SamplingOptions
 from miao.errors import MiaoError
 from miao.evaluate.continuations import Continuation, continuation_logprobs
 from miao.evaluate.prompts import Encoder, Prompt
+from miao.evaluate.writing import ROWS, write_texts
 from miao.files import read_jsonl, write_jsonl
 from miao.model.decoder import Decoder
 
@@ -35,7 +36,7 @@ class MiaoLM(LM):
     Contexts and continuations are tokenised as its own `hf` model does, so that scores agree.
     """
 
-    def __init__(self, model: Decoder, encoder: Encoder, rows: int = 64):
+    def __init__(self, model: Decoder, encoder: Encoder, rows: int = ROWS):
         super().__init__()
         self.model, self._rows = model, rows
         self.encoder = replace(encoder, chat=False, trusted=True)
@@ -120,15 +121,10 @@ class MiaoLM(LM):
             (self.encoder.context(text) or [tokenizer.document_boundary_id])[-(limit - longest) :]
             for text in contexts
         ]
-        engine = Engine(self.model, frozenset(tokenizer.stop_ids), rows=self._rows)
         with ProgressLine("generating", len(prompts)) as line:
-            generated = engine.generate(prompts, options, line.advance)
-        return [_before(tokenizer.decode(ids), until) for ids in generated]
-
-
-def _before(text: str, stops: list[str]) -> str:
-    places = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(places)] if places else text
+            return write_texts(
+                self.model, tokenizer, prompts, options, until, line.advance, self._rows
+            )
 
 
 def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:

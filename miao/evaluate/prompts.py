@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,7 @@ import tokenizers
 
 from miao.corpus.records import Message
 from miao.evaluate.items import Item
+from miao.evaluate.pieces import LineEncoder
 from miao.evaluate.task import PromptStyle, Task, template
 from miao.tokenizer import Tokenizer
 
@@ -119,7 +121,11 @@ class Encoder:
         return encoded
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer.encode_batch(texts, allow_special=self.trusted)
+        return self._lines.encode_batch(texts)
+
+    @cached_property
+    def _lines(self) -> LineEncoder:
+        return LineEncoder(self.tokenizer, self.trusted)
 
 
 def own_beginning(directory: Path) -> tuple[int, ...]:

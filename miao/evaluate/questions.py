@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from miao.corpus.records import Message
 from miao.corpus.seedbed.items import QuestionItem
-from miao.engine import Engine, SamplingOptions
+from miao.engine import SamplingOptions
 from miao.evaluate.likelihood import Advance, nothing
 from miao.evaluate.scores import Score, by_category
+from miao.evaluate.writing import write_texts
 from miao.model.decoder import Decoder
 from miao.tokenizer import Tokenizer
 
@@ -25,9 +26,9 @@ def chat_answers(
         tokenizer.chat_template.encode_prompt(tokenizer, [Message("user", question)])
         for question in questions
     ]
-    engine = Engine(model, frozenset(tokenizer.stop_ids))
     options = SamplingOptions(temperature=0.0, max_new_tokens=max_new_tokens)
-    return [tokenizer.decode(ids).strip() for ids in engine.generate(prompts, options, advance)]
+    texts = write_texts(model, tokenizer, prompts, options, advance=advance)
+    return [text.strip() for text in texts]
 
 
 def answer_questions(

@@ -66,7 +66,10 @@ def judge_command(words: Sequence[str]) -> int:
         texts.append([answers[question] for question in questions])
     with ProgressLine("judging", len(questions)) as line:
         found = judge_pairs(questions, texts[0], texts[1], ask, line.advance)
-    first, second = options.models
+    first, second = (
+        name if stage is None else f"{name}:{stage}"
+        for name, stage in zip(options.models, options.stages, strict=True)
+    )
     columns = ["compared", "questions", "wins", "losses", "ties", "win rate", "p"]
     row = [
         f"{second} against {first}",
@@ -92,8 +95,9 @@ def judge_command(words: Sequence[str]) -> int:
 def _written(target: Target, options: argparse.Namespace) -> list[dict[str, str]]:
     """Answers of one model, written beside its other results; made anew at every call."""
     from miao.device import choose_device, choose_dtype
-    from miao.engine import Engine, SamplingOptions
+    from miao.engine import SamplingOptions
     from miao.evaluate.questions import chat_answers
+    from miao.evaluate.writing import write_texts
     from miao.model import load_model
     from miao.tokenizer import Tokenizer
 
@@ -103,10 +107,9 @@ def _written(target: Target, options: argparse.Namespace) -> list[dict[str, str]
     model = load_model(target.directory).to(device)
     model.set_compute_dtype(choose_dtype("fp32", device))
     texts, prompts = fixed_prompts()
-    engine = Engine(model, frozenset(tokenizer.stop_ids))
     sampling = SamplingOptions(temperature=0.0, max_new_tokens=options.max_new_tokens)
     begun = [[tokenizer.document_boundary_id, *tokenizer.encode(text)] for text in texts]
-    continued = [tokenizer.decode(ids) for ids in engine.generate(begun, sampling)]
+    continued = write_texts(model, tokenizer, begun, sampling)
     records = [
         {"prompt": text, "answer": answer, "chat": False}
         for text, answer in zip(texts, continued, strict=True)

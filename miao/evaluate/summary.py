@@ -14,6 +14,7 @@ from miao.evaluate.statistics import above_chance
 from miao.evaluate.task import LETTERS
 
 MEAN_OF_SUBJECTS = "mean of subjects"
+NO_LETTER = "none"
 BIASED = 0.5
 """Share of one letter among the predictions from which on it is pointed out."""
 
@@ -136,7 +137,7 @@ def _against_guessing(
     summary: Summary, answers: list[Answer], right: list[bool], chances: list[float]
 ) -> None:
     summary.p_value = above_chance(right, chances)
-    predicted = Counter(LETTERS[a.choice] if a.choice is not None else "none" for a in answers)
+    predicted = Counter(LETTERS[a.choice] if a.choice is not None else NO_LETTER for a in answers)
     expected = Counter(LETTERS[a.item.answer] for a in answers if isinstance(a.item.answer, int))
     summary.predicted = dict(sorted(predicted.items()))
     summary.expected = dict(sorted(expected.items()))
@@ -153,7 +154,8 @@ def _against_guessing(
             f"always answering the most frequent letter would give {summary.majority:.1%}"
         )
     letter, count = predicted.most_common(1)[0]
-    if count > BIASED * len(answers) and len(answers) >= 20:
+    biased = letter != NO_LETTER and count > BIASED * len(answers)
+    if biased and len(answers) >= 20:
         summary.notes.append(f"{letter} is chosen for {count / len(answers):.0%} of the questions")
 
 

@@ -127,6 +127,9 @@ def test_a_data_set_on_a_hub(
     assert run(*words) == 0
     assert "计算机网络" in capsys.readouterr().out
     assert {file.split("/")[0] for file in wanted} == {"dev", "val"}, "no more than is asked for"
+    wanted.clear()
+    assert run(*words, "--subjects", "law", "--shots", "0") == 0
+    assert wanted == ["val/law_val.csv"]
     assert run(*words[:2], "gsm8k", *words[3:]) == 2
     assert "no files of the task gsm8k" in capsys.readouterr().err
 
@@ -144,6 +147,8 @@ def test_the_list_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:
         (["x", "--tasks", "ceval", "--data", "."], "no files of the task ceval"),
         (["x", "--tasks", "ceval", "--data", DATA, "--prompts", "miao"], "style of miao"),
         (["x", "--tasks", "ceval", "--data", DATA, "--shots", "-1"], "must not be negative"),
+        (["x", "--tasks", "ceval", "--data", DATA, "--scoring", "option"], "prompts are letters"),
+        (["x", "--tasks", "piqa", "--data", DATA, "--scoring", "letter"], "prompts are texts"),
         (["x", "--tasks", "ceval", "--data", DATA], "neither a finished run nor a model"),
         (["x", "--tasks", "gsm8k", "--data", DATA, "--stage", "sft"], "no model of the stage sft"),
     ],

@@ -19,6 +19,12 @@ from miao.model import Decoder
 
 Make = Callable[..., Decoder]
 LIMIT = 40
+KINDS: dict[str, dict[str, Any]] = {
+    "gqa": {},
+    "latent": {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+               "num_key_value_heads": 4, "qk_norm": False},
+    "experts": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+}  # fmt: skip
 
 
 def some_continuations(seed: int) -> list[Continuation]:
@@ -47,19 +53,13 @@ def plain(model: Decoder, one: Continuation, limit: int) -> tuple[float, bool, i
 
 
 @pytest.mark.parametrize("least", [1, 30, 10**9])
-@pytest.mark.parametrize("kind", ["gqa", "latent", "experts"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_a_full_pass_per_text(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, least: int, kind: str
 ) -> None:
     monkeypatch.setattr(continuations, "LEAST_SAVED", least)
-    monkeypatch.setattr(continuations, "SEEN_TOKENS", 300)
-    kinds: dict[str, dict[str, Any]] = {
-        "gqa": {},
-        "latent": {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
-                   "v_head_dim": 8, "num_key_value_heads": 4, "qk_norm": False},
-        "experts": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
-    }  # fmt: skip
-    model = make_model(**kinds[kind])
+    monkeypatch.setattr(continuations, "ROW_TOKENS", 60)
+    model = make_model(**KINDS[kind])
     asked = some_continuations(seed=least % 7)
     done: list[int] = []
     found = continuation_logprobs(model, asked, LIMIT, done.append)
@@ -90,7 +90,7 @@ def test_options_of_one_token_are_one_row_and_examples_are_read_once(
         for letter in (70, 71, 72, 73)
     ]
     continuation_logprobs(model, asked)
-    assert read == [(1, 30), (5, 2)], "the examples once, then one short row per question"
+    assert read == [(1, 30), (1, 10)], "the examples once, then all questions end to end"
 
 
 def test_dynamic_scaling_shares_nothing(make_model: Make) -> None:
@@ -121,22 +121,32 @@ def test_the_rows_are_cut_where_much_is_saved(common: list[int], least: int) -> 
 
 
 def test_a_prefix_of_nothing(make_model: Make) -> None:
-    cache, hidden = SharedPrefix.read(make_model(), [])
+    cache, hidden = SharedPrefix.read(make_model(), [], 0)
     assert cache.prefix_length == 0 and hidden.shape == (0, 32)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_batches_are_whole_and_hold_little_padding(make_model: Make, seed: int) -> None:
+def test_batches_are_whole_and_as_large_as_they_may_be(make_model: Make, seed: int) -> None:
     rng = random.Random(seed)
     lengths = sorted(rng.choice([20, 22, 60, 61, 200, 3000, 5000]) for _ in range(60))
     rows = [continuations._Row(tuple(range(length))) for length in lengths]
     batches = list(continuations._batches(rows, 10, make_model()))
     assert [row for batch in batches for row in batch] == rows, "in their order, each once"
-    for batch in batches:
-        width = len(batch[-1].ids) - 10
-        assert len(batch) == 1 or len(batch) * width <= continuations.ROW_TOKENS
-        assert (
-            len(batch) * width - sum(len(row.ids) - 10 for row in batch) <= 4 * continuations.PASS
-        )
-    assert len(batches) < len(rows) / 2
+    tokens = [sum(len(row.ids) - 10 for row in batch) for batch in batches]
+    for batch, count in zip(batches, tokens, strict=True):
+        assert len(batch) == 1 or count <= continuations.ROW_TOKENS
+    for one, (following, _) in zip(tokens, zip(batches[1:], tokens[1:], strict=True), strict=False):
+        assert one + len(following[0].ids) - 10 > continuations.ROW_TOKENS
     assert list(continuations._batches([], 10, make_model())) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_is_wanted_of_the_last_block(make_model: Make, kind: str) -> None:
+    model = make_model(**KINDS[kind]).eval()
+    ids = torch.arange(30).view(2, 15)
+    wanted = torch.tensor([3, 14, 15, 29])
+    with torch.inference_mode():
+        whole = model(ids, output="hidden").flatten(0, 1)
+        found = model(ids, wanted_n=wanted, output="hidden")
+    assert found.shape == (1, 4, whole.shape[1])
+    torch.testing.assert_close(found[0], whole[wanted])
