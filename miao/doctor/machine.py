@@ -17,7 +17,6 @@ import torch
 from miao.device import find_compiler, matmul_flops, memory_bandwidth, memory_bytes
 from miao.gpus import gpu_named
 from miao.ops.attention import has_varlen
-from miao.train.microbatch import last_level_cache
 
 PACKAGES = (
     "numpy", "tokenizers", "safetensors", "transformers", "peft", "deepspeed", "liger-kernel",
@@ -124,6 +123,23 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def last_level_cache() -> int:
+    """Bytes of this CPU's last-level cache; 0: unknown."""
+    try:
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE") or os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    if size > 0:
+        return size
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            sizes.append(int(path.read_text(encoding="ascii").strip().removesuffix("K")) * 1024)
+        except (OSError, ValueError):
+            continue
+    return max(sizes, default=0)
 
 
 def usable_cores() -> int:

@@ -5,10 +5,8 @@ Both are questions of memory alone: the step's rows, its gradient and what is le
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -33,9 +31,8 @@ from miao.ops.attention import document_starts
 from miao.recipe import StageOptions, parse_quantity
 
 CPU_MICRO_TOKENS = 8192
-_CACHE_SHARE = 2.0
-"""A micro-batch's activations in one block may be so many times the last cache (docs, page 13)."""
-_SMALLEST_CPU_TOKENS = 1024
+_CPU_SHARE = 0.25
+"""Of a machine's memory, for activations."""
 _UNKNOWN_FLOPS, _UNKNOWN_BANDWIDTH = 50e12, 0.6e12
 """Of a card that is not in the table; only their ratio matters here."""
 
@@ -127,7 +124,7 @@ def auto_micro_batch(
     """The micro-batch of `micro_batch: auto`, in rows.
 
     On a GPU the largest that fits, from the estimate on by trial, with at most 65,536 tokens
-    (nothing grows faster beyond). On a CPU by the size of its cache (`cpu_micro_batch`).
+    (nothing grows faster beyond). On a CPU see `cpu_micro_batch`.
 
     Args:
         fits: tries a forward and backward pass of so many rows; None: the estimate alone.
@@ -186,40 +183,27 @@ def trial_pass(
 
 
 def cpu_micro_batch(
-    config: ModelConfig, seq_len: int, rows_per_step: int, number: int = 4, cache: int | None = None
+    config: ModelConfig,
+    seq_len: int,
+    rows_per_step: int,
+    number: int = 4,
+    memory: int | None = None,
 ) -> int:
-    """Rows per pass on a CPU: what one block makes of them is at most twice the last-level cache,
-    between 1,024 and 8,192 tokens, in equal passes.
+    """Rows per pass on a CPU, in equal passes: at most 8,192 tokens, and no more than leave their
+    activations in a quarter of the memory. Fewer would fit the caches better, and yet are slower:
+    so are the products of few rows (docs, page 13).
 
     Args:
-        number: bytes of an activation. cache: bytes of the last-level cache (default: asked of the
-            system).
+        number: bytes of an activation. memory: bytes of the machine's memory (default: asked of the
+            system; 0: unknown).
     """
-    cache = last_level_cache() if cache is None else cache
+    memory = memory_bytes(torch.device("cpu"))[1] if memory is None else memory
     tokens = CPU_MICRO_TOKENS
-    if cache:
-        block = activation_bytes_per_token(config) / config.num_hidden_layers * number / 2
-        tokens = int(_CACHE_SHARE * cache / block)
-        tokens = max(_SMALLEST_CPU_TOKENS, min(tokens, CPU_MICRO_TOKENS))
+    if memory:
+        fitting = _CPU_SHARE * memory / (activation_bytes_per_token(config) * number / 2)
+        tokens = min(tokens, int(fitting))
     rows = max(1, min(rows_per_step, tokens // seq_len))
     return -(-rows_per_step // -(-rows_per_step // rows))
-
-
-def last_level_cache() -> int:
-    """Bytes of this CPU's last-level cache; 0: unknown."""
-    try:
-        size = os.sysconf("SC_LEVEL3_CACHE_SIZE") or os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        size = 0
-    if size > 0:
-        return size
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        try:
-            sizes.append(int(path.read_text(encoding="ascii").strip().removesuffix("K")) * 1024)
-        except (OSError, ValueError):
-            continue
-    return max(sizes, default=0)
 
 
 def set_activation_checkpointing(

@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.model import Decoder, ModelConfig
-from miao.model.estimate import GIB, Extras, fitting_micro_batch, training_memory
+from miao.model.estimate import (
+    GIB,
+    Extras,
+    activation_bytes_per_token,
+    fitting_micro_batch,
+    training_memory,
+)
 from miao.model.presets import PRESETS
 from miao.recipe import PretrainOptions
 from miao.recipe.stages import AdapterOptions
@@ -25,7 +31,6 @@ from miao.train.microbatch import (
     extras_of,
     fit_to_memory,
     largest_that_fits,
-    last_level_cache,
     set_activation_checkpointing,
     trial_pass,
     wants_checkpointing,
@@ -100,14 +105,15 @@ def test_a_gpu_begins_with_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None
     assert auto_micro_batch(on_gpu, options, 256, Memory(0)) == 1, "the loop says it with advice"
 
 
-def test_on_a_cpu_by_the_cache(make_model: Make) -> None:
+def test_on_a_cpu_by_tokens_and_a_quarter_of_the_memory(make_model: Make) -> None:
     config = PRESETS["26m"].config()
-    sizes = [cpu_micro_batch(config, 512, 128, cache=mib * 2**20) for mib in (1, 16, 64, 1024)]
-    assert sizes == sorted(sizes) and sizes[0] == 2 and sizes[-1] == 16
-    assert cpu_micro_batch(config, 512, 128, cache=0) == 16, "unknown: 8,192 tokens"
-    assert cpu_micro_batch(config, 512, 18, cache=0) == 9, "two equal passes"
-    assert cpu_micro_batch(config, 4096, 3, cache=2**20) == 1, "one row at least"
-    assert last_level_cache() >= 0
+    sizes = [cpu_micro_batch(config, 512, 128, memory=int(gib * 2**30)) for gib in (1, 4, 8, 64)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[1] < sizes[-1] == 16
+    taken = sizes[1] * 512 * activation_bytes_per_token(config) * 2
+    assert taken <= 2**30, "of 4 GiB"
+    assert cpu_micro_batch(config, 512, 128, memory=0) == 16, "unknown: 8,192 tokens"
+    assert cpu_micro_batch(config, 512, 18, memory=0) == 9, "two equal passes"
+    assert cpu_micro_batch(config, 4096, 3, memory=2**20) == 1, "one row at least"
     options = PretrainOptions(seq_len=32, batch_tokens=320)
     assert auto_micro_batch(make_model(), options, 10, Memory(0)) == 10
 
