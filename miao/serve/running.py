@@ -44,13 +44,13 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self._is_hurried = True
             return
+        super().handle_exit(sig, frame)  # first: the next signal may come at any moment
         self.left = self._open_answers()
         if self.left:
             say(
                 f"stopping; answers still to finish: {self.left} (at most {self._patience:g} s; "
                 "Ctrl-C again: at once)"
             )
-        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends connections when their answers have ended, or are cut off."""

@@ -140,10 +140,17 @@ def test_killed_at_any_moment(tmp_path: Path, output: str, moments: int) -> None
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     program = """
-        import sys
+        import sys, time
         from miao.cli import main
         from miao.corpus import cleaning
         cleaning.CHUNK_CHARACTERS = 400
+        clean = cleaning._clean_part
+
+        def slowly(*arguments):  # so that a signal comes before the end
+            time.sleep(0.2)
+            return clean(*arguments)
+
+        cleaning._clean_part = slowly
         if __name__ == "__main__":
             sys.exit(main(sys.argv[1:]))
     """
