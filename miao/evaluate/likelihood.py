@@ -141,15 +141,11 @@ def prefer(
     reason, and by how much (the margin).
     """
     encoded = [side for sides in encode_preferences(tokenizer, pairs) for side in sides]
-    values = _answer_sums(model, encoded, advance)
+    values = _answer_values(model, encoded, reference, beta, advance)
     if reference is None:
-        lengths = [max(sum(mask), 1) for _, mask in encoded]
-        means = [v / n for v, n in zip(values, lengths, strict=True)]
-        right = [a > b for a, b in zip(means[::2], means[1::2], strict=True)]
+        right = [a > b for a, b in zip(values[::2], values[1::2], strict=True)]
         return [accuracy("preference (likelihood)", "all", right, 0.5)]
-    before = _answer_sums(reference, encoded, advance)
-    rewards = [beta * (now - then) for now, then in zip(values, before, strict=True)]
-    margins = [a - b for a, b in zip(rewards[::2], rewards[1::2], strict=True)]
+    margins = [a - b for a, b in zip(values[::2], values[1::2], strict=True)]
     right = [margin > 0 for margin in margins]
     scores = by_category("preference (reward)", [pair.source for pair in pairs], right, 0.5)
     return [*scores, mean("preference margin", "all", margins, "nats·beta")]
@@ -166,15 +162,8 @@ def prefer_single(
     """Held-out single answers, labelled desirable or not: how often a desirable one is above an
     undesirable one, in the measures of `prefer`. None: there are not both kinds."""
     encoded = [a if a[0] else b for a, b in encode_preferences(tokenizer, answers)]
-    values = _answer_sums(model, encoded, advance)
-    if reference is None:
-        task = "preference (likelihood)"
-        lengths = [max(sum(mask), 1) for _, mask in encoded]
-        values = [value / length for value, length in zip(values, lengths, strict=True)]
-    else:
-        task = "preference (reward)"
-        before = _answer_sums(reference, encoded, advance)
-        values = [beta * (now - then) for now, then in zip(values, before, strict=True)]
+    values = _answer_values(model, encoded, reference, beta, advance)
+    task = "preference (likelihood)" if reference is None else "preference (reward)"
     good = [v for v, answer in zip(values, answers, strict=True) if answer.chosen]
     bad = [v for v, answer in zip(values, answers, strict=True) if answer.rejected]
     return [ranked(task, "single answers", good, bad)] if good and bad else []
@@ -190,6 +179,21 @@ def _first_sequences(dataset: TokenDataset, max_tokens: float) -> list[list[int]
         sequences.append(dataset.tokens(number).tolist())
         total += len(sequences[-1])
     return sequences
+
+
+def _answer_values(
+    model: Decoder,
+    encoded: Sequence[tuple[list[int], list[bool]]],
+    reference: Decoder | None,
+    beta: float,
+    advance: Advance,
+) -> list[float]:
+    """Of each answer its mean log-probability per token; with a reference its implicit reward."""
+    sums = _answer_sums(model, encoded, advance)
+    if reference is None:
+        return [s / max(sum(mask), 1) for s, (_, mask) in zip(sums, encoded, strict=True)]
+    before = _answer_sums(reference, encoded, advance)
+    return [beta * (now - then) for now, then in zip(sums, before, strict=True)]
 
 
 def _answer_sums(

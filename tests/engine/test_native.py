@@ -20,6 +20,7 @@ from miao.engine.runner import Piece
 from miao.errors import MiaoError
 from miao.model import Decoder
 from miao.model.layers import Linear
+from tests.engine.pieces import PIECES
 
 Make = Callable[..., Decoder]
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,13 +36,6 @@ KINDS: dict[str, dict[str, Any]] = {
         }
     },
 }
-PIECES = [
-    [Piece(0, [1, 2, 3, 4, 5], 0), Piece(1, [9, 8], 0), Piece(2, [7, 7, 7, 6], 0)],
-    [Piece(0, [11], 5), Piece(1, [12], 2), Piece(2, [13], 4)],
-    [Piece(1, [20, 21, 22], 3)],
-    [Piece(0, [30], 6)],
-    [Piece(2, [40], 5), Piece(0, [41], 7)],
-]
 WEIGHTS: tuple[WeightType, ...] = ("fp32", "bf16", "int8")
 pytestmark = pytest.mark.skipif(compiled.load_library() is None, reason="no C compiler here")
 

@@ -10,9 +10,9 @@ import torch
 
 from miao.engine import Request, Runner, SamplingOptions, Scheduler
 from miao.engine.packed import Int8Linear, PackedDecoder
-from miao.engine.runner import Piece
 from miao.errors import MiaoError
 from miao.model import Decoder
+from tests.engine.pieces import PIECES
 
 Make = Callable[..., Decoder]
 LATENT: dict[str, Any] = {
@@ -38,13 +38,6 @@ KINDS = {
         }
     },
 }
-PIECES = [
-    [Piece(0, [1, 2, 3, 4, 5], 0), Piece(1, [9, 8], 0), Piece(2, [7, 7, 7, 6], 0)],
-    [Piece(0, [11], 5), Piece(1, [12], 2), Piece(2, [13], 4)],
-    [Piece(1, [20, 21, 22], 3)],
-    [Piece(0, [30], 6)],
-    [Piece(2, [40], 5), Piece(0, [41], 7)],
-]
 
 
 def int8_works() -> bool:

@@ -63,6 +63,17 @@ def token_loss(model: nn.Module, batch: Batch) -> Tensor:
     )
 
 
+def hidden_states(model: nn.Module, batch: Batch) -> Tensor:
+    """What stands before the head [b, t, d]."""
+    return model(
+        batch.ids_bt,
+        batch.positions_bt,
+        batch.segments_bt,
+        starts_n=batch.starts_n,
+        output="hidden",
+    )
+
+
 def token_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """log p(label) of every slot [b, t] in nats, 0 where there is none."""
     return model(

@@ -13,6 +13,7 @@ from miao.ops.linear_distillation import Mixture, linear_distillation
 from miao.recipe.stages import TeacherOptions
 from miao.shards.loader import Batch
 from miao.tokenizer import Tokenizer
+from miao.train.objectives.base import hidden_states
 
 PROBE = "苗 grew: 1+2=3\n" * 2
 """The same pieces may still be put together by other rules."""
@@ -38,8 +39,8 @@ class DistillObjective:
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            teacher_btd = _hidden(self.teacher, batch)
-        hidden_btd = _hidden(model, batch)
+            teacher_btd = hidden_states(self.teacher, batch)
+        hidden_btd = hidden_states(model, batch)
         loss, cross_entropy, divergence = linear_distillation(
             hidden_btd.flatten(0, 1),
             self.head.lm_head.weight,
@@ -92,13 +93,3 @@ def load_teacher(directory: Path, student: Decoder, tokenizer: Tokenizer, seq_le
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode([number]) for number in range(tokenizer.vocab_size)]
-
-
-def _hidden(model: nn.Module, batch: Batch) -> Tensor:
-    return model(
-        batch.ids_bt,
-        batch.positions_bt,
-        batch.segments_bt,
-        starts_n=batch.starts_n,
-        output="hidden",
-    )

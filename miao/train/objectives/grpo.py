@@ -19,7 +19,7 @@ from miao.model.decoder import Decoder
 from miao.ops.linear_cross_entropy import IGNORE, linear_logprobs
 from miao.recipe.grpo import GrpoOptions
 from miao.shards.loader import Batch
-from miao.train.objectives.base import token_logprobs
+from miao.train.objectives.base import hidden_states, token_logprobs
 
 EPSILON = 1e-4
 """Added to a group's spread before dividing by it."""
@@ -105,15 +105,8 @@ def policy_logprobs(model: nn.Module, head: Decoder, batch: Batch, temperature: 
     """
     if temperature == 1.0:
         return token_logprobs(model, batch)
-    hidden_btd = model(
-        batch.ids_bt,
-        batch.positions_bt,
-        batch.segments_bt,
-        starts_n=batch.starts_n,
-        output="hidden",
-    )
     labels_bt = batch.labels_bt
-    hidden_nd = (hidden_btd / temperature).flatten(0, 1)
+    hidden_nd = (hidden_states(model, batch) / temperature).flatten(0, 1)
     return linear_logprobs(hidden_nd, head.lm_head.weight, labels_bt.flatten()).view_as(labels_bt)
 
 
