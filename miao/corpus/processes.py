@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from miao.errors import Interrupted, MiaoError
@@ -48,7 +49,7 @@ def worker_pool(
     """
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (start, *arguments))
+    pool = _Pool(workers, context, _begin, (start, *arguments))
     try:
         yield pool
         pool.shutdown()
@@ -64,8 +65,48 @@ def worker_pool(
         raise
 
 
+class _Pool(ProcessPoolExecutor):
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        with _signals_wait():  # this may start a process
+            return super().submit(*arguments, **options)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come while entered are answered at its end: one that cut the start of
+    a process short would leave it half made. Processes started meanwhile see neither before they
+    have begun: Ctrl-C in a terminal goes to them too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    handlers = {number: signal.signal(number, remember) for number in _STOPPING}
+    _mask("SIG_BLOCK")  # processes started inherit it
+    try:
+        yield
+    finally:
+        _mask("SIG_UNBLOCK")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _mask(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # Windows has none
+        signal.pthread_sigmask(getattr(signal, how), _STOPPING)
+
+
 def _begin(start: Callable[..., None], *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    _mask("SIG_UNBLOCK")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     start(*arguments)
 
