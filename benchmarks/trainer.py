@@ -6,10 +6,11 @@
 
 The same shape (transformers' Qwen3 class there), the same conversations or documents, the same
 threads. The Trainer runs in its default settings (`hf-padded`: eight records at a time, padded to
-the longest, an optimizer step each), and in the best ones: rows packed as Miao packs them, with the
-documents masked from each other (`hf-packed`) or not (`hf-concat`), the same tokens per step as
-Miao, compiled, and with glibc keeping freed memory as it does under Miao. Every arm is a process
-that waits while another is measured. Tokens are real ones: padding is not counted.
+the longest, an optimizer step each; ever new lengths, so not compiled), and in the best ones: rows
+packed as Miao packs them, with the documents masked from each other (`hf-packed`) or not
+(`hf-concat`), the same tokens per step as Miao, compiled, and with glibc keeping freed memory as it
+does under Miao. Every arm is a process that waits while another is measured. Tokens are real ones:
+padding is not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from miao.device import choose_device, choose_dtype
 from miao.recipe import parse_quantity
 
 ARMS = ("miao", "hf-padded", "hf-packed", "hf-concat")
+NAMES = "miao,miao-compiled,hf-padded,hf-packed,hf-concat,hf-packed-compiled,hf-concat-compiled"
 SCRIPT = Path(__file__).parent / "arms.py"
 READY_WITHIN = 1200.0
 
@@ -61,17 +63,22 @@ def main() -> int:
             common |= {"budget": float(parse_quantity(options.budget, "--budget"))}
         specs: dict[str, dict[str, Any]] = {}
         for precision in precisions:
-            for arm, compiled in wanted(options):
-                label = f"{arm} {precision}{' compiled' if compiled else ''}"
-                default = arm == "hf-padded" and not compiled
-                specs[label] = common | {
+            for name in options.arms.split(","):
+                arm = name.removesuffix("-compiled")
+                if arm not in ARMS or name == "hf-padded-compiled":
+                    raise SystemExit(f"there is no arm {name!r}; arms: {NAMES}")
+                spec = common | {
                     "arm": arm,
                     "precision": precision,
-                    "compile": compiled,
-                    "keep_memory": not default,
+                    "compile": name != arm,
+                    "keep_memory": arm != "hf-padded",
                     "learning_rate": options.hf_learning_rate,
-                    "micro_tokens": None if arm == "miao" else options.hf_micro_tokens,
                 }
+                if arm in ("miao", "hf-padded") or not options.hf_micro_tokens:
+                    specs[f"{name} {precision}"] = spec
+                    continue
+                for size in map(int, options.hf_micro_tokens.split(",")):
+                    specs[f"{name} {precision} {size}"] = spec | {"micro_tokens": size}
         if options.target is None:
             rows = speeds(specs, options, directory)
             columns = ["arm", "tokens/s median", "tokens/s best", "miao is faster by", "peak MiB"]
@@ -93,12 +100,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kind", default="conversations", choices=["conversations", "documents"])
     parser.add_argument("--shape", default="27m", help="6m, 27m or a preset (default 27m)")
     parser.add_argument("--precision", default="auto", help="fp32, bf16, or fp32,bf16")
-    parser.add_argument("--compile", default="both", choices=["both", "on", "off"])
-    parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--arms", default=NAMES, help=f"of {NAMES}")
     parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--batch-tokens", type=int, default=32768, help="slots per optimizer step")
     parser.add_argument(
-        "--hf-micro-tokens", type=int, help="slots per forward pass there (default: the whole step)"
+        "--hf-micro-tokens",
+        help="slots per forward pass there, an arm for each number (default: the whole step)",
     )
     parser.add_argument("--rounds", type=int, default=4, help="blocks measured of each arm")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a block")
@@ -110,32 +117,19 @@ def arguments() -> argparse.Namespace:
     if options.quick:
         options.shape, options.seq_len, options.batch_tokens = "tiny", 64, 512
         options.rounds, options.seconds, options.budget = 2, 0.3, "10K"
-        options.compile = "off" if options.compile == "both" else options.compile
+        options.arms = options.arms if options.arms != NAMES else ",".join(ARMS)
     return options
 
 
-def wanted(options: argparse.Namespace) -> list[tuple[str, bool]]:
-    """(arm, compiled) pairs. The padded Trainer is measured in its defaults, uncompiled: its
-    batches have ever new lengths, and each would be compiled anew."""
-    chosen = []
-    for compiled in {"both": [False, True], "on": [True], "off": [False]}[options.compile]:
-        for arm in options.arms.split(","):
-            if arm not in ARMS:
-                raise SystemExit(f"there is no arm {arm!r}; arms: {', '.join(ARMS)}")
-            if arm != "hf-padded" or not compiled or options.compile == "on":
-                chosen.append((arm, compiled and arm != "hf-padded"))
-    return chosen
-
-
 def started(specs: dict[str, dict[str, Any]], directory: Path) -> dict[str, Worker]:
-    """A worker for each arm, its first two steps behind it (they compile and allocate)."""
+    """A worker for each arm, its first steps behind it (they allocate, and compile twice)."""
     workers: dict[str, Worker] = {}
     for number, (label, spec) in enumerate(specs.items()):
         print(f"  {label}: starting", flush=True)
         log = directory / f"{number}.log"
         workers[label] = Worker(SCRIPT, spec, log, environment())
         try:
-            workers[label].ask(READY_WITHIN, steps=2 * spec["log_every"])
+            workers[label].ask(READY_WITHIN, steps=(1 + spec["compile"]) * spec["log_every"])
         except RuntimeError as error:
             print(f"  {label} failed: {error}", file=sys.stderr)
             workers[label].close()
