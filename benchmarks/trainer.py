@@ -22,11 +22,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from arms import environment
 from common import Worker, parser_for, report
 from material import built_shards, shape
 
-from miao.device import choose_device, choose_dtype
+from miao.device import choose_device, choose_dtype, matmul_flops
+from miao.model import ModelConfig, flops_per_token
 from miao.recipe import parse_quantity
 
 ARMS = ("miao", "hf-padded", "hf-packed", "hf-concat")
@@ -80,8 +82,9 @@ def main() -> int:
                 for size in map(int, options.hf_micro_tokens.split(",")):
                     specs[f"{name} {precision} {size}"] = spec | {"micro_tokens": size}
         if options.target is None:
-            rows = speeds(specs, options, directory)
-            columns = ["arm", "tokens/s median", "tokens/s best", "miao is faster by", "peak MiB"]
+            rows = speeds(specs, options, directory, fields)
+            columns = ["arm", "tokens/s median", "tokens/s best", "miao is faster by", "mfu"]
+            columns += ["peak MiB"]
         else:
             rows = races(specs, options, directory)
             columns = ["arm", "reached", "seconds", "tokens", "bits/byte", "lowest"]
@@ -137,19 +140,34 @@ def started(specs: dict[str, dict[str, Any]], directory: Path) -> dict[str, Work
     return workers
 
 
+def matmul_peak(spec: dict[str, Any]) -> float:
+    """FLOP/s of square products in this moment, in the precision of an arm."""
+    dtype = torch.bfloat16 if spec["precision"] == "bf16" else torch.float32
+    matmul_flops.cache_clear()
+    return matmul_flops(spec["device"], dtype)
+
+
 def speeds(
-    specs: dict[str, dict[str, Any]], options: argparse.Namespace, directory: Path
+    specs: dict[str, dict[str, Any]],
+    options: argparse.Namespace,
+    directory: Path,
+    fields: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Tokens per second and memory of each arm, measured in turn."""
+    """Tokens per second and memory of each arm, measured in turn, and their share of the peak of
+    matrix products right before and after (model FLOPs with causal attention)."""
     workers = started(specs, directory)
+    flops = flops_per_token(ModelConfig(**fields), options.seq_len)
     replies: dict[str, list[dict[str, Any]]] = {label: [] for label in workers}
     try:
         for number in range(options.rounds):
             order = list(workers) if number % 2 == 0 else list(workers)[::-1]
             for label in order:
+                before = matmul_peak(specs[label])
                 reply = workers[label].ask(READY_WITHIN, seconds=options.seconds)
-                replies[label].append(reply)
-                print(f"  {label}: {reply['tokens'] / reply['seconds']:,.0f} tokens/s", flush=True)
+                peak = (before + matmul_peak(specs[label])) / 2
+                speed = reply["tokens"] / reply["seconds"]
+                replies[label].append(reply | {"speed": speed, "mfu": speed * flops / peak})
+                print(f"  {label}: {speed:,.0f} tokens/s", flush=True)
     finally:
         for worker in workers.values():
             worker.close()
@@ -158,12 +176,13 @@ def speeds(
         if label not in replies:
             rows.append({"arm": label, "failed": True})
             continue
-        blocks = [reply["tokens"] / reply["seconds"] for reply in replies[label]]
+        blocks = [reply["speed"] for reply in replies[label]]
         rows.append(
             {
                 "arm": label,
                 "tokens/s median": statistics.median(blocks),
                 "tokens/s best": max(blocks),
+                "mfu": statistics.median(reply["mfu"] for reply in replies[label]),
                 "peak MiB": round(replies[label][-1]["peak_mib"]),
                 "blocks": blocks,
             }
