@@ -102,7 +102,8 @@ class LatentAttention(nn.Module):
             latent_btkc, key_btkr = context.cache.update(
                 self.layer, latent_btkc, key_btkr, context.positions_bt
             )
-        absorbed = context.cache is not None and x_btd.shape[1] == 1
+        one_each = context.cache is not None and x_btd.shape[1] == 1
+        absorbed = one_each and isinstance(self.kv_b_proj, Linear)  # an adapter is no matrix
         attend = self._absorbed if absorbed else self._expanded
         return self.o_proj(attend(query_bthn, query_bthr, latent_btkc, key_btkr, context.mask))
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from miao.cli import main
+from miao.engine.engine import Engine
+from miao.engine.sampling import SamplingOptions
 from miao.errors import Interrupted, MiaoError
 from miao.model import Decoder, ModelConfig, save_model
 from miao.model.directory import read_safetensors
@@ -92,6 +94,29 @@ def test_all_linear_layers_by_default_and_latent_attention_too(
     disturb(model)
     with torch.no_grad():
         torch.testing.assert_close(merged(model)(IDS), model(IDS), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["dense", "latent"])
+def test_what_is_generated_comes_from_the_adapted_model(
+    shape: str, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    from tests.model.shapes import LATENT
+
+    model = make_model(**(LATENT if shape == "latent" else {})).eval()
+    add_adapter(model, AdapterOptions("lora", rank=2), tmp_path, seed=0)
+    before = greedy(model)
+    disturb(model)
+    assert greedy(model) != before
+    assert greedy(model) == greedy(merged(model))
+
+
+def greedy(model: Decoder) -> list[int]:
+    """What the engine goes on with; every token must be the full forward pass's."""
+    prompt = IDS[0, :8].tolist()
+    (found,) = Engine(model, frozenset()).generate([prompt], SamplingOptions(max_new_tokens=12))
+    with torch.no_grad():
+        assert model(torch.tensor([prompt + found]))[0, 7:-1].argmax(dim=-1).tolist() == found
+    return found
 
 
 def test_a_target_that_is_not_there_is_named(
