@@ -100,8 +100,11 @@ def is_right(found: str | None, answer: str, compare: Compare, tolerance: float 
     if found is None:
         return False
     if compare == "number":
-        one, other = to_number(found), to_number(answer)
-        return one is not None and other is not None and abs(one - other) <= tolerance
+        pairs = [(to_number(found), to_number(answer))]
+        if ("%" in found) != ("%" in answer):  # where the question asks for percent
+            pairs.append((to_number(found.replace("%", "")), to_number(answer.replace("%", ""))))
+        known = [(one, other) for one, other in pairs if one is not None and other is not None]
+        return any(abs(one - other) <= tolerance for one, other in known)
     if compare == "text":
         return " ".join(found.split()).lower() == " ".join(answer.split()).lower()
     return found == answer
