@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "miao"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Left to right: a room may import rooms of the lines above its own, and itself.
 ORDER = [
-    {"errors", "gpus"},
+    {"errors", "gpus", "cores", "provenance"},
     {"files", "console", "device"},
     {"options"},
     {"recipe"},
@@ -39,6 +39,8 @@ DATA_TABLES = {"facts_zh.py", "facts_en.py", "plots.py", "smalltalk.py", "identi
 WITHOUT_TORCH = {
     "errors",
     "gpus",
+    "cores",
+    "provenance",
     "files",
     "console",
     "options",

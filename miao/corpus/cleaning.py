@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from miao.cores import usable_cores
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, Tools
 from miao.corpus.clean.cleaner import text_of
 from miao.corpus.meter import Meter
@@ -43,7 +43,7 @@ def clean_chunks(
     claim(directory, inputs)
     tools = Tools(options)  # here first: mistakes show before any process starts
     chunks: list[ChunkFile] = []
-    workers = options.workers or os.cpu_count() or 1
+    workers = options.workers or usable_cores()
     pool: ProcessPoolExecutor | None = None
     running: dict[Future[int], int] = {}
     cleaned = 0

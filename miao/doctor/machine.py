@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
+from miao.cores import usable_cores
 from miao.device import find_compiler, matmul_flops, memory_bandwidth, memory_bytes
 from miao.gpus import gpu_named
 from miao.ops.attention import has_varlen
+from miao.provenance import processor_name
 
 PACKAGES = (
     "numpy", "tokenizers", "safetensors", "transformers", "peft", "deepspeed", "liger-kernel",
@@ -114,17 +116,6 @@ def examine(device: torch.device, where: Path) -> Machine:
     )  # fmt: skip
 
 
-def processor_name() -> str:
-    """As the system calls it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def last_level_cache() -> int:
     """Bytes of this CPU's last-level cache; 0: unknown."""
     try:
@@ -140,19 +131,6 @@ def last_level_cache() -> int:
         except (OSError, ValueError):
             continue
     return max(sizes, default=0)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: affinity and a control group's quota count."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control group, or no limit
-        pass
-    return cores
 
 
 def allocator() -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from miao.console import warn
+from miao.cores import usable_cores
 from miao.corpus.parts import SMALLEST_PART, Part, part_key, read_part, split_file
 from miao.corpus.processes import worker_pool
 from miao.corpus.readers import find_files
@@ -161,33 +162,30 @@ class _Encode:
         """Of this process: not before the worker has its copy."""
         return BulkEncoder(self.tokenizer, self.fast)
 
+    @cached_property
+    def old_shards(self) -> list[dict[str, Shard]]:
+        """Of every job what its dataset holds already, by the keys of the parts."""
+        return [{shard.key: shard for shard in _old_shards(job)} for job in self.jobs]
+
     def __call__(self, task: tuple[int, Part]) -> _Done:
         number, part = task
         job = self.jobs[number]
         settings = [FORMAT, job.kind, self.tokenizer.fingerprint(), job.last_turn_only]
         key = part_key(part, settings)
-        if (found := _finished(job, key)) is not None:
-            return found
+        place = job.workplace / key
+        if (place / "shard.json").exists():
+            return _Done(Shard(**read_json(place / "shard.json")), place)
+        if (shard := self.old_shards[number].get(key)) is not None:
+            return _Done(shard, job.directory)
         manifest = new_manifest(job.kind, job.source, self.tokenizer)
-        with atomic_directory(job.workplace / key) as temporary:
+        with atomic_directory(place) as temporary:
             writer = ShardWriter(temporary, manifest)
             records = read_part(part)
             for block in encode_blocks(records, job.kind, self.encoder, job.last_turn_only):
                 writer.add(block)
             shard = replace(writer.close(), origin=part.name, key=key)
             write_json(temporary / "shard.json", asdict(shard))
-        return _Done(shard, job.workplace / key, is_new=True)
-
-
-def _finished(job: Job, key: str) -> _Done | None:
-    """The shard of this key, from the workplace or from the dataset as it stands."""
-    place = job.workplace / key
-    if (place / "shard.json").exists():
-        return _Done(Shard(**read_json(place / "shard.json")), place)
-    for shard in _old_shards(job):
-        if shard.key == key:
-            return _Done(shard, job.directory)
-    return None
+        return _Done(shard, place, is_new=True)
 
 
 def _old_shards(job: Job) -> list[Shard]:
@@ -263,8 +261,7 @@ def _require_continuation(job: Job, tokenizer: Tokenizer) -> None:
 
 def _worker_count(workers: int | None, parts: int, size: int) -> int:
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = min(cores or 1, size // BYTES_PER_WORKER)
+        workers = min(usable_cores(), size // BYTES_PER_WORKER)
     return max(1, min(workers, parts))
 
 

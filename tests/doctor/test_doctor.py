@@ -13,18 +13,28 @@ import pytest
 import torch
 
 from miao.cli import main as cli_main
+from miao.cores import usable_cores
 from miao.doctor import command, plan
 from miao.doctor.advice import machine_advice, recipe_advice
-from miao.doctor.machine import Card, Machine, allocator, examine, usable_cores
-from miao.doctor.plan import StagePlan, plan_recipe, plan_stage, recipe_config
+from miao.doctor.machine import Card, Machine, allocator, examine
+from miao.doctor.plan import (
+    StagePlan,
+    checkpoint_bytes,
+    plan_recipe,
+    plan_stage,
+    recipe_config,
+)
 from miao.doctor.trial import run_trial
 from miao.errors import MiaoError
 from miao.files import append_jsonl
+from miao.model import save_model
 from miao.model.estimate import GIB, training_memory
 from miao.model.presets import PRESETS
-from miao.recipe import PretrainOptions, Recipe
+from miao.recipe import PretrainOptions, Recipe, SftOptions
 from miao.recipe.reading import load_recipe
+from miao.recipe.stages import AdapterOptions
 from miao.shards import TokenDataset
+from miao.train.adapters import with_adapter_settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CPU = torch.device("cpu")
@@ -134,6 +144,50 @@ def test_a_model_too_large_for_the_memory(tmp_path: Path, monkeypatch: pytest.Mo
     assert command.stage_row(found)[1] == "none fits"
 
 
+def test_an_adapter_and_models_beside_are_counted(
+    tmp_path: Path, make_model: Callable[..., Any]
+) -> None:
+    """Against numbers counted by hand: 26m is 512 wide, with 8 blocks."""
+    recipe = recipe_of("26m", tmp_path)
+    config = recipe_config(recipe)
+    whole = plan_stage("sft", recipe, config, LAPTOP, CPU)
+    for name in ("sft", "dpo"):
+        getattr(recipe, name).adapter = AdapterOptions("lora", rank=4)
+    wide = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    inner = config.intermediate_size
+    layers = [(512, wide), (512, keys), (512, keys), (wide, 512), *3 * [(512, inner)]]
+    size = 8 * 4 * sum(map(sum, layers))
+    for name in ("sft", "dpo"):
+        lora = plan_stage(name, recipe, config, LAPTOP, CPU)
+        assert lora.memory.gradients == 4 * size and lora.memory.optimizer == 8 * size
+        assert lora.memory.weights == whole.memory.weights + 4 * size
+        assert checkpoint_bytes(config, getattr(recipe, name)) == 12 * size * 3
+    lora = plan_stage("sft", recipe, config, LAPTOP, CPU)
+    assert whole.parts.total > lora.parts.total > 0.5 * whole.parts.total
+
+    plain = plan_stage("pretrain", recipe, config, LAPTOP, CPU)
+    teacher = make_model(max_position_embeddings=64)
+    save_model(teacher, tmp_path / "teacher")
+    recipe.pretrain.teacher.path = str(tmp_path / "teacher")
+    taught = plan_stage("pretrain", recipe, config, LAPTOP, CPU)
+    held = sum(4 * p.numel() for p in teacher.parameters())
+    assert taught.memory.weights == plain.memory.weights + held and taught.uncounted is None
+    assert plain.parts.total < taught.parts.total < 1.5 * plain.parts.total
+    for path in (str(tmp_path / "nowhere"), "hf:owner/name"):
+        recipe.pretrain.teacher.path = path
+        unknown = plan_stage("pretrain", recipe, config, LAPTOP, CPU)
+        assert unknown.memory == plain.memory
+        told = recipe_advice([unknown], recipe, config, LAPTOP)
+        assert any(f"the teacher {path} cannot be read here" in line for line in told)
+
+    recipe.grpo.kl_coef = 0.1
+    with_reference = plan_stage("grpo", recipe, config, LAPTOP, CPU)
+    recipe.grpo.kl_coef = 0.0
+    without = plan_stage("grpo", recipe, config, LAPTOP, CPU)
+    assert with_reference.memory.weights == 2 * without.memory.weights
+
+
 def test_advice_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("miao.doctor.advice.unused_gpu", lambda device: None)
     assert [line[:30] for line in machine_advice(LAPTOP, CPU)] == ["training runs on the CPU: righ"]
@@ -183,6 +237,17 @@ def test_a_trial_is_real(make_model: Callable[..., Any]) -> None:
         assert trial.passes >= 1 and trial.peak_memory_mib > 0
         whole = 64 / (2 * trial.pass_seconds + trial.optimizer_seconds)
         assert trial.tokens_per_second == pytest.approx(whole)
+
+
+def test_a_trial_of_an_adapter_with_a_teacher(
+    make_model: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    config = make_model().config
+    options = SftOptions(seq_len=16, batch_tokens=32, adapter=AdapterOptions("lora", rank=2))
+    options = with_adapter_settings(options)
+    trial = run_trial(config, options, 2, CPU, torch.float32, beside=[config], seconds=0.01)
+    assert trial.passes >= 1 and capsys.readouterr().out == "", "JSON may be printed"
 
 
 def test_the_command(
