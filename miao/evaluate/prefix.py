@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from miao.model.cache import KVCache
 from miao.model.decoder import Decoder
 from miao.ops.attention import Mask
 from miao.ops.shared_attention import SharedBeginning
@@ -16,7 +15,7 @@ SHORTEST = 16
 """Tokens below which a common beginning is not worth a pass of its own."""
 
 
-class SharedPrefix(KVCache):
+class SharedPrefix:
     """Keys and values of one text, which every text of the coming forward passes continues.
 
     Those texts stand end to end in one row: nothing is padded, and the beginning is copied for none

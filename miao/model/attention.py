@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from miao.model.cache import KVCache
+from miao.model.cache import Cache
 from miao.model.config import ModelConfig
 from miao.model.layers import Linear, RMSNorm
 from miao.ops.attention import Mask, attention
@@ -24,7 +24,7 @@ class Context(NamedTuple):
     """cos and sin, as `apply_rope` wants them."""
     mask: Mask
     positions_bt: Tensor
-    cache: KVCache | None
+    cache: Cache | None
     real_bt: Tensor | None
     """1 for tokens, 0 for padding, float32; None: all are tokens."""
 

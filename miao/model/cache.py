@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from miao.model.config import ModelConfig
 from miao.ops.attention import Mask, cache_mask
+
+
+class Cache(Protocol):
+    """What a forward pass wants of a cache."""
+
+    def mask(self, positions_bt: Tensor, dtype: torch.dtype) -> Mask:
+        """What the tokens of the coming forward pass see, as `attention` wants it."""
+
+    def update(
+        self, layer: int, key: Tensor, value: Tensor, positions_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Takes keys and values of these tokens [b, t, k, d]; returns all that they see."""
+        raise NotImplementedError
 
 
 class KVCache:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from miao.errors import MiaoError
@@ -58,8 +58,6 @@ class ModelConfig:
 
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    extra: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Keys of a loaded config.json that mean nothing here but belong to the model."""
 
     @property
     def is_latent(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from miao.model.attention import Attention, Context, LatentAttention
-from miao.model.cache import KVCache
+from miao.model.cache import Cache
 from miao.model.config import ModelConfig, check_config
 from miao.model.feedforward import MLP, MoE
 from miao.model.layers import Linear, RMSNorm
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         ids_bt: Tensor,
         positions_bt: Tensor,
         segments_bt: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
         starts_n: Tensor | None = None,
         wanted_n: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
         ids_bt: Tensor,
         positions_bt: Tensor | None = None,
         segments_bt: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         labels_bt: Tensor | None = None,
         starts_n: Tensor | None = None,
         wanted_n: Tensor | None = None,

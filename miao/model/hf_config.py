@@ -100,7 +100,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     model_type = native_architecture(config)
     scaling = dict(config.rope_scaling) if config.rope_scaling else {}
     rope = {"rope_type": "default"} | scaling | {"rope_theta": config.rope_theta}
-    keys = dict(config.extra) | {
+    keys = {
         "architectures": [ARCHITECTURES[model_type]],
         "model_type": model_type,
         "vocab_size": config.vocab_size,
