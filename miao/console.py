@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from miao.errors import activation_hint
+
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL = 15.0
 """Seconds between progress lines where there is no terminal (a log file, CI)."""
@@ -35,6 +37,15 @@ def headline(text: str) -> None:
 def warn(text: str) -> None:
     """Prints something the user should know, once."""
     console.print(f"[yellow]! {escape(text)}[/]")
+
+
+def say_next(*commands: str) -> None:
+    """Prints commands to try next, before them the one that activates their environment."""
+    activate = activation_hint()
+    if commands:
+        say("  next:")
+        for command in [activate] * bool(activate) + list(commands):
+            say(f"    {command}")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], right_from: int = 1) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +41,30 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message that says something; its type where none does."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
+
+
+def activation_hint() -> str | None:
+    """The command that activates the virtual environment Miao runs in; None where it is active,
+    or where there is none."""
+    windows = os.name == "nt"
+    programs = Path(sys.prefix, "Scripts" if windows else "bin")
+    script = programs / "activate"
+    on_path = {os.path.realpath(entry) for entry in os.get_exec_path() if entry}
+    if not script.exists() or os.path.realpath(programs) in on_path:
+        return None
+    return str(script) if windows else f"source {shlex.quote(str(script))}"
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs what an extra of Miao needs: with the tested versions where Miao
+    runs from its repository, else from the package index."""
+    root = Path(__file__).resolve().parents[1]
+    command = f"pip install 'miaolm[{extra}]'"
+    if (root / "pyproject.toml").exists() and (root / "constraints.txt").exists():
+        constraints = shlex.quote(str(root / "constraints.txt"))
+        command = f"pip install -c {constraints} -e {shlex.quote(f'{root}[{extra}]')}"
+    activate = activation_hint()
+    return f"{activate} && {command}" if activate else command
 
 
 class Interrupted(Exception):

@@ -11,7 +11,8 @@ from typing import Any
 from miao.console import count, print_table, say
 from miao.errors import MiaoError, did_you_mean
 from miao.files import read_json
-from miao.hubs import is_hub_name
+from miao.hubs import is_hub_name, local_directory
+from miao.model.build import new_config
 from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token
 from miao.model.directory import load_config
@@ -25,7 +26,10 @@ from miao.model.estimate import (
 )
 from miao.model.hf_config import from_hf, native_architecture, to_hf
 from miao.model.presets import PRESETS, Preset, preset
+from miao.recipe import TokenizerOptions, parse_quantity
+from miao.recipe.reading import load_recipe
 from miao.rundir import find_model
+from miao.tokenizer import Tokenizer
 
 LONGEST_ROW = 2048
 TOKENS_PER_PARAMETER = 20
@@ -104,8 +108,8 @@ def plan_of(
     """The shape that `source` names.
 
     Args:
-        source: a preset, a model or run directory, a config.json, or a name on a hub (which is
-            downloaded).
+        source: a preset, a recipe (.yaml), a model or run directory, a config.json, or a name on a
+            hub (which is downloaded).
         tokens: pretraining budget (default: the preset's, or 20 per active parameter outside the
             embedding). seq_len: tokens per row. batch_tokens: token slots per optimizer step.
 
@@ -115,13 +119,14 @@ def plan_of(
     """
     if source in PRESETS:
         plan = _preset_plan(preset(source))
+    elif Path(source).suffix in (".yaml", ".yml"):
+        plan = _recipe_plan(source)
     else:
         config = _read_config(source)
-        counted = count_parameters(config)
         plan = Plan(
             source,
             config,
-            TOKENS_PER_PARAMETER * (counted.active - counted.embedding),
+            _usual_tokens(config),
             min(LONGEST_ROW, config.context_length),
             BATCH_TOKENS,
         )
@@ -187,6 +192,34 @@ def _preset_plan(entry: Preset) -> Plan:
     return Plan(
         entry.name, entry.config(), entry.tokens, entry.seq_len, entry.batch_tokens, entry.note
     )
+
+
+def _recipe_plan(path: str) -> Plan:
+    """The model that a recipe trains or begins with, and its pretraining where it has one."""
+    recipe = load_recipe(path)
+    base, options = recipe.model.path, recipe.pretrain
+    if base is not None:
+        config, note = load_config(find_model(base)), f"The recipe begins with {base}."
+    else:
+        config, note = new_config(recipe.model, _vocab_size(recipe.tokenizer), None), ""
+    tokens = _usual_tokens(config)
+    if options.enabled and options.tokens is not None:
+        tokens = int(parse_quantity(options.tokens, "pretrain.tokens"))
+    batch_tokens = int(parse_quantity(options.batch_tokens, "pretrain.batch_tokens"))
+    return Plan(
+        path, config, tokens, min(options.seq_len, config.context_length), batch_tokens, note
+    )
+
+
+def _vocab_size(options: TokenizerOptions) -> int:
+    if options.path is None:
+        return options.vocab_size
+    return Tokenizer.from_directory(local_directory(options.path)).vocab_size
+
+
+def _usual_tokens(config: ModelConfig) -> int:
+    counted = count_parameters(config)
+    return TOKENS_PER_PARAMETER * (counted.active - counted.embedding)
 
 
 def _read_config(source: str) -> ModelConfig:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from pathlib import Path
+
 import pytest
 
-from miao.errors import did_you_mean, first_line
+from miao import errors
+from miao.errors import activation_hint, did_you_mean, first_line, install_hint
 
 
 @pytest.mark.parametrize(
@@ -23,3 +29,31 @@ def test_first_line_always_says_something(message: str, line: str) -> None:
 def test_a_misspelt_word_is_guessed() -> None:
     assert did_you_mean("pretran", ["pretrain", "sft"]) == "did you mean 'pretrain'?"
     assert did_you_mean("zzz", ["pretrain", "sft"]) is None
+
+
+def test_the_install_command_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "activation_hint", lambda: None)
+    root = Path(__file__).resolve().parents[1]
+    command = shlex.split(install_hint("data"))
+    assert command == ["pip", "install", "-c", f"{root}/constraints.txt", "-e", f"{root}[data]"]
+    monkeypatch.setattr(errors, "__file__", "/somewhere/site-packages/miao/errors.py")
+    assert install_hint("data") == "pip install 'miaolm[data]'"
+    monkeypatch.setattr(errors, "activation_hint", lambda: "source /v/bin/activate")
+    assert install_hint("hf") == "source /v/bin/activate && pip install 'miaolm[hf]'"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the folders of an environment have other names there")
+def test_how_to_activate_is_said_only_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "a venv" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(programs.parent))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert activation_hint() is None  # a system's Python
+    (programs / "activate").touch()
+    assert activation_hint() == f"source '{programs}/activate'"
+    (tmp_path / "link").symlink_to(programs)
+    for entry in (programs, tmp_path / "link"):
+        monkeypatch.setenv("PATH", f"/usr/bin:{entry}")
+        assert activation_hint() is None

@@ -13,8 +13,10 @@ from miao.errors import MiaoError
 from miao.model import Decoder, count_parameters, save_model
 from miao.model.presets import PRESETS
 from miao.model_verb import list_command, plan_of, show_command
+from miao.tokenizer import Tokenizer
 
 Make = Callable[..., Decoder]
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def json_of(capsys: pytest.CaptureFixture[str], command: Callable[..., None], *words: Any) -> Any:
@@ -76,6 +78,31 @@ def test_show_something_on_disk(
     assert shown["assumptions"]["seq_len"] == model.config.max_position_embeddings
     show_command(str(source))
     assert f"{counted.total:,}" in capsys.readouterr().out
+
+
+def test_show_a_recipe(make_model: Make, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Its shape with the vocabulary it will have, and the budget that it names."""
+    plan = plan_of(str(RECIPES / "recall.yaml"))
+    assert count_parameters(plan.config).total == 1_968_320
+    assert (plan.tokens, plan.seq_len, plan.batch_tokens) == (2_000_000, 256, 2048)
+    assert plan_of(str(RECIPES / "recall.yaml"), tokens=5e6).tokens == 5_000_000
+    tokenizer.save(tmp_path / "tokenizer")
+    taken = tmp_path / "taken.yaml"
+    taken.write_text(f"tokenizer: {{path: {tmp_path}/tokenizer}}", encoding="utf-8")
+    assert plan_of(str(taken)).config.vocab_size == tokenizer.vocab_size
+    model = make_model()
+    save_model(model, tmp_path / "model")
+    begins = tmp_path / "begins.yml"
+    begins.write_text(f"model: {{path: {tmp_path}/model}}\npretrain: {{enabled: false}}")
+    plan = plan_of(str(begins))
+    assert plan.config.hidden_size == model.config.hidden_size and str(tmp_path) in plan.note
+    assert plan.tokens == plan_of(str(tmp_path / "model")).tokens
+    begins.write_text("model: {path: /nowhere}")
+    with pytest.raises(MiaoError, match="/nowhere: neither a finished run nor a model"):
+        plan_of(str(begins))
+    begins.write_text("model: {hidden_sise: 3}")
+    with pytest.raises(MiaoError, match=r"did you mean 'model\.hidden_size'"):
+        plan_of(str(begins))
 
 
 def test_a_plan_of_one_s_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from miao.model.estimate import (
     training_memory,
 )
 from miao.model.presets import PRESETS
-from miao.recipe import STAGES, of_budget, parse_quantity
-from miao.recipe.reading import load_recipe
+from miao.recipe import STAGES, of_budget, parse_quantity, reading
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
 DOCS = [ROOT / "docs" / language / "10-recipes.md" for language in ("en", "zh")]
-MILLIONS = {"seedling": 2.4, "smoke": 0.7}
+MILLIONS = {"seedling": 2.4, "smoke": 0.7, "recall": 1.97}
+load_recipe = functools.cache(reading.load_recipe)
 PRESET_NAMES = pytest.mark.parametrize("name", list(PRESETS))
 
 

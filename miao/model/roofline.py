@@ -20,6 +20,9 @@ from miao.model.counts import count_parameters
 
 REACHED = 0.8
 """Share of the roofline that training is taken to reach."""
+COMPILE_PAYS_AFTER = 900.0
+"""Seconds of training on a CPU from which on `compile: auto` compiles: that takes 20 to 60 s, and
+gains some 6 % with small shapes (docs/LOG.md)."""
 _NEWTON_SCHULZ_STEPS = 5
 _WEIGHT_PASS_BYTES = 20
 """Per weight and micro-batch: reading and casting it, writing its gradient, adding it up."""

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from miao.corpus.readers import (
@@ -23,7 +24,7 @@ from miao.corpus.readers import (
     read_objects,
 )
 from miao.corpus.streams import FORMATS
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -250,7 +251,7 @@ def test_parquet(tmp_path: Path, ending: str) -> None:
 
 def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MiaoError, match=r"pyarrow\n  -> pip install 'miaolm\[data\]'"):
+    with pytest.raises(MiaoError, match=re.escape(f"pyarrow\n  -> {install_hint('data')}")):
         list(read_objects(written(tmp_path / "a.parquet", b"")))
 
 
@@ -259,6 +260,7 @@ JSONISH = st.text('{}[]",:\\ \n\r01e-.truefalsn\ufeff\u4f60"', max_size=60).map(
 
 @settings(max_examples=60, deadline=None)
 @given(content=st.one_of(st.binary(max_size=300), JSONISH), compressed=st.booleans())
+@example(content=b"\xbb", compressed=False)
 def test_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, compressed: bool
 ) -> None:
@@ -282,5 +284,31 @@ def test_any_bytes_are_read_or_refused(
             text = content.decode("utf-8").removeprefix("\ufeff")
             assert "".join(value["text"] for _, value in found) == text
         if extension == ".jsonl" and not any("UTF" in how for how in repairs):
-            lines = [line for line in content.split(b"\n") if line.strip(b" \t\r\xef\xbb\xbf")]
-            assert len(found) + len(problems) == len(lines)
+            lines = content.decode("utf-8", "replace").split("\n")
+            assert len(found) + len(problems) == sum(bool(x.strip(" \t\r\ufeff")) for x in lines)
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "a.csv"), ("\t", "a.csv"), (",", "a.tsv")])
+def test_a_table_with_other_marks_between_its_cells(tmp_path: Path, mark: str, name: str) -> None:
+    """Excel writes semicolons where the comma is the decimal point."""
+    rows = [["question", "answer"], ["一加一？", f'"二"{mark}对吗？\n对。'], ["几点？", "三点。"]]
+    quoted = [[cell.replace('"', '""') for cell in row] for row in rows]
+    content = "\r\n".join(mark.join(f'"{cell}"' for cell in row) for row in quoted)
+    repairs: list[str] = []
+    file = written(tmp_path / name, content)
+    found = [row for _, row in read_objects(file, on_repair=lambda path, how: repairs.append(how))]
+    assert [list(row) for row in found] == [rows[0]] * 2
+    assert found[1]["answer"] == "三点。" and found[0]["answer"] == rows[1][1]
+    assert repairs == [f"read with {mark!r} between cells"]
+
+
+def test_one_column_is_a_table_too(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", 'text\n"一；二; 三"\n')
+    assert [row for _, row in read_objects(file)] == [{"text": "一；二; 三"}]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_with_advice(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(MiaoError, match=r"only once\n  -> .*standard input.*-`"):
+        find_sources([tmp_path / "a.jsonl"])
