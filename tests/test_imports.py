@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Left to right: a room may import rooms of the lines above its own, and itself.
 ORDER = [
     {"errors", "gpus", "cores", "provenance"},
-    {"files", "console", "device"},
+    {"files", "console", "device", "openai_api"},
     {"options"},
     {"recipe"},
     {"hubs"},

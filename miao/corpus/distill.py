@@ -8,13 +8,10 @@ asked again.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,9 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from miao.console import ProgressLine, say, warn
+from miao.console import ProgressLine, say, say_next, warn
 from miao.errors import MiaoError
 from miao.files import append_jsonl, fingerprint, read_jsonl
+from miao.openai_api import NoAnswer, ask, base_url
 
 TIMEOUT = 300.0
 LONGEST_WAIT = 60.0
@@ -64,7 +62,7 @@ class Endpoint:
     first_wait: float = 1.0
 
     def __post_init__(self) -> None:
-        self.url = self.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self.url = base_url(self.url) + "/chat/completions"
         self._lock, self._next = threading.Lock(), 0.0
         self.stopped = threading.Event()
         """Set: threads that wait give up."""
@@ -75,30 +73,22 @@ class Endpoint:
         Raises:
             _Refused: this request is not answered. MiaoError: no request would be.
         """
-        body = json.dumps(self.settings | {"messages": messages, "seed": seed}).encode()
-        headers = {"Content-Type": "application/json"}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
+        body = self.settings | {"messages": messages, "seed": seed}
+        reason = ""
         for attempt in range(self.retries + 1):
             self._take_turn()
-            request = urllib.request.Request(self.url, data=body, headers=headers)
-            pause = min(self.first_wait * 2**attempt, LONGEST_WAIT)
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                    return _message(json.load(response))
-            except urllib.error.HTTPError as error:
-                reason = f"the server answers {error.code} {error.reason}"
+                return _message(ask(self.url, body, self.api_key, TIMEOUT))
+            except NoAnswer as error:
+                reason = str(error)
                 if error.code in (401, 403, 404):
                     raise MiaoError(
                         reason, where=self.url, fix="check --url, --model and MIAO_API_KEY"
                     ) from error
-                if error.code not in (408, 409, 425, 429) and error.code < 500:
+                if not error.may_pass:
                     raise _Refused(reason) from error
-                with contextlib.suppress(TypeError, ValueError):
-                    pause = min(float(error.headers["Retry-After"] or ""), LONGEST_WAIT)
-            except (OSError, ValueError) as error:  # a broken connection, or half an answer
-                reason = f"the server cannot be reached: {getattr(error, 'reason', error)}"
-            if attempt < self.retries and self.stopped.wait(pause):
+                pause = self.first_wait * 2**attempt if error.wait is None else error.wait
+            if attempt < self.retries and self.stopped.wait(min(pause, LONGEST_WAIT)):
                 break
         raise MiaoError(
             f"{reason}, {self.retries + 1} times",
@@ -294,7 +284,8 @@ def main(words: Sequence[str]) -> int:
     counts = distill(asked, endpoint, output, options.concurrency, total)
     for what, number in counts.most_common():
         say(f"  {number} {what}")
-    say(f"{output}\nnext: miao corpus check {output}")
+    say(f"  wrote {output}")
+    say_next(f"miao corpus check {output}")
     return 0
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from miao.errors import MiaoError
 from miao.evaluate.statistics import mcnemar
+from miao.openai_api import NoAnswer, ask, base_url
 
 PROMPT = """Two assistants answered the same request. Say which answer is better: more correct,
 more helpful, in the language of the request. Length alone is no merit.
@@ -28,6 +27,9 @@ more helpful, in the language of the request. Length alone is no merit.
 End with exactly one line: "Verdict: 1", "Verdict: 2" or "Verdict: tie"."""
 _VERDICT = re.compile(r"verdict\s*[:：]\s*\**\s*(1|2|tie)\b", re.IGNORECASE)
 Ask = Callable[[str], str]
+RETRIES = 6
+LONGEST_WAIT = 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -96,33 +98,40 @@ def _verdict(text: str) -> str | None:
 
 
 def openai_judge(url: str, model: str, key: str | None = None, timeout: float = 120.0) -> Ask:
-    """A judge behind `URL/chat/completions`, asked at temperature 0.
+    """A judge behind an OpenAI-compatible address, asked at temperature 0; one that has answered
+    before is asked again when it is busy.
 
     Raises (when asked):
         MiaoError: no answer, or one that is not of the protocol.
     """
-    address = url.rstrip("/") + "/chat/completions"
-    if not address.startswith(("http://", "https://")):
-        raise MiaoError("the judge's address is not http or https", where=url)
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+    address = base_url(url) + "/chat/completions"
+    answered = 0
 
-    def ask(prompt: str) -> str:
+    def ask_judge(prompt: str) -> str:
+        nonlocal answered
         body = {
             "model": model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
         }
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as reply:
-                content = json.load(reply)["choices"][0]["message"]["content"]
-        except urllib.error.HTTPError as error:
-            said = error.read(300).decode(errors="replace")
-            raise MiaoError(f"the judge answered {error.code}: {said}", where=address) from error
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise MiaoError(f"the judge does not answer: {error}", where=address) from error
-        return str(content or "")
+        for attempt in range(RETRIES + 1):
+            try:
+                content = ask(address, body, key, timeout)["choices"][0]["message"]["content"]
+            except NoAnswer as error:
+                if answered and error.may_pass and attempt < RETRIES:
+                    time.sleep(min(LONGEST_WAIT, 2**attempt if error.wait is None else error.wait))
+                    continue
+                raise MiaoError(
+                    f"the judge does not answer: {error}",
+                    where=address,
+                    fix=f"does it run, does it know the model '{model}', and is its key set?",
+                ) from error
+            except (KeyError, IndexError, TypeError) as error:
+                raise MiaoError(
+                    "the judge's answer is not that of a chat", where=address
+                ) from error
+            answered += 1
+            return str(content or "")
+        raise AssertionError("unreachable")
 
-    return ask
+    return ask_judge

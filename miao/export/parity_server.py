@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ import numpy as np
 from miao.errors import MiaoError
 from miao.export.parity import TOLERANCE, Finding, compare_answers, compare_encodings
 from miao.export.reference import Answer, Reference
+from miao.openai_api import NoAnswer, ask, base_url
 
 _TIMEOUT = 300.0
 _READ = 128
@@ -24,7 +22,7 @@ def check_with_server(url: str, reference: Reference) -> list[Finding]:
     Raises:
         MiaoError: there is no server, or it refuses a request.
     """
-    url = url.rstrip("/").removesuffix("/v1")
+    url = base_url(url).removesuffix("/v1")
     model = _ask(url, "/v1/models")["data"][0]["id"]
 
     def encode(text: str) -> list[int]:
@@ -91,15 +89,8 @@ def _compare_chats(url: str, model: str, reference: Reference) -> Finding:
 
 
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:300]
-        raise MiaoError(f"the server refuses ({error.code}): {said}", where=url + path) from error
-    except (OSError, ValueError) as error:
-        raise MiaoError(
-            f"no answer from the server: {error}", where=url + path, fix="is vLLM running there?"
-        ) from error
+        return ask(url + path, body, timeout=_TIMEOUT)
+    except NoAnswer as error:
+        fix = "is vLLM running there?" if error.code is None else None
+        raise MiaoError(str(error), where=url + path, fix=fix) from error

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from miao.errors import MiaoError
+from miao.evaluate import samples
 from miao.evaluate.contamination import find_contamination
 from miao.evaluate.items import Item
 from miao.evaluate.judge import judge_pairs, openai_judge
@@ -79,7 +80,7 @@ def test_the_protocol(endpoint: tuple[str, list[Any]]) -> None:
 
 def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> None:
     url, _ = endpoint
-    with pytest.raises(MiaoError, match="429: slow down"):
+    with pytest.raises(MiaoError, match=r"429 .*: slow down"):
         openai_judge(url, "bad")("x")
     with pytest.raises(MiaoError, match="does not answer"):
         openai_judge(url, "garbage")("x")
@@ -87,6 +88,19 @@ def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> Non
         openai_judge("http://127.0.0.1:9/v1", "m", timeout=2)("x")
     with pytest.raises(MiaoError, match="not http"):
         openai_judge("file:///etc/passwd", "m")
+
+
+def test_a_judge_that_is_not_there_is_found_before_anything_is_generated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def written(*arguments: Any) -> Any:
+        raise AssertionError("answers are generated for nobody")
+
+    monkeypatch.setattr(samples, "_written", written)
+    monkeypatch.setattr(samples, "find_target", lambda *names: None)
+    with pytest.raises(MiaoError, match="does not answer") as told:
+        samples.judge_command(["a", "b", "--url", "http://127.0.0.1:9/v1", "--judge", "m"])
+    assert "does it run" in str(told.value.fix)
 
 
 def item(question: str, *options: str) -> Item:
