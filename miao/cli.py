@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from miao import __version__
-from miao.errors import Interrupted, MiaoError
+from miao.errors import Interrupted, MiaoError, install_hint
 
 STAGE_VERBS = {
     "corpus": "your text (or the built-in corpus) to records; `corpus check|catalog|build|distill`",
@@ -19,11 +19,13 @@ STAGE_VERBS = {
     "sft": "fine-tune on conversations",
     "dpo": "learn from preference pairs",
     "grpo": "learn from rewards for its own answers",
-    "report": "write report.html",
+    "report": "write report.html; `report runs/NAME` of what is there",
 }
 CORPUS_VERBS = ("check", "catalog", "distill")
 TOKENIZER_VERBS = ("inspect", "compare", "extend", "import")
 SHARDS_VERBS = ("stats", "append", "export")
+OF_A_RECIPE = (".yaml", ".yml", "-h", "--help")
+"""With a word that ends so, `miao report` is the chain's; else it is of a directory."""
 EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
 on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --pretrain.tokens 8M
 
@@ -138,6 +140,10 @@ def _dispatch(words: list[str]) -> int:
         from miao.shards_verb import main as shards_main
 
         return shards_main(rest)
+    if verb == "report" and not any(word.endswith(OF_A_RECIPE) for word in rest):
+        from miao.report.command import main as report_main
+
+        return report_main(rest)
     return _run(verb, rest)
 
 
@@ -146,7 +152,7 @@ def _board(words: list[str]) -> int:
         from miao.serve.board import main as board_main
     except ImportError as error:
         raise MiaoError(
-            f"the board needs the '{error.name}' package", fix="pip install 'miaolm[serve]'"
+            f"the board needs the '{error.name}' package", fix=install_hint("serve")
         ) from error
     return board_main(words)
 
@@ -252,9 +258,11 @@ def _model(words: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="every preset")
     show = verbs.add_parser(
-        "show", help="one preset, run, model directory, config.json or hub name"
+        "show", help="one preset, recipe, run, model directory, config.json or hub name"
     )
-    show.add_argument("source", help="26m, runs/NAME, DIRECTORY, config.json or hf:owner/name")
+    show.add_argument(
+        "source", help="26m, RECIPE.yaml, runs/NAME, DIRECTORY, config.json or hf:owner/name"
+    )
     show.add_argument("--tokens", help="pretraining budget, such as 5B (default: the preset's)")
     show.add_argument("--seq-len", type=int, help="tokens per row")
     show.add_argument("--batch-tokens", help="token slots per optimizer step, such as 256K")

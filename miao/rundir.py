@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from miao.errors import MiaoError
-from miao.files import read_json, read_jsonl, write_json, write_jsonl
+from miao.files import atomic_directory, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
+from miao.recipe import STAGES
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class RunDir:
 
     recipe.yaml, manifest.json, stages.json, metrics.jsonl, samples.jsonl, answers/<stage>.jsonl,
     eval_results.jsonl, corpus/, eval_items/, tokenizer/, shards/<kind>/<split>/<source>/, cache/,
-    checkpoints/<stage>/step-*/, models/<stage>/ (Hugging Face directories), model/ (the last of
-    them), report.html.
+    checkpoints/<stage>/step-*/, models/<stage>/ (Hugging Face directories), model/ (a copy of the
+    last of them), report.html.
     """
 
     path: Path
@@ -74,10 +76,23 @@ class RunDir:
         return entry is not None and entry["fingerprint"] == fingerprint
 
     def mark_finished(self, stage: str, fingerprint: str, **facts: Any) -> None:
-        """Notes that a stage is done; `facts` (seconds, ...) are kept for the report."""
+        """Notes that a stage is done; `facts` (seconds, ...) are kept for the report.
+
+        The training stages behind one that was done with other inputs are not done any more:
+        their models began with a model that is gone.
+        """
         stages = self._stages()
+        if stage in STAGES and stages.get(stage, {}).get("fingerprint") != fingerprint:
+            for later in STAGES[STAGES.index(stage) + 1 :]:
+                stages.pop(later, None)
         stages[stage] = {"fingerprint": fingerprint, **facts}
         write_json(self.path / "stages.json", stages)
+
+    def mark_left_out(self, stage: str) -> None:
+        """Notes that a stage is no part of the run (any more)."""
+        stages = self._stages()
+        if stages.pop(stage, None) is not None:
+            write_json(self.path / "stages.json", stages)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What was noted of every finished stage."""
@@ -86,15 +101,41 @@ class RunDir:
     def begin(self, stage: str, fingerprint: str) -> bool:
         """Prepares a training stage; True when half-done work of the same stage is continued.
 
-        Checkpoints made with other inputs or options are removed.
+        Checkpoints and samples made with other inputs or options are removed.
         """
+        _clear_leftovers(self.model(stage))
         directory = self.checkpoints(stage)
         mark = directory / "stage.json"
         if mark.exists() and read_json(mark) == {"fingerprint": fingerprint}:
             return any(directory.glob("step-*"))
         shutil.rmtree(directory, ignore_errors=True)
+        if self.samples.exists():
+            self.replace_lines(self.samples, stage, [])
         write_json(mark, {"fingerprint": fingerprint})
         return False
+
+    def last_model(self) -> Path | None:
+        """The model of the last training stage that is done; where that directory was removed, the
+        copy in `model/`; in a run that finished no stage, any model there is."""
+        finished = self._stages()
+        done = [stage for stage in STAGES if stage in finished]
+        places = [self.model(done[-1])] if done else []
+        places += [self.final_model, *(self.model(stage) for stage in reversed(STAGES))]
+        return next((place for place in places if (place / "config.json").exists()), None)
+
+    def update_final_model(self) -> None:
+        """Makes `model/` a copy of the last training stage's model, unless it is one."""
+        _clear_leftovers(self.final_model)
+        last = self.last_model()
+        if last is None or _same_files(last, self.final_model):
+            return
+        with atomic_directory(self.final_model) as temporary:
+            shutil.copytree(last, temporary, dirs_exist_ok=True)
+
+    def stage_of(self, directory: Path) -> str | None:
+        """The training stage whose model a directory holds; None: of none that is there."""
+        stages = (stage for stage in reversed(STAGES) if self.model(stage).is_dir())
+        return next((s for s in stages if _same_files(self.model(s), directory)), None)
 
     def replace_lines(self, path: Path, stage: str, records: list[dict[str, Any]]) -> None:
         """Puts a stage's lines in place of those it wrote before."""
@@ -117,14 +158,26 @@ def find_model(path: str | Path) -> Path:
     path = Path(path)
     if (path / "config.json").exists():
         return path
-    if (path / "model" / "config.json").exists():
-        return path / "model"
-    stages = sorted((path / "models").glob("*/config.json"), key=lambda p: p.stat().st_mtime)
-    if stages:
-        return stages[-1].parent
+    if (model := RunDir(path).last_model()) is not None:
+        return model
     raise MiaoError(
         "neither a finished run nor a model directory",
         where=path,
         fix="give a run directory (runs/NAME), one that holds config.json and model.safetensors, "
         "or a name on a hub (hf:owner/name, modelscope:owner/name)",
     )
+
+
+def _same_files(model: Path, other: Path) -> bool:
+    """Whether every file of a model is in another directory too. What has the size and the time of
+    its copy is not read."""
+    names = [file.name for file in model.iterdir() if file.is_file()]
+    if not names or not other.is_dir():
+        return False
+    return len(filecmp.cmpfiles(model, other, names)[0]) == len(names)
+
+
+def _clear_leftovers(directory: Path) -> None:
+    """Removes what a kill has left of writing a directory."""
+    for left in directory.parent.glob(f".{directory.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)

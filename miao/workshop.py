@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from miao.console import ProgressLine, headline, say, warn
+from miao.console import ProgressLine, headline, warn
 from miao.corpus.local import FIELDS, with_local_files
 from miao.corpus.pipeline import build_corpus
 from miao.corpus.records import KINDS, Kind
@@ -56,8 +56,6 @@ def main(words: Sequence[str]) -> int:
     if report.problems:
         warn(f"{report.problems} records could not be used: see {directory / 'problems.jsonl'}")
     present_corpus(directory)
-    say("  next:")
-    say(f"    open {directory / 'report.html'}")
     return 0
 
 

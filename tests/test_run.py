@@ -6,17 +6,19 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from miao.cli import main
-from miao.files import read_json, read_jsonl
+from miao.export.command import MARK
+from miao.files import read_json, read_jsonl, write_jsonl
+from miao.run.chain import Chain
+from miao.rundir import RunDir, find_model
+from miao.train.checkpoint import CheckpointStore, list_checkpoints, step_of
+from tests.train.pair import run_processes
 
 TINY = """
 name: tiny
@@ -24,14 +26,15 @@ corpus: {heldout: 0.05, seedbed: {characters: 30K, conversations: 120, preferenc
 tokenizer: {vocab_size: 700}
 model: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1,
         max_position_embeddings: 256}
-pretrain: {tokens: 12K, seq_len: 128, batch_tokens: 1024, save_every: 0.1, precision: fp32}
-sft: {epochs: 1, seq_len: 128, batch_tokens: 1024, precision: fp32}
-dpo: {epochs: 1, seq_len: 256, batch_tokens: 1024, precision: fp32}
+pretrain: {tokens: 12K, seq_len: 128, batch_tokens: 1024, save_every: 0.1, precision: fp32, compile: off}
+sft: {epochs: 1, seq_len: 128, batch_tokens: 1024, precision: fp32, compile: off}
+dpo: {epochs: 1, seq_len: 256, batch_tokens: 1024, precision: fp32, compile: off}
 evaluate: {choice_items: 16, question_items: 12, preference_pairs: 8, heldout_tokens: 1K,
            max_new_tokens: 8}
 sample_texts: ["从前，"]
 sample_prompts: ["你好"]
 """
+OLD_SAMPLE = {"stage": "dpo", "tokens": 10**9, "prompt": "?", "answer": "of another model"}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,8 @@ def test_a_run_leaves_everything_behind(run_dir: Path) -> None:
     results = read_jsonl(run_dir / "eval_results.jsonl")
     assert [line["stage"] for line in results] == ["pretrain", "sft", "dpo"]
     tasks = {stage["stage"]: {score["task"] for score in stage["scores"]} for stage in results}
-    assert tasks["pretrain"] == {"bits per byte", "multiple choice"}
-    assert tasks["sft"] == tasks["pretrain"] | {"questions", "preference (likelihood)"}
+    own = {"bits per byte", "multiple choice", "questions", "preference (likelihood)"}
+    assert tasks["pretrain"] == tasks["sft"] == own, "every stage has its before"
     assert tasks["dpo"] == tasks["sft"] | {"preference (reward)", "preference margin"}
     stages = {line["stage"] for line in read_jsonl(run_dir / "metrics.jsonl")}
     assert stages == {"pretrain", "sft", "dpo"}
@@ -98,14 +101,101 @@ def test_a_changed_option_redoes_only_what_depends_on_it(
 ) -> None:
     copy = tmp_path / "tiny"
     shutil.copytree(run_dir, copy)
-    marks = {name: entry["fingerprint"] for name, entry in read_json(copy / "stages.json").items()}
-    assert main(["run", str(recipe), "--out_dir", str(tmp_path), "--dpo.beta", "0.5"]) == 0
-    after = {name: entry["fingerprint"] for name, entry in read_json(copy / "stages.json").items()}
-    changed = {name for name in marks if marks[name] != after[name]}
-    assert changed == {"dpo", "evaluate dpo", "report"}
+    before = written(copy)
+    write_jsonl(copy / "samples.jsonl", [*read_jsonl(copy / "samples.jsonl"), OLD_SAMPLE])
+    words = [str(recipe), "--out_dir", str(tmp_path), "--dpo.learning_rate", "0.01"]
+    assert main(["dpo", *words]) == 0
+    after = written(copy)
+    changed = {path.parent.name for path in before if before[path] != after[path]}
+    assert changed == {"dpo", "model"}
+    assert OLD_SAMPLE not in read_jsonl(copy / "samples.jsonl")
+    assert not equal(copy / "models" / "dpo", run_dir / "models" / "dpo")
+    assert equal(copy / "model", copy / "models" / "dpo")
+    assert find_model(copy) == copy / "models" / "dpo"
     assert [line["stage"] for line in read_jsonl(copy / "eval_results.jsonl")] == [
         "pretrain", "sft", "dpo",
     ]  # fmt: skip
+    capsys.readouterr()
+    assert main(["run", *words]) == 0
+    assert capsys.readouterr().out.count("done before") == 6, "all but the report"
+
+
+def test_the_model_of_a_run_is_never_an_old_one(
+    recipe: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """SFT is done again and DPO is not: the run is the new SFT, for all who ask for its model."""
+    copy = tmp_path / "tiny"
+    shutil.copytree(run_dir, copy)
+    words = [str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    assert main(["sft", *words]) == 0
+    assert find_model(copy) == copy / "models" / "dpo", "nothing was changed"
+    assert main(["sft", *words, "--sft.learning_rate", "0.001"]) == 0
+    assert find_model(copy) == copy / "models" / "sft"
+    assert equal(copy / "model", copy / "models" / "sft")
+    assert not equal(copy / "models" / "sft", run_dir / "models" / "sft")
+    assert RunDir(copy).stage_of(copy / "model") == "sft"
+    out = tmp_path / "exported"
+    assert main(["export", str(copy), "--to", "hf", "--no-check", "--out", str(out)]) == 0
+    assert read_json(out / MARK)["stage"] == "sft"
+
+
+def test_what_a_run_begins_with_is_looked_at_again(
+    recipe: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base, a teacher or a tokenizer at the same place that is another now: trained again."""
+    shutil.copytree(run_dir, tmp_path / "tiny")
+    base, teacher = (tmp_path / name for name in ("base", "teacher"))
+    for copy in (base, teacher):
+        shutil.copytree(run_dir / "models" / "pretrain", copy)
+    trained: list[str] = []
+
+    def train(chain: Chain, stage: str, base: Path | None) -> None:
+        trained.append(stage)
+        chain.run.model(stage).mkdir(parents=True, exist_ok=True)
+        (chain.run.model(stage) / "config.json").write_text("{}")
+
+    monkeypatch.setattr("miao.run.models._train", train)
+    words = ["sft", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    words += ["--pretrain.enabled", "false", "--model.path", str(base)]
+    words += ["--tokenizer.path", str(base), "--sft.teacher.path", str(teacher)]
+
+    def trains() -> bool:
+        trained.clear()
+        assert main(words) == 0
+        return bool(trained)
+
+    assert trains() and not trains()
+    for file in (base / "model.safetensors", teacher / "model.safetensors"):
+        file.write_bytes(file.read_bytes())
+        assert trains() and not trains(), file
+    for file in (base / "tokenizer_config.json", teacher / "config.json"):
+        file.write_text(json.dumps(read_json(file) | {"note": "changed"}))
+        assert trains() and not trains(), file
+    (base / "README.md").write_text("changed")
+    assert not trains()
+
+
+def written(run: Path) -> dict[Path, int]:
+    """When each of the models' files was written."""
+    files = [*run.glob("models/*/*"), *run.glob("model/*")]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def equal(model: Path, other: Path) -> bool:
+    return all(file.read_bytes() == (other / file.name).read_bytes() for file in model.iterdir())
+
+
+def killed_at_the_first_checkpoint(words: list[str]) -> int:
+    """The command, ended by SIGKILL as soon as there is a checkpoint."""
+    save = CheckpointStore.save
+
+    def save_and_die(store: CheckpointStore, *arguments: Any, **options: Any) -> None:
+        save(store, *arguments, **options)
+        store.failure(wait=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    CheckpointStore.save = save_and_die  # type: ignore[method-assign]
+    return main(words)
 
 
 def test_a_killed_run_continues_and_ends_the_same(
@@ -113,17 +203,13 @@ def test_a_killed_run_continues_and_ends_the_same(
 ) -> None:
     """SIGKILL in the middle of pretraining: run again, and the weights are the same to the bit."""
     words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
-    command = [sys.executable, "-m", "miao", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    checkpoints = tmp_path / "tiny" / "checkpoints" / "pretrain"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("step-*/state.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
+    assert killed.code == -signal.SIGKILL, killed.said
+    (saved,) = list_checkpoints(tmp_path / "tiny" / "checkpoints" / "pretrain")
     assert not (tmp_path / "tiny" / "models" / "pretrain").exists()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    (done,) = run_processes(1, main, words, directory=tmp_path)
+    assert done.code == 0 and f"resumed at step {step_of(saved)} (" in done.said, done.said
+    assert step_of(saved) > 0
     ours = load_file(tmp_path / "tiny" / "models" / "pretrain" / "model.safetensors")
     whole = load_file(run_dir / "models" / "pretrain" / "model.safetensors")
     assert all((ours[name] == whole[name]).all() for name in whole)

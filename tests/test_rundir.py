@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from miao.errors import MiaoError
-from miao.files import read_json, read_jsonl
+from miao.files import read_json, read_jsonl, write_jsonl
 from miao.rundir import RunDir, find_model
 
 
@@ -24,7 +28,8 @@ def test_a_stage_is_finished_for_its_inputs_only(tmp_path: Path) -> None:
         "dpo": {"fingerprint": "two"},
     }
     run.mark_finished("sft", "other")
-    assert run.finished("sft", "other") and run.finished("dpo", "two")
+    assert run.finished("sft", "other")
+    assert not run.finished("dpo", "two"), "its model began with one that is gone"
 
 
 def test_half_done_work_is_continued_for_the_same_inputs_only(tmp_path: Path) -> None:
@@ -47,11 +52,28 @@ def test_lines_of_a_stage_are_replaced_and_others_kept(tmp_path: Path) -> None:
     assert [r["value"] for r in read_jsonl(run.eval_results)] == [2, 3, 4]
 
 
-def model_at(path: Path, age: int = 0) -> Path:
-    path.mkdir(parents=True)
+CLOCK = itertools.count(10**9)
+
+
+def model_at(path: Path, weights: str = "") -> Path:
+    path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text("{}")
-    os.utime(path / "config.json", (1e9 - age, 1e9 - age))
+    (path / "model.safetensors").write_text(weights)
+    time = next(CLOCK)  # that of a file system may stand still for some milliseconds
+    for file in path.iterdir():
+        os.utime(file, (time, time))
     return path
+
+
+def finish(run: RunDir, stage: str, fingerprint: str) -> Path:
+    """A training stage that is done; its weights are its name and fingerprint."""
+    model = model_at(run.model(stage), f"{stage} {fingerprint}")
+    run.mark_finished(stage, fingerprint)
+    return model
+
+
+def weights(directory: Path) -> str:
+    return (directory / "model.safetensors").read_text()
 
 
 def test_find_model(tmp_path: Path) -> None:
@@ -59,8 +81,90 @@ def test_find_model(tmp_path: Path) -> None:
         with pytest.raises(MiaoError, match="neither a finished run nor a model") as caught:
             find_model(path)
         assert str(path) in str(caught.value)
-    newer = model_at(tmp_path / "models" / "pretrain", age=1)
-    model_at(tmp_path / "models" / "sft", age=5)
-    assert find_model(tmp_path) == newer
+    sft = model_at(tmp_path / "models" / "sft")
+    model_at(tmp_path / "models" / "pretrain")  # later on the clock, earlier in the chain
+    assert find_model(tmp_path) == sft
     final = model_at(tmp_path / "model")
     assert find_model(tmp_path) == final == find_model(str(final))
+
+
+def test_the_model_of_a_run_is_that_of_the_last_stage_which_is_done(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for stage in ("pretrain", "sft", "dpo"):
+        model = finish(run, stage, "one")
+        assert find_model(tmp_path) == model
+        run.update_final_model()
+    assert weights(run.final_model) == "dpo one"
+    assert run.stage_of(run.final_model) == "dpo"
+
+    model_at(run.model("grpo"))  # written, and killed before it was noted
+    assert find_model(tmp_path) == run.model("dpo")
+    finish(run, "sft", "two")
+    assert find_model(tmp_path) == run.model("sft"), "DPO began with weights that are gone"
+    assert run.stage_of(run.final_model) == "dpo", "the copy is not yet another"
+    run.update_final_model()
+    assert weights(run.final_model) == "sft two"
+    assert run.stage_of(run.final_model) == "sft"
+
+    finish(run, "dpo", "two")
+    finish(run, "sft", "two")  # made again, the same
+    assert find_model(tmp_path) == run.model("dpo")
+    run.mark_left_out("dpo")
+    assert find_model(tmp_path) == run.model("sft")
+    run.update_final_model()
+    assert weights(run.final_model) == "sft two"
+
+
+def test_without_models_the_copy_is_the_model(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    finish(run, "pretrain", "one"), finish(run, "sft", "one")
+    run.update_final_model()
+    shutil.rmtree(run.model("sft"))
+    assert find_model(tmp_path) == run.final_model
+    assert run.stage_of(run.final_model) is None
+    run.update_final_model()
+    assert weights(run.final_model) == "sft one"
+
+
+def test_a_copied_run_still_knows_which_stage_its_model_is(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    finish(run, "pretrain", "a"), finish(run, "sft", "b")
+    run.update_final_model()
+    shutil.copytree(run.path, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert RunDir(tmp_path / "copy").stage_of(tmp_path / "copy" / "model") == "sft"
+
+
+def test_the_final_model_is_whole_or_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(tmp_path)
+    finish(run, "pretrain", "one")
+    run.update_final_model()
+    before = (run.final_model / "config.json").stat().st_mtime_ns
+    run.update_final_model()
+    assert (run.final_model / "config.json").stat().st_mtime_ns == before
+    finish(run, "sft", "one")
+
+    def full(source: Path, target: Path, **more: Any) -> None:
+        (Path(target) / "config.json").write_text("{")
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(MiaoError, match="the disk is full"):
+        run.update_final_model()
+    assert weights(run.final_model) == "pretrain one"
+    monkeypatch.undo()
+    left = model_at(tmp_path / ".model.abc.tmp")  # by a kill
+    run.update_final_model()
+    assert weights(run.final_model) == "sft one" and not left.exists()
+
+
+def test_a_stage_begun_anew_has_no_old_samples(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.begin("sft", "one")
+    lines = [{"stage": stage, "tokens": 1} for stage in ("pretrain", "sft")]
+    write_jsonl(run.samples, lines)
+    run.begin("sft", "one")
+    assert read_jsonl(run.samples) == lines
+    run.begin("sft", "two")
+    assert read_jsonl(run.samples) == lines[:1]

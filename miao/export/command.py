@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miao import __version__
-from miao.console import ProgressLine, headline, say, warn
-from miao.errors import MiaoError
+from miao.console import ProgressLine, headline, say, say_next, warn
+from miao.errors import MiaoError, install_hint
 from miao.files import atomic_directory, write_json, write_text
 from miao.hubs import is_hub_name, local_directory
 from miao.hubs.files import is_model_file
@@ -155,8 +155,7 @@ def _within_run(directory: Path) -> Origin | None:
     place = directory.resolve()
     if place.name == "model" and (place.parent / "stages.json").is_file():
         run = RunDir(directory.parent if directory.name == "model" else place.parent)
-        made = [name for name in STAGES if (run.model(name) / "config.json").is_file()]
-        return Origin(directory, place.parent.name, run, made[-1] if made else None)
+        return Origin(directory, place.parent.name, run, run.stage_of(directory))
     if place.parent.name == "models" and (place.parents[1] / "stages.json").is_file():
         run = RunDir(place.parents[1])
         return Origin(directory, place.parents[1].name, run, place.name)
@@ -230,7 +229,7 @@ def _write_hf(
     if options.no_check:
         warn("not checked: --no-check")
     elif transformers_version() is None:
-        warn("not checked: transformers is not installed (pip install 'miaolm[hf]')")
+        warn(f"not checked: transformers is not installed ({install_hint('hf')})")
     else:
         reference = make_reference(exported.model, exported.tokenizer)
         del exported  # before another copy of the weights is read
@@ -380,9 +379,7 @@ def _mark(
 def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     say(f"  wrote {out} ({sum(sizes.values()) / 2**20:.1f} MiB): {', '.join(sizes)}")
-    say("  next:")
     if options.to == "gguf":
-        say(f"    ollama create {origin.name} -f {out / 'Modelfile'}")
-        return
-    say(f"    miao chat {out}")
-    say(f"    miao push {out} --to hf:OWNER/{origin.name}")
+        say_next(f"ollama create {origin.name} -f {out / 'Modelfile'}")
+    else:
+        say_next(f"miao chat {out}", f"miao push {out} --to hf:OWNER/{origin.name}")

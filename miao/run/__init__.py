@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
+import shlex
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import yaml
 
-from miao import __version__
-from miao.console import duration, headline, say
+from miao.console import duration, headline, say, say_next
 from miao.corpus.local import with_local_files
 from miao.errors import MiaoError
 from miao.files import write_json, write_text
+from miao.provenance import provenance
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.run import data, models
 from miao.run.chain import Chain
@@ -47,7 +44,7 @@ def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
             run.path / "recipe.yaml",
             yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
         )
-        write_json(run.path / "manifest.json", machine_facts() | {"processes": world.size})
+        write_json(run.path / "manifest.json", provenance() | {"processes": world.size})
     began = time.monotonic()
     chain = Chain(recipe, run, {}, world)
     steps: dict[str, Callable[[], None]] = {
@@ -66,34 +63,10 @@ def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
                     step()
         if name == up_to:
             break
+    if world.is_main:
+        run.update_final_model()
     _say_end(run, time.monotonic() - began)
     return run
-
-
-def machine_facts() -> dict[str, Any]:
-    """What made this run: versions, commit, machine."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("torch", "numpy", "tokenizers", "safetensors"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "?"
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "miao": __version__,
-        "commit": commit.stdout.strip() or None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "packages": versions,
-    }
 
 
 def _say_end(run: RunDir, seconds: float) -> None:
@@ -104,7 +77,11 @@ def _say_end(run: RunDir, seconds: float) -> None:
         "  time: "
         + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts)
     )
-    say("  next:")
-    say(f"    miao chat {run.path}")
-    say(f"    miao tokenizer inspect {run.path} --text '你好，世界'")
-    say(f"    open {run.report}")
+    name, commands = shlex.quote(str(run.path)), []
+    if any(run.path.glob("models/*/config.json")):
+        commands.append(f"miao chat {name}")
+    if run.tokenizer.exists():
+        commands.append(f"miao tokenizer inspect {name} --text '你好，世界'")
+    say_next(*commands)
+    if run.report.exists():
+        say(f"  report: {run.report.resolve().as_uri()}")

@@ -11,7 +11,7 @@ from miao.corpus.records import KINDS, Kind
 from miao.files import read_json
 from miao.hubs import local_directory
 from miao.recipe import parse_quantity, to_dict
-from miao.run.chain import NOT_IN_FINGERPRINT, Chain
+from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 
 
@@ -61,7 +61,10 @@ def tokenizer(chain: Chain) -> None:
     options = chain.recipe.tokenizer
     output = chain.run.tokenizer / "tokenizer.json"
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
-    with chain.stage("tokenizer", [chain.marks["corpus"], relevant], output) as todo:
+    inputs = [chain.marks["corpus"], relevant]
+    if options.path:
+        inputs += tokenizer_mark(options.path)
+    with chain.stage("tokenizer", inputs, output) as todo:
         if todo and options.path:
             Tokenizer.from_directory(local_directory(options.path)).save(chain.run.tokenizer)
         elif todo:

@@ -27,7 +27,6 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
         reference = chain.load(base) if stage == "dpo" and base else None
         tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
         result = evaluate_stage(
-            stage,
             chain.load(stage),
             tokenizer,
             chain.run,
@@ -67,18 +66,19 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
         _say_long_context(line["long_context"])
 
 
-def evaluate_before(chain: Chain, stage: str, base: Path) -> None:
-    """The same measures of the model that a run begins with, on this run's held-out data."""
+def evaluate_before(chain: Chain, stage: str, base: Path, mark: str) -> None:
+    """The same measures of the model that a run begins with (`mark` is its fingerprint), on this
+    run's held-out data."""
     from miao.evaluate.scores import score_rows
     from miao.evaluate.stage import evaluate_stage
 
     options = chain.recipe.evaluate
-    inputs = [str(base), chain.marks["shards"], chain.marks["eval items"], to_dict(options)]
+    inputs = [mark, chain.marks["shards"], chain.marks["eval items"], to_dict(options)]
     with chain.stage("evaluate before", inputs, quiet=True) as todo:
         if not todo:
             return
         tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
-        result = evaluate_stage(stage, chain.load(base), tokenizer, chain.run, options)
+        result = evaluate_stage(chain.load(base), tokenizer, chain.run, options)
         if result.answers:
             write_jsonl(chain.run.answers("before"), result.answers)
         line = {"stage": "before", "scores": [score.to_json() for score in result.scores]}
@@ -90,8 +90,8 @@ def evaluate_before(chain: Chain, stage: str, base: Path) -> None:
 def _rewards(chain: Chain, base: Path, tokenizer: Tokenizer) -> Measured | None:
     """Rewards on problems held out of GRPO, before and after it."""
     from miao.rewards import load_problems
+    from miao.rewards.answers import make_examiner
     from miao.rewards.measure import measure
-    from miao.train.rollouts import make_examiner
 
     options, after = chain.recipe.grpo, chain.load("grpo")
     examiner = make_examiner(options, after, tokenizer)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 from miao.console import count, duration, say
 from miao.errors import MiaoError
-from miao.files import sha256_of, write_json
-from miao.recipe import STAGES, to_dict
-from miao.run.chain import NOT_IN_FINGERPRINT, Chain
+from miao.files import fingerprint, sha256_of, write_json
+from miao.hubs import is_hub_name
+from miao.recipe import STAGES, StageOptions, to_dict
+from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
 from miao.run.measuring import evaluate, evaluate_before
+from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
 
 
@@ -18,21 +20,24 @@ def train(chain: Chain, stage: str) -> None:
     """One training stage, then its evaluation."""
     options = getattr(chain.recipe, stage)
     if not options.enabled:
+        if chain.world.is_main:
+            chain.run.mark_left_out(stage)
         return
     with chain.world.main_first():
         base = _base_model(chain, stage)
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
-    inputs = [chain.marks["shards"], relevant, chain.recipe.seed, _base_mark(chain, stage)]
+    base_mark = _base_mark(chain, stage, base)
+    inputs = [chain.marks["shards"], relevant, chain.recipe.seed, base_mark]
     if stage == "pretrain":
         inputs += [to_dict(chain.recipe.model)]
     if stage == "grpo":
         from miao.rewards import problem_files
 
         inputs += [sha256_of(path) for path in problem_files(chain.recipe.grpo)]
-    inputs += [chain.recipe.corpus.weights]
+    inputs += [chain.recipe.corpus.weights, *_teacher_mark(options)]
     measures = chain.recipe.evaluate.enabled and chain.world.is_main
     if measures and stage != "pretrain" and base and not base.is_relative_to(chain.run.path):
-        evaluate_before(chain, stage, base)
+        evaluate_before(chain, stage, base, base_mark)
     with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
         if todo:
             _train(chain, stage, base)
@@ -42,24 +47,21 @@ def train(chain: Chain, stage: str) -> None:
 
 
 def report(chain: Chain) -> None:
-    """The final model directory and report.html."""
+    """report.html."""
     from miao.report import write_report
 
-    last = [stage for stage in STAGES if getattr(chain.recipe, stage).enabled]
-    if not last:
+    if not any(getattr(chain.recipe, stage).enabled for stage in STAGES):
         return
-    outputs = (chain.run.final_model / "config.json", chain.run.report)
-    with chain.stage("report", [chain.marks], *outputs) as todo:
+    with chain.stage("report", [chain.marks], chain.run.report) as todo:
         if todo:
-            shutil.rmtree(chain.run.final_model, ignore_errors=True)
-            shutil.copytree(chain.run.model(last[-1]), chain.run.final_model)
             write_report(chain.run)
     say(f"  {chain.run.report}")
 
 
 def _train(chain: Chain, stage: str, base: Path | None) -> None:
     from miao.device import choose_device
-    from miao.train.stage import result_facts, train_stage, write_samples
+    from miao.train.samples import SampleLog
+    from miao.train.stage import result_facts, train_stage
 
     if chain.world.is_main:
         chain.run.begin(stage, chain.marks[stage])
@@ -80,8 +82,8 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
         f"BitBrain's {result.mfu_bitbrain:.0%}), "
         f"{facts['peak_memory_mib']:,} MiB"
     )
-    model = chain.load(stage)
-    for record in write_samples(stage, model, tokenizer, chain.recipe, chain.run, result.tokens):
+    log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
+    for record in log.write(chain.load(stage), result.tokens):
         say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
 
 
@@ -92,8 +94,6 @@ def _base_model(chain: Chain, stage: str) -> Path | None:
         if getattr(chain.recipe, earlier).enabled:
             return chain.run.model(earlier)
     if chain.recipe.model.path:
-        from miao.rundir import find_model
-
         return find_model(chain.recipe.model.path)
     if stage == "pretrain":
         return None
@@ -104,6 +104,17 @@ def _base_model(chain: Chain, stage: str) -> Path | None:
     )
 
 
-def _base_mark(chain: Chain, stage: str) -> str:
+def _base_mark(chain: Chain, stage: str, base: Path | None) -> str:
     before = [s for s in STAGES[: STAGES.index(stage)] if s in chain.marks]
-    return chain.marks[before[-1]] if before else str(chain.recipe.model.path)
+    if before:
+        return chain.marks[before[-1]]
+    path = chain.recipe.model.path
+    return fingerprint(model_mark(path, base)) if path and base else str(path)
+
+
+def _teacher_mark(options: StageOptions) -> list[Any]:
+    """One on a hub counts by its name, which is among the options."""
+    teacher = getattr(options, "teacher", None)
+    if teacher is None or teacher.path is None or is_hub_name(teacher.path):
+        return []
+    return model_mark(teacher.path, find_model(teacher.path))

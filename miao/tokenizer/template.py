@@ -13,9 +13,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from jinja2.ext import Extension
@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from miao.corpus.records import Conversation, Message
 from miao.errors import MiaoError
+from miao.tokenizer.shield import END_LEARN, LEARN, Shield, Span, shield_of
 
 if TYPE_CHECKING:
     from miao.tokenizer.tokenizer import Tokenizer
@@ -104,21 +105,9 @@ MIAO_TEMPLATE = r"""
 {%- endif %}
 """.strip()
 
-# Noncharacters: Unicode promises that no text has them; where one does, it is escaped, not lost.
-_LEARN, _END_LEARN, _ESCAPE = "\ufdd0", "\ufdd1", "\ufdd2"
-_ESCAPED = {_LEARN: _ESCAPE + "0", _END_LEARN: _ESCAPE + "1", _ESCAPE: _ESCAPE + "2"}
-_UNESCAPED = {escaped: mark for mark, escaped in _ESCAPED.items()} | {_ESCAPE + "-": ""}
 _CONVERSATIONS_PER_BATCH = 512
 
 ChatMessage = Message | Mapping[str, Any]
-
-
-class _Span(NamedTuple):
-    """A stretch of a rendered conversation: ordinary text or one control token."""
-
-    text: str
-    is_control: bool
-    is_learnt: bool
 
 
 class ChatTemplate:
@@ -163,9 +152,9 @@ class ChatTemplate:
         Raises:
             MiaoError: no messages, an unknown role, or the template refuses them.
         """
-        shield = _shield(())
+        shield = shield_of(())
         text = self._render(shield, messages, tools, add_generation_prompt, enable_thinking)
-        return shield.restore(text.replace(_LEARN, "").replace(_END_LEARN, ""))
+        return shield.restore(text.replace(LEARN, "").replace(END_LEARN, ""))
 
     def encode(
         self, tokenizer: Tokenizer, conversation: Conversation, last_turn_only: bool = False
@@ -210,7 +199,7 @@ class ChatTemplate:
         enable_thinking: bool | None = None,
     ) -> list[int]:
         """Ids up to where the assistant begins to speak; what generation starts from."""
-        shield = _shield(tuple(tokenizer.control_ids))
+        shield = shield_of(tuple(tokenizer.control_ids))
         text = self._render(shield, messages, tools, True, enable_thinking)
         ((ids, _),) = _encode_spans(tokenizer, [shield.spans(text)])
         return ids
@@ -220,7 +209,7 @@ class ChatTemplate:
 
     def _render(
         self,
-        shield: _Shield,
+        shield: Shield,
         messages: Sequence[ChatMessage],
         tools: Sequence[Mapping[str, Any]] | None,
         add_generation_prompt: bool,
@@ -248,8 +237,8 @@ class ChatTemplate:
         probe = [Message("user", "?")]
         return self.render(probe, add_generation_prompt=True).removeprefix(self.render(probe))
 
-    def _spans_of(self, tokenizer: Tokenizer, conversation: Conversation) -> list[_Span]:
-        shield = _shield(tuple(tokenizer.control_ids))
+    def _spans_of(self, tokenizer: Tokenizer, conversation: Conversation) -> list[Span]:
+        shield = shield_of(tuple(tokenizer.control_ids))
         try:
             text = self._render(
                 shield, conversation.messages, conversation.tools, False, enable_thinking=None
@@ -267,7 +256,7 @@ class ChatTemplate:
         opening = self._turn_opening
         ends = [token for token, id in tokenizer.control_ids.items() if id in tokenizer.stop_ids]
         turn = f"({re.escape(opening)})(.*?(?:{'|'.join(map(re.escape, ends))}))"
-        marked, turns = re.subn(turn, rf"\1{_LEARN}\2{_END_LEARN}", text, flags=re.DOTALL)
+        marked, turns = re.subn(turn, rf"\1{LEARN}\2{END_LEARN}", text, flags=re.DOTALL)
         said = sum(message.role == "assistant" for message in conversation.messages)
         has_control = any(token in opening for token in tokenizer.control_ids)
         if turns != said or not has_control:
@@ -293,61 +282,9 @@ def message_fields(message: ChatMessage) -> dict[str, Any]:
     return fields
 
 
-class _Shield:
-    """Keeps control tokens that a message spells out apart from those that the template writes."""
-
-    def __init__(self, controls: tuple[str, ...]):
-        longest_first = sorted(controls, key=len, reverse=True)
-        self._controls = frozenset(controls)
-        marks = [_LEARN, _END_LEARN]
-        self._harmful = re.compile("|".join(map(re.escape, [*longest_first, *marks, _ESCAPE])))
-        self._cuts = re.compile("(" + "|".join(map(re.escape, [*longest_first, *marks])) + ")")
-
-    def defuse(self, value: Any) -> Any:
-        """A copy, of plain JSON types, in which no string holds a control token or a mark."""
-        if isinstance(value, str):
-            return self._harmful.sub(_defused, value)
-        if isinstance(value, Mapping):
-            return {self.defuse(key): self.defuse(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.defuse(item) for item in value]
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        raise TypeError(f"{type(value).__name__} is not a JSON value")
-
-    def restore(self, text: str) -> str:
-        """The text as it was before `defuse`."""
-        if _ESCAPE not in text:
-            return text
-        # A template that cuts strings up may leave an escape without its end; it goes too.
-        return re.sub(f"{_ESCAPE}[012-]?", lambda match: _UNESCAPED.get(match[0], ""), text)
-
-    def spans(self, rendered: str) -> list[_Span]:
-        """Cuts a rendered conversation at its control tokens and at the marks."""
-        spans, is_learnt = [], False
-        for piece in self._cuts.split(rendered):
-            if piece in (_LEARN, _END_LEARN):
-                is_learnt = piece == _LEARN
-            elif piece in self._controls:
-                spans.append(_Span(piece, True, is_learnt))
-            elif piece:
-                spans.append(_Span(self.restore(piece), False, is_learnt))
-        return spans
-
-
-def _defused(match: re.Match[str]) -> str:
-    found = match[0]
-    return _ESCAPED.get(found) or f"{found[0]}{_ESCAPE}-{found[1:]}"
-
-
-@lru_cache(maxsize=16)
-def _shield(controls: tuple[str, ...]) -> _Shield:
-    return _Shield(controls)
-
-
 def _encode_spans(
     tokenizer: Tokenizer,
-    conversations: list[list[_Span]],
+    conversations: list[list[Span]],
     encode_batch: Callable[[Sequence[str]], list[list[int]]] | None = None,
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """Ids and mask of each conversation. Equal stretches ("user\\n", ...) are encoded once."""
@@ -384,7 +321,7 @@ class _GenerationTag(Extension):
         return jinja2.nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
 
     def _marked(self, caller: Callable[[], str]) -> str:
-        return _LEARN + caller() + _END_LEARN
+        return LEARN + caller() + END_LEARN
 
 
 @cache

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from miao.console import ProgressLine, count, say, warn
 from miao.errors import Interrupted, MiaoError
 from miao.model.counts import flops_per_token, mfu_conventions
@@ -22,28 +20,14 @@ from miao.train.balance import ExpertBalance
 from miao.train.checkpoint import CheckpointStore, Loaded
 from miao.train.gradients import StepGradients
 from miao.train.guard import Guard
-from miao.train.metrics import Meter, MetricsLog
+from miao.train.metrics import Meter, MetricsLog, Summed
 from miao.train.objectives import Objective
 from miao.train.optim import learning_rate_factor
 from miao.train.parallel import Parallel
 from miao.train.prefetch import StepSource, Whole, prefetched
+from miao.train.samples import SampleLog
 from miao.train.signals import StopRequest
 from miao.train.world import World
-
-
-@dataclass
-class Summed:
-    """What one step adds to the log line, once the guard has found it good."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    weight: int
-    tokens: int
-    """Real tokens of the step."""
-    seen: int
-    """Real tokens seen after it."""
-    waited: float
-    lr: float
 
 
 @dataclass
@@ -69,7 +53,7 @@ class Trainer:
         checkpoints: directory of this stage's checkpoints; the newest good one is resumed.
         peak_flops: what MFU is held against.
         heldout: called now and then with the model, returns numbers to log; or None.
-        sample: called now and then with the tokens seen so far; or None.
+        samples: written now and then; or None.
         parallel: how `model` is trained by several processes; default: by this one alone.
         fitted: `options.micro_batch` was found by trial, and a checkpoint's own counts more.
     """
@@ -86,13 +70,13 @@ class Trainer:
         metrics: MetricsLog,
         peak_flops: float,
         heldout: Callable[[Decoder], dict[str, float]] | None = None,
-        sample: Callable[[Decoder, int], object] | None = None,
+        samples: SampleLog | None = None,
         parallel: Parallel | None = None,
         fitted: bool = False,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
         self.budget, self.metrics = budget, metrics
-        self.heldout, self.sample = heldout, sample
+        self.heldout, self.samples = heldout, samples
         self.parallel = parallel or Parallel(model, options, World())
         self.world, self.optimizer = self.parallel.world, self.parallel.optimizer
         self.device = model.device
@@ -171,6 +155,9 @@ class Trainer:
                 if self.world.size == 1:
                     self.stop_agreed = self.stop.number or 0
                 if self.stop_agreed and self.tokens < self.budget:
+                    self._settle()
+                    if self.guard.rollback_to is not None:  # back first, then a step, then the stop
+                        return
                     self._save(must=True)
                     raise Interrupted(self.stop_agreed)
 
@@ -230,7 +217,7 @@ class Trainer:
         began = time.perf_counter()
         finished = self.tokens >= self.budget
         measures = self.heldout and (self._crossed(before, "eval_every") or finished)
-        samples = self.sample and self._crossed(before, "sample_every") and not finished
+        samples = self.samples and self._crossed(before, "sample_every") and not finished
         model = self.parallel.plain_model() if measures or samples else None
         if model is not None:
             model.eval()
@@ -238,9 +225,9 @@ class Trainer:
                 values = self.heldout(model)
                 self._write(step=self.step, tokens=self.tokens, **values)
                 self.last |= values
-            if self.sample and samples:
+            if self.samples and samples:
                 with self._despite_full_disk():
-                    self.sample(model, self.tokens)
+                    self.samples.write(model, self.tokens)
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:
             self._save(permanent=for_good)
@@ -352,6 +339,7 @@ class Trainer:
         """
         self._settle()
         if self.guard.rollback_to is not None:
+            assert not must, "go back first"
             return
         self._tell_failure(self.store.failure(wait=True))
         meter = self.meter
@@ -383,6 +371,8 @@ class Trainer:
     def _forget_lines_after(self, step: int) -> None:
         if self.world.is_main:
             self.metrics.forget_after(step)
+            if self.samples:
+                self.samples.forget_after(self.tokens)
 
     def _write(self, **values: Any) -> None:
         if self.world.is_main:

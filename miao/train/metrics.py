@@ -14,6 +14,21 @@ from miao.files import append_jsonl, read_jsonl, write_jsonl
 
 
 @dataclass
+class Summed:
+    """What one step adds to the log line, once the guard has found it good."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    weight: int
+    tokens: int
+    """Real tokens of the step."""
+    seen: int
+    """Real tokens seen after it."""
+    waited: float
+    lr: float
+
+
+@dataclass
 class Meter:
     """What happened since the last log line."""
 

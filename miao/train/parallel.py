@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from miao.console import say, warn
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.model.decoder import Decoder
 from miao.recipe import Parallelism, StageOptions
 from miao.train.adapters import has_adapter, merged
@@ -301,7 +301,7 @@ def make_parallel(
         raise MiaoError(
             "DeepSpeed is not installed",
             where=f"parallel: {option}",
-            fix="pip install 'miaolm[deepspeed]', or use --parallel fsdp",
+            fix=f"{install_hint('deepspeed')}, or use --parallel fsdp",
         )
     from miao.train.zero import Zero
 

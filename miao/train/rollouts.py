@@ -20,13 +20,12 @@ import torch
 
 from miao.console import say, warn
 from miao.errors import MiaoError
-from miao.files import append_jsonl
 from miao.model import Decoder, load_model
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.recipe import parse_quantity
 from miao.recipe.grpo import GrpoOptions
-from miao.rewards import Problem, load_environment, load_problems, load_rewards
-from miao.rewards.answers import Answer, Examiner, sample_record
+from miao.rewards import Problem, load_problems
+from miao.rewards.answers import Answer, Examiner, make_examiner, sample_record
 from miao.shards.packing import best_fit_rows
 from miao.tokenizer import Tokenizer
 from miao.train.objectives.grpo import RolloutBatch, group_advantages, policy_logprobs
@@ -128,14 +127,11 @@ class Rollouts:
         if (pool := state["pool"]) is not None:
             self.pool = Pool(**pool | {"answers": [Answer(**answer) for answer in pool["answers"]]})
 
-    def write_samples(self, model: Decoder, path: Path, tokens: int, most: int = 4) -> int:
-        """Appends greedy answers to held-out problems, with their rewards; returns how many."""
+    def samples(self, model: Decoder, most: int = 4) -> list[dict[str, Any]]:
+        """Greedy answers to held-out problems, with their rewards."""
         problems = self.heldout_problems[:most]
         answers = self.examiner.ask(model, problems, [None] * len(problems))
-        for problem, answer in zip(problems, answers, strict=True):
-            record = sample_record(problem, answer)
-            append_jsonl(path, {"stage": "grpo", "tokens": tokens, **record})
-        return len(answers)
+        return [sample_record(p, answer) for p, answer in zip(problems, answers, strict=True)]
 
     def heldout(self, model: Decoder, most: int = 200) -> dict[str, float]:
         """The mean reward of greedy answers to held-out problems."""
@@ -353,17 +349,6 @@ def make_rollouts(
     rollouts = Rollouts(options, model, examiner, problems, heldout, seed, world, reference)
     _announce(rollouts)
     return rollouts
-
-
-def make_examiner(options: GrpoOptions, model: Decoder, tokenizer: Tokenizer) -> Examiner:
-    """Who puts the recipe's problems to a model."""
-    return Examiner(
-        tokenizer,
-        load_rewards(options.rewards),
-        load_environment(options.environment),
-        options,
-        min(options.seq_len + 1, model.config.context_length),
-    )
 
 
 def _announce(rollouts: Rollouts) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from miao.console import count, say, warn
-from miao.corpus.records import KINDS
 from miao.device import (
     choose_device,
     choose_dtype,
@@ -21,11 +20,9 @@ from miao.device import (
     peak_memory_mib,
     unused_gpu,
 )
-from miao.engine import Engine, SamplingOptions
 from miao.errors import MiaoError
 from miao.evaluate.likelihood import answer_loss, bits_per_byte
-from miao.evaluate.questions import chat_answers
-from miao.files import append_jsonl, atomic_directory
+from miao.files import atomic_directory
 from miao.model import (
     Decoder,
     ModelConfig,
@@ -37,6 +34,7 @@ from miao.model import (
     save_model,
     with_longer_context,
 )
+from miao.model.roofline import COMPILE_PAYS_AFTER
 from miao.recipe import (
     DpoOptions,
     GrpoOptions,
@@ -44,13 +42,11 @@ from miao.recipe import (
     Recipe,
     SftOptions,
     StageOptions,
-    parse_quantity,
     to_dict,
 )
 from miao.recipe.stages import REFERENCE_FREE
 from miao.rundir import RunDir, find_model
-from miao.shards import PackedLoader, PackedSource, TokenDataset
-from miao.shards.answers import LabelledAnswers
+from miao.shards import PackedLoader, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
     adapter_of,
@@ -72,14 +68,12 @@ from miao.train.objectives.language import EmbeddingNoise
 from miao.train.parallel import Parallel, make_parallel
 from miao.train.preferences import attach_reference, preference_objective
 from miao.train.rollouts import Rollouts, make_rollouts
+from miao.train.samples import SampleLog
+from miao.train.sources import make_loader, packing_facts, token_budget
 from miao.train.trackers import TrackedLog, require_trackers
 from miao.train.world import World
 
-REPLAYED = {"sft": "pretrain", "dpo": "sft"}
-"""The stage whose data another replays."""
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
-COMPILE_PAYS_AFTER = 120.0
-"""Seconds of training above which compiling repays its 20-40 s on a CPU (docs/LOG.md)."""
 
 
 def train_stage(
@@ -119,15 +113,6 @@ def train_stage(
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
         add_adapter(model, adapter, base, recipe.seed)
-    fitted = options.micro_batch == "auto"
-    options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
-    least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
-    options = replace(options, micro_batch=least)
-    budget = token_budget(stage, options, loader)
-    peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
-    parallel = make_parallel(recipe.parallel, model, options, world)
-    _compile_if_it_pays(options, parallel, budget, peak)
-    _announce(stage, options, model, loader, budget)
     log = TrackedLog(
         run.metrics,
         stage,
@@ -137,7 +122,45 @@ def train_stage(
         to_dict(recipe),
         recipe.trackers_offline,
     )
-    trainer = Trainer(
+    trainer = _make_trainer(
+        stage, options, recipe, run, tokenizer, model, loader, objective, log, world
+    )
+    with log:
+        result = trainer.run()
+    _write_model(stage, trainer, run, tokenizer)
+    world.barrier()
+    return result
+
+
+def _make_trainer(
+    stage: str,
+    options: StageOptions,
+    recipe: Recipe,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    model: Decoder,
+    loader: PackedLoader | Rollouts,
+    objective: Objective,
+    log: TrackedLog,
+    world: World,
+) -> Trainer:
+    """Fits the stage to the device's memory, and says what will be trained."""
+    rollouts = loader if isinstance(loader, Rollouts) else None
+    fitted = options.micro_batch == "auto"
+    options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
+    least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
+    options = replace(options, micro_batch=least)
+    budget = token_budget(stage, options, loader)
+    peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
+    parallel = make_parallel(recipe.parallel, model, options, world)
+    _compile_if_it_pays(options, parallel, budget, peak)
+    _announce(stage, options, model, loader, budget)
+
+    def heldout(model: Decoder) -> dict[str, float]:
+        values = heldout_losses(stage, model, run, tokenizer)
+        return values | rollouts.heldout(model) if rollouts else values
+
+    return Trainer(
         stage,
         options,
         model,
@@ -147,29 +170,26 @@ def train_stage(
         run.checkpoints(stage),
         log,
         peak,
-        heldout=lambda m: (
-            heldout_losses(stage, m, run, tokenizer)
-            | (loader.heldout(m) if isinstance(loader, Rollouts) else {})
-        ),
-        sample=lambda m, tokens: (
-            write_samples(stage, m, tokenizer, recipe, run, tokens),
-            isinstance(loader, Rollouts) and loader.write_samples(m, run.samples, tokens),
+        heldout=heldout,
+        samples=SampleLog(
+            run.samples, stage, recipe, tokenizer, rollouts.samples if rollouts else None
         ),
         parallel=parallel,
         fitted=fitted,
     )
-    with log:
-        result = trainer.run()
-    trained = parallel.plain_model()
-    if trained is not None:
-        if has_adapter(model):
-            save_adapter(model, run.path / "adapters" / stage)
-            say(f"  the adapter: {run.path / 'adapters' / stage}")
-        with atomic_directory(run.model(stage)) as directory:
-            save_model(trained, directory)
-            tokenizer.save(directory, model_max_length=model.config.context_length)
-    world.barrier()
-    return result
+
+
+def _write_model(stage: str, trainer: Trainer, run: RunDir, tokenizer: Tokenizer) -> None:
+    """The adapter, if there is one, and the model as a whole; the main process writes."""
+    model, trained = trainer.model, trainer.parallel.plain_model()
+    if trained is None:
+        return
+    if has_adapter(model):
+        save_adapter(model, run.path / "adapters" / stage)
+        say(f"  the adapter: {run.path / 'adapters' / stage}")
+    with atomic_directory(run.model(stage)) as directory:
+        save_model(trained, directory)
+        tokenizer.save(directory, model_max_length=model.config.context_length)
 
 
 def _beside(objective: Objective, loader: PackedLoader | Rollouts) -> list[Decoder]:
@@ -232,64 +252,6 @@ def prepare_model(
     return model
 
 
-def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
-    """The stage's training shards as weighted sources; every file's checksum is compared."""
-    options: StageOptions = getattr(recipe, stage)
-    labelled = isinstance(options, DpoOptions) and options.loss == "kto"
-    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
-    if stage == "pretrain":
-        _set_weights(sources, recipe.corpus.weights)
-    replay = _replay_share(options)
-    if replay:
-        earlier = REPLAYED[stage]
-        replayed = _open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
-        if earlier == "pretrain":
-            _set_weights(replayed, recipe.corpus.weights)
-        for group, share in ((sources, 1 - replay), (replayed, replay)):
-            total = sum(source.share for source in group)
-            for source in group:
-                source.weight = share * source.share / total
-        sources += replayed
-    return PackedLoader(sources, options.seq_len)
-
-
-def _replay_share(options: StageOptions) -> float:
-    return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
-
-
-def _open_sources(
-    directory: Path, seq_len: int, seed: int, labelled: bool = False
-) -> list[PackedSource]:
-    sources = []
-    for path in sorted(directory.glob("*/")):
-        dataset = TokenDataset(path, verify=True)
-        view = LabelledAnswers(dataset, seed) if labelled else dataset
-        sources.append(PackedSource(path.name, view, seq_len, seed))
-    return sources
-
-
-def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
-    names = [source.name for source in sources]
-    if unknown := sorted(set(weights) - set(names)):
-        raise MiaoError(
-            f"there is no source '{unknown[0]}'",
-            where="corpus.weights",
-            fix=f"sources: {', '.join(names)}",
-        )
-    if weights:
-        for source in sources:
-            source.weight = weights.get(source.name, 1.0)
-
-
-def token_budget(stage: str, options: StageOptions, loader: PackedLoader | Rollouts) -> float:
-    """Real tokens to train on; what is replayed comes on top of the epochs."""
-    if options.tokens is not None:
-        return parse_quantity(options.tokens, f"{stage}.tokens")
-    assert isinstance(loader, PackedLoader), "rollouts have no epochs"
-    own = sum(s.total_tokens for s in loader.sources if s.dataset.manifest.kind == KINDS[stage])
-    return (options.epochs or 0) * own / (1 - _replay_share(options))
-
-
 def heldout_losses(
     stage: str, model: Decoder, run: RunDir, tokenizer: Tokenizer
 ) -> dict[str, float]:
@@ -308,46 +270,6 @@ def heldout_losses(
         dataset = TokenDataset(conversations)
         values["heldout_answer_loss"] = answer_loss(model, dataset, HELDOUT_TOKENS_WHILE_TRAINING)
     return values
-
-
-def write_samples(
-    stage: str, model: Decoder, tokenizer: Tokenizer, recipe: Recipe, run: RunDir, tokens: int
-) -> list[dict[str, Any]]:
-    """Continuations (pretraining) or chat answers, greedy, appended to samples.jsonl."""
-    room = min(96, model.config.context_length // 2)
-    if stage == "pretrain":
-        prompts = recipe.sample_texts
-        boundary = tokenizer.document_boundary_id
-        encoded = [[boundary, *tokenizer.encode(text)] for text in prompts]
-        engine = Engine(model, frozenset([*tokenizer.stop_ids, boundary]))
-        greedy = SamplingOptions(temperature=0.0, max_new_tokens=room)
-        texts = [tokenizer.decode(ids) for ids in engine.generate(encoded, greedy)]
-    else:
-        prompts = recipe.sample_prompts
-        texts = chat_answers(model, tokenizer, prompts, room)
-    records = [
-        {"stage": stage, "tokens": tokens, "prompt": prompt, "answer": text}
-        for prompt, text in zip(prompts, texts, strict=True)
-    ]
-    for record in records:
-        append_jsonl(run.samples, record)
-    return records
-
-
-def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
-    """How full the first rows are, and how much had to be split; the loader is put back."""
-    before = loader.state()
-    drawn = loader.next_rows(rows)
-    filled = sum(int(loader.sources[number].size[piece]) for row in drawn for number, piece in row)
-    loader.restore(before)
-    return {
-        "filled": filled / (rows * loader.seq_len),
-        "split": sum(source.split_tokens for source in loader.sources)
-        / max(loader.epoch_tokens, 1),
-        "truncated": sum(source.truncated for source in loader.sources),
-        "left_out": sum(source.left_out for source in loader.sources),
-        "single": sum(source.single for source in loader.sources),
-    }
 
 
 def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, Any]:

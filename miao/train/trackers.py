@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from miao.console import warn
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.files import read_json, write_json
 from miao.train.metrics import MetricsLog
 
@@ -134,7 +134,7 @@ def require_trackers(names: list[str]) -> None:
         raise MiaoError(
             f"not installed: {', '.join(missing)}",
             where="trackers",
-            fix=f"pip install {' '.join(missing)}   (or all of them: pip install 'miaolm[track]')",
+            fix=f"pip install {' '.join(missing)}   (or all of them: {install_hint('track')})",
         )
 
 

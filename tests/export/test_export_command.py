@@ -102,6 +102,10 @@ def test_a_model_directory_finds_its_run(run: Path) -> None:
     main([str(run / "models" / "pretrain"), "--to", "hf", "--no-check"])
     mark = json.loads((run / "export" / "hf" / MARK).read_text())
     assert (mark["model"], mark["stage"]) == ("sprout", "pretrain")
+    shutil.copytree(run / "models" / "pretrain", run / "models" / "dpo")  # later, and not copied
+    main([str(run / "model"), "--to", "hf", "--no-check"])
+    mark = json.loads((run / "export" / "hf" / MARK).read_text())
+    assert (mark["model"], mark["stage"]) == ("sprout", "sft")
 
 
 def test_a_model_without_a_run_claims_nothing(run: Path, tmp_path: Path) -> None:

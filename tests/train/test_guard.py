@@ -264,8 +264,8 @@ def test_a_rollback_is_the_same_wherever_the_run_is_stopped(
 ) -> None:
     """Before the jump, in the steps that are left out, and after it."""
 
-    def one(directory: Path) -> Trainer:
-        made = trainer(sources, directory, spike_action="rollback", **SPIKES)
+    def one(directory: Path, seed: int = 0) -> Trainer:
+        made = trainer(sources, directory, seed=seed, spike_action="rollback", **SPIKES)
         disturb(made, {13}, high)
         return made
 
@@ -276,9 +276,36 @@ def test_a_rollback_is_the_same_wherever_the_run_is_stopped(
         stop_after(stopped, stop_at)
         with pytest.raises(Interrupted):
             stopped.run()
-        resumed = one(tmp_path / str(stop_at))
+        resumed = one(tmp_path / str(stop_at), seed=1)
         resumed.run()
         assert_same_bits(whole.model, resumed.model)
+
+
+def test_stopped_before_a_jump_is_read_it_goes_back_first(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    """As on a GPU: the stop comes when the guard does not know of the jump yet."""
+
+    def one(directory: Path, seed: int = 0) -> Trainer:
+        chosen = SPIKES | {"log_every": 100}
+        made = trainer(sources, directory, seed=seed, spike_action="rollback", **chosen)
+        on_the_device(made)
+        made.guard.every = 8  # the spike at step 13 would be read at step 16
+        disturb(made, {13}, high)
+        return made
+
+    whole = one(tmp_path / "whole")
+    whole.run()
+    stopped = one(tmp_path / "stopped")
+    stop_after(stopped, 14)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    assert stopped.store.newest_step == stopped.step < 13, "what was said to be saved is saved"
+    (event,) = events(tmp_path / "stopped")
+    assert (event["event"], event["left_out"]) == ("rollback", [9, 13])
+    resumed = one(tmp_path / "stopped", seed=1)
+    resumed.run()
+    assert_same_bits(whole.model, resumed.model)
 
 
 def test_without_a_checkpoint_to_go_back_to_the_step_is_skipped(

@@ -49,6 +49,24 @@ def test_accumulation_equals_one_batch(
         torch.testing.assert_close(ours.grad, truth.grad, atol=2e-6, rtol=1e-4, msg=name)
 
 
+def test_labels_are_counted_once(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    count = Batch.trained_tokens.fget
+    assert count is not None
+
+    def counting(batch: Batch) -> int:
+        counted.append(len(batch.ids_bt))
+        return count(batch)
+
+    running = trainer(sources, tmp_path, micro_batch=3)
+    rows = running.loader.batch(running.loader.next_rows(8))
+    monkeypatch.setattr(Batch, "trained_tokens", property(counting))
+    running.gradients.of(rows)
+    assert counted == [3, 3, 2]
+
+
 def test_interrupted_and_resumed_equals_never_stopped(
     sources: list[TokenDataset], tmp_path: Path
 ) -> None:
@@ -63,7 +81,7 @@ def test_interrupted_and_resumed_equals_never_stopped(
             stopped.run()
         assert stop.value.exit_code == 143
         assert stopped.step == steps
-        resumed = trainer(sources, directory)
+        resumed = trainer(sources, directory, seed=1)
         assert resumed.run().steps == result.steps
         assert_same_bits(whole.model, resumed.model)
         assert curve(tmp_path / "whole") == curve(directory)
@@ -92,8 +110,8 @@ def test_experts_and_their_balance_resume_to_the_bit(
 def test_random_states_are_resumed(sources: list[TokenDataset], tmp_path: Path) -> None:
     """An objective that draws from torch, numpy and python goes on with the same draws."""
 
-    def noisy(directory: Path) -> Trainer:
-        made = trainer(sources, directory)
+    def noisy(directory: Path, seed: int = 0) -> Trainer:
+        made = trainer(sources, directory, seed=seed)
         plain = made.gradients.objective.loss
 
         def loss(model: Any, batch: Batch) -> Any:
@@ -113,7 +131,7 @@ def test_random_states_are_resumed(sources: list[TokenDataset], tmp_path: Path) 
     stop_after(stopped, 5)
     with pytest.raises(Interrupted):
         stopped.run()
-    resumed = noisy(tmp_path / "stopped")
+    resumed = noisy(tmp_path / "stopped", seed=1)
     resumed.run()
     assert_same_bits(whole.model, resumed.model)
 

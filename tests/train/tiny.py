@@ -29,12 +29,22 @@ def options(**changes: Any) -> PretrainOptions:
 
 
 def trainer(
-    sources: list[TokenDataset], directory: Path, model: Decoder | None = None, **changes: Any
+    sources: list[TokenDataset],
+    directory: Path,
+    model: Decoder | None = None,
+    seed: int = 0,
+    **changes: Any,
 ) -> Trainer:
-    """A trainer of `directory`; `changes` are options of the stage."""
+    """A trainer of `directory`.
+
+    Args:
+        seed: of the model's first weights, where none is given. A trainer that resumes gets
+            another: training anew instead would then come to other weights.
+        changes: options of the stage.
+    """
     if model is None:
         model = Decoder(ModelConfig(97, 32, 2, 2, 1, 16, 48, max_position_embeddings=64))
-        model.initialize(0)
+        model.initialize(seed)
     packed = [PackedSource(d.manifest.source, d, SEQ_LEN, seed=5) for d in sources]
     chosen = options(**changes)
     return Trainer(
