@@ -235,23 +235,27 @@ def edited(rng: random.Random, text: str, rate: float, pool: str) -> str:
 
 
 def planted(texts: list[str], count: int = 500) -> None:
-    """Recall and precision on copies of real Chinese text with 1 to 20 % of characters edited."""
+    """Recall and precision on copies of real Chinese text with 1 to 20 % of characters edited, for
+    several thresholds."""
     rng = random.Random(0)
     pool = "".join(texts[:50])
     sample = list(dict.fromkeys(text[:600] for text in texts if len(text) > 100))[: 2 * count]
+    thresholds = (THRESHOLD, 0.5, 0.6, 0.7, 0.8)
+    before = {threshold: set(dropped_of(sample, threshold)) for threshold in thresholds}
     for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2):
         copies = [edited(rng, text, rate, pool) for text in sample[:count]]
-        dropped = dropped_of([*sample, *copies])
-        before = dropped_of(sample)
-        found = {place for place in dropped if place >= len(sample)}
-        wrong = {place for place in dropped if place < len(sample)} - set(before)
-        recall = len(found) / len(copies)
-        precision = len(found) / max(len(found) + len(wrong), 1)
-        print(f"planted, {rate:4.0%} edited: recall {recall:.1%}, precision {precision:.1%}")
+        for threshold in thresholds:
+            dropped = dropped_of([*sample, *copies], threshold)
+            found = {place for place in dropped if place >= len(sample)}
+            wrong = {place for place in dropped if place < len(sample)} - before[threshold]
+            recall = len(found) / len(copies)
+            precision = len(found) / max(len(found) + len(wrong), 1)
+            scores = f"recall {recall:.1%}, precision {precision:.1%}"
+            print(f"planted, {rate:4.0%} edited, threshold {threshold}: {scores}", flush=True)
 
 
-def dropped_of(texts: list[str]) -> list[int]:
-    options = CorpusOptions(dedup=DedupOptions(near=True, near_threshold=THRESHOLD))
+def dropped_of(texts: list[str], threshold: float = THRESHOLD) -> list[int]:
+    options = CorpusOptions(dedup=DedupOptions(near=True, near_threshold=threshold))
     options.clean.enabled = False
     with tempfile.TemporaryDirectory() as work:
         builder = ChunkBuilder(options)

@@ -242,6 +242,8 @@ def _line(file: dict[str, Any]) -> str:
     facts += f", {count(file['characters'])} characters"
     merged = f", {file['merged']:,} labelled answers made pairs" if file["merged"] else ""
     rejected = f", {file['rejected']:,} REJECTED" if file["rejected"] else ""
+    if not file["records"] and not file["rejected"]:
+        return f"  {file['path']}: EMPTY"
     return f"  {file['path']}: {facts}{merged}{rejected}"
 
 

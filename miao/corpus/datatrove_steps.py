@@ -19,14 +19,14 @@ from miao.corpus.chunks import ChunkBuilder, ChunkFacts, load_arrays, save_array
 from miao.corpus.cleaning import CHUNK_RECORDS
 from miao.corpus.duplicates import KEPT, Duplicates
 from miao.corpus.records import Document
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.recipe import CorpusOptions
 
 try:
     from datatrove.io import get_datafolder
     from datatrove.pipeline.base import PipelineStep
 except ImportError as error:
-    raise MiaoError("datatrove is not installed", fix="pip install 'miaolm[datatrove]'") from error
+    raise MiaoError("datatrove is not installed", fix=install_hint("datatrove")) from error
 
 
 def datatrove_executors(

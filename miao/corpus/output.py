@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from miao.corpus.records import Kind
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.files import atomic_open
 from miao.recipe import CorpusOptions
 
@@ -174,7 +174,7 @@ def require_parquet() -> Any:
     except ImportError as error:
         raise MiaoError(
             "writing parquet needs pyarrow",
-            fix="pip install 'miaolm[data]', or --output jsonl",
+            fix=f"{install_hint('data')}, or --output jsonl",
         ) from error
     return pyarrow
 

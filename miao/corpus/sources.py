@@ -66,6 +66,12 @@ def _paths(given: str | Path) -> list[Path]:
     """The existing files and folders that one path or glob pattern stands for."""
     path = Path(given).expanduser()
     if path.exists():
+        if not (path.is_file() or path.is_dir()):
+            raise MiaoError(
+                "a pipe or a device, which can be read only once",
+                where=given,
+                fix=f"pass it on as standard input: `cat {given} | miao ... -`",
+            )
         if path.is_file() and format_of(path) is None:
             raise unknown_format(path)
         return [path]

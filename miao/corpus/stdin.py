@@ -10,16 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from miao.corpus.streams import MAGIC, read_bytes
 from miao.errors import MiaoError
 from miao.files import atomic_open, cache_directory
 
 CHUNK = 1 << 20
-_MAGIC = {
-    b"\x1f\x8b": ".gz",
-    b"\xfd7zXZ\x00": ".xz",
-    b"BZh": ".bz2",
-    b"\x28\xb5\x2f\xfd": ".zst",
-}
 
 
 @functools.cache
@@ -51,10 +46,8 @@ def standard_input() -> Path:
 
 def _extension(path: Path, beginning: bytes) -> str:
     """The format of the content: JSON lines, a JSON list, a page, parquet, or plain text."""
-    for magic, compression in _MAGIC.items():
+    for compression, magic in MAGIC.items():
         if beginning.startswith(magic):
-            from miao.corpus.streams import read_bytes
-
             packed = path.with_name(f"input.txt{compression}")
             os.link(path, packed)
             try:

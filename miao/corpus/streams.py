@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from miao.corpus.encoding import encoding_of, looks_like_gb18030
 from miao.corpus.meter import metered
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.hubs.remote import RemoteFile
 
 FORMATS = (
@@ -27,6 +27,14 @@ FORMATS = (
     *(".txt", ".md", ".html", ".htm"),
 )
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst", ".zip")
+MAGIC = {
+    ".gz": b"\x1f\x8b",
+    ".xz": b"\xfd7zXZ\x00",
+    ".bz2": b"BZh",
+    ".zst": b"\x28\xb5\x2f\xfd",
+    ".zip": b"PK",
+}
+"""What a compressed file begins with."""
 SUPPORTED = f"{' '.join(FORMATS)}, plain or with {' '.join(COMPRESSIONS)} after it"
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -54,9 +62,7 @@ def unknown_format(path: Source) -> MiaoError:
 
 
 def missing_library(name: str, path: Source) -> MiaoError:
-    return MiaoError(
-        f"reading this needs {name}", where=str(path), fix="pip install 'miaolm[data]'"
-    )
+    return MiaoError(f"reading this needs {name}", where=str(path), fix=install_hint("data"))
 
 
 class DamagedFile(MiaoError):
@@ -71,8 +77,8 @@ def open_binary(path: Source) -> Iterator[IO[bytes]]:
         raise unknown_format(path)
     with ExitStack() as stack:
         raw: Any = metered(stack.enter_context(path.open("rb")), CHUNK)
-        if known[1] and path.stat().st_size == 0:  # gzip would take this for an empty text
-            raise EOFError
+        if known[1] or known[0] in (".parquet", ".arrow"):
+            _check_beginning(path, known[1], raw)
         match known[1]:
             case ".gz":
                 raw = stack.enter_context(gzip.open(raw, "rb"))
@@ -85,6 +91,30 @@ def open_binary(path: Source) -> Iterator[IO[bytes]]:
             case ".zip":
                 raw = stack.enter_context(_zip_member(path, raw))
         yield raw
+
+
+def _check_beginning(path: Source, compression: str, raw: IO[bytes]) -> None:
+    """An empty file, or one whose name says another compression than its content, is told here:
+    the libraries' own words on that help nobody."""
+    beginning = raw.read(8)
+    raw.seek(0)
+    if not beginning:
+        raise DamagedFile(
+            "the file is empty (0 bytes)", where=str(path), fix="download or copy it again"
+        )
+    if not compression or beginning.startswith(MAGIC[compression]):
+        return
+    if compression == ".zst" and 0x50 <= beginning[0] <= 0x5F and beginning[1:4] == b"\x2a\x4d\x18":
+        return  # a frame that is to be skipped
+    is_really = [name for name, magic in MAGIC.items() if beginning.startswith(magic)]
+    raise DamagedFile(
+        f"the name says {compression}, the content does not"
+        + (f" (it is {is_really[0]})" if is_really else ""),
+        where=str(path),
+        fix=f"rename it to end in {is_really[0]}"
+        if is_really
+        else f"if it is not compressed, take {compression} off its name; else download it again",
+    )
 
 
 def _zip_member(path: Source, raw: IO[bytes]) -> IO[bytes]:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from miao.corpus.problems import OnProblem, Problem, place
@@ -30,9 +31,13 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows as {column: cell}; a row's line is the one it begins on."""
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long document
-    rows = csv.reader(
-        (line + "\n" for _, line in read_lines(path, on_repair)), delimiter=delimiter, strict=True
-    )
+    lines = (line + "\n" for _, line in read_lines(path, on_repair))
+    first = next(lines, "")
+    if delimiter not in first and (other := _delimiter_of(first)):
+        delimiter = other
+        if on_repair:
+            on_repair(path, f"read with {other!r} between cells")
+    rows = csv.reader(chain([first] if first else [], lines), delimiter=delimiter, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -53,6 +58,14 @@ def read_table(
     except csv.Error as error:
         fix = 'put cells that contain quotes or line breaks in quotes, and write " inside as ""'
         raise DamagedFile(f"not a valid row: {error}", where=place(path, line), fix=fix) from error
+
+
+def _delimiter_of(header: str) -> str | None:
+    """What stands between the names of a header that the usual delimiter does not stand in: Excel
+    writes semicolons where the comma is the decimal point, and tabs for "Unicode text"."""
+    counts = {mark: header.count(mark) for mark in (",", ";", "\t", "|")}
+    best = max(counts, key=lambda mark: counts[mark])
+    return best if counts[best] else None
 
 
 def read_parquet(

@@ -124,7 +124,8 @@ def _message(turn: Any, where: str) -> Message:
     if role is None:
         hint = did_you_mean(name[:40].lower(), ROLE_NAMES)
         known = f"known are {', '.join(ROLE_NAMES)}"
-        raise MiaoError(f"{where} has the unknown role {name[:40]!r}", fix=hint or known)
+        fix = f"{hint} {known}" if hint else known
+        raise MiaoError(f"{where} has the unknown role {name[:40]!r}", fix=fix)
     content = fields.get("content", fields.get("value"))
     calls = []
     if name.lower() == "function_call":

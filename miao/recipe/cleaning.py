@@ -43,6 +43,8 @@ class CleanOptions:
     """Longest document, in characters."""
     max_broken: float | None = 0.01
     """Largest share of replacement characters (�)."""
+    max_garbled: float | None = 0.2
+    """Largest share of Chinese text that was decoded wrongly: almost no common character in it."""
     max_symbols: float | None = None
     """Largest share of characters that are no letters, digits or usual punctuation, e.g. 0.4."""
     max_digits: float | None = None
@@ -55,9 +57,10 @@ class CleanOptions:
     max_one_character: float | None = 0.6
     """Largest share of a single character, spaces aside (0.5 or more)."""
     languages: list[str] = field(default_factory=list)
-    """Keep these languages only (zh, en, ja, ...; identified with lingua). Empty: any."""
-    language_confidence: float = 0.5
-    """How sure the identification must be that it is one of those."""
+    """Keep these languages only (zh, en, ja, ...; Latin ones are told apart by lingua). Empty:
+    any."""
+    max_foreign: float = 0.5
+    """Largest share of a text that is certainly in another language."""
     min_chinese: float | None = None
     """Smallest share of Chinese characters among all letters, e.g. 0.5."""
     blocklists: list[str] = field(default_factory=list)
@@ -84,9 +87,10 @@ class DedupOptions:
     """Drop records equal to an earlier one, white space aside."""
     near: bool = False
     """Drop documents that nearly equal another (MinHash over n-grams of characters or words)."""
-    near_threshold: float = 0.4
-    """Jaccard similarity of n-grams from which two documents are near-duplicates: 0.4 finds copies
-    with one character in ten edited, 0.7 one in twenty."""
+    near_threshold: float = 0.7
+    """Jaccard similarity of n-grams from which two documents are near-duplicates. 0.7 finds copies
+    with one character in forty edited or a tenth of the text replaced, and leaves most pages made
+    from one template; 0.4 finds one character in ten, and joins such pages."""
     near_ngram: int = 3
     """Length of those n-grams: characters of Chinese, words of English."""
     near_min_tokens: int = 30

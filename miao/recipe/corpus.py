@@ -28,7 +28,8 @@ class SeedbedOptions:
     recall_characters: int = 600
     """Longest text of the topic recall, which says numbers again that it has said long before."""
     conversation_weights: dict[str, float] = field(default_factory=dict)
-    """Share of each topic in the conversations (general, knowledge, math, identity)."""
+    """Share of each topic in the conversations (general, knowledge, math, identity, and calculator,
+    which calls a tool)."""
     name_zh: str = "小苗"
     """The assistant's name in Chinese."""
     name_en: str = "Miao"

@@ -79,8 +79,8 @@ def read_run(run: RunDir) -> RunData:
     recipe_text, recipe = _read_recipe(run.path / "recipe.yaml")
     # Runs from before there was GRPO do not mention it.
     enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", s != "grpo")]
-    lines = _by_stage(read_jsonl(run.metrics))
-    evaluations = {record["stage"]: record for record in read_jsonl(run.eval_results)}
+    lines = _by_stage(run.metrics)
+    evaluations = {stage: records[-1] for stage, records in _by_stage(run.eval_results).items()}
     config, parameters = _read_model(run, enabled)
     return RunData(
         name=str(recipe.get("name") or run.path.name),
@@ -95,7 +95,7 @@ def read_run(run: RunDir) -> RunData:
             stage: [r for r in rows if "heldout_bits_per_byte" in r]
             for stage, rows in lines.items()
         },
-        samples=_by_stage(read_jsonl(run.samples)),
+        samples=_by_stage(run.samples),
         evaluations=evaluations,
         answers={stage: read_jsonl(run.answers(stage)) for stage in enabled},
         expected={
@@ -142,11 +142,21 @@ def _read_shards(directory: Path) -> dict[str, Record]:
 
 
 def _read_if_there(path: Path) -> Record:
-    return read_json(path) if path.exists() else {}
+    record = read_json(path) if path.exists() else {}
+    if not isinstance(record, dict):
+        raise MiaoError("the file is damaged: it holds no object", where=path)
+    return record
 
 
-def _by_stage(records: list[Record]) -> dict[str, list[Record]]:
+def _by_stage(path: Path) -> dict[str, list[Record]]:
+    """The lines of a file of ours, by the stage that each names."""
     grouped: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
+    for number, record in enumerate(read_jsonl(path), 1):
+        if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
+            raise MiaoError(
+                "the file is damaged: a line that names no stage",
+                where=f"{path}:{number}",
+                fix="delete that line, or run the recipe again",
+            )
         grouped[record["stage"]].append(record)
     return dict(grouped)

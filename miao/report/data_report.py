@@ -81,7 +81,7 @@ def present_corpus(directory: Path) -> None:
         for line in account_lines(accounts):
             say(f"    {line}")
     if manifest["accounts"]:
-        say(f"  {write_data_report(directory)}")
+        say(f"  report: {write_data_report(directory).resolve().as_uri()}")
 
 
 def render(directory: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miao.errors import install_hint
 from miao.tokenizer.tokenizer import Tokenizer
 
 Ids = NDArray[np.uint32]
@@ -84,7 +85,7 @@ class BulkEncoder:
         try:
             import fastokens
         except ImportError:
-            self.slow_because = "fastokens is not installed: pip install 'miaolm[data]'"
+            self.slow_because = f"fastokens is not installed: {install_hint('data')}"
             self.is_missing = True
             return None
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from miao.errors import MiaoError, did_you_mean
+from miao.errors import MiaoError, did_you_mean, install_hint
 from miao.tokenizer.ranks import vocabulary_of_ranks
 from miao.tokenizer.tokenizer import (
     CONTROL_TOKENS,
@@ -163,7 +163,7 @@ def _train_rustbpe(
         raise MiaoError(
             "rustbpe is not installed",
             where="tokenizer.trainer",
-            fix="pip install 'miaolm[data]', or --tokenizer.trainer tokenizers",
+            fix=f"{install_hint('data')}, or --tokenizer.trainer tokenizers",
         ) from error
     backend = untrained_backend(pattern)  # before the training: it checks the pattern
     learner = rustbpe.Tokenizer()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from miao.corpus.clean import REASONS, Cleaned, Cleaner, Rejected, checks, edits
 from miao.corpus.clean.dialogue import refusal, wrong_order
-from miao.corpus.clean.language import language_confidences
+from miao.corpus.clean.language import foreign_share
 from miao.corpus.clean.personal import is_identity_number, mask_emails, mask_phones
 from miao.corpus.clean.personal import mask_identity_numbers as mask_ids
 from miao.corpus.ngrams import TextView, language_of
@@ -229,9 +229,7 @@ def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for before, after in (("漢語與繁體字的轉換", "汉语与繁体字的转换"), (broken, "这是一个测试")):
         cleaned = cleaner.clean(Document(before))
         assert isinstance(cleaned, Cleaned) and cleaned.view.text == after
-    german = cleaner.clean(
-        Document("Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter.")
-    )
+    german = cleaner.clean(Document(FOREIGN["de"]))
     assert isinstance(german, Rejected) and german.rule == "language"
     with pytest.raises(MiaoError, match="no language"):
         Cleaner(CleanOptions(languages=["klingon"]))
@@ -254,9 +252,67 @@ def test_any_text_is_kept_or_rejected_with_a_known_rule(text: str) -> None:
     assert len(tokens.tokens) <= len(text) and sum(tokens.counts) == len(text)
 
 
-def test_a_chinese_text_on_japan_is_chinese():
+FOREIGN = {
+    "ja": "これは日本語の文章です。私は毎朝、公園を散歩してから会社へ行きます。昨日は友達と映画を見ました。",
+    "ko": "오늘은 날씨가 아주 좋아서 친구와 함께 공원에 갔습니다. 우리는 점심을 먹고 이야기를 나누었습니다.",
+    "ru": "Сегодня хорошая погода, и мы решили пойти в парк, чтобы погулять и поговорить о жизни.",
+    "ar": "الطقس جميل اليوم ولذلك قررنا أن نذهب إلى الحديقة لنتمشى ونتحدث عن الحياة والعمل.",
+    "fr": "Il fait beau aujourd'hui, alors nous avons décidé d'aller au parc pour nous promener et pour "
+    "parler de la vie, du travail et des choses que nous avons vues pendant le voyage.",
+    "de": "Heute ist das Wetter schön, und deshalb sind wir in den Park gegangen, um dort zu spazieren "
+    "und über die Dinge zu reden, die wir auf der langen Reise gesehen haben.",
+    "es": "Hoy hace buen tiempo, así que decidimos ir al parque para pasear y hablar de la vida y de las "
+    "cosas que vimos durante el largo viaje por las montañas del norte.",
+    "vi": "Hôm nay thời tiết rất đẹp nên chúng tôi quyết định đi công viên để dạo chơi và nói chuyện về "
+    "cuộc sống và công việc của mình trong những năm qua.",
+}  # fmt: skip
+WANTED = frozenset(["zh", "en"])
+SOUND = {
+    "a Chinese text on Japan": "高桥一生（たかはしいっせい）是日本男演员，东京都出身。以《フォーティンブラス》的准主角之姿首次登上"
+    "舞台，此后出演多部影视作品。代表作《カルテット》《リバース》。",
+    "names in English": "Giulio Cesare Borea (1621–1655) was a Roman Catholic prelate who served as Bishop of "
+    "Belcastro. In Milano he sang Serafina (\"Il campanello\"), Zerlina (\"Don Giovanni\") and Norina at the "
+    "Teatro alla Scala, and was followed by Francesco de Napoli and Carlo Sgombrino of Santa Maria Maggiore.",
+    "a list of names": "Niccolò Machiavelli\nJosé María Velasco Ibarra\nFrançois-Xavier Dupont de l'Étang\n"
+    "Volker von Alzey\nWolfgang Amadeus Mozart\nMaria da Conceição Nóbrega Teixeira\nLuís de Camões\n",
+    "formulas": "设 $g$ 是原根，则 $x^k \\equiv a \\pmod m$ 有解．\n$$\n\\{g^{di}\\bmod m : 0 \\le i < d'\\}\n$$\n"
+    "因为 $a\\perp m$，所以 $x\\perp m$．" * 3,
+    "code": "查询如下：\n```sql\ndb.s2.find().sort({\"userid\": 1, \"score\": -1})\n```\n索引的目的是加快查询，如下：\n"
+    "```js\ndb.s2.createIndex({userid: 1, score: -1, unique: true, partialFilterExpression: null})\n```\n",
+    "classical Chinese": "子曰：「學而時習之，不亦說乎？有朋自遠方來，不亦樂乎？人不知而不慍，不亦君子乎？」",
+    "too little to tell": "Danke schön, mein Freund.",
+    "Latin names of species": "Lymantria ampla feeds on Rosa, Ricinus communis, Tectona grandis, Terminalia catappa, "
+    "Quisqualis indica, Pelargonium.",
+}  # fmt: skip
+
+
+def test_what_is_foreign_and_what_only_seems_so() -> None:
     pytest.importorskip("lingua")
-    chinese = "高桥一生是日本男演员，东京都出身。以《フォーティンブラス》的准主角之姿首次登上舞台，此后出演多部影视作品。"
-    japanese = "これは日本語の文章です。私は毎朝、公園を散歩してから会社へ行きます。"
-    assert next(iter(language_confidences(chinese))) == "zh"
-    assert next(iter(language_confidences(japanese))) == "ja"
+    for code, text in FOREIGN.items():
+        assert foreign_share(text, WANTED) == (1.0, code), code
+        assert foreign_share(text, WANTED | {code}) == (0.0, ""), code
+    for name, text in SOUND.items():
+        assert foreign_share(text, WANTED)[0] < 0.2, name
+    chinese = "今天天气很好，我们决定去公园散步，一边走一边谈论生活、工作和旅途中看到的事情。" * 4
+    assert foreign_share(f"{chinese}\n{FOREIGN['fr']}", WANTED)[0] < 0.5
+    assert foreign_share(chinese, frozenset(["en"])) == (1.0, "zh")
+
+
+def test_scripts_need_no_library() -> None:
+    wanted = frozenset(["zh"])
+    assert foreign_share(FOREIGN["ko"], wanted) == (1.0, "ko")
+    assert foreign_share(FOREIGN["de"], wanted) == (1.0, "other")
+    assert foreign_share(SOUND["classical Chinese"], wanted) == (0.0, "")
+
+
+def test_garbled_text_is_found_and_poems_are_not() -> None:
+    poem = (
+        "哀世兮睩睩，諓諓兮嗌喔。众多兮阿媚，骪靡兮成俗。贪枉兮党比，贞良兮茕独。鹄窜兮枳棘，鹈集兮帷幄。"
+        "罽蕠兮青葱，槁本兮萎落。睹斯兮伪惑，心为兮隔错。逡巡兮圃薮，率彼兮畛陌。"
+    )
+    garbled = "夏四月丁卯诏襄阳安抚高达".encode().decode("gb18030", "ignore") * 4
+    assert checks.garbled_share(TextView(poem)) == 0
+    assert checks.garbled_share(TextView(garbled)) == 1
+    assert checks.garbled_share(TextView(garbled[:20])) == 0, "too little to tell"
+    found = Cleaner(CleanOptions()).clean(Document(garbled))
+    assert isinstance(found, Rejected) and found.rule == "garbled"

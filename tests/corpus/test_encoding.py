@@ -1,10 +1,14 @@
 """Encodings told apart; mojibake of both kinds turned back, and nothing else touched."""
 
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miao.corpus.clean.checks import garbled_share
 from miao.corpus.encoding import encoding_of, looks_like_gb18030, mend_text
+from miao.corpus.ngrams import TextView
 from miao.errors import MiaoError
 
 POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"
@@ -56,10 +60,74 @@ def test_mojibake_is_turned_back(text: str, how: str) -> None:
     assert mended == text and len(done) == 1 and how in done[0]
 
 
+SENTENCES = "人工智能正在改变世界，我们应该学习如何使用它。今天天气很好，我们去公园散步吧！" * 3
+
+
+def misread(text: str, *codecs: str) -> str:
+    """The text encoded as UTF-8 (or GBK) and decoded as something else, once for each codec."""
+    for codec in codecs:
+        if codec == "cp1252":  # where it has a character, else the byte's own number
+            text = "".join(
+                bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in text.encode()
+            )
+        elif codec == "gbk as latin-1":
+            text = text.encode("gbk").decode("latin-1")
+        else:
+            text = text.encode().decode(codec, "replace")
+    return text
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        ("latin-1", "latin-1"),
+        ("cp1252", "cp1252"),
+        ("latin-1", "cp1252"),
+        ("cp1252", "cp1252", "cp1252"),
+        ("latin-1", "gb18030"),
+        ("gbk as latin-1",),
+        ("gbk as latin-1", "cp1252"),
+    ],
+)
+def test_text_decoded_wrongly_twice_is_turned_back(codecs: tuple[str, ...]) -> None:
+    mended, done = mend_text(misread(SENTENCES, *codecs))
+    assert mended == SENTENCES and done
+    if codecs[0] == codecs[-1] and len(codecs) > 1:
+        assert f"{len(codecs)} times over" in done[0]
+    in_english = f"Title – {misread(SENTENCES, *codecs)} (end of it)"
+    assert SENTENCES in mend_text(in_english)[0]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_no_wrong_decoding_passes_unnoticed(depth: int) -> None:
+    """Each is turned back, refused, or rejected by the rule on garbled text."""
+    ways = ("latin-1", "cp1252", "gb18030", "gbk as latin-1")
+    for codecs in product(ways, repeat=depth):
+        if "gbk as latin-1" in codecs[1:]:
+            continue
+        try:
+            mended, _ = mend_text(misread(SENTENCES, *codecs))
+        except MiaoError as error:
+            assert "as UTF-8" in (error.fix or "")
+            continue
+        lost = abs(len(mended) - len(SENTENCES)) + mended.count("\ufffd")
+        garbled = garbled_share(TextView(mended)) > 0.2
+        assert garbled or lost <= 0.02 * len(SENTENCES), codecs
+
+
+def test_a_no_break_space_that_became_an_ordinary_one() -> None:
+    wrong = misread("你好，世界。这里有很多你好和你。" * 4, "latin-1").replace("\xa0", " ")
+    assert mend_text(wrong)[0] == "你好，世界。这里有很多你好和你。" * 4
+
+
 @pytest.mark.parametrize(
     "text",
     [
         POEM,
+        "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖ×ØÙÚÛÜÝÞß àáâãäåæçèéêëìíîïðñòóôõö÷øùúûüýþÿ",
+        "Tiếng Việt là ngôn ngữ có thanh điệu và được viết bằng chữ Quốc ngữ.",
+        "한국어 문장입니다. ภาษาไทย ελληνικά עברית",
+        "爱新觉罗·玄烨、孛儿只斤·铁木真、纳喇·性德",
         "繁體中文也是一樣的，臺灣與香港。",
         "「日本語」のテキスト——“引用”……",
         "café naïve déjà-vu Ærø ÅÄÖ “quotes” – dash … €5 £3",

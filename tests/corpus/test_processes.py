@@ -49,6 +49,6 @@ def test_a_signal_while_a_process_starts(tmp_path: Path, number: signal.Signals,
         text=True,
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")

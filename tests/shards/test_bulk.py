@@ -212,7 +212,7 @@ def test_workers_end_with_their_parent(tokenizer: Tokenizer, tmp_path: Path) -> 
         if __name__ == "__main__":
             with worker_pool(1, "workers", os.getpid) as pool:
                 print(pool.submit(os.getpid).result(), flush=True)
-                pool.submit(time.sleep, 60).result()
+                pool.submit(time.sleep, 600).result()
     """)
     script = tmp_path / "program.py"
     script.write_text(program)
@@ -224,7 +224,7 @@ def test_workers_end_with_their_parent(tokenizer: Tokenizer, tmp_path: Path) -> 
     worker = int(running.stdout.readline())
     running.kill()
     running.wait()
-    for _ in range(200):
+    for _ in range(1000):
         try:
             os.kill(worker, 0)
         except ProcessLookupError:

@@ -191,7 +191,7 @@ def test_a_forked_child_encodes_quietly(
     answers = context.Queue()
     child = context.Process(target=_encode_in_child, args=(tokenizer, texts, answers))
     child.start()
-    assert answers.get(timeout=30) == (expected, "false")
+    assert answers.get(timeout=300) == (expected, "false")
     child.join()
     assert "TOKENIZERS_PARALLELISM" not in os.environ
     assert capfd.readouterr().err == ""

@@ -7,11 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 
+from miao.corpus.frequent import frequent_table
 from miao.corpus.ngrams import CJK, DIGIT, LETTER, SEPARATOR, SPACE, TextView
 
 NGRAM = 10  # of the repetition rule
 FEW_LINES, FEW_NGRAMS = 6, 40
 """Texts with fewer are not judged by repetition."""
+HAN_WINDOW, FEW_HAN = 64, 32
+"""Chinese characters that are judged together by how usual they are, and the fewest to judge."""
+USUAL = 0.1
+"""Share of the 600 commonest that any sound text has in a window; on average it has 0.75."""
 SAMPLED = 4000
 """Of more n-grams than this, one in eight is looked at."""
 
@@ -33,6 +38,21 @@ def digit_share(view: TextView) -> float:
 def broken_share(view: TextView) -> float:
     """Share of replacement characters, what a wrong decoding leaves behind."""
     return view.text.count("\ufffd") / max(len(view.text), 1)
+
+
+def garbled_share(view: TextView) -> float:
+    """Share of the Chinese text whose characters are hardly ever among the commonest, as those that
+    a wrong decoding makes. Of 74,000 real texts, poems and lists of names among them, two have a
+    single such window."""
+    if view.counts[CJK] < FEW_HAN:
+        return 0.0
+    codes = view.codes
+    han = codes[(codes >= 0x3400) & (codes < 0xA000)]
+    if han.size < FEW_HAN:
+        return 0.0
+    whole = han.size // HAN_WINDOW * HAN_WINDOW
+    windows = han[:whole].reshape(-1, HAN_WINDOW) if whole else han[None]
+    return float((frequent_table()[windows].mean(axis=1) < USUAL).mean())
 
 
 def repeated_line_share(view: TextView) -> float:

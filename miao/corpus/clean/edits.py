@@ -9,7 +9,7 @@ import unicodedata
 from functools import cache
 from typing import Any
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 
 _INVISIBLE = re.compile("[\ufeff\u200b\u200e\u200f\u2060\u00ad\u202a-\u202e]")
 _LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\u0085]")
@@ -189,5 +189,5 @@ def _library(name: str, option: str) -> Any:
         raise MiaoError(
             f"--corpus.{option} needs {name}",
             where=f"corpus.{option}",
-            fix="pip install 'miaolm[data]', or switch the rule off",
+            fix=f"{install_hint('data')}, or switch the rule off",
         ) from error

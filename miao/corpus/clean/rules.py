@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from miao.corpus.clean import checks, edits
-from miao.corpus.clean.language import check_languages, language_confidences
+from miao.corpus.clean.language import check_languages, foreign_share
 from miao.corpus.clean.personal import MASKERS
 from miao.corpus.ngrams import TextView, language_of
 from miao.errors import MiaoError, did_you_mean
@@ -28,6 +28,7 @@ REASONS = {
     "too short": "too little context to learn from",
     "too long": "dumps and concatenations",
     "broken": "characters lost in a wrong decoding",
+    "garbled": "text decoded wrongly beyond repair: hardly any of its Chinese characters are usual",
     "symbols": "tables, drawings, encoded data",
     "digits": "tables of numbers",
     "repeated lines": "lists, menus and logs that repeat themselves",
@@ -93,7 +94,10 @@ def edits_of(options: CleanOptions) -> list[Edit]:
 
 def common_checks(options: CleanOptions) -> list[Check]:
     """Checks of the text of any record."""
-    rules = [_above("broken", checks.broken_share, options.max_broken)]
+    rules = [
+        _above("broken", checks.broken_share, options.max_broken),
+        _above("garbled", checks.garbled_share, options.max_garbled),
+    ]
     if options.min_chinese is not None:
         limit = 1 - options.min_chinese + 1e-9
         rules.append(_above("chinese share", checks.chinese_shortage, limit))
@@ -160,14 +164,11 @@ def _too_long_judge(limit: int) -> Callable[[TextView], str | None]:
 
 
 def _language_judge(options: CleanOptions) -> Callable[[TextView], str | None]:
+    wanted = frozenset(options.languages)
+
     def judge(view: TextView) -> str | None:
-        found = language_confidences(view.text)
-        if not found:  # no letters: the language of numbers is any
-            return None
-        if sum(found.get(code, 0.0) for code in options.languages) >= options.language_confidence:
-            return None
-        likeliest = next(iter(found))
-        return f"{likeliest} with {found[likeliest]:.0%}"
+        share, language = foreign_share(view.text, wanted)
+        return f"{share:.0%} of it {language}" if share > options.max_foreign else None
 
     return judge
 
