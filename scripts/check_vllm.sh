@@ -68,5 +68,9 @@ for _ in $(seq 300); do
   sleep 2
 done
 echo "● comparing"
-python -m miao.export.parity "$directory" --reference "$work/reference.json" \
-  --server "http://127.0.0.1:$port"
+if ! python -m miao.export.parity "$directory" --reference "$work/reference.json" \
+  --server "http://127.0.0.1:$port"; then
+  echo "what vLLM says of errors:" >&2
+  grep -E '(Error|Exception)\b' "$work/server.log" | tail -5 >&2 || true
+  exit 1
+fi

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from miao.engine.backend import make_runner
+from miao.engine.native import NativeDecoder
+from miao.engine.packed import PackedDecoder
 from miao.engine.request import Request, Watcher
 from miao.engine.sampling import SamplingOptions
 from miao.engine.scheduler import Scheduler
+from miao.errors import MiaoError
 from miao.model.decoder import Decoder
 
 
@@ -17,14 +20,15 @@ class Engine:
     """Generates for many prompts at once; as one finishes, the next takes its row.
 
     Args:
-        model: a decoder. stop_ids: tokens that end an answer (they are not returned).
+        model: a decoder, also one that is packed.
+        stop_ids: tokens that end an answer (they are not returned).
         rows: sequences that run at the same time.
         length: longest prompt plus answer (default: the model's context).
         reuse_prefixes: keep what was read for later prompts that begin alike, as the turns of a
             chat do. Only where the weights stay as they are.
     """
 
-    model: Decoder
+    model: Decoder | PackedDecoder | NativeDecoder
     stop_ids: frozenset[int]
     rows: int = 64
     length: int | None = None
@@ -35,6 +39,10 @@ class Engine:
     def context(self) -> int:
         """Longest prompt plus answer, in tokens."""
         return self.length or self.model.config.context_length
+
+    def prepare(self, sequences: int = 1) -> None:
+        """Makes ready what the first generation would make: compiled code, the cache."""
+        self._scheduler = self._take_scheduler(sequences)
 
     def generate(
         self,
@@ -59,7 +67,7 @@ class Engine:
             pass
         return [request.answer for request in requests]
 
-    def stream(self, prompt: Sequence[int], options: SamplingOptions) -> Iterator[int]:
+    def stream(self, prompt: Sequence[int], options: SamplingOptions) -> Generator[int, None, None]:
         """The answer's tokens as they come."""
         yield from self._tokens([Request(prompt, options)])
 
@@ -81,12 +89,19 @@ class Engine:
                         yield event.token
                     if event.finishes:
                         advance(1)
-        finally:
+        except (GeneratorExit, MiaoError):
             for request in [*scheduler.running, *scheduler.waiting]:
                 scheduler.cancel(request)
-            if not self.reuse_prefixes:
-                scheduler.clear()
-            self._scheduler = scheduler
+            self._keep(scheduler)
+            raise
+        self._keep(scheduler)
+
+    def _keep(self, scheduler: Scheduler) -> None:
+        """For the next generation. One that an exception, Ctrl-C above all, has left in the middle
+        of a step is not kept."""
+        if not self.reuse_prefixes:
+            scheduler.clear()
+        self._scheduler = scheduler
 
     def _take_scheduler(self, sequences: int) -> Scheduler:
         """That of the last generation, or a new one where it does not fit or is in use."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from miao.engine.schemas import closed, moved
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line, install_hint
 from miao.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ class Grammars:
 
         try:
             matcher = LLMatcher(self._backend, make(*arguments, **options), log_level=0)
+            if matcher.is_error():
+                raise ValueError(matcher.get_error())
         except (ValueError, TypeError, RuntimeError) as error:
-            raise MiaoError(f"the form asked for cannot be enforced: {error}") from error
-        if matcher.is_error():
-            reason = matcher.get_error().strip().splitlines()[0]
-            raise MiaoError(f"the form asked for cannot be enforced: {reason}")
+            reason = first_line(error)
+            raise MiaoError(f"the form asked for cannot be enforced: {reason}") from error
         return GrammarConstraint(matcher, self._vocab_size)
 
     @cached_property
@@ -100,7 +100,7 @@ class Grammars:
         except ImportError as error:
             raise MiaoError(
                 "answers in a given form need the 'llguidance' package",
-                fix="pip install 'miaolm[serve]'",
+                fix=install_hint("serve"),
             ) from error
         with tempfile.TemporaryDirectory() as directory:
             self._tokenizer.save(Path(directory))

@@ -22,13 +22,13 @@
 #define TILE 4   /* outputs of a tile */
 #define ROWS 3   /* its tokens: 12 sums and their factors fill the 16 registers of AVX2 */
 #define GROUP 4  /* query heads that look at a key together */
+#define AHEAD 2  /* tiles between the weights that are read and those that are asked for */
 #define BLOCK 48 /* tokens whose activations stay in the cache while weights pass by */
 #define STEPS 8191.0f /* activations beside int8 weights: 14 bits */
 
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t i8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint16_t h8 __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint32_t u8 __attribute__((vector_size(32)));
+typedef uint32_t u8 __attribute__((vector_size(32), aligned(2), may_alias));
 
 enum { FP32, BF16, INT8 };
 
@@ -138,25 +138,23 @@ INLINE void sums_of(const v8 *lanes, int count, float *sums)
 #endif
 }
 
-/* Eight bf16 numbers: the upper halves of float32. */
-INLINE v8 widened(const uint16_t *x)
+/* Asks for weights that are needed later. A tile reads four rows of them at once; memory gives more
+   when it is read straight on, so that is how it is asked. */
+INLINE void ask_for(const char *next, int64_t bytes)
 {
-#ifdef __AVX2__
-    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
-    return (v8)_mm256_slli_epi32(words, 16);
-#else
-    return (v8)(__builtin_convertvector(*(const h8 *)x, u8) << 16);
-#endif
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
 }
 
-/* sums[row][column] = x[row] . w[column], for up to 3 rows and 4 columns, floating. */
-INLINE void float_tile(int kind, int rows, int columns, const float *x, int64_t x_stride,
-                       const void *w, int64_t w_stride, int64_t size, float sums[][TILE])
+/* sums[row][column] = x[row] . w[column], for up to 4 rows and 4 columns, of which one number is at
+   most 3, floating. next: the weights to ask for meanwhile, as many as the tile reads, or null. */
+INLINE void float_tile(int rows, int columns, const float *x, int64_t x_stride, const float *w,
+                       int64_t w_stride, int64_t size, const char *next, float sums[][TILE])
 {
     v8 lanes[GROUP][TILE] = {{{0}}};
     int64_t i = 0;
     for (; i + LANES <= size; i += LANES) {
         v8 a[GROUP];
+        if (next) ask_for(next + TILE * sizeof(float) * i, TILE * sizeof(float) * LANES);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             a[r] = load(x + r * x_stride + i);
@@ -164,12 +162,7 @@ INLINE void float_tile(int kind, int rows, int columns, const float *x, int64_t 
         }
 #pragma GCC unroll 4
         for (int c = 0; c < columns; c++) {
-            v8 b;
-            if (kind == FP32) {
-                b = load((const float *)w + c * w_stride + i);
-            } else {
-                b = widened((const uint16_t *)w + c * w_stride + i);
-            }
+            v8 b = load(w + c * w_stride + i);
             if (rows > 1) HOLD(b);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
@@ -182,25 +175,63 @@ INLINE void float_tile(int kind, int rows, int columns, const float *x, int64_t 
     for (int r = 0; r < rows; r++) sums_of(lanes[r], columns, sums[r]);
     for (; i < size; i++)
         for (int r = 0; r < rows; r++)
+            for (int c = 0; c < columns; c++)
+                sums[r][c] += x[r * x_stride + i] * w[c * w_stride + i];
+}
+
+/* The same of bf16 weights. Sixteen of them stand in eight words, number i below number i + 8, so
+   that each takes one operation to become a float32; what is left of a row stands in order. */
+INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, const uint16_t *w,
+                      int64_t w_stride, int64_t size, const char *next, float sums[][TILE])
+{
+    v8 lanes[ROWS][TILE] = {{{0}}};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= size; i += 2 * LANES) {
+        v8 a[ROWS], b[ROWS];
+        if (next) ask_for(next + TILE * sizeof *w * i, TILE * sizeof *w * 2 * LANES);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            a[r] = load(x + r * x_stride + i);
+            b[r] = load(x + r * x_stride + i + LANES);
+        }
+#pragma GCC unroll 4
+        for (int c = 0; c < columns; c++) {
+            const u8 words = *(const u8 *)(w + c * w_stride + i);
+            v8 low = (v8)(words << 16), high = (v8)(words & 0xffff0000u);
+            if (rows > 1) {
+                HOLD(low);
+                HOLD(high);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                lanes[r][c] += a[r] * low;
+                HOLD(lanes[r][c]);
+                lanes[r][c] += b[r] * high;
+                HOLD(lanes[r][c]);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums_of(lanes[r], columns, sums[r]);
+    for (; i < size; i++)
+        for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++) {
+                const uint32_t bits = (uint32_t)w[c * w_stride + i] << 16;
                 float b;
-                if (kind == FP32) {
-                    b = ((const float *)w)[c * w_stride + i];
-                } else {
-                    const uint32_t bits = (uint32_t)((const uint16_t *)w)[c * w_stride + i] << 16;
-                    memcpy(&b, &bits, sizeof b);
-                }
+                memcpy(&b, &bits, sizeof b);
                 sums[r][c] += x[r * x_stride + i] * b;
             }
 }
 
 /* The same of whole numbers. Each lane's sum is exact; only the lanes are added as floats. */
 INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stride,
-                         const int8_t *w, int64_t w_stride, int64_t size, float sums[][TILE])
+                         const int8_t *w, int64_t w_stride, int64_t size, const char *next,
+                         float sums[][TILE])
 {
     i8 lanes[ROWS][TILE] = {{{0}}};
     int64_t i = 0;
     for (; i + 2 * LANES <= size; i += 2 * LANES) {
+        if (next) ask_for(next + TILE * i, TILE * 2 * LANES);
 #pragma GCC unroll 4
         for (int c = 0; c < columns; c++) {
             const int8_t *weight = w + c * w_stride + i;
@@ -237,19 +268,23 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
 }
 
 INLINE void tile(int kind, int rows, int columns, const Matrix *m, const Rows *in, int64_t token,
-                 int64_t output, float *y, int adds)
+                 int64_t output, int is_first, float *y, int adds)
 {
-    const int64_t size = m->inputs, x_at = token * size, w_at = output * size;
+    const int64_t size = m->inputs, x_at = token * size;
+    const int64_t bytes = kind == FP32 ? 4 : kind == BF16 ? 2 : 1;
+    const char *w = (const char *)m->weight + output * size * bytes;
+    const char *next = is_first ? w + AHEAD * TILE * size * bytes : 0;
     float sums[ROWS][TILE];
     if (kind == INT8) {
-        const int8_t *w = (const int8_t *)m->weight + w_at;
-        integer_tile(rows, columns, in->steps + x_at, size, w, size, size, sums);
+        const int8_t *whole = (const int8_t *)w;
+        integer_tile(rows, columns, in->steps + x_at, size, whole, size, size, next, sums);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++)
                 sums[r][c] *= in->step[token + r] * m->scale[output + c];
+    } else if (kind == BF16) {
+        half_tile(rows, columns, in->x + x_at, size, (const uint16_t *)w, size, size, next, sums);
     } else {
-        const char *w = (const char *)m->weight + w_at * (kind == FP32 ? 4 : 2);
-        float_tile(kind, rows, columns, in->x + x_at, size, w, size, size, sums);
+        float_tile(rows, columns, in->x + x_at, size, (const float *)w, size, size, next, sums);
     }
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
@@ -268,12 +303,12 @@ INLINE void product(int kind, const Matrix *m, const Rows *in, int64_t tokens, i
         int64_t o = first;
         for (; o + TILE <= last; o += TILE) {
             int64_t t = begin;
-            for (; t + 3 <= end; t += 3) tile(kind, 3, TILE, m, in, t, o, y, adds);
-            if (end - t == 2) tile(kind, 2, TILE, m, in, t, o, y, adds);
-            if (end - t == 1) tile(kind, 1, TILE, m, in, t, o, y, adds);
+            for (; t + 3 <= end; t += 3) tile(kind, 3, TILE, m, in, t, o, t == begin, y, adds);
+            if (end - t == 2) tile(kind, 2, TILE, m, in, t, o, t == begin, y, adds);
+            if (end - t == 1) tile(kind, 1, TILE, m, in, t, o, t == begin, y, adds);
         }
         for (; o < last; o++)
-            for (int64_t t = begin; t < end; t++) tile(kind, 1, 1, m, in, t, o, y, adds);
+            for (int64_t t = begin; t < end; t++) tile(kind, 1, 1, m, in, t, o, 0, y, adds);
     }
 }
 

@@ -55,12 +55,12 @@ INLINE void weigh(int group, const float *query, const float *keys, int64_t stri
     const int columns = group < GROUP ? TILE : 2; /* as many sums as there are registers */
     int64_t s = 0;
     for (; s + columns <= seen; s += columns) {
-        float_tile(FP32, group, columns, query, size, keys + s * stride, stride, size, sums);
+        float_tile(group, columns, query, size, keys + s * stride, stride, size, 0, sums);
         for (int g = 0; g < group; g++)
             for (int c = 0; c < columns; c++) scores[g * width + s + c] = sums[g][c] * scale;
     }
     for (; s < seen; s++) {
-        float_tile(FP32, group, 1, query, size, keys + s * stride, stride, size, sums);
+        float_tile(group, 1, query, size, keys + s * stride, stride, size, 0, sums);
         for (int g = 0; g < group; g++) scores[g * width + s] = sums[g][0] * scale;
     }
     for (int g = 0; g < group; g++) {

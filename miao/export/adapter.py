@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.export.parity import TOLERANCE, Finding, quiet
 from miao.files import read_json, write_json
 from miao.hubs.files import is_model_file
@@ -91,7 +91,7 @@ def _libraries() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise MiaoError(
-            f"merging an adapter needs the '{error.name}' package", fix="pip install 'miaolm[hf]'"
+            f"merging an adapter needs the '{error.name}' package", fix=install_hint("hf")
         ) from error
     return peft, transformers
 

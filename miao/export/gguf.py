@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.export.gguf_names import Architecture, Shape, TensorPlan, describe
 from miao.export.gguf_tokenizer import tokenizer_settings
 from miao.files import atomic_open, read_json
@@ -143,7 +143,7 @@ def _require_package() -> None:
         import gguf  # noqa: F401
     except ImportError as error:
         raise MiaoError(
-            "writing GGUF needs the 'gguf' package", fix="pip install 'miaolm[gguf]'"
+            "writing GGUF needs the 'gguf' package", fix=install_hint("gguf")
         ) from error
 
 

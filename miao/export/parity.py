@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, first_line
 from miao.export.reference import CONVERSATIONS, Answer, Reference, reference_of
 
 TOLERANCE = 1e-4
@@ -257,8 +257,7 @@ def _by_normalising(text: str, reference: Reference, encode: Callable[[str], lis
 
 
 def _refusal(what: str, error: Exception) -> Finding:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return Finding(what, f"cannot be loaded: {lines[0]}", False)
+    return Finding(what, f"cannot be loaded: {first_line(error)}", False)
 
 
 def _all_but(wrong: Sequence[Any], every: Any) -> str:

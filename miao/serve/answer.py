@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from miao.tokenizer import Tokenizer
+
 THINK, END_THINK = "<think>", "</think>"
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 
@@ -125,6 +127,11 @@ class AnswerParser:
     def _go_on(self, state: str, tag: str) -> None:
         self._pending, self._state = self._pending[len(tag) :], state
         self._trim = True
+
+
+def opens_thought(tokenizer: Tokenizer, prompt: list[int]) -> bool:
+    """Whether the prompt ends inside <think>, as some templates open it themselves."""
+    return tokenizer.decode(prompt[-4:]).rstrip("\n").endswith(THINK)
 
 
 def parse_call(written: str) -> dict[str, Any] | None:

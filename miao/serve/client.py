@@ -1,14 +1,15 @@
-"""A client of this or any OpenAI-compatible server; the standard library is enough for it."""
+"""A client of this or any OpenAI-compatible server."""
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from miao.errors import MiaoError
+from miao.openai_api import NoAnswer, base_url, opened
+from miao.serve.answer import Piece
 
 TIMEOUT = 600.0
 
@@ -25,8 +26,7 @@ class ChatClient:
     """
 
     def __init__(self, url: str, api_key: str | None = None, model: str | None = None):
-        url = url if "://" in url else f"http://{url}"
-        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self.url = base_url(url)
         self._key = api_key
         with self._open("/models") as response:
             try:
@@ -41,8 +41,10 @@ class ChatClient:
             )
         self.model = model or names[0]
 
-    def stream(self, messages: Sequence[dict[str, Any]], **options: Any) -> Iterator[str]:
-        """The answer's text as it comes.
+    def stream(
+        self, messages: Sequence[dict[str, Any]], **options: Any
+    ) -> Generator[Piece, None, None]:
+        """The answer as it comes.
 
         Raises:
             MiaoError: the server refuses, breaks off, or cannot be reached.
@@ -60,30 +62,16 @@ class ChatClient:
                     raise MiaoError(str(chunk["error"].get("message")), where=self.url)
                 for choice in chunk.get("choices", []):
                     delta = choice.get("delta") or {}
-                    yield (delta.get("reasoning_content") or "") + (delta.get("content") or "")
+                    thought = delta.get("reasoning_content") or delta.get("reasoning")
+                    yield Piece(thought or "", delta.get("content") or "")
         raise MiaoError("the server broke off", where=self.url)
 
-    def _open(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+    @contextmanager
+    def _open(self, path: str, body: dict[str, Any] | None = None) -> Iterator[Any]:
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT)
-        except urllib.error.HTTPError as error:
-            raise MiaoError(_reason(error), where=self.url) from error
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise MiaoError(
-                f"the server cannot be reached: {reason}",
-                where=self.url,
-                fix="start one with `miao serve MODEL`, or check the address",
-            ) from error
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    try:
-        return f"{error.code}: {json.load(error)['error']['message']}"
-    except (ValueError, KeyError, TypeError):
-        return f"the server answers {error.code} {error.reason}"
+            with opened(self.url + path, body, self._key, TIMEOUT) as response:
+                yield response
+        except NoAnswer as error:
+            unreachable = "start one with `miao serve MODEL`, or check the address"
+            fix = unreachable if error.code is None else None
+            raise MiaoError(str(error), where=self.url, fix=fix) from error

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import count, say, warn
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.files import read_json
+from miao.hubs import is_hub_name
 from miao.rundir import find_model
 
 BACKLOG = 2048
@@ -33,7 +34,7 @@ def main(words: list[str]) -> int:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MiaoError(
-            f"serving needs the '{error.name}' package", fix="pip install 'miaolm[serve]'"
+            f"serving needs the '{error.name}' package", fix=install_hint("serve")
         ) from error
     from miao.serve.app import Limits, create_app
     from miao.serve.running import run_until_stopped
@@ -130,7 +131,7 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
         if value is not None and value < (0 if name == "max_queue" else 1):
             raise MiaoError(f"--{name.replace('_', '-')}: {value} is too small")
     directory = find_model(options.model)
-    name = options.name or _name_of(directory)
+    name = options.name or _name_of(options.model)
     models = [_load(directory, directory, name, options)]
     for given in options.adapter:
         alias, _, path = given.rpartition("=")
@@ -208,8 +209,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _name_of(directory: Path) -> str:
-    directory = directory.resolve()
+def _name_of(model: str) -> str:
+    """That of a repository on a hub, of a run, or of a model directory."""
+    if is_hub_name(model):
+        return model.rpartition("/")[2].partition("@")[0]
+    directory = Path(model).resolve()
     return directory.parent.name if directory.name == "model" else directory.name
 
 

@@ -12,7 +12,6 @@ import torch
 from miao.engine import Request, SamplingOptions, Scheduler
 from miao.engine.grammar import GrammarConstraint, Grammars
 from miao.engine.text import TextStream
-from miao.serve.answer import THINK
 from miao.serve.problems import Problem
 from miao.serve.protocol import ChatBody, ChatMessage, CompletionBody, EmbeddingBody, Sampling
 from miao.tokenizer import Tokenizer
@@ -141,10 +140,6 @@ class Served:
             )
             for number in range(count)
         ]
-
-    def opens_thought(self, prompt: list[int]) -> bool:
-        """Whether the prompt ends inside <think>, as some templates open it themselves."""
-        return self.tokenizer.decode(prompt[-4:]).rstrip("\n").endswith(THINK)
 
     def embed(self, ids: list[int]) -> list[float]:
         """The mean of the last hidden states over the tokens, made as long as 1."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from miao.engine import Request
 from miao.engine.request import TokenLogprobs
-from miao.serve.answer import AnswerParser, Piece
+from miao.serve.answer import AnswerParser, Piece, opens_thought
 from miao.serve.generation import Growth
 from miao.serve.models import Served
 from miao.serve.protocol import shown
@@ -79,7 +79,7 @@ class ChatReply(Reply):
         max_calls: int | None = None,
     ):
         super().__init__(served, [prompt], requests, "chat.completion", "chatcmpl")
-        in_thought = served.opens_thought(prompt)
+        in_thought = opens_thought(served.tokenizer, prompt)
         self._parsers = [AnswerParser(in_thought, has_tools) for _ in requests]
         self._calls = [0] * len(requests)
         self._max_calls = max_calls

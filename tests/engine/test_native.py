@@ -20,62 +20,21 @@ from miao.engine.runner import Piece
 from miao.errors import MiaoError
 from miao.model import Decoder
 from miao.model.layers import Linear
-from tests.engine.pieces import PIECES
+from tests.engine.pieces import EXPERTS, LATENT, PIECES, PLAIN_KINDS
 
 Make = Callable[..., Decoder]
-KINDS: dict[str, dict[str, Any]] = {
-    "qk_norm": {"qk_norm": True},
-    "plain": {"qk_norm": False, "tie_word_embeddings": False},
-    "bias": {"qk_norm": False, "attention_bias": True},
-    "multi-query": {"num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 32},
-    "yarn": {
-        "rope_scaling": {
-            "rope_type": "yarn",
-            "factor": 4.0,
-            "original_max_position_embeddings": 16,
-        }
-    },
-}
 WEIGHTS: tuple[WeightType, ...] = ("fp32", "bf16", "int8")
 pytestmark = pytest.mark.skipif(compiled.load_library() is None, reason="no C compiler here")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
 def test_logits_equal_those_of_the_decoder(make_model: Make, kind: str) -> None:
-    theirs = Runner(make_model(**KINDS[kind]), 3, 16)
-    ours = make_runner(make_model(**KINDS[kind]), 3, 16)
+    theirs = Runner(make_model(**PLAIN_KINDS[kind]), 3, 16)
+    ours = make_runner(make_model(**PLAIN_KINDS[kind]), 3, 16)
     assert isinstance(ours, NativeRunner)
     for pieces in PIECES:
         torch.testing.assert_close(ours(pieces), theirs(pieces), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(ours.hidden([1, 2, 3]), theirs.hidden([1, 2, 3]))
-
-
-SHAPES = st.fixed_dictionaries(
-    {
-        "vocab_size": st.integers(60, 70),
-        "hidden_size": st.integers(1, 50),
-        "num_hidden_layers": st.integers(1, 2),
-        "head_dim": st.integers(1, 20).map(lambda half: 2 * half),
-        "intermediate_size": st.integers(1, 60),
-        "qk_norm": st.booleans(),
-        "tie_word_embeddings": st.booleans(),
-    }
-)
-
-
-@settings(max_examples=20)
-@given(
-    shape=SHAPES, groups=st.integers(1, 6), key_heads=st.integers(1, 3), tokens=st.integers(1, 7)
-)
-def test_any_shape(
-    make_model: Make, shape: dict[str, Any], groups: int, key_heads: int, tokens: int
-) -> None:
-    """Sizes that fill no vector, no tile and no thread's share."""
-    heads = {"num_attention_heads": groups * key_heads, "num_key_value_heads": key_heads}
-    model = make_model(**shape | heads)
-    pieces = [Piece(0, list(range(tokens)), 0), Piece(1, [3], 0)]
-    found, expected = NativeRunner(NativeDecoder(model), 2, 9)(pieces), Runner(model, 2, 9)(pieces)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def by_rounding(model: Decoder, weights: WeightType) -> Decoder:
@@ -92,6 +51,46 @@ def by_rounding(model: Decoder, weights: WeightType) -> Decoder:
                 parameter.copy_((parameter / scale).round() * scale)
     assert not tied, "the head would be rounded, or the embedding with it"
     return model
+
+
+SHAPES = st.fixed_dictionaries(
+    {
+        "vocab_size": st.integers(60, 70),
+        "hidden_size": st.integers(1, 50),
+        "num_hidden_layers": st.integers(1, 2),
+        "head_dim": st.integers(1, 20).map(lambda half: 2 * half),
+        "intermediate_size": st.integers(1, 60),
+        "qk_norm": st.booleans(),
+        "tie_word_embeddings": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=40)
+@given(
+    shape=SHAPES,
+    groups=st.integers(1, 6),
+    key_heads=st.integers(1, 3),
+    tokens=st.integers(1, 7),
+    weights=st.sampled_from(WEIGHTS),
+)
+def test_any_shape(
+    make_model: Make,
+    shape: dict[str, Any],
+    groups: int,
+    key_heads: int,
+    tokens: int,
+    weights: WeightType,
+) -> None:
+    """Sizes that fill no vector, no tile and no thread's share."""
+    shape |= {"num_attention_heads": groups * key_heads, "num_key_value_heads": key_heads}
+    shape |= {} if weights == "fp32" else {"tie_word_embeddings": False}
+    model, plain = make_model(**shape), make_model(**shape)
+    pieces = [Piece(0, list(range(tokens)), 0), Piece(1, [3], 0)]
+    expected = Runner(plain if weights == "fp32" else by_rounding(plain, weights), 2, 9)(pieces)
+    found = NativeRunner(NativeDecoder(model, weights), 2, 9)(pieces)
+    most = {"fp32": 1e-5, "bf16": 1e-5, "int8": 1e-2}[weights]
+    assert (found - expected).norm() / expected.norm() < most
 
 
 @pytest.mark.parametrize(("weights", "most"), [("bf16", 1e-5), ("int8", 3e-3)])
@@ -195,6 +194,21 @@ def test_fp32_weights_are_not_copied(make_model: Make) -> None:
     assert held == {parameter.data_ptr() for parameter in model.parameters()}
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_consumed_fp32_weights_move_and_stay_the_same(make_model: Make, tied: bool) -> None:
+    model = make_model(tie_word_embeddings=tied)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    places = {name: p.data_ptr() for name, p in model.named_parameters()}
+    expected = [NativeRunner(NativeDecoder(model), 3, 16)(pieces) for pieces in PIECES[:1]]
+    native = NativeDecoder(model, consume=True)
+    found = [NativeRunner(native, 3, 16)(pieces) for pieces in PIECES[:1]]
+    assert all(map(torch.equal, found, expected)) and native.is_current
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert (parameter.data_ptr() != places[name]) == (parameter.ndim == 2)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+
+
 @pytest.mark.parametrize(
     ("piece", "why"),
     [
@@ -212,16 +226,9 @@ def test_what_is_out_of_range_touches_nothing(make_model: Make, piece: Piece, wh
     assert all(map(torch.equal, before, runner.cache.flat))
 
 
-LATENT = {
-    "num_key_value_heads": 4,
-    "kv_lora_rank": 12,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 10,
-}
 OTHERS = {
     "of another kind": LATENT,
-    "experts": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "experts": EXPERTS,
     "how much is read": {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,32 +11,10 @@ from miao.engine import Request, Runner, SamplingOptions, Scheduler
 from miao.engine.packed import Int8Linear, PackedDecoder
 from miao.errors import MiaoError
 from miao.model import Decoder
-from tests.engine.pieces import PIECES
+from tests.engine.pieces import EXPERTS, LATENT, PIECES, PLAIN_KINDS
 
 Make = Callable[..., Decoder]
-LATENT: dict[str, Any] = {
-    "num_key_value_heads": 4,
-    "kv_lora_rank": 12,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 10,
-}
-EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-KINDS = {
-    "qk_norm": {"qk_norm": True},
-    "plain": {"qk_norm": False, "tie_word_embeddings": False},
-    "bias": {"qk_norm": False, "attention_bias": True},
-    "multi-query": {"num_key_value_heads": 1},
-    "experts": EXPERTS,
-    "latent": LATENT,
-    "yarn": {
-        "rope_scaling": {
-            "rope_type": "yarn",
-            "factor": 4.0,
-            "original_max_position_embeddings": 16,
-        }
-    },
-}
+KINDS = PLAIN_KINDS | {"experts": EXPERTS, "latent": LATENT}
 
 
 def int8_works() -> bool:

@@ -18,7 +18,7 @@ CALL = '<tool_call>\n{"name": "f", "arguments": {"a": %d}}\n</tool_call>'
 @pytest.mark.parametrize("max_calls", [None, 1])
 @pytest.mark.parametrize("step", [5, 1000])
 def test_parallel_calls(max_calls: int | None, step: int) -> None:
-    served: Any = SimpleNamespace(name="m", opens_thought=lambda prompt: False)
+    served: Any = SimpleNamespace(name="m", tokenizer=SimpleNamespace(decode=lambda ids: ""))
     request = Request([1, 2], SamplingOptions())
     reply = ChatReply(served, [1, 2], [request], True, max_calls)
     text = "I ask.\n" + CALL % 1 + "\n" + CALL % 2

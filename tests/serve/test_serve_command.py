@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_what_is_served(directory: Path) -> None:
     (served,) = load(directory, *words)
     assert (served.name, served.context, served.defaults.temperature) == ("a", 32, 0)
     assert served.scheduler.runner.cache.rows == 3
+
+
+def test_a_run_is_served_under_its_own_name(directory: Path, tmp_path: Path) -> None:
+    run = tmp_path / "sapling"
+    shutil.copytree(directory, run / "models" / "sft")
+    assert [served.name for served in load(run)] == ["sapling"]
+    assert [served.name for served in load(run / "models" / "sft")] == ["sft"]
+    shutil.copytree(directory, run / "model")
+    assert [served.name for served in load(run / "model")] == ["sapling"]
 
 
 def test_defaults_of_other_models(directory: Path) -> None:
@@ -132,9 +142,9 @@ def test_a_missing_model_is_said_before_anything_listens(
 def test_chatting_with_a_server(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["chat", "--server", server.url, "-p", "hello", "--max-new-tokens", "9"]
     assert miao([*words, "--temperature", "0"]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr()  # this model begins with a thought, which goes to stderr
     assert miao([*words, "--temperature", "0"]) == 0
-    assert capsys.readouterr().out == said and len(said) > 3
+    assert capsys.readouterr() == said and len(said.out + said.err) > 3
     assert miao([*words, "--server-model", "other", "--top-k", "3", "--seed", "1"]) == 0
     assert miao([*words, "--server-model", "third"]) == 2
     assert miao(["chat"]) == 2

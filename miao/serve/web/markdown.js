@@ -8,6 +8,7 @@ const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/;
 const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])\s+(.*)$/;
+const TASK = /^\[([ xX])\]\s+/;
 const TABLE_LINE = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
 /** Renders `text` into `root`. Leading blocks that are as before keep their nodes, so that a
@@ -65,10 +66,14 @@ const isTable = (lines, at) => at + 1 < lines.length && lines[at].includes("|")
   && lines[at + 1].includes("-") && lines[at + 1].length < 2000 && TABLE_LINE.test(lines[at + 1]);
 
 function endOfList(lines, start) {
+  const [, indent, mark] = lines[start].match(ITEM);
+  // Numbers after bullets, or bullets after numbers, are another list.
+  const isOther = (found) => found && found[1].length <= indent.length && /\d/.test(found[2]) !== /\d/.test(mark);
   let at = start + 1, fence = null;
   for (; at < lines.length; at++) {
     const line = lines[at];
     if (fence) { if (closes(line.trimStart(), fence)) fence = null; continue; }
+    if (isOther(line.match(ITEM))) break;
     if (/^\s{2,}/.test(line) || ITEM.test(line)) { const open = line.trimStart().match(FENCE); if (open && !ITEM.test(line)) fence = open[1]; continue; }
     if (!line.trim() && at + 1 < lines.length && (/^\s{2,}\S/.test(lines[at + 1]) || ITEM.test(lines[at + 1]))) continue;
     if (line.trim() && lines[at - 1].trim() && !begins(lines, at)) continue;
@@ -99,7 +104,8 @@ function inside(parent, lines, depth) {
 
 function codeBlock(lines, fence) {
   const closed = lines.length > 1 && closes(lines[lines.length - 1], fence[1]);
-  const source = lines.slice(1, closed ? -1 : undefined).join("\n");
+  const indent = lines[0].search(/\S/);
+  const source = lines.slice(1, closed ? -1 : undefined).map((line) => without(line, indent)).join("\n");
   const copy = make("button", "plain copy-code", say("copy"));
   copy.type = "button";
   copy.addEventListener("click", () => copyText(source, copy));
@@ -107,16 +113,21 @@ function codeBlock(lines, fence) {
   return make("div", "code", head, make("pre", "", make("code", "", source)));
 }
 
+/** A line without its first spaces, `width` of them at most. */
+const without = (line, width) => line.slice(Math.min(width, line.search(/[^ ]|$/)));
+
 function list(lines, depth) {
   const [, indent, mark] = lines[0].match(ITEM);
   const numbered = /\d/.test(mark);
   const root = make(numbered ? "ol" : "ul");
   if (numbered) root.start = parseInt(mark, 10);
-  let item = null;
+  let item = null, width = 0;
   const finish = () => {
     if (!item) return;
+    const box = numbered ? null : item[0].match(TASK);
+    if (box) item[0] = item[0].replace(TASK, box[1] === " " ? "☐ " : "☑ ");
     const blocks = split(item);
-    const li = make("li");
+    const li = make("li", box ? "task" : "");
     // A plain item is its text, not a paragraph.
     blocks.forEach((b, n) => { if (n === 0 && !begins(b, 0)) inline(li, b.join("\n")); else li.append(block(b, depth + 1)); });
     root.append(li);
@@ -126,7 +137,8 @@ function list(lines, depth) {
     if (found && found[1].length <= indent.length + 1 && (found[1].length === indent.length || !item || found[1].length < indent.length + 2)) {
       finish();
       item = [found[3]];
-    } else item.push(line.replace(/^ {1,4}/, ""));
+      width = found[0].length - found[3].length;
+    } else item.push(without(line, width));
   }
   finish();
   return root;
