@@ -121,6 +121,11 @@ def _stage_advice(plan: StagePlan, machine: Machine) -> list[str]:
             f"{stage}: most of the time goes into the output head: a smaller vocabulary would be "
             "faster (tokenizer.vocab_size)"
         )
+    if plan.uncounted:
+        advice.append(
+            f"{stage}: the teacher {plan.uncounted} cannot be read here: its memory (4 bytes per "
+            "parameter) comes on top"
+        )
     if plan.recompute:
         advice.append(
             f"{stage}: activation checkpointing is on; it costs about a quarter of the speed"

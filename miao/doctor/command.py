@@ -11,11 +11,12 @@ from miao.console import count, print_table, say, warn
 from miao.device import choose_device, choose_dtype
 from miao.doctor.advice import machine_advice, recipe_advice
 from miao.doctor.machine import Machine, examine
-from miao.doctor.plan import StagePlan, model_words, plan_recipe, recipe_config
+from miao.doctor.plan import StagePlan, model_words, models_beside, plan_recipe, recipe_config
 from miao.doctor.trial import Trial, run_trial
 from miao.model.estimate import gib, long_time
 from miao.recipe import Recipe
 from miao.recipe.reading import load_recipe
+from miao.train.adapters import with_adapter_settings
 
 HELP = """miao doctor [RECIPE.yaml] [--measure] [--json] [--key.sub value ...]
 
@@ -115,7 +116,7 @@ def diagnose(recipe: Recipe, with_recipe: bool, measure: bool) -> Diagnosis:
     plans = plan_recipe(recipe, machine, device)
     trials = {}
     for plan in plans if measure else []:
-        options = getattr(recipe, plan.stage)
+        options = with_adapter_settings(getattr(recipe, plan.stage))
         if plan.micro_batch is not None:
             dtype = choose_dtype(options.precision, device)
             trials[plan.stage] = run_trial(
@@ -126,6 +127,7 @@ def diagnose(recipe: Recipe, with_recipe: bool, measure: bool) -> Diagnosis:
                 dtype,
                 plan.compiled,
                 plan.recompute,
+                [other for other in models_beside(options, config).values() if other],
             )
     advice += recipe_advice(plans, recipe, config, machine)
     return Diagnosis(machine, plans, trials, advice, f"{recipe.name} ({model_words(config)})")

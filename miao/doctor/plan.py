@@ -12,24 +12,40 @@ from miao.errors import MiaoError
 from miao.files import read_jsonl
 from miao.gpus import Gpu
 from miao.hubs import is_hub_name
-from miao.model import ModelConfig, count_parameters, load_config, new_config
+from miao.model import Decoder, ModelConfig, count_parameters, load_config, new_config
 from miao.model.counts import mfu_conventions
 from miao.model.estimate import (
     GIB,
     USABLE,
+    Extras,
     TrainingMemory,
     fitting_micro_batch,
     training_memory,
 )
-from miao.model.roofline import Rates, TimeParts, cpu_rates, gpu_rates, training_time
+from miao.model.roofline import (
+    COMPILE_PAYS_AFTER,
+    Rates,
+    TimeParts,
+    cpu_rates,
+    gpu_rates,
+    training_time,
+)
 from miao.ops.attention import has_varlen
-from miao.recipe import STAGES, DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
+from miao.recipe import (
+    STAGES,
+    DpoOptions,
+    GrpoOptions,
+    PretrainOptions,
+    Recipe,
+    SftOptions,
+    StageOptions,
+    parse_quantity,
+)
 from miao.rundir import RunDir, find_model
 from miao.shards.dataset import read_manifest
+from miao.train.adapters import adapter_of, adapter_size, with_adapter_settings
 from miao.train.microbatch import cpu_micro_batch, wants_checkpointing
 
-COMPILE_PAYS_AFTER = 120.0
-"""Seconds of training from which on `compile: auto` compiles on a CPU."""
 DATA_WAIT = 0.05
 """Share of the time spent waiting for data that is worth a word."""
 
@@ -59,6 +75,8 @@ class StagePlan:
     peak_source: str
     data_wait: float | None
     """Share of the time in which an earlier run of this name waited for data."""
+    uncounted: str | None = None
+    """A model beside the trained one whose size is not known, and so not in `memory`."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -98,23 +116,31 @@ def plan_stage(
     stage: str, recipe: Recipe, config: ModelConfig, machine: Machine, device: torch.device
 ) -> StagePlan:
     """The estimate for one stage."""
-    options: StageOptions = getattr(recipe, stage)
+    options: StageOptions = with_adapter_settings(getattr(recipe, stage))
+    beside = models_beside(options, config)
+    extras = stage_extras(options, config, beside)
     batch = int(parse_quantity(options.batch_tokens, f"{stage}.batch_tokens"))
     rows = max(1, batch // options.seq_len)
     muon = options.muon_learning_rate > 0
     dtype = choose_dtype(options.precision, device)
     recompute = options.activation_checkpointing == "on" or (
         options.activation_checkpointing == "auto"
-        and wants_checkpointing(stage, options, config, device)
+        and wants_checkpointing(stage, options, config, device, extras)
     )
     total = memory_bytes(device)[1]
-    micro_batch = _micro_batch(options, config, device, total, rows, recompute)
+    micro_batch = _micro_batch(options, config, device, total, rows, recompute, extras)
     slots = (micro_batch or 1) * options.seq_len
     budget = _budget(stage, options, recipe)
 
     def time(compiled: bool) -> TimeParts:
         rates = _rates(machine, device, dtype, compiled, config.query_dim)
-        return training_time(config, rates, options.seq_len, slots, batch, muon, recompute)
+        parts = training_time(config, rates, options.seq_len, slots, batch, muon, recompute)
+        if extras.adapter:
+            parts = _frozen_base(parts, extras.adapter / count_parameters(config).total)
+        for other in filter(None, beside.values()):
+            whole = training_time(other, rates, options.seq_len, slots, batch, False)
+            parts = _added(parts, _forward_only(whole))
+        return parts
 
     compiled = options.compile == "on"
     if options.compile == "auto" and machine.kernels["torch.compile"]:
@@ -130,7 +156,9 @@ def plan_stage(
         recompute,
         compiled,
         str(dtype).removeprefix("torch."),
-        training_memory(config, micro_batch or 1, options.seq_len, muon, recompute, dtype.itemsize),
+        training_memory(
+            config, micro_batch or 1, options.seq_len, muon, recompute, dtype.itemsize, extras
+        ),
         total,
         parts,
         budget,
@@ -141,7 +169,36 @@ def plan_stage(
         peak.flops,
         peak.source,
         _data_wait(stage, recipe),
+        next((name for name, other in beside.items() if other is None), None),
     )
+
+
+def models_beside(options: StageOptions, config: ModelConfig) -> dict[str, ModelConfig | None]:
+    """Models that only compute while a stage trains: a teacher, GRPO's reference; None: it cannot
+    be read here. (The reference of DPO and its relatives is gone before training: its
+    log-probabilities are kept on disk.)"""
+    if isinstance(options, GrpoOptions) and options.kl_coef:
+        return {"the reference": config}
+    if not isinstance(options, PretrainOptions | SftOptions) or options.teacher.path is None:
+        return {}
+    path = options.teacher.path
+    try:
+        return {path: None if is_hub_name(path) else load_config(find_model(path))}
+    except MiaoError:
+        return {path: None}
+
+
+def stage_extras(
+    options: StageOptions, config: ModelConfig, beside: dict[str, ModelConfig | None]
+) -> Extras:
+    """What a stage holds that the shape does not tell: an adapter, which then alone has gradients;
+    models beside."""
+    size = 0
+    if (adapter := adapter_of(options)) is not None:
+        with torch.device("meta"):
+            size = adapter_size(Decoder(config), adapter)
+    held = sum(4 * count_parameters(other).total for other in beside.values() if other)
+    return Extras(size, float(held))
 
 
 def plan_recipe(recipe: Recipe, machine: Machine, device: torch.device) -> list[StagePlan]:
@@ -158,13 +215,39 @@ def checkpoint_bytes(config: ModelConfig, options: StageOptions) -> int:
     """Disk that the checkpoints of one stage take: weights and optimizer, `keep_last` times and
     once more while the newest is written."""
     memory = training_memory(config, 1, 8, options.muon_learning_rate > 0)
-    return int((memory.weights + memory.optimizer) * (options.keep_last + 1))
+    size = memory.weights + memory.optimizer
+    adapter = stage_extras(options, config, {}).adapter
+    size = 12 * adapter or size  # of an adapter itself and its two means alone
+    return int(size * (options.keep_last + 1))
 
 
 def model_words(config: ModelConfig) -> str:
     """`192×4, 2.4M parameters`."""
     total = count_parameters(config).total
     return f"{config.hidden_size}×{config.num_hidden_layers}, {total / 1e6:.1f}M parameters"
+
+
+def _frozen_base(parts: TimeParts, share: float) -> TimeParts:
+    """Of training an adapter with `share` as many numbers: frozen weights get no gradient."""
+    return replace(
+        parts,
+        linears=parts.linears * (2 / 3 + share),
+        head=parts.head * 2 / 3,
+        weights=parts.weights * share,
+        optimizer=parts.optimizer * share,
+    )
+
+
+def _forward_only(parts: TimeParts) -> TimeParts:
+    """Of reading a row: a third of each product, two sevenths of attention, no optimizer."""
+    third = {name: part / 3 for name, part in vars(parts).items()}
+    return TimeParts(
+        **third | {"attention": parts.attention * 2 / 7, "weights": 0.0, "optimizer": 0.0}
+    )
+
+
+def _added(one: TimeParts, other: TimeParts) -> TimeParts:
+    return TimeParts(**{name: part + vars(other)[name] for name, part in vars(one).items()})
 
 
 def _rates(
@@ -187,17 +270,18 @@ def _micro_batch(
     total: int,
     rows: int,
     recompute: bool,
+    extras: Extras,
 ) -> int | None:
     muon = options.muon_learning_rate > 0
     if options.micro_batch != "auto":
         return min(rows, int(options.micro_batch))
     if device.type == "cpu":
-        one = training_memory(config, 1, options.seq_len, muon, recompute).total
+        one = training_memory(config, 1, options.seq_len, muon, recompute, extras=extras).total
         if total and one > USABLE * total:
             return None
         return cpu_micro_batch(config, options.seq_len, rows)
     return fitting_micro_batch(
-        config, total / GIB if total else 1e9, options.seq_len, rows, muon, recompute
+        config, total / GIB if total else 1e9, options.seq_len, rows, muon, recompute, extras
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,6 +13,7 @@ from miao.device import keep_freed_memory, peak_memory_mib
 from miao.model import Decoder, ModelConfig
 from miao.ops.attention import document_starts
 from miao.recipe import StageOptions, parse_quantity
+from miao.train.adapters import adapter_of, add_adapter
 from miao.train.optim import MuonAdamW
 
 DOCUMENT_TOKENS = 340
@@ -40,9 +43,11 @@ def run_trial(
     dtype: torch.dtype,
     compiled: bool = False,
     recompute: bool = False,
+    beside: Sequence[ModelConfig] = (),
     seconds: float = 8.0,
 ) -> Trial:
-    """Trains a new model of this shape for about `seconds` after its first pass.
+    """Trains a new model of this shape, or the stage's adapter on it, for about `seconds` after its
+    first pass.
 
     A step is put together from its parts, so that a step of many passes need not be waited for:
     passes · the best pass + the best optimizer step.
@@ -50,6 +55,7 @@ def run_trial(
     Args:
         micro_batch: rows per pass. dtype: of the matrix products.
         compiled, recompute: torch.compile, activation checkpointing.
+        beside: models that read the same rows without a gradient.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -57,7 +63,11 @@ def run_trial(
         keep_freed_memory()
     with device:
         model = Decoder(config)
-    model.set_compute_dtype(dtype)
+        readers = [Decoder(other).requires_grad_(False).eval() for other in beside]
+    for one in (model, *readers):
+        one.set_compute_dtype(dtype)
+    if (adapter := adapter_of(options)) is not None:
+        add_adapter(model, adapter, Path(), 0, quiet=True)
     model.set_activation_checkpointing(recompute)
     model.train()
     if compiled:
@@ -65,7 +75,7 @@ def run_trial(
     batch = _rows(config, micro_batch, options.seq_len, device)
     starts = document_starts(batch[2].cpu()).to(device) if model.has_varlen else None
     optimizer = MuonAdamW(
-        list(model.named_parameters()),
+        [(name, p) for name, p in model.named_parameters() if p.requires_grad],
         lr=1e-4,
         muon_lr=1e-4 if options.muon_learning_rate > 0 else 0.0,
         muon_dtype=torch.bfloat16 if device.type != "cpu" else dtype,
@@ -73,6 +83,9 @@ def run_trial(
 
     def one_pass() -> float:
         began = _now(device)
+        with torch.no_grad():
+            for reader in readers:
+                reader(*batch, starts_n=starts, output="hidden")
         loss = model(*batch, labels_bt=batch[0], starts_n=starts, output="loss")
         (loss / batch[0].numel()).backward()
         return _now(device) - began

@@ -1,6 +1,6 @@
 """lm-evaluation-harness on our models: it asks, our engine answers (`miao eval --harness lm-eval`).
 
-Needs `pip install 'miaolm[eval]'`; this file is imported only then.
+Needs the extra `eval`; this file is imported only then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from miao.console import ProgressLine, headline, print_table, say, warn
 from miao.engine import SamplingOptions
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.evaluate.continuations import Continuation, continuation_logprobs
 from miao.evaluate.prompts import Encoder, Prompt
 from miao.evaluate.writing import ROWS, write_texts
@@ -23,9 +23,7 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
 except ImportError as error:
-    raise MiaoError(
-        "lm-evaluation-harness is not installed", fix="pip install 'miaolm[eval]'"
-    ) from error
+    raise MiaoError("lm-evaluation-harness is not installed", fix=install_hint("eval")) from error
 
 MAX_NEW_TOKENS = 256
 

@@ -56,20 +56,19 @@ def judge_command(words: Sequence[str]) -> int:
     _generation(parser)
     options = parser.parse_args(words)
     ask = openai_judge(options.url, options.judge, _key())
+    asked = list(zip(options.models, options.stages, strict=True))
+    targets = [find_target(name, stage, None) for name, stage in asked]
+    ask("Answer with one word: ready")  # a judge that is not there is found before anything is done
     questions = fixed_prompts()[1]
     texts = []
-    for name, stage in zip(options.models, options.stages, strict=True):
-        target = find_target(name, stage, None)
+    for (name, _), target in zip(asked, targets, strict=True):
         answers = {r["prompt"]: r["answer"] for r in _written(target, options) if r["chat"]}
         if not answers:
             raise MiaoError("this model has no chat template: there are no answers", where=name)
         texts.append([answers[question] for question in questions])
     with ProgressLine("judging", len(questions)) as line:
         found = judge_pairs(questions, texts[0], texts[1], ask, line.advance)
-    first, second = (
-        name if stage is None else f"{name}:{stage}"
-        for name, stage in zip(options.models, options.stages, strict=True)
-    )
+    first, second = (name if stage is None else f"{name}:{stage}" for name, stage in asked)
     columns = ["compared", "questions", "wins", "losses", "ties", "win rate", "p"]
     row = [
         f"{second} against {first}",

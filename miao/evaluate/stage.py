@@ -29,7 +29,6 @@ class StageEvaluation:
 
 
 def evaluate_stage(
-    stage: str,
     model: Decoder,
     tokenizer: Tokenizer,
     run: RunDir,
@@ -37,7 +36,8 @@ def evaluate_stage(
     reference: Decoder | None = None,
     beta: float = 1.0,
 ) -> StageEvaluation:
-    """Bits per byte by source, multiple choice, chat questions (after SFT), preferences.
+    """Bits per byte by source, multiple choice, chat questions, preferences: after every stage the
+    same, so that each has its before. A pretrained model meets the chat's marks for the first time.
 
     Args:
         reference: the model before DPO, for the implicit reward; None for other stages.
@@ -50,32 +50,31 @@ def evaluate_stage(
     if choices := [ChoiceItem.from_json(r) for r in read_jsonl(run.eval_items / "choice.jsonl")]:
         with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
-    if stage != "pretrain":
-        if questions := [
-            QuestionItem.from_json(r) for r in read_jsonl(run.eval_items / "questions.jsonl")
-        ]:
-            with ProgressLine("questions", len(questions)) as line:
-                found, texts = answer_questions(
-                    model, tokenizer, questions, options.max_new_tokens, line.advance
-                )
-            scores += found
-            answers = [
-                {
-                        "category": item.category,
-                        "question": item.question,
-                        "answer": text,
-                        "right": item.is_right(text),
-                    }
-                for item, text in zip(questions, texts, strict=True)
-            ]  # fmt: skip
-        kept = heldout_preferences(run, options.preference_pairs)
-        pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
-        work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
-        with ProgressLine("preferences", work) as line:
-            for held_against in [None, reference] if reference else [None]:
-                given = (held_against, beta, line.advance)
-                scores += prefer(model, tokenizer, pairs, *given) if pairs else []
-                scores += prefer_single(model, tokenizer, single, *given) if single else []
+    if questions := [
+        QuestionItem.from_json(r) for r in read_jsonl(run.eval_items / "questions.jsonl")
+    ]:
+        with ProgressLine("questions", len(questions)) as line:
+            found, texts = answer_questions(
+                model, tokenizer, questions, options.max_new_tokens, line.advance
+            )
+        scores += found
+        answers = [
+            {
+                "category": item.category,
+                "question": item.question,
+                "answer": text,
+                "right": item.is_right(text),
+            }
+            for item, text in zip(questions, texts, strict=True)
+        ]
+    kept = heldout_preferences(run, options.preference_pairs)
+    pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
+    work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
+    with ProgressLine("preferences", work) as line:
+        for held_against in [None, reference] if reference else [None]:
+            given = (held_against, beta, line.advance)
+            scores += prefer(model, tokenizer, pairs, *given) if pairs else []
+            scores += prefer_single(model, tokenizer, single, *given) if single else []
     return StageEvaluation(scores, answers)
 
 

@@ -13,12 +13,14 @@ from miao.console import print_table, say
 from miao.errors import MiaoError
 from miao.evaluate.statistics import compare_paired
 from miao.files import read_jsonl
+from miao.recipe import STAGES
 from miao.rundir import RunDir
 
 Record = dict[str, Any]
-TOTALS = ("multiple choice", "preference (likelihood)", "preference (reward)", "rewards")
-"""Tasks of which only the total is shown; of questions every category is."""
-BITS = "bits per byte"
+TOTALS = ("multiple choice", "preference (likelihood)", "preference (reward)")
+"""Tasks of which only the total is shown; of questions every category, of rewards each function."""
+BITS, ALL = "bits per byte", "all"
+ORDER = ("before", *STAGES)
 
 
 def main(words: Sequence[str]) -> int:
@@ -49,8 +51,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def _evaluations(run: RunDir) -> list[Record]:
+    """The lines of stages, in the order in which these were trained."""
     found = read_jsonl(run.eval_results) if run.eval_results.exists() else []
-    lines = [line for line in found if "scores" in line]
+    lines = [line for line in found if "scores" in line and line["stage"] in ORDER]
+    lines.sort(key=lambda line: ORDER.index(line["stage"]))
     if not lines:
         raise MiaoError(
             "this run has measured nothing", where=run.path, fix="name a run that was evaluated"
@@ -66,37 +70,49 @@ def _cells(scores: list[Record]) -> dict[str, str]:
         cells[f"{BITS}, mean of {len(bits)}"] = f"{value:.3f} ±{stderr:.3f}"
     for score in scores:
         task, category = score["task"], score["category"]
-        if task == "questions" or (task in TOTALS and category in ("all", "single answers")):
-            name = category if task == "questions" and category != "all" else task
+        if task == "questions" or (task in TOTALS and category in (ALL, "single answers")):
+            name = category if task == "questions" and category != ALL else task
             name += f", {category}" if category == "single answers" else ""
             cells[name] = _share(score["value"], score["stderr"])
+        elif task == "rewards":
+            cells[f"reward {category}"] = _reward(score)
     return cells
 
 
 def _changes(name: str, run: RunDir) -> list[list[str]]:
-    """The questions that two neighbouring stages answered, by category."""
+    """The questions that two neighbouring stages answered, by category and all together; and the
+    problems that GRPO was held against."""
     rows = []
-    stages = [line["stage"] for line in _evaluations(run) if run.answers(line["stage"]).exists()]
+    lines = _evaluations(run)
+    stages = [line["stage"] for line in lines if run.answers(line["stage"]).exists()]
     for before, after in pairwise(stages):
         old = {record["question"]: record for record in read_jsonl(run.answers(before))}
         new = [r for r in read_jsonl(run.answers(after)) if r["question"] in old]
-        for category in sorted({record["category"] for record in new}):
-            mine = [record for record in new if record["category"] == category]
+        categories = sorted({record["category"] for record in new})
+        for category in [*categories, ALL] if len(categories) > 1 else categories:
+            mine = [record for record in new if category in (record["category"], ALL)]
             right = [bool(record["right"]) for record in mine]
             then = [bool(old[record["question"]]["right"]) for record in mine]
             found = compare_paired(then, right)
             rows.append(
                 [
                     *(name, f"{before} → {after}", category, f"{found.count:,}"),
-                    *(
-                        f"{100 * sum(then) / len(then):.1f}%",
-                        f"{100 * sum(right) / len(right):.1f}%",
-                    ),
+                    *(_share(sum(then) / len(then), None), _share(sum(right) / len(right), None)),
                     f"{100 * found.value:+.1f} ±{100 * found.stderr:.1f}",
                     f"{found.p_value:.2g}",
                 ]
             )
+    for line in lines:
+        for change in line.get("rewards", []):
+            score, stage = change["after"], line["stage"]
+            cells = [_reward(change["before"]), _reward(score), _reward(change["difference"], "+")]
+            category = f"reward {score['category']}"
+            rows.append([name, f"before → {stage}", category, f"{score['count']:,}", *cells, ""])
     return rows
+
+
+def _reward(score: Record, sign: str = "") -> str:
+    return f"{score['value']:{sign}.3f} ±{score['stderr'] or 0.0:.3f}"
 
 
 def _share(value: float, stderr: float | None) -> str:

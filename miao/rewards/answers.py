@@ -11,9 +11,9 @@ from miao.engine import Request, SamplingOptions, Scheduler, make_runner
 from miao.errors import MiaoError, first_line
 from miao.model.decoder import Decoder
 from miao.recipe.grpo import GrpoOptions
-from miao.rewards.functions import Rewards
+from miao.rewards.functions import Rewards, load_rewards
 from miao.rewards.problems import Problem
-from miao.rewards.tools import Environment
+from miao.rewards.tools import Environment, load_environment
 from miao.tokenizer import Tokenizer
 
 PREFILL = 1024
@@ -200,6 +200,17 @@ class Examiner:
         answer.text = answer.text.strip()
         answer.values = self.rewards.values(problem.prompt, answer.text, dict(problem.record))
         answer.reward = self.rewards.total(answer.values)
+
+
+def make_examiner(options: GrpoOptions, model: Decoder, tokenizer: Tokenizer) -> Examiner:
+    """Who puts the recipe's problems to a model."""
+    return Examiner(
+        tokenizer,
+        load_rewards(options.rewards),
+        load_environment(options.environment),
+        options,
+        min(options.seq_len + 1, model.config.context_length),
+    )
 
 
 def sample_record(problem: Problem, answer: Answer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
+from miao.corpus.seedbed.calculator import SCHEMA
 from miao.errors import MiaoError, first_line
 from miao.rewards.loading import load_object
 
@@ -35,20 +36,7 @@ class Environment(Protocol):
 class Calculator:
     """Answers calls of `calculator` with the value of an expression."""
 
-    tools: ClassVar[list[dict[str, Any]]] = [
-        {
-            "type": "function",
-            "function": {
-                "name": "calculator",
-                "description": "The value of an arithmetic expression.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"expression": {"type": "string"}},
-                    "required": ["expression"],
-                },
-            },
-        }
-    ]
+    tools: ClassVar[list[dict[str, Any]]] = [SCHEMA]
 
     def respond(self, turn: str, record: dict[str, Any]) -> list[str] | None:
         calls = _CALL.findall(turn)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from miao.console import count, say
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.files import atomic_directory
 from miao.model import Decoder
 from miao.model.layers import Linear
@@ -66,11 +66,14 @@ def adapter_size(model: Decoder, options: AdapterOptions) -> int:
     return size
 
 
-def add_adapter(model: Decoder, options: AdapterOptions, base: Path, seed: int) -> None:
+def add_adapter(
+    model: Decoder, options: AdapterOptions, base: Path, seed: int, quiet: bool = False
+) -> None:
     """Puts an adapter that changes nothing yet into the model, and freezes everything else.
 
     Args:
         base: where the model's weights came from; the adapter will name it.
+        quiet: says nothing.
 
     Raises:
         MiaoError: peft is missing, or a target that the model does not have.
@@ -98,6 +101,8 @@ def add_adapter(model: Decoder, options: AdapterOptions, base: Path, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
+    if quiet:
+        return
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     say(
         f"  {_NAMES[options.kind]} of rank {options.rank} on {', '.join(targets)}: "
@@ -156,7 +161,7 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise MiaoError(
-            f"adapters need the '{error.name}' package", fix="pip install 'miaolm[hf]'"
+            f"adapters need the '{error.name}' package", fix=install_hint("hf")
         ) from error
     return peft
 

@@ -142,12 +142,13 @@ class StepGradients:
         if self.parallel.lockstep:
             empty = rows.empty(self.micro_batch if self.model.is_compiled else 1)
             parts += [empty] * (max(count for _, count in told) - len(parts))
+            weights += [0] * (len(parts) - len(weights))
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
         device, varlen = self.model.device, self.model.has_varlen
-        for number, part in enumerate(parts, start=1):
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1):
             # What is replayed beside pairs has no weight of its own, but a gradient.
-            idle = total == 0 or part.trained_tokens == 0
+            idle = total == 0 or not (weight or part.trained_tokens)
             if idle and not self.parallel.lockstep:
                 continue
             if self.options.compile == "graphs":

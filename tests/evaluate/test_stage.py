@@ -39,7 +39,7 @@ def run(tokenizer: Tokenizer, tmp_path: Path) -> RunDir:
     return run
 
 
-def test_each_stage_has_its_measures(
+def test_what_is_measured(
     tokenizer: Tokenizer, bigram_model: Callable[..., Decoder], run: RunDir
 ) -> None:
     model, options = bigram_model({}), EvaluateOptions(max_new_tokens=4, preference_pairs=4)
@@ -54,22 +54,21 @@ def test_each_stage_has_its_measures(
     reward = [("preference (reward)", "", 4), ("preference (reward)", "all", 4)]
     margin = [("preference margin", "all", 4)]
 
-    def measured(stage: str, reference: Decoder | None = None) -> list[tuple[str, str, int]]:
-        found = evaluate_stage(stage, model, tokenizer, run, options, reference, beta=0.1)
-        assert len(found.answers) == (0 if stage == "pretrain" else 2)
+    def measured(reference: Decoder | None = None) -> list[tuple[str, str, int]]:
+        found = evaluate_stage(model, tokenizer, run, options, reference, beta=0.1)
+        assert len(found.answers) == 2
         assert not any(answer["right"] for answer in found.answers)
         return [(score.task, score.category, score.count) for score in found.scores]
 
-    assert measured("pretrain") == known
-    assert measured("sft") == known + asked + likelihood
-    assert measured("dpo", model) == known + asked + likelihood + reward + margin
+    assert measured() == known + asked + likelihood
+    assert measured(model) == known + asked + likelihood + reward + margin
 
 
 def test_a_run_without_built_in_items_measures_what_it_can(
     tokenizer: Tokenizer, bigram_model: Callable[..., Decoder], tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path)
-    found = evaluate_stage("sft", bigram_model({}), tokenizer, run, EvaluateOptions())
+    found = evaluate_stage(bigram_model({}), tokenizer, run, EvaluateOptions())
     assert (found.scores, found.answers) == ([], [])
     own = run.corpus / "dpo" / "heldout" / "preferences.jsonl"
     write_jsonl(own, [preference(number).to_json() for number in range(3)])

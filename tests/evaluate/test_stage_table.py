@@ -54,6 +54,45 @@ def test_scores_and_changes(run: RunDir, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_all_questions_together_and_rewards(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of lines in any order; one of a benchmark is no stage."""
+    asked = [answers(*right) for right in ((True, False), (True, True), (True, True))]
+    for stage, records in zip(("pretrain", "sft", "grpo"), asked, strict=True):
+        other = {"category": "words", "question": "w", "right": stage != "pretrain"}
+        write_jsonl(run.answers(stage), [*records, other])
+    reward = [score("rewards", "short", value, 0.02) for value in (0.4, 0.7, 0.3)]
+    change = dict(zip(("before", "after", "difference"), reward, strict=True))
+    lines = [
+        {"stage": "grpo", "scores": [reward[1]], "rewards": [change]},
+        {"stage": "benchmark ceval of model", "task": "ceval", "scores": []},
+        {"stage": "sft", "scores": []},
+        {"stage": "pretrain", "scores": []},
+    ]
+    write_jsonl(run.eval_results, lines)
+    assert main(["stages", str(run.path), "--markdown"]) == 0
+    lines_ = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines_]
+    assert [row[1] for row in cells[2:5]] == ["pretrain", "sft", "grpo"]
+    assert cells[4][2] == "0.700 ±0.020"
+    # Of three questions two were mended: steps 0, 1, 1; mean 2/3, deviation sqrt(1/3), over sqrt(3).
+    assert cells[9] == [
+        "mine",
+        "pretrain → sft",
+        "all",
+        "3",
+        "33.3%",
+        "100.0%",
+        "+66.7 ±33.3",
+        "0.5",
+    ]
+    assert cells[-1] == [
+        "mine", "before → grpo", "reward short", "4",
+        "0.400 ±0.020", "0.700 ±0.020", "+0.300 ±0.020", "",
+    ]  # fmt: skip
+
+
 def test_a_run_without_results(tmp_path: Path) -> None:
     with pytest.raises(MiaoError, match="measured nothing"):
         main(["stages", str(tmp_path)])

@@ -42,21 +42,28 @@ class Ended(NamedTuple):
     """From the start of both to its end."""
 
 
-def run_two(
-    function: Callable[..., Any], *arguments: Any, directory: Path, seconds: float = 600
-) -> list[Ended]:
+def run_two(function: Callable[..., Any], *arguments: Any, directory: Path) -> list[Ended]:
     """Runs `function(*arguments)` in two processes that find what a launcher would tell them; but
     nothing ends one of them because the other has ended."""
+    return run_processes(2, function, *arguments, directory=directory)
+
+
+def run_processes(
+    count: int, function: Callable[..., Any], *arguments: Any, directory: Path, seconds: float = 600
+) -> list[Ended]:
+    """As `run_two`, in any number of processes."""
     port, began = free_port(), time.monotonic()
-    logs = [directory / f"{rank}.log" for rank in range(2)]
-    processes = [
-        CONTEXT.Process(target=_alone, args=(rank, port, log, function, arguments), daemon=True)
-        for rank, log in enumerate(logs)
-    ]
-    for process in processes:
+    logs = [directory / f"{rank}.log" for rank in range(count)]
+    processes = []
+    for rank, log in enumerate(logs):
+        place = (rank, count, port)
+        process = CONTEXT.Process(
+            target=_alone, args=(place, log, function, arguments), daemon=True
+        )
         process.start()
-    took = [0.0, 0.0]
-    while any(process.is_alive() for process in processes) and sum(took) < 2 * seconds:
+        processes.append(process)
+    took = [0.0] * count
+    while any(process.is_alive() for process in processes) and max(took) < seconds:
         time.sleep(0.05)
         for rank, process in enumerate(processes):
             took[rank] = time.monotonic() - began if process.is_alive() else took[rank]
@@ -70,12 +77,15 @@ def run_two(
 
 
 def _alone(
-    rank: int, port: int, log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
+    place: tuple[int, int, int],
+    log: Path,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _launched(rank, port)
+    _launched(*place)
     try:
         code = function(*arguments)
     except MiaoError as error:
@@ -85,12 +95,13 @@ def _alone(
     sys.exit(code)
 
 
-def _launched(rank: int, port: int) -> None:
+def _launched(rank: int, count: int, port: int) -> None:
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     torch.set_num_threads(1)
+    os.fsync = lambda file: None  # as in conftest.py
 
 
 class Pair:
@@ -124,7 +135,7 @@ class Pair:
 
 
 def _serve(rank: int, port: int, end: Connection) -> None:
-    _launched(rank, port)
+    _launched(rank, 2, port)
     console.quiet = True
     world = LaunchedWorld(on_gpu=False)
     while True:

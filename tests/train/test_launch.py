@@ -35,6 +35,16 @@ evaluate: {choice_items: 4, question_items: 2, preference_pairs: 2, heldout_toke
            max_new_tokens: 2}
 """
 
+FAILING = """
+from miao.train.world import join_world
+
+with join_world("cpu") as world:
+    world.barrier()
+    if world.rank == 1:
+        raise ZeroDivisionError("a bug")
+    world.barrier()
+"""
+
 
 def torchrun(*words: str, directory: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
@@ -54,7 +64,7 @@ def torchrun(*words: str, directory: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         cwd=directory,
         env=environment,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -85,9 +95,7 @@ def in_directory(directory: Path, *words: str) -> int:
 
 
 def test_torchrun_ends_all_when_one_fails(tmp_path: Path) -> None:
-    (tmp_path / "failing.py").write_text(
-        "from tests.train.shared_cases import fail\nfail('bug in 1')", encoding="utf-8"
-    )
+    (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
     done = torchrun("failing.py", directory=tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("ZeroDivisionError: a bug") == 1, done.stderr
@@ -127,7 +135,7 @@ def test_one_killed_the_other_says_so_and_both_go_on_to_the_bit(
         assert (ends[victim].code, survivor.code) == (-9, 2), ends
         assert survivor.said.count("contact with the other processes is lost") == 1, survivor.said
         assert "run the same command again" in survivor.said
-        assert survivor.seconds - ends[victim].seconds < 10 * GRACE
+        assert survivor.seconds - ends[victim].seconds < 30 * GRACE
         saved = list_checkpoints(run / "checkpoints")
         assert 0 < read_json(saved[-1] / "state.json")["step"] < 6
         ends = run_two(launched_train, case, run, directory=tmp_path)

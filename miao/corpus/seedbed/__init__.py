@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.corpus.seedbed import (
     arithmetic,
+    calculator,
     dialogues,
     general,
     identity,
@@ -36,7 +37,13 @@ DOCUMENT_WEIGHTS = {
     "recall": 0.0,  # long texts, for recipes that extend a context
 }
 """Share of each topic in the characters of the pretraining text."""
-CONVERSATION_WEIGHTS = {"general": 0.35, "knowledge": 0.25, "math": 0.25, "identity": 0.15}
+CONVERSATION_WEIGHTS = {
+    "general": 0.35,
+    "knowledge": 0.25,
+    "math": 0.25,
+    "identity": 0.15,
+    "calculator": 0.0,  # calls of a tool, for recipes that train with one
+}
 """Share of each topic in the conversations."""
 QUESTION_WEIGHTS = {
     "identity": 0.3,
@@ -142,6 +149,7 @@ class Seedbed:
             "knowledge": knowledge.conversations(rng),
             "math": arithmetic.conversations(rng),
             "identity": identity.conversations(rng, self.persona),
+            "calculator": calculator.conversations(rng),
         }
         names = list(streams)
         weights = [self.conversation_weights[name] for name in names]

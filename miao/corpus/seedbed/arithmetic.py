@@ -260,14 +260,15 @@ def _turns(question: str, answer: str) -> list[Message]:
     return [Message("user", question), Message("assistant", answer)]
 
 
-def _stop(language: str) -> str:
+def full_stop(language: str) -> str:
     return "。" if language == "zh" else "."
 
 
 def _computation(language: str, rng: random.Random) -> tuple[str, str]:
     operation = _operation(rng)
     a, b = training_pair(rng, operation)
-    return _question(operation, a, b, language, rng), equation(operation, a, b) + _stop(language)
+    question = _question(operation, a, b, language, rng)
+    return question, equation(operation, a, b) + full_stop(language)
 
 
 def _question(operation: Operation, a: int, b: int, language: str, rng: random.Random) -> str:
@@ -285,7 +286,7 @@ def _go_on(answer: str, language: str, rng: random.Random) -> list[Message]:
     b = rng.randint(1, 10)
     if not 0 <= result_of(operation, start, b) <= LIMIT or is_held_out(operation, start, b):
         return []
-    return _turns(ask.format(b=b), equation(operation, start, b) + _stop(language))
+    return _turns(ask.format(b=b), equation(operation, start, b) + full_stop(language))
 
 
 def _word_problem(language: str, rng: random.Random) -> tuple[str, str]:
@@ -297,7 +298,7 @@ def _word_problem(language: str, rng: random.Random) -> tuple[str, str]:
     story = rng.choice(_STORIES[language][operation]).format(
         name=rng.choice(_NAMES[language]), thing=rng.choice(_THINGS[language]), a=a, b=b
     )
-    return story, equation(operation, a, b) + _stop(language)
+    return story, equation(operation, a, b) + full_stop(language)
 
 
 def _comparison(language: str, rng: random.Random) -> tuple[str, str]:
@@ -317,7 +318,7 @@ def _ordering(language: str, rng: random.Random) -> tuple[str, str]:
         c = rng.randint(0, LIMIT)
         if c not in (a, b) and not is_held_out("<", a, c) and not is_held_out("<", b, c):
             break
-    answer = "<".join(map(str, sorted((a, b, c)))) + _stop(language)
+    answer = "<".join(map(str, sorted((a, b, c)))) + full_stop(language)
     if language == "zh":
         return f"把{a}、{b}、{c}从小到大排好。", answer
     return f"Put {a}, {b} and {c} in order, the smallest first.", answer
