@@ -43,7 +43,7 @@ def facts(device: str) -> dict[str, Any]:
     """Machine, versions, commit and command: what a number is worth nothing without."""
     import torch
 
-    from miao.doctor.machine import processor_name
+    from miao.provenance import processor_name
 
     versions = {"python": platform.python_version()}
     for name in PACKAGES:

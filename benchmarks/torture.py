@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -53,6 +54,8 @@ class Tally:
 
     kills: int = 0
     in_a_save: int = 0
+    resumed: int = 0
+    """Starts that went on from a checkpoint; equal weights alone could be those of a new run."""
     runs: int = 0
     differences: list[str] = field(default_factory=list)
 
@@ -74,7 +77,8 @@ def main() -> int:
     seconds = time.monotonic() - began
     print(
         f"{tally.kills} kills survived, {tally.in_a_save} of them in the middle of a save; "
-        f"{tally.runs} runs finished; {len(tally.differences)} differences; {seconds:.0f} s"
+        f"{tally.resumed} times resumed; {tally.runs} runs finished; "
+        f"{len(tally.differences)} differences; {seconds:.0f} s"
     )
     print(
         f"| `torture.py --kills {options.kills} --seed {options.seed}` | {tally.kills} "
@@ -106,6 +110,8 @@ def torture(directory: Path, kills: int, moments: random.Random) -> Tally:
             f"run {tally.runs}: {name}" for name in truth if truth[name] != found.get(name)
         ]
         print(f"run {tally.runs} is finished after {tally.kills} kills", flush=True)
+    log = out.with_suffix(".log").read_text(encoding="utf-8")
+    tally.resumed = len(re.findall(r"resumed at step [1-9]", log))
     return tally
 
 
@@ -113,6 +119,20 @@ def run_and_kill(
     recipe: Path, out: Path, usual: float, moments: random.Random, tally: Tally, kills: int
 ) -> bool:
     """One start of the run, killed at a random moment; True: it came to its end."""
+    checkpoints = out / "tiny" / "checkpoints" / "pretrain"
+    saved, log = list(checkpoints.glob("step-*")), out.with_suffix(".log")
+    said = log.stat().st_size if log.exists() else 0
+    if not _ends(recipe, out, usual, moments, tally, kills):
+        return False
+    news = log.read_bytes()[said:].decode()
+    if saved and not re.search("resumed at step [1-9]|pretrain: done before", news):
+        tally.differences.append(f"run {tally.runs + 1}: it began anew beside {len(saved)} saves")
+    return True
+
+
+def _ends(
+    recipe: Path, out: Path, usual: float, moments: random.Random, tally: Tally, kills: int
+) -> bool:
     checkpoints = out / "tiny" / "checkpoints" / "pretrain"
     old = half_written(checkpoints)
     child = begin("pretrain", recipe, out)

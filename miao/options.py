@@ -7,6 +7,7 @@ with a suggestion, lists given as plain words, and the place of a mistake.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Sequence
@@ -43,14 +44,17 @@ def parse_options(
     from_file = read_yaml(path) if path else {}
     _check_keys(from_file, "", kinds, str(path))
     words = _join_lists(overrides, kinds)
-    parser = make_parser(options_type)
+    parser = make_parser(options_type)  # type: ignore[arg-type]  # mypy: a class has no hash
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = _guarded(lambda: parser.parse_object(from_file), str(path))
-        config = _guarded(lambda: parser.parse_args(words, namespace=config), "the command line")
+        config = _guarded(
+            lambda: parser.parse_args(words, namespace=config, defaults=False), "the command line"
+        )
         return options_type(**vars(parser.instantiate_classes(config)))
 
 
+@functools.cache
 def make_parser(options_type: type, prog: str = "miao run RECIPE") -> ArgumentParser:
     """A jsonargparse parser with one `--key.sub` for every field of a dataclass of options."""
     from jsonargparse import ArgumentParser, set_parsing_settings

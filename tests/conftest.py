@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ from miao.model import Decoder, ModelConfig
 from miao.shards import TokenDataset
 from miao.shards.dataset import Manifest, write_dataset
 from miao.tokenizer import Tokenizer, train_tokenizer
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start; `one_thread` says why
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and what tests start and stop would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+os.fsync = lambda file: None  # type: ignore[assignment] # slow, and only a power cut would tell
 
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
@@ -36,6 +44,20 @@ TINY: dict[str, Any] = {
     "intermediate_size": 40,
     "max_position_embeddings": 64,
 }
+LONGEST_FIRST = [
+    "train/test_parallel.py", "train/test_launch.py", "corpus/test_interrupted.py",
+    "benchmarks/test_benchmarks.py", "doctor/test_doctor.py", "serve/test_web_browser.py",
+    "test_chat.py", "test_run.py", "train/test_torture.py", "train/test_loop.py",
+    "serve/test_stopping.py", "export/test_parity_check.py",
+    "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",
+    "train/test_grpo_run.py", "train/test_grpo.py", "corpus/test_datasets.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that share the tests take whole files in this order: none ends long after others."""
+    place = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session", autouse=True)

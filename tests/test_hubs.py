@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, install_hint
 from miao.hubs import HubName, is_hub_name, parse_hub_name, push_directory
 from miao.hubs import files as hub_files
 from miao.hubs.files import check_model_directory, check_space, is_model_file, remove_stale
@@ -268,7 +268,7 @@ def test_a_missing_client_is_named(
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(MiaoError) as caught:
         push_directory(model, name)
-    assert f"pip install 'miaolm[{extra}]'" in str(caught.value)
+    assert install_hint(extra) in str(caught.value)
 
 
 SITE = Site(

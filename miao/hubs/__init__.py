@@ -1,7 +1,7 @@
 """Models by name: `hf:owner/name[@revision]` and `modelscope:owner/name[@revision]`.
 
 Reading and publishing go through the hubs' own clients, which are optional
-(`pip install 'miaolm[hf]'`, `pip install 'miaolm[modelscope]'`) and imported when first needed.
+(the extras `hf` and `modelscope`) and imported when first needed.
 They bring mirrors, tokens, caches, retries and parallel transfers; this room adds which files make
 a model, and words for what can go wrong.
 """

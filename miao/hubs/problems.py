@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miao.errors import MiaoError, first_line
+from miao.errors import MiaoError, first_line, install_hint
 from miao.hubs.files import disk_full, is_disk_full, is_not_writable
 from miao.hubs.names import HubName
 
@@ -163,5 +163,5 @@ def _without_token(error: BaseException) -> str:
 def no_library(extra: str) -> MiaoError:
     return MiaoError(
         "the hub's client library is not installed",
-        fix=f"pip install 'miaolm[{extra}]'",
+        fix=install_hint(extra),
     )

@@ -124,7 +124,7 @@ def _check_grpo(grpo: GrpoOptions, parallel: str, need: Any) -> None:
 def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
     clean, dedup, overlap = corpus.clean, corpus.dedup, corpus.contamination
     limits = [name for name in vars(clean) if name.startswith("max_") and name != "max_characters"]
-    for name in (*limits, "min_chinese", "language_confidence"):
+    for name in (*limits, "min_chinese"):
         value = getattr(clean, name)
         need(
             value is None or 0 <= value <= 1 or name == "max_blocked",
