@@ -231,7 +231,7 @@ def test_the_chat_client(server: RunningServer, serve: Callable[..., Any]) -> No
     assert ChatClient(f"127.0.0.1:{server.port}", model="other").model == "other"
     with pytest.raises(MiaoError, match="no model 'third'"):
         ChatClient(server.url, model="third")
-    with pytest.raises(MiaoError, match="400 .*temperature"):
+    with pytest.raises(MiaoError, match=r"400 .*temperature"):
         list(client.stream(HELLO, temperature=9))
     with pytest.raises(MiaoError, match="cannot be reached"):
         ChatClient("http://127.0.0.1:9")
