@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from miao.corpus.html import main_text
+from miao.corpus.json_stream import JsonStream
 from miao.corpus.problems import OnProblem, Problem, place, stop
 from miao.corpus.sources import find_files, find_sources
 from miao.corpus.streams import (
     DamagedFile,
-    JsonStream,
     OnRepair,
     Source,
     decode_line,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from miao.corpus.json_stream import JsonStream
 from miao.corpus.streams import (
     DamagedFile,
-    JsonStream,
     decode_line,
     format_of,
     read_bytes,
