@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,6 +232,13 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
+    def wait_for_more(self, seconds: float = 60) -> None:
+        """Reads until anything comes that can be seen."""
+        end = time.monotonic() + seconds
+        while not re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", self.seen).strip():
+            assert time.monotonic() < end, "silence"
+            self._read()
+
     def _read(self) -> None:
         try:
             self._bytes += os.read(self.master, 65536)
@@ -294,7 +302,7 @@ def test_stopping_an_answer(roomy: str) -> None:
         for _ in range(3):
             chat.write("go on\r")
             chat.wait_for("go on\r\n")
-            time.sleep(0.1)
+            chat.wait_for_more()  # at the prompt Ctrl-C means something else
             chat.process.send_signal(signal.SIGINT)
             chat.wait_for("tokens/s")
             chat.wait_for("> ")

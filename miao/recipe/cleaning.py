@@ -87,10 +87,10 @@ class DedupOptions:
     """Drop records equal to an earlier one, white space aside."""
     near: bool = False
     """Drop documents that nearly equal another (MinHash over n-grams of characters or words)."""
-    near_threshold: float = 0.7
-    """Jaccard similarity of n-grams from which two documents are near-duplicates. 0.7 finds copies
-    with one character in forty edited or a tenth of the text replaced, and leaves most pages made
-    from one template; 0.4 finds one character in ten, and joins such pages."""
+    near_threshold: float = 0.45
+    """Jaccard similarity of n-grams from which two documents are near-duplicates. 0.45 finds copies
+    with one character in ten edited, and joins some pages made from one template; 0.7 leaves most
+    of those, and finds copies with one character in forty edited or a tenth replaced."""
     near_ngram: int = 3
     """Length of those n-grams: characters of Chinese, words of English."""
     near_min_tokens: int = 30
