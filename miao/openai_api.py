@@ -15,6 +15,9 @@ from miao.errors import MiaoError
 SAID = 300
 """Characters of a refusal that are repeated."""
 
+LONGEST_WAIT = 60.0
+"""Seconds before a server is asked again, however long it wants."""
+
 
 class NoAnswer(Exception):
     """No whole answer came.
@@ -32,6 +35,14 @@ class NoAnswer(Exception):
     def may_pass(self) -> bool:
         """Whether asking again may help: no capacity now, or a broken connection."""
         return self.code is None or self.code in (408, 409, 425, 429) or self.code >= 500
+
+    def pause(self, attempt: int, first: float = 1.0) -> float:
+        """Seconds before asking again: what the server wants, else `first`, doubled each time."""
+        return min(LONGEST_WAIT, first * 2**attempt if self.wait is None else self.wait)
+
+
+class Unreachable(NoAnswer):
+    """No connection, or nothing of HTTP on it."""
 
 
 def base_url(url: str) -> str:
@@ -61,19 +72,28 @@ def opened(
     data = None if body is None else json.dumps(body).encode()
     try:
         request = urllib.request.Request(url, data, headers)
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            yield response
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         raise NoAnswer(_refusal(error), error.code, _wait(error)) from error
     except (OSError, ValueError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise NoAnswer(f"the server cannot be reached: {reason}") from error
+        raise Unreachable(f"the server cannot be reached: {_reason(error)}") from error
+    with response:
+        try:
+            yield response
+        except ValueError as error:
+            raise NoAnswer(f"the server answers nonsense: {_reason(error)}") from error
+        except (OSError, HTTPException) as error:
+            raise NoAnswer(f"the server broke off: {_reason(error)}") from error
 
 
 def ask(url: str, body: Any = None, key: str | None = None, timeout: float = 300.0) -> Any:
     """The JSON that is answered; see `opened`."""
     with opened(url, body, key, timeout) as response:
         return json.load(response)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or str(error) or type(error).__name__)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

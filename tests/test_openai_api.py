@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
+from threading import Event
 
 import pytest
 
 from miao.corpus.distill import Endpoint
 from miao.errors import MiaoError
 from miao.evaluate.judge import openai_judge
-from miao.openai_api import NoAnswer, ask, base_url, opened
+from miao.openai_api import NoAnswer, Unreachable, ask, base_url, opened
 from miao.serve.client import ChatClient
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -23,15 +25,15 @@ BROKEN = {
     "not of JSON": OK + b"Content-Length: 5\r\n\r\nhello",
     "not of text": OK + b"Content-Length: 3\r\n\r\n\xff\xfe\x00",
 }
-Serve = Callable[[bytes], str]
+Serve = Callable[..., str]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Answers every connection with the same bytes, and closes it."""
+    """Answers every connection with the same bytes, and closes or resets it."""
     listeners = []
 
-    def start(answer: bytes) -> str:
+    def start(answer: bytes, reset: Event | None = None) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
 
@@ -42,8 +44,13 @@ def serve() -> Iterator[Serve]:
                 except OSError:
                     return
                 with connection:
-                    connection.recv(65536)
+                    _receive(connection)
                     connection.sendall(answer)
+                    if reset is not None:
+                        reset.wait(10)
+                        connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
 
         threading.Thread(target=work, daemon=True).start()
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -51,6 +58,17 @@ def serve() -> Iterator[Serve]:
     yield start
     for listener in listeners:
         listener.close()
+
+
+def _receive(connection: socket.socket) -> None:
+    """A whole request: what is left unread when a connection is closed resets it."""
+    request = connection.makefile("rb")
+    length = 0
+    while line := request.readline().strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    request.read(length)
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
@@ -67,18 +85,29 @@ def test_half_an_answer_is_no_answer(serve: Serve, answer: bytes) -> None:
         ChatClient(url)
 
 
-def test_a_stream_that_breaks_off_is_explained(serve: Serve) -> None:
+@pytest.mark.parametrize("reset", [None, Event()], ids=["closed", "reset"])
+def test_a_stream_that_breaks_off_is_explained(serve: Serve, reset: Event | None) -> None:
     client = ChatClient.__new__(ChatClient)
     piece = b'data: {"choices": [{"delta": {"content": "he"}}]}\n\n'
-    client.url, client.model, client._key = (
-        serve(OK + b"Content-Length: 999\r\n\r\n" + piece),
-        "m",
-        None,
-    )
+    url = serve(OK + b"Content-Length: 999\r\n\r\n" + piece, reset)
+    client.url, client.model, client._key = url, "m", None
     said = client.stream([])
     assert next(said).content == "he"
-    with pytest.raises(MiaoError, match="broke off"):
+    if reset is not None:
+        reset.set()
+    with pytest.raises(MiaoError, match="the server broke off") as caught:
         next(said)
+    assert "miao serve" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(Unreachable) as caught:
+        ask(f"http://127.0.0.1:{port}")
+    assert caught.value.may_pass
+    with pytest.raises(MiaoError, match="miao serve"):
+        ChatClient(f"http://127.0.0.1:{port}")
 
 
 def test_a_refusal_has_its_words(serve: Serve) -> None:

@@ -26,7 +26,6 @@ from miao.files import append_jsonl, fingerprint, read_jsonl
 from miao.openai_api import NoAnswer, ask, base_url
 
 TIMEOUT = 300.0
-LONGEST_WAIT = 60.0
 """Seconds."""
 PROMPT_KEYS = ("prompt", "question", "instruction", "query", "text")
 Messages = list[dict[str, Any]]
@@ -87,8 +86,8 @@ class Endpoint:
                     ) from error
                 if not error.may_pass:
                     raise _Refused(reason) from error
-                pause = self.first_wait * 2**attempt if error.wait is None else error.wait
-            if attempt < self.retries and self.stopped.wait(min(pause, LONGEST_WAIT)):
+                pause = error.pause(attempt, self.first_wait)
+            if attempt < self.retries and self.stopped.wait(pause):
                 break
         raise MiaoError(
             f"{reason}, {self.retries + 1} times",

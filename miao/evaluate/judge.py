@@ -28,8 +28,6 @@ End with exactly one line: "Verdict: 1", "Verdict: 2" or "Verdict: tie"."""
 _VERDICT = re.compile(r"verdict\s*[:：]\s*\**\s*(1|2|tie)\b", re.IGNORECASE)
 Ask = Callable[[str], str]
 RETRIES = 6
-LONGEST_WAIT = 60.0
-"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -114,24 +112,25 @@ def openai_judge(url: str, model: str, key: str | None = None, timeout: float = 
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
         }
-        for attempt in range(RETRIES + 1):
+        attempt = 0
+        while True:
             try:
                 content = ask(address, body, key, timeout)["choices"][0]["message"]["content"]
             except NoAnswer as error:
-                if answered and error.may_pass and attempt < RETRIES:
-                    time.sleep(min(LONGEST_WAIT, 2**attempt if error.wait is None else error.wait))
-                    continue
-                raise MiaoError(
-                    f"the judge does not answer: {error}",
-                    where=address,
-                    fix=f"does it run, does it know the model '{model}', and is its key set?",
-                ) from error
+                if not (answered and error.may_pass and attempt < RETRIES):
+                    raise MiaoError(
+                        f"the judge does not answer: {error}",
+                        where=address,
+                        fix=f"does it run, does it know the model '{model}', and is its key set?",
+                    ) from error
+                time.sleep(error.pause(attempt))
+                attempt += 1
             except (KeyError, IndexError, TypeError) as error:
                 raise MiaoError(
                     "the judge's answer is not that of a chat", where=address
                 ) from error
-            answered += 1
-            return str(content or "")
-        raise AssertionError("unreachable")
+            else:
+                answered += 1
+                return str(content or "")
 
     return ask_judge

@@ -9,7 +9,7 @@ import numpy as np
 from miao.errors import MiaoError
 from miao.export.parity import TOLERANCE, Finding, compare_answers, compare_encodings
 from miao.export.reference import Answer, Reference
-from miao.openai_api import NoAnswer, ask, base_url
+from miao.openai_api import NoAnswer, Unreachable, ask, base_url
 
 _TIMEOUT = 300.0
 _READ = 128
@@ -92,5 +92,5 @@ def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     try:
         return ask(url + path, body, timeout=_TIMEOUT)
     except NoAnswer as error:
-        fix = "is vLLM running there?" if error.code is None else None
+        fix = "is vLLM running there?" if isinstance(error, Unreachable) else None
         raise MiaoError(str(error), where=url + path, fix=fix) from error

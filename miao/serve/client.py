@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from miao.errors import MiaoError
-from miao.openai_api import NoAnswer, base_url, opened
+from miao.openai_api import NoAnswer, Unreachable, base_url, opened
 from miao.serve.answer import Piece
 
 TIMEOUT = 600.0
@@ -73,5 +73,5 @@ class ChatClient:
                 yield response
         except NoAnswer as error:
             unreachable = "start one with `miao serve MODEL`, or check the address"
-            fix = unreachable if error.code is None else None
+            fix = unreachable if isinstance(error, Unreachable) else None
             raise MiaoError(str(error), where=self.url, fix=fix) from error
