@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,14 +42,10 @@ def facts(device: str) -> dict[str, Any]:
     """Machine, versions, commit and command: what a number is worth nothing without."""
     import torch
 
-    from miao.provenance import processor_name
+    from miao.provenance import installed_version, processor_name
 
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "-"
+    versions |= {name: installed_version(name) or "-" for name in PACKAGES}
     found: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),

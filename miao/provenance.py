@@ -21,7 +21,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor_name(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {package: installed_version(package) or "?" for package in PACKAGES},
     }
 
 
@@ -53,8 +53,9 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str | None:
+    """None: it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "?"
+        return None

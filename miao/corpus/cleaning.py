@@ -11,7 +11,7 @@ from typing import Any
 from miao.cores import usable_cores
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, Tools
 from miao.corpus.clean.cleaner import text_of
-from miao.corpus.meter import Meter
+from miao.corpus.meter import metering
 from miao.corpus.processes import worker_pool
 from miao.corpus.records import Record
 from miao.corpus.steps import Line, claim
@@ -60,7 +60,7 @@ def clean_chunks(
                 advance(future.result(), running.pop(future))
 
     with full_disk_is_a_user_error(directory), ExitStack() as stack:
-        meter = stack.enter_context(Meter())
+        meter = stack.enter_context(metering())
         for part in _parts(records):
             chunk, size = ChunkFile(directory, len(chunks)), meter.take()
             chunks.append(chunk)

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import io
-from contextvars import ContextVar, Token
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import IO, Any
 
 _current: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
 class Meter:
-    """While entered, counts the bytes that are read of files opened with `metered`."""
+    """The bytes that are read of files opened with `metered`."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self._taken = 0
-        self._token: Token[Meter | None] | None = None
-
-    def __enter__(self) -> Meter:
-        self._token = _current.set(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._token is not None
-        _current.reset(self._token)
 
     def take(self) -> int:
         """The bytes read since the last call."""
@@ -37,8 +24,19 @@ class Meter:
         return more
 
 
+@contextmanager
+def metering() -> Iterator[Meter]:
+    """A meter of what is read while entered."""
+    meter = Meter()
+    token = _current.set(meter)
+    try:
+        yield meter
+    finally:
+        _current.reset(token)
+
+
 def metered(file: IO[bytes], buffer: int) -> IO[bytes]:
-    """The file, its reading counted by the meter that is entered, if there is one."""
+    """The file, its reading counted while `metering`, if there is one."""
     meter = _current.get()
     return file if meter is None else io.BufferedReader(_Counted(file, meter), buffer)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from miao.corpus.formats import read_records, to_conversation, to_document, to_preference
 from miao.corpus.records import Kind
+from miao.corpus.streams import CHUNK
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of
 
 SMALLEST_PART = 2**24
 PARTS_PER_FILE = 256
 """A file gives at most about so many parts, however large it is."""
-CHUNK = 2**20
 CONVERTERS: dict[Kind, Callable[[Any, str], Any]] = {
     "document": to_document,
     "conversation": to_conversation,

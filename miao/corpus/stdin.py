@@ -10,11 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from miao.corpus.streams import MAGIC, read_bytes
+from miao.corpus.streams import CHUNK, MAGIC, read_bytes
 from miao.errors import MiaoError
 from miao.files import atomic_open, cache_directory
-
-CHUNK = 1 << 20
 
 
 @functools.cache

@@ -34,7 +34,8 @@ MAGIC = {
 }
 """What a compressed file begins with."""
 SUPPORTED = f"{' '.join(FORMATS)}, plain or with {' '.join(COMPRESSIONS)} after it"
-CHUNK = 1 << 20  # bytes read at a time
+CHUNK = 1 << 20
+"""Bytes read at a time."""
 
 Source = Path | RemoteFile
 OnRepair = Callable[[Source, str], object]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -18,7 +17,7 @@ from miao.cores import usable_cores
 from miao.device import find_compiler, matmul_flops, memory_bandwidth, memory_bytes
 from miao.gpus import gpu_named
 from miao.ops.attention import has_varlen
-from miao.provenance import processor_name
+from miao.provenance import installed_version, processor_name
 
 PACKAGES = (
     "numpy", "tokenizers", "safetensors", "transformers", "peft", "deepspeed", "liger-kernel",
@@ -172,13 +171,8 @@ def _kernels(device: torch.device) -> dict[str, bool]:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def _existing(path: Path) -> Path:

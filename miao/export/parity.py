@@ -24,6 +24,7 @@ import numpy as np
 
 from miao.errors import MiaoError, first_line
 from miao.export.reference import CONVERSATIONS, Answer, Reference, reference_of
+from miao.provenance import installed_version
 
 TOLERANCE = 1e-4
 """Largest difference of two logits, as a share of the largest logit (or of 1)."""
@@ -81,12 +82,7 @@ def check_with_transformers(directory: Path, reference: Reference) -> list[Findi
 
 def transformers_version() -> str | None:
     """The installed version, or None."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("transformers")
-    except PackageNotFoundError:
-        return None
+    return installed_version("transformers")
 
 
 def compare_logits(

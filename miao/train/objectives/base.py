@@ -53,34 +53,25 @@ class AheadObjective(Objective, Protocol):
 
 def token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Summed next-token cross-entropy in nats."""
-    return model(
-        batch.ids_bt,
-        batch.positions_bt,
-        batch.segments_bt,
-        labels_bt=batch.labels_bt,
-        starts_n=batch.starts_n,
-        output="loss",
-    )
+    return _read(model, batch, "loss", batch.labels_bt)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Tensor:
     """What stands before the head [b, t, d]."""
-    return model(
-        batch.ids_bt,
-        batch.positions_bt,
-        batch.segments_bt,
-        starts_n=batch.starts_n,
-        output="hidden",
-    )
+    return _read(model, batch, "hidden", None)
 
 
 def token_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """log p(label) of every slot [b, t] in nats, 0 where there is none."""
+    return _read(model, batch, "logprobs", batch.labels_bt)
+
+
+def _read(model: nn.Module, batch: Batch, output: str, labels_bt: Tensor | None) -> Tensor:
     return model(
         batch.ids_bt,
         batch.positions_bt,
         batch.segments_bt,
-        labels_bt=batch.labels_bt,
+        labels_bt=labels_bt,
         starts_n=batch.starts_n,
-        output="logprobs",
+        output=output,
     )
