@@ -29,8 +29,8 @@ ORDER = [
     {"export"},
     {"serve", "report"},
     {"run", "doctor"},
-    {"chat", "model_verb", "tokenizer_verb", "workshop"},
-    {"shards_verb"},
+    {"chat"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from miao.cli import main
-from miao.export.command import MARK
+from miao.commands.export import MARK
 from miao.files import read_json, read_jsonl, write_jsonl
 from miao.run.chain import Chain
 from miao.rundir import RunDir, find_model

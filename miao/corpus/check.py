@@ -1,8 +1,7 @@
-"""`miao corpus check`: what is recognised in files, what they hold, and what is wrong with them."""
+"""What is recognised in files, what they hold, and what is wrong with them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import IO, Any, get_args
 
 from miao.console import ProgressLine, count, headline, say, warn
-from miao.corpus.convert import EXPECTED, kind_of
+from miao.corpus.convert import kind_of
 from miao.corpus.formats import RecordCounts, convert_file
 from miao.corpus.problems import Problem, place
 from miao.corpus.readers import read_objects
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
-from miao.corpus.sources import find_sources, is_dataset_name
+from miao.corpus.sources import find_sources
 from miao.corpus.streams import DamagedFile, format_of
-from miao.errors import MiaoError
 from miao.files import atomic_open
 
 SNIFFED = 200
@@ -32,8 +30,6 @@ SHOWN_PROBLEMS = 20
 SHOWN_CHARACTERS = 400
 SAMPLE = 10_000
 """Lengths that are kept, drawn evenly from all, to tell the quantiles from."""
-FROM_HUB = 1000
-"""Records that are read of a data set on a hub, where no limit is given."""
 _SCRIPTS = {
     "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
     "ja": re.compile("[\u3040-\u30ff]"),
@@ -274,41 +270,3 @@ def shown(record: Record) -> str:
         extra += calls if message.tool_calls else ""
         lines.append(f"  > {role}:{extra} {cut(message.content)}")
     return "\n".join(lines)
-
-
-def main(words: list[str]) -> int:
-    """`miao corpus check PATH...`; returns 1 when there were problems."""
-    parser = argparse.ArgumentParser(
-        prog="miao corpus check",
-        description="Says what is recognised in files, shows three records, counts, lengths and "
-        "languages, and lists every problem; bad records go to a quarantine file.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "paths", nargs="+", help="files, folders, globs, -, hf:owner/name, catalog:NAME"
-    )
-    parser.add_argument("--kind", choices=get_args(Kind), help="read them as this (default: told)")
-    parser.add_argument("--limit", type=int, help="only the first records of each file")
-    parser.add_argument(
-        "--quarantine", default="quarantine.jsonl", help="where bad records go, with the reasons"
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(words)
-    if options.limit is not None and options.limit < 1:
-        raise MiaoError("--limit must be positive", where="the command line")
-    paths = [_of_hub(path, options.limit) for path in options.paths]
-    check = Check(Path(options.quarantine), options.limit)
-    check.run(paths, options.kind)
-    if options.json:
-        print(json.dumps(check.to_json(), ensure_ascii=False, indent=2))
-    else:
-        check.print()
-        if not check.found:
-            say(f"no records were found. Known are {'; '.join(EXPECTED.values())}")
-    return 1 if check.counts.problems or not check.found else 0
-
-
-def _of_hub(path: str, limit: int | None) -> str:
-    if not is_dataset_name(path) or "limit=" in path or "stream=" in path:
-        return path
-    return f"{path}{'&' if '?' in path else '?'}limit={limit or FROM_HUB}"

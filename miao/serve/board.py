@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from miao.console import say, warn
 from miao.errors import MiaoError
 from miao.files import read_jsonl
 from miao.rundir import RunDir
@@ -136,48 +133,6 @@ def add_board(app: FastAPI, directory: Path, private: Sequence[Any], has_chat: b
     @app.get("/runs/data/{name}", **hidden)
     def show_run(name: str) -> Response:
         return JSONResponse(runs.details(name), headers=_FRESH)
-
-
-def main(words: list[str]) -> int:
-    """Runs the command line `miao board ...`; returns when the server has stopped.
-
-    Raises:
-        MiaoError: no such directory, a port that is taken.
-    """
-    from miao.serve.app import create_board
-    from miao.serve.command import BACKLOG, is_loopback, listen
-    from miao.serve.running import run_until_stopped
-
-    options = make_parser().parse_args(words)
-    directory = Path(options.runs)
-    if not directory.is_dir():
-        raise MiaoError("there is no such directory", where=directory, fix="miao board runs/")
-    key = options.api_key or os.environ.get("MIAO_API_KEY")
-    with listen(options.host, options.port) as listening:
-        listening.listen(BACKLOG)
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        say(f"{len(Runs(directory).found())} runs of {directory}")
-        say(f"  look at them: http://{host}:{listening.getsockname()[1]}/runs      stop: Ctrl-C")
-        if key is None and not is_loopback(options.host):
-            warn("anybody who can reach this address sees the runs: consider --api-key")
-        run_until_stopped(create_board(directory, key), listening, patience=2)
-    return 0
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """What `miao board` takes."""
-    parser = argparse.ArgumentParser(
-        prog="miao board",
-        description="Shows runs while they train: curves, scores, samples, side by side.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("runs", nargs="?", default="runs", help="directory of runs, or one run")
-    parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
-    parser.add_argument("--port", type=int, default=8001, help="0: any free one (default 8001)")
-    parser.add_argument(
-        "--api-key", help="the page asks for it (default: the variable MIAO_API_KEY)"
-    )
-    return parser
 
 
 _FRESH = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

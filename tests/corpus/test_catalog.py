@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from miao.commands.corpus_catalog import main
 from miao.corpus.catalog import USES, Entry, entries, find_entry
-from miao.corpus.catalog.listing import main
 from miao.corpus.convert import kind_of, to_conversation, to_document, to_preference
 from miao.corpus.records import Conversation, Document, Preference
 from miao.errors import MiaoError

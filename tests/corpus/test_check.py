@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miao.commands.corpus_check import main
 from miao.corpus import stdin
-from miao.corpus.check import Found, language_of, main
+from miao.corpus.check import Found, language_of
 from miao.corpus.formats import RecordCounts, read_records
 from miao.corpus.local import with_local_files
 from miao.corpus.problems import Problem

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from miao.cli import main as cli_main
+from miao.commands import doctor as command
 from miao.cores import usable_cores
-from miao.doctor import command, plan
+from miao.doctor import plan
 from miao.doctor.advice import machine_advice, recipe_advice
 from miao.doctor.machine import Card, Machine, allocator, examine
 from miao.doctor.plan import (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from miao.commands import eval_samples as samples
 from miao.errors import MiaoError
-from miao.evaluate import samples
 from miao.evaluate.contamination import find_contamination
 from miao.evaluate.items import Item
 from miao.evaluate.judge import judge_pairs, openai_judge

@@ -18,9 +18,10 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from miao.commands import export as command
+from miao.commands.export import MARK, main
 from miao.errors import MiaoError
-from miao.export import command, huggingface, parity, parity_llama_cpp
-from miao.export.command import MARK, main
+from miao.export import huggingface, parity, parity_llama_cpp
 from miao.model import Decoder, load_model, save_model
 from miao.tokenizer import Tokenizer
 from tests.export.adapters import ids_bt, make_adapter
@@ -267,7 +268,7 @@ def test_the_choices_are_those_that_exist() -> None:
 def test_help_does_not_import_torch() -> None:
     code = """
 import sys
-from miao.export.command import main
+from miao.commands.export import main
 try:
     main(["--help"])
 except SystemExit:

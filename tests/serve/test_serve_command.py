@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from miao.cli import main as miao
+from miao.commands.serve import load_models, make_parser
 from miao.errors import MiaoError
 from miao.files import read_json, write_json
 from miao.model import Decoder, save_model
-from miao.serve.command import listen, load_models, make_parser
+from miao.serve.listening import listen
 from miao.tokenizer import Tokenizer
 from tests.serve.conftest import RunningServer
 

@@ -14,10 +14,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from miao.commands.board import main
 from miao.errors import MiaoError
 from miao.files import write_jsonl
 from miao.serve.app import create_board
-from miao.serve.board import POINTS, main, thin
+from miao.serve.board import POINTS, thin
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
 
 SCRIPTS = sorted(WEB.glob("*.js"))

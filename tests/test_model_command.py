@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from miao.commands.model import list_command, plan_of, show_command
 from miao.errors import MiaoError
 from miao.model import Decoder, count_parameters, save_model
 from miao.model.presets import PRESETS
-from miao.model_verb import list_command, plan_of, show_command
 from miao.tokenizer import Tokenizer
 
 Make = Callable[..., Decoder]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import os
 import socket
 import tempfile
@@ -16,9 +15,7 @@ from miao.errors import MiaoError, install_hint
 from miao.files import read_json
 from miao.hubs import is_hub_name
 from miao.rundir import find_model
-
-BACKLOG = 2048
-"""Connections that may wait to be taken."""
+from miao.serve.listening import BACKLOG, is_loopback, listen
 
 
 def main(words: list[str]) -> int:
@@ -186,29 +183,6 @@ def _defaults(directory: Path, options: argparse.Namespace, kind: Any) -> Any:
     return kind(**found | {name: value for name, value in given.items() if value is not None})
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address.
-
-    Raises:
-        MiaoError: the address is taken, or none of this machine's.
-    """
-    if not 0 <= port < 2**16:
-        raise MiaoError(f"cannot listen at {host}:{port}: ports go from 0 to 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except (OSError, OverflowError) as error:
-        raise MiaoError(
-            f"cannot listen at {host}:{port}: {error}",
-            fix="choose another --port (0: any free one), or stop what uses this one",
-        ) from error
-    return listening
-
-
 def _name_of(model: str) -> str:
     """That of a repository on a hub, of a run, or of a model directory."""
     if is_hub_name(model):
@@ -234,11 +208,3 @@ def _say_ready(
         warn("anybody who can reach this address can use the model: consider --api-key")
     say(f"  talk to it: http://{host}:{port}/ in a browser      stop it: Ctrl-C")
     say(f"              miao chat --server http://{host}:{port}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from miao.commands.tokenizer import load_tokenizer
 from miao.console import ProgressLine, count, print_table, say, warn
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
@@ -17,7 +18,6 @@ from miao.shards.dataset import TokenDataset
 from miao.shards.export import TensorOptions, export_tensors
 from miao.shards.stats import dataset_stats, find_datasets
 from miao.tokenizer import Tokenizer
-from miao.tokenizer_verb import load_tokenizer
 
 
 def main(words: Sequence[str]) -> int:

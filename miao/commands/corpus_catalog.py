@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from miao.console import headline, say
 from miao.corpus.catalog import USES, Entry, entries, find_entry
 
 
-def main(words: list[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Prints the list, or what is known of one data set."""
     parser = argparse.ArgumentParser(
         prog="miao corpus catalog",

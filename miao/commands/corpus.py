@@ -1,4 +1,4 @@
-"""`miao corpus build`: text in; a clean, deduplicated, mixed corpus and its report out."""
+"""`miao corpus check | build | catalog | distill`; here, `build`: text in, a clean corpus out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ STAGE_OF: dict[Kind, str] = {kind: stage for stage, kind in KINDS.items()}
 
 
 def main(words: Sequence[str]) -> int:
+    """Runs `miao corpus check | build | catalog | distill`."""
+    if words[0] == "build":
+        return build(words[1:])
+    from miao.commands import corpus_catalog, corpus_check, corpus_distill
+
+    others = {"check": corpus_check, "catalog": corpus_catalog, "distill": corpus_distill}
+    return others[words[0]].main(words[1:])
+
+
+def build(words: Sequence[str]) -> int:
     """Runs `miao corpus build PATH ... --out DIR [--corpus.key value ...]`."""
     parser = argparse.ArgumentParser(
         prog="miao corpus build",

@@ -36,16 +36,16 @@ def main(words: Sequence[str]) -> int:
     if words[:1] == ["compare"]:
         return _compare(words[1:])
     if words[:1] == ["stages"]:
-        from miao.evaluate import stage_table
+        from miao.commands import eval_stages
 
-        return stage_table.main(words[1:])
+        return eval_stages.main(words[1:])
     if words[:1] in (["judge"], ["samples"]):
-        from miao.evaluate import samples
+        from miao.commands import eval_samples as samples
 
         return samples.judge_command(words[1:]) if words[0] == "judge" else samples.main(words[1:])
     options = _parser().parse_args(words)
     if options.harness == "lm-eval":
-        from miao.evaluate.lm_eval_adapter import run_lm_eval
+        from miao.commands.eval_harness import run_lm_eval
 
         run_lm_eval(options)
         return 0
@@ -105,6 +105,7 @@ def evaluate(options: argparse.Namespace) -> None:
         for task, _, style, questions, _ in work:
             _show(task, style, questions, options.show)
         return
+    from miao.evaluate.loading import load_for_evaluation
     from miao.evaluate.store import find_target, write_results, write_submission
 
     target = find_target(options.model, options.stage, options.out)
@@ -128,25 +129,6 @@ def evaluate(options: argparse.Namespace) -> None:
             warn(f"the split {split} has no answers: nothing was scored")
     if (recipe := target.lines.parent / "recipe.yaml").is_file():
         say(f"  on the run's page: miao report {recipe}")
-
-
-def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[Decoder, Encoder]:
-    """The model on its device, and its tokenizer with what it puts before texts."""
-    from miao.device import choose_device, choose_dtype
-    from miao.evaluate.prompts import Encoder, own_beginning
-    from miao.model import load_model
-    from miao.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_directory(directory)
-    device = choose_device(options.device)
-    model = load_model(directory).to(device)
-    model.set_compute_dtype(choose_dtype(options.precision, device))
-    begin = own_beginning(directory)
-    if options.begin_document and begin[:1] != (tokenizer.document_boundary_id,):
-        begin = (tokenizer.document_boundary_id, *begin)
-    if options.chat:
-        assert tokenizer.chat_template is not None  # raises what is missing
-    return model, Encoder(tokenizer, begin, options.chat, options.system)
 
 
 Prepared = tuple[Task, str, PromptStyle, Questions, int]

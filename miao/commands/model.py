@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,37 @@ class Plan:
     seq_len: int
     batch_tokens: int
     note: str = ""
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs `miao model list` or `miao model show SOURCE`."""
+    parser = argparse.ArgumentParser(
+        prog="miao model",
+        description="What a model's shape costs: parameters, memory, arithmetic, hours per GPU.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    listing = verbs.add_parser("list", help="every preset")
+    show = verbs.add_parser(
+        "show", help="one preset, recipe, run, model directory, config.json or hub name"
+    )
+    show.add_argument(
+        "source", help="26m, RECIPE.yaml, runs/NAME, DIRECTORY, config.json or hf:owner/name"
+    )
+    show.add_argument("--tokens", help="pretraining budget, such as 5B (default: the preset's)")
+    show.add_argument("--seq-len", type=int, help="tokens per row")
+    show.add_argument("--batch-tokens", help="token slots per optimizer step, such as 256K")
+    for one in (listing, show):
+        one.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(words)
+    if options.verb == "list":
+        list_command(options.json)
+        return 0
+    tokens = None if options.tokens is None else parse_quantity(options.tokens, "--tokens")
+    batch = options.batch_tokens
+    batch = None if batch is None else int(parse_quantity(batch, "--batch-tokens"))
+    show_command(options.source, options.json, tokens, options.seq_len, batch)
+    return 0
 
 
 def list_command(as_json: bool = False) -> None:

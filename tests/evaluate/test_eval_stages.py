@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from miao.commands.eval import main
 from miao.errors import MiaoError
-from miao.evaluate.command import main
 from miao.files import write_jsonl
 from miao.rundir import RunDir
 

@@ -1,0 +1,1 @@
+"""The command line: a file for every verb, with what it takes, asks and prints."""

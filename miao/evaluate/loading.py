@@ -1,0 +1,25 @@
+"""A model to evaluate, and how texts are put to it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from miao.device import choose_device, choose_dtype
+from miao.evaluate.prompts import Encoder, own_beginning
+from miao.model import Decoder, load_model
+from miao.tokenizer import Tokenizer
+
+
+def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[Decoder, Encoder]:
+    """The model on its device, and its tokenizer with what it puts before texts."""
+    tokenizer = Tokenizer.from_directory(directory)
+    device = choose_device(options.device)
+    model = load_model(directory).to(device)
+    model.set_compute_dtype(choose_dtype(options.precision, device))
+    begin = own_beginning(directory)
+    if options.begin_document and begin[:1] != (tokenizer.document_boundary_id,):
+        begin = (tokenizer.document_boundary_id, *begin)
+    if options.chat:
+        assert tokenizer.chat_template is not None  # raises what is missing
+    return model, Encoder(tokenizer, begin, options.chat, options.system)
