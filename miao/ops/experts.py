@@ -1,10 +1,13 @@
 """Mixture of experts: choosing experts for each token, and running them.
 
 Tokens are sorted by expert and every expert works on its slice, in one grouped matrix product: no
-token is dropped, no expert is padded to a capacity, and the host never waits for the counts.
+token is dropped, no expert is padded to a capacity, and where PyTorch's product is its fast one
+(`experts_never_wait`) the host never waits for the counts.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,8 @@ from torch import Tensor
 _grouped_mm = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
 _ALIGNMENT = 16
 """Bytes that the rows of a grouped product's operands must be a multiple of."""
+FEW_TOKENS = 64
+"""So many take no longer through every expert than the experts' weights take to be read."""
 
 
 def route_softmax(logits_ne: Tensor, top_k: int, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -104,7 +109,14 @@ def experts_swiglu(
         gate_eid, up_eid: [e, i, d] and down_edi: [e, d, i], in the type of x.
         weights_nk, experts_nk: what a router gave.
     """
-    if not _grouped_mm_takes(x_nd, gate_eid):
+    takes = _grouped_mm_takes(x_nd, gate_eid)
+    if (
+        x_nd.device.type == "cuda"
+        and not (takes and experts_never_wait(x_nd.dtype))
+        and _few(len(x_nd))
+    ):
+        return experts_swiglu_dense(x_nd, gate_eid, up_eid, down_edi, weights_nk, experts_nk)
+    if not takes:
         return experts_swiglu_reference(x_nd, gate_eid, up_eid, down_edi, weights_nk, experts_nk)
     assert _grouped_mm is not None
     num_tokens, top_k = experts_nk.shape
@@ -117,6 +129,23 @@ def experts_swiglu(
     out_md = out_md * weights_nk.flatten()[by_expert, None].to(out_md.dtype)
     # Back to the order of the tokens by a gather: adding into rows would be random on a GPU.
     return out_md[by_expert.argsort()].view(num_tokens, top_k, -1).sum(dim=1)
+
+
+def experts_swiglu_dense(
+    x_nd: Tensor,
+    gate_eid: Tensor,
+    up_eid: Tensor,
+    down_edi: Tensor,
+    weights_nk: Tensor,
+    experts_nk: Tensor,
+) -> Tensor:
+    """The same for a few tokens: every token goes through every expert, and what it did not choose
+    weighs nothing. All shapes are known beforehand, so that a CUDA graph can record it."""
+    hidden_eni = F.silu(x_nd @ gate_eid.mT) * (x_nd @ up_eid.mT)
+    out_end = hidden_eni @ down_edi.mT
+    weights_ne = torch.zeros(len(x_nd), len(gate_eid), dtype=out_end.dtype, device=x_nd.device)
+    weights_ne = weights_ne.scatter(1, experts_nk, weights_nk.to(out_end.dtype))
+    return (out_end * weights_ne.T[..., None]).sum(dim=0)
 
 
 def experts_swiglu_reference(
@@ -137,6 +166,22 @@ def experts_swiglu_reference(
         weights_m = weights_nk[tokens, choice].to(out_md.dtype)
         result_nd = result_nd.index_add(0, tokens, out_md * weights_m[:, None])
     return result_nd
+
+
+@cache
+def experts_never_wait(dtype: torch.dtype) -> bool:
+    """Whether PyTorch's grouped product on this GPU is one kernel: in bfloat16, on the datacenter
+    cards of compute capability 9 and 10. Elsewhere it is a loop, before which the host waits."""
+    if dtype != torch.bfloat16 or not torch.cuda.is_available() or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability()[0] in (9, 10)
+
+
+def _few(tokens: int) -> bool:
+    """Whether so many tokens are better off in all experts: few, or recorded as a CUDA graph."""
+    if tokens <= FEW_TOKENS or torch.compiler.is_compiling():
+        return tokens <= FEW_TOKENS
+    return torch.cuda.is_current_stream_capturing()
 
 
 def _grouped_mm_takes(x_nd: Tensor, weight_eid: Tensor) -> bool:

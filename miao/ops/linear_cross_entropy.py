@@ -64,14 +64,19 @@ def gpu_chunk(vocab_size: int) -> int:
     return min(GPU_CHUNK, max(CPU_CHUNK, GPU_LOGITS // vocab_size))
 
 
+def host_knows_labels(hidden_nd: Tensor) -> bool:
+    """Whether tokens without a label can be left out. On a GPU their number is unknown without a
+    synchronisation, which costs more than their logits."""
+    return hidden_nd.device.type == "cpu"
+
+
 def _default_chunk(hidden_nd: Tensor, weight_vd: Tensor) -> int:
     return CPU_CHUNK if hidden_nd.device.type == "cpu" else gpu_chunk(len(weight_vd))
 
 
 def _trained_only(hidden_nd: Tensor, labels_n: Tensor) -> tuple[Tensor, Tensor]:
-    """Leaves out tokens without a label. On a GPU their number is unknown without a
-    synchronisation, which costs more than their logits."""
-    if hidden_nd.device.type != "cpu":
+    """Leaves out tokens without a label, where `host_knows_labels`."""
+    if not host_knows_labels(hidden_nd):
         return hidden_nd, labels_n
     kept = (labels_n != IGNORE).nonzero().squeeze(1)
     if len(kept) == len(labels_n):
@@ -107,7 +112,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        all_kept = hidden.device.type == "cpu"  # see _trained_only
+        all_kept = host_knows_labels(hidden)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logprobs, index = _chunk_logprobs(hidden[part], compute_weight, labels[part])

@@ -16,7 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miao.ops.linear_cross_entropy import CPU_CHUNK, IGNORE, gpu_chunk, gradients_wanted
+from miao.ops.linear_cross_entropy import (
+    CPU_CHUNK,
+    IGNORE,
+    gpu_chunk,
+    gradients_wanted,
+    host_knows_labels,
+)
 
 Divergence = Literal["forward", "reverse"]
 
@@ -48,15 +54,17 @@ def linear_distillation(
         labels_n: int64 token ids; -100 takes no part.
         chunk: tokens whose logits exist at one time (default: by the device).
     """
-    kept = (labels_n != IGNORE).nonzero().squeeze(1)
     if chunk is None:
         on_cpu = hidden_nd.device.type == "cpu"
         chunk = CPU_CHUNK if on_cpu else gpu_chunk(2 * len(weight_vd))
+    if host_knows_labels(hidden_nd):
+        kept = (labels_n != IGNORE).nonzero().squeeze(1)
+        hidden_nd, labels_n, teacher_nd = hidden_nd[kept], labels_n[kept], teacher_nd[kept]
     loss, cross_entropy, divergence = _LinearDistillation.apply(
-        hidden_nd[kept],
+        hidden_nd,
         weight_vd,
-        labels_n[kept],
-        teacher_nd[kept].detach(),
+        labels_n,
+        teacher_nd.detach(),
         teacher_vd.detach(),
         mixture,
         chunk,
@@ -119,20 +127,25 @@ class _LinearDistillation(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
         share, heat = mixture.weight, mixture.temperature
+        all_kept = host_knows_labels(hidden)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             student = F.linear(hidden[part], own_weight).float()
             teacher = F.linear(teacher_hidden[part], other_weight).float()
-            logprobs, index = F.log_softmax(student, dim=-1), labels[part, None]
+            kept_n1 = 1.0 if all_kept else (labels[part, None] != IGNORE).float()
+            logprobs, index = F.log_softmax(student, dim=-1), labels[part, None].clamp(min=0)
             divergence_n, gradient = _divergence(student, teacher, heat, mixture.divergence)
-            sums[0] -= logprobs.gather(1, index).sum()
-            sums[1] += divergence_n.sum()
+            sums[0] -= (logprobs.gather(1, index) * kept_n1).sum()
+            sums[1] += (divergence_n[:, None] * kept_n1).sum()
             if not any(wanted):
                 continue
             towards_label = logprobs.exp_().scatter_add_(
                 1, index, torch.full_like(logprobs[:, :1], -1.0)
             )
-            gradient = gradient.mul_(share).add_(towards_label, alpha=1 - share).to(hidden.dtype)
+            gradient = gradient.mul_(share).add_(towards_label, alpha=1 - share)
+            if not all_kept:
+                gradient.mul_(kept_n1)
+            gradient = gradient.to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(gradient, own_weight, out=grad_hidden[part])
             if grad_weight is not None:

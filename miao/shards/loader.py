@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from miao.device import send
 from miao.errors import MiaoError
 from miao.ops.attention import document_starts
 from miao.ops.linear_cross_entropy import IGNORE
@@ -124,9 +125,7 @@ class Batch:
         if device.type == "cpu":
             return self
         moved: dict[str, Any] = {
-            name: value.pin_memory().to(device, non_blocking=True)
-            if device.type == "cuda"
-            else value.to(device)
+            name: send(value, device)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }

@@ -20,6 +20,7 @@ from torch import distributed as dist
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.model.decoder import Decoder
+from miao.ops.experts import experts_never_wait
 from miao.recipe import Parallelism, StageOptions
 from miao.train.adapters import has_adapter, merged
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer
@@ -145,7 +146,11 @@ class Parallel:
 
     def compile(self) -> None:
         """Compiles what repays it."""
-        self.model.compile_for_training(graphs=self.options.compile == "graphs")
+        graphs = self.options.compile == "graphs"
+        if graphs and self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
+            warn("the experts make the host wait on this GPU: compiled, but not as CUDA graphs")
+            graphs = False
+        self.model.compile_for_training(graphs)
 
     def plain_model(self) -> Decoder | None:
         """A model to measure, sample and save, with the weights of now; None where it is another

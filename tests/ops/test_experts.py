@@ -93,7 +93,7 @@ def test_counts_leave_padding_out() -> None:
     one_for_all=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_grouped_equals_the_loop_forward_and_backward(
+def test_grouped_and_dense_equal_the_loop_forward_and_backward(
     tokens: int, count: int, top: int, one_for_all: bool, seed: int
 ) -> None:
     top = min(top, count)
@@ -110,11 +110,12 @@ def test_grouped_equals_the_loop_forward_and_backward(
     assert ops._grouped_mm_takes(x, gate)
     upstream = torch.randn(tokens, 16, generator=generator)
     results = []
-    for run in (ops.experts_swiglu, ops.experts_swiglu_reference):
+    for run in (ops.experts_swiglu_reference, ops.experts_swiglu, ops.experts_swiglu_dense):
         result = run(x, gate, up, down, weights, chosen)
         results.append((result, *torch.autograd.grad(result, inputs, upstream)))
-    for ours, truth in zip(*results, strict=True):
-        torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-4)
+    for ours in results[1:]:
+        for mine, truth in zip(ours, results[0], strict=True):
+            torch.testing.assert_close(mine, truth, atol=1e-5, rtol=1e-4)
 
 
 def test_sizes_that_the_grouped_product_refuses_take_the_loop() -> None:
@@ -124,3 +125,27 @@ def test_sizes_that_the_grouped_product_refuses_take_the_loop() -> None:
     result = ops.experts_swiglu(x, gate, gate, down, weights, chosen)
     hidden = torch.nn.functional.silu(x @ gate[0].T) * (x @ gate[0].T)
     torch.testing.assert_close(result, hidden @ down[0].T)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "never"),
+    [
+        ((9, 0), torch.bfloat16, True),
+        ((10, 0), torch.bfloat16, True),
+        ((9, 0), torch.float16, False),
+        ((8, 9), torch.bfloat16, False),
+        ((12, 0), torch.bfloat16, False),
+        (None, torch.bfloat16, False),
+    ],
+)
+def test_which_cards_have_the_fast_product(
+    capability: tuple[int, int] | None,
+    dtype: torch.dtype,
+    never: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    ops.experts_never_wait.cache_clear()
+    assert ops.experts_never_wait(dtype) == never
+    ops.experts_never_wait.cache_clear()

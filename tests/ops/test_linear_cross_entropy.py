@@ -60,9 +60,16 @@ def full_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("ignored", ["none", "some", "a whole chunk"])
+@pytest.mark.parametrize("leaves_out", [True, False])
 def test_loss_and_gradients_equal_full_logits(
-    chunk: int | None, ignored: str, device: torch.device
+    chunk: int | None,
+    ignored: str,
+    leaves_out: bool,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not leaves_out:  # as on a GPU
+        monkeypatch.setattr(module, "host_knows_labels", lambda hidden: False)
     tensors = inputs(ignored, device=device)
     ours = gradients(lambda *x: linear_cross_entropy(*x, chunk), *tensors)
     truth = gradients(full_cross_entropy, *tensors)

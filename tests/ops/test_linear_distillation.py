@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from miao.ops import linear_distillation as module
 from miao.ops.linear_distillation import (
     Mixture,
     linear_distillation,
@@ -24,9 +25,16 @@ def tensors(generator: torch.Generator) -> list[torch.Tensor]:
 @pytest.mark.parametrize("divergence", ["forward", "reverse"])
 @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 1.0), (0.3, 2.5), (1.0, 1.0)])
 @pytest.mark.parametrize("chunk", [3, 64])
+@pytest.mark.parametrize("leaves_out", [True, False])
 def test_loss_and_gradients_equal_the_plain_computation(
-    divergence: Any, weight: float, temperature: float, chunk: int
+    divergence: Any,
+    weight: float,
+    temperature: float,
+    chunk: int,
+    leaves_out: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "host_knows_labels", lambda hidden: leaves_out)  # a GPU's way too
     generator = torch.Generator().manual_seed(0)
     hidden, head, teacher, teacher_head = tensors(generator)
     labels = torch.randint(17, (11,), generator=generator)

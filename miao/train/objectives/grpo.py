@@ -152,5 +152,5 @@ class GrpoObjective:
                 metrics["kl"] = (divergence(policy_bt, reference_bt) * shares_bt).sum()
             count = self.weight(batch)
             for name, value in self.figures.items():
-                metrics[name] = torch.tensor(value * count, device=loss.device)
+                metrics[name] = torch.full((), value * count, device=loss.device)
         return loss, {name: value.detach() for name, value in metrics.items()}

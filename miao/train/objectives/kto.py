@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from miao.device import send
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.recipe.stages import DpoOptions
 from miao.shards.loader import Batch
@@ -88,11 +89,11 @@ class KtoObjective:
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logprobs_bt = token_logprobs(model, batch)
         answers, _, replayed = self._segments(batch)
-        good_n = torch.tensor([self._label(batch, at) for at in answers], dtype=torch.bool)
-        good_n = good_n.to(logprobs_bt.device)
+        good = [self._label(batch, at) for at in answers]
+        good_n = send(torch.tensor(good, dtype=torch.bool), logprobs_bt.device)
         ratio_n, policy_n, tokens_n = self._ratio(logprobs_bt, batch, answers)
         loss = kto_loss(self.options, ratio_n, good_n, self.step.origin).sum()
-        loss = loss - self.options.sft_weight * (policy_n / tokens_n)[good_n].sum()
+        loss = loss - self.options.sft_weight * (policy_n / tokens_n * good_n).sum()
         loss = loss - mean_logprobs(logprobs_bt, batch, replayed)
         with torch.no_grad():
             metrics = self._metrics(ratio_n, policy_n, tokens_n, good_n)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miao.device import send
 from miao.errors import MiaoError
 from miao.files import atomic_open
 from miao.ops.linear_cross_entropy import IGNORE
@@ -155,7 +156,7 @@ def segment_sums(values_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
     shape = (len(batch.sequences), width + 1)
     sums_bs = torch.zeros(shape, dtype=values_bt.dtype, device=values_bt.device)
     sums_bs = sums_bs.scatter_add(1, batch.segments_bt, values_bt)
-    index = torch.tensor(segments, dtype=torch.int64).view(-1, 2).to(values_bt.device)
+    index = send(torch.tensor(segments, dtype=torch.int64).view(-1, 2), values_bt.device)
     return sums_bs[index[:, 0], index[:, 1]]
 
 
