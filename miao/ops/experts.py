@@ -110,11 +110,8 @@ def experts_swiglu(
         weights_nk, experts_nk: what a router gave.
     """
     takes = _grouped_mm_takes(x_nd, gate_eid)
-    if (
-        x_nd.device.type == "cuda"
-        and not (takes and experts_never_wait(x_nd.dtype))
-        and _few(len(x_nd))
-    ):
+    few = x_nd.device.type == "cuda" and _few(len(x_nd))
+    if few and not (takes and experts_never_wait(x_nd.dtype)):
         return experts_swiglu_dense(x_nd, gate_eid, up_eid, down_edi, weights_nk, experts_nk)
     if not takes:
         return experts_swiglu_reference(x_nd, gate_eid, up_eid, down_edi, weights_nk, experts_nk)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from miao.model import decoder
 from miao.ops import experts
@@ -74,6 +75,20 @@ def test_a_step_of_pretraining(
         with NothingOfTheHost():
             trainer._train_step(rows, 0.0)
     assert trainer.step == 3
+
+
+@pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
+def test_the_compiler_sees_one_graph(changes: dict[str, Any]) -> None:
+    model = model_on_meta(**changes)
+    torch._dynamo.reset()
+    counters.clear()
+    model.model.compile(dynamic=False, backend="aot_eager")
+    ids_bt = torch.zeros(2, 32, dtype=torch.int64, device="meta")
+    starts_n = torch.zeros(257, dtype=torch.int32, device="meta")
+    for _ in range(2):
+        loss = model(ids_bt, ids_bt, ids_bt, labels_bt=ids_bt, starts_n=starts_n, output="loss")
+        loss.backward()
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
 def test_a_step_with_a_loss_scale(sources: list[TokenDataset], tmp_path: Path) -> None:
