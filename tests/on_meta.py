@@ -33,6 +33,7 @@ class NothingOfTheHost(TorchDispatchMode):
         if any(v.is_meta for v in values):
             for value in values:
                 assert value.is_meta or not value.ndim, f"{function}: a tensor of the host"
+                assert value.dtype != torch.float64, f"{function}: Apple's GPUs have no float64"
         return result
 
 

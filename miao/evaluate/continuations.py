@@ -271,6 +271,6 @@ def _label_logprobs(model: Decoder, hidden_nd: Tensor, labels: list[int]) -> tup
         part = slice(start, start + HEAD_ROWS)
         logits = model.lm_head(hidden_nd[part]).float()
         chosen = logits.gather(1, index[part, None]).squeeze(1)
-        values.append((chosen - logits.logsumexp(dim=-1)).double().cpu())
+        values.append((chosen - logits.logsumexp(dim=-1)).cpu().double())
         greedy.append((chosen >= logits.amax(dim=-1)).cpu())
     return torch.cat(values), torch.cat(greedy)

@@ -77,7 +77,7 @@ class KtoObjective:
         for batch in batches:
             logprobs_bt = token_logprobs(module, batch)
             if mixed := self._segments(batch)[1]:
-                total += float(self._ratio(logprobs_bt, batch, mixed)[0].double().sum())
+                total += float(self._ratio(logprobs_bt, batch, mixed)[0].cpu().double().sum())
                 count += len(mixed)
         labels = [self._label(rows, at) for at in self._segments(rows)[0]]
         return [total, count, sum(labels), len(labels) - sum(labels)]
