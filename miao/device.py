@@ -212,10 +212,19 @@ def keep_freed_memory() -> bool:
     and unmaps each one, and the page faults cost a fifth of a training step (docs/LOG.md). Returns
     whether it could be done (Linux with glibc).
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1))
+    libc = _glibc()
+    return bool(libc and libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def give_back_freed_memory() -> None:
+    """Returns to the kernel what was freed and will not be wanted again (Linux with glibc)."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    is_glibc = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if is_glibc else None
 
 
 def peak_memory_mib(device: torch.device) -> float:

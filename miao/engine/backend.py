@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from miao.device import give_back_freed_memory
 from miao.engine.compiled import load_library
 from miao.engine.graphs import GraphRunner
 from miao.engine.native import NativeDecoder, NativeRunner, unsupported
@@ -21,9 +22,11 @@ def pack(
     Raises:
         MiaoError: see `Int8Linear`.
     """
-    if unsupported(decoder) is None and load_library() is not None:
-        return NativeDecoder(decoder, weights, consume)
-    return PackedDecoder(decoder, weights, consume)
+    compiled = unsupported(decoder) is None and load_library() is not None
+    packed = (NativeDecoder if compiled else PackedDecoder)(decoder, weights, consume)
+    if consume:
+        give_back_freed_memory()
+    return packed
 
 
 def make_runner(model: Decoder | PackedDecoder | NativeDecoder, rows: int, length: int) -> Runner:
