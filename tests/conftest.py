@@ -46,7 +46,7 @@ TINY: dict[str, Any] = {
 }
 LONGEST_FIRST = [
     "train/test_parallel.py", "train/test_launch.py", "corpus/test_interrupted.py",
-    "benchmarks/test_benchmarks.py", "doctor/test_doctor.py", "serve/test_web_browser.py",
+    "benchmarks/test_benchmarks.py", "doctor/test_doctor.py", "serve/test_web_browser.py", "serve/test_web_access.py",
     "test_chat.py", "test_run.py", "train/test_torture.py", "train/test_loop.py",
     "serve/test_stopping.py", "export/test_parity_check.py",
     "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import say
-from miao.corpus.clean import REASONS
 from miao.corpus.summary import account_lines
 from miao.files import read_json, write_text
-from miao.report.templates import asset, template
-from miao.report.words import RECORD_NAMES, Text, duration, share, stage_name
+from miao.report.templates import page_assets, template
+from miao.report.words import RECORD_NAMES, RULE_REASONS, Text, duration, share, stage_name
 
 LANGUAGES = {
     "zh": Text("中文", "Chinese"),
@@ -29,6 +28,11 @@ FLOW = {
     "heldout_duplicates": Text("与留出相同", "same as held out"),
     "contaminated": Text("与评测集重合", "overlap with evaluation sets"),
     "left_out": Text("配比不需要", "not wanted by the mix"),
+}
+STEPS = {
+    "clean": Text("清洗", "clean"),
+    "duplicates": Text("找重复", "duplicates"),
+    "mix and write": Text("配比并写入", "mix and write"),
 }
 HUES = {"train": "pretrain", "heldout": "sft"}
 
@@ -58,7 +62,8 @@ class Example:
 def write_data_report(directory: Path) -> Path:
     """Writes `report.html` beside the manifest of a corpus, and returns its path.
 
-    The page loads nothing from anywhere and has no script; texts of the corpus are escaped.
+    The page loads nothing from anywhere; texts of the corpus are escaped, and a content security
+    policy allows no script but the page's own (by its hash).
 
     Raises:
         MiaoError: no such corpus, or a damaged file in it.
@@ -103,7 +108,7 @@ def render(directory: Path) -> str:
         skipped=manifest["skipped_files"],
         options=_flat(manifest["options"]),
         files=manifest["sha256"],
-        style=asset("page.css"),
+        **page_assets(),
     )
 
 
@@ -115,7 +120,6 @@ def _stage(
     flow |= {"rejected": sum(rejected.values()), "left_out": sum(accounts["left_out"].values())}
     sources = manifest["sources"][stage]
     sizes = {name: counts["characters"] for name, counts in sources.items()}
-    known = {name: Text(name, name) for name in sources}
     overlaps = extra["overlaps"].get(stage, [])
     return {
         "id": stage,
@@ -125,11 +129,15 @@ def _stage(
         "repeated": accounts["repeated"],
         "spans": accounts["spans"],
         "flow": bars({k: flow[k] for k in FLOW if flow[k]}, FLOW, accounts["read"], HUES),
-        "rules": bars(rejected, {}, accounts["read"], notes=REASONS),
-        "edits": bars(accounts["edited"], {}, accounts["read"], notes=REASONS),
-        "languages": bars(accounts["languages"], LANGUAGES, hue="pretrain"),
+        "rules": bars(rejected, {}, accounts["read"], notes=RULE_REASONS),
+        "edits": bars(accounts["edited"], {}, accounts["read"], notes=RULE_REASONS),
+        "languages": bars(
+            {k: accounts["languages"][k] for k in LANGUAGES if k in accounts["languages"]},
+            LANGUAGES,
+            hue="pretrain",
+        ),
         "lengths": _lengths(accounts["lengths"]),
-        "sources": bars(sizes, known, hue="sft"),
+        "sources": bars(sizes, {}, hue="sft"),
         "mix": [
             (name, _share_words(part), part["notes"]) for name, part in accounts["mix"].items()
         ],
@@ -145,7 +153,7 @@ def bars(
     whole: int | None = None,
     hues: Mapping[str, str] | None = None,
     hue: str = "other",
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, Text] | None = None,
 ) -> list[Bar]:
     """A bar per number, the longest one full; without `whole`, shares are of their sum."""
     whole = sum(numbers.values()) if whole is None else whole
@@ -158,7 +166,7 @@ def bars(
             share(number / whole) if whole else "",
             number / longest,
             (hues or {}).get(name, hue),
-            Text(notes[name], notes[name]) if notes and name in notes else None,
+            (notes or {}).get(name),
         )
         for name, number in rows
     ]
@@ -186,7 +194,9 @@ def _share_words(part: dict[str, Any]) -> Text:
     )
 
 
-def _examples(by_rule: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, list[Example]]]:
+def _examples(
+    by_rule: dict[str, list[dict[str, Any]]],
+) -> list[tuple[str, Text | None, list[Example]]]:
     rules = []
     for rule, examples in by_rule.items():
         shown = [
@@ -198,16 +208,17 @@ def _examples(by_rule: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, 
             )
             for example in examples
         ]
-        rules.append((rule, REASONS.get(rule, ""), shown))
+        rules.append((rule, RULE_REASONS.get(rule), shown))
     return rules
 
 
-def _steps(timing: dict[str, Any]) -> list[tuple[Text, str, Text, str]]:
+def _steps(timing: dict[str, Any]) -> list[tuple[Text, Text, Text, str]]:
     rows = []
     for step in timing.get("steps", []):
         seconds = max(step["seconds"], 1e-3)
         speed = f"{step['characters'] / seconds / 1e6:.2f}M" if step["characters"] else "–"
-        rows.append((stage_name(step["stage"]), step["name"], duration(seconds), speed))
+        name = STEPS.get(step["name"], Text(step["name"], step["name"]))
+        rows.append((stage_name(step["stage"]), name, duration(seconds), speed))
     return rows
 
 

@@ -18,7 +18,7 @@
   const nearest = (points, x) =>
     points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
 
-  for (const chart of document.querySelectorAll("svg.chart")) {
+  for (const chart of document.querySelectorAll("svg.chart[data-points]")) {
     const series = JSON.parse(chart.dataset.points);
     const cursor = chart.querySelector(".cursor");
     const dots = chart.querySelectorAll(".dot");

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from miao.report.facts import Link, chain, composition, settings
 from miao.report.rewards import reward_curves, reward_rows
 from miao.report.samples import changes, mistakes, samples
 from miao.report.scores import evaluated_stages, score_cards, score_tables, size_cards
-from miao.report.templates import asset, template
+from miao.report.templates import page_assets, template
 from miao.report.words import Text, stage_name
 from miao.rundir import RunDir
 
@@ -35,15 +33,7 @@ def write_report(run: RunDir) -> Path:
 
 def render(data: RunData, run: RunDir) -> str:
     """The page of a run that was read."""
-    script = asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template("page.html.j2").render(
-        _context(data),
-        run_path=str(run.path),
-        style=asset("page.css"),
-        script=script,
-        script_hash=f"sha256-{digest}",
-    )
+    return template("page.html.j2").render(_context(data), run_path=str(run.path), **page_assets())
 
 
 def _context(data: RunData) -> dict[str, Any]:

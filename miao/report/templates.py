@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -28,6 +30,13 @@ def template(name: str) -> Template:
 def asset(name: str) -> Markup:
     """A style sheet or a script, as it is."""
     return Markup((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def page_assets() -> dict[str, Markup | str]:
+    """The style and the one script of every page, and the hash by which its policy allows it."""
+    script = asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": asset("page.css"), "script": script, "script_hash": f"sha256-{digest}"}
 
 
 def bilingual(text: Text) -> Markup:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, TypeGuard
 
+from miao.corpus.clean import REASONS
+
 
 class Text(NamedTuple):
     """One phrase in both languages; the page shows the one that the reader chose."""
@@ -101,6 +103,41 @@ RECORD_NAMES = {
     "sft": Text("段对话", "conversations"),
     "dpo": Text("对偏好", "preference pairs"),
 }
+
+
+_RULES_ZH = {
+    "unicode": "合成重音，去掉看不见的字符，统一换行",
+    "controls": "控制字符教不了什么",
+    "halfwidth": "全角字母和数字就是半角的那些",
+    "whitespace": "行尾空格和连续空行白占词元",
+    "mojibake": "解码时弄错的文字",
+    "html": "标签和实体不是正文",
+    "boilerplate": "导航、版权和分享说明",
+    "simplify": "只留一种字形，每个字的例子加倍",
+    "id": "身份证号是个人信息",
+    "email": "电子邮箱是个人信息",
+    "phone": "电话号码是个人信息",
+    "empty": "没有汉字、字母或数字",
+    "too short": "上下文太少，学不到东西",
+    "too long": "转储或拼接的文字",
+    "broken": "解码出错丢了字符",
+    "garbled": "乱码，无法修复：汉字几乎都不是常用的",
+    "symbols": "表格、图形或编码过的数据",
+    "digits": "数字表格",
+    "repeated lines": "重复的列表、菜单或日志",
+    "repeated n-grams": "生成或复制来凑数的文字",
+    "one character": "同一个字符排成行",
+    "language": "不是想要的语言",
+    "chinese share": "中文太少",
+    "blocklist": "含有用户不要的词",
+    "quality": "质量列的分数低",
+    "empty turn": "有一轮没有文字",
+    "role order": "两方没有轮流说话",
+    "refusal": "拒绝回答，或自称语言模型",
+}
+
+RULE_REASONS = {name: Text(_RULES_ZH.get(name, why), why) for name, why in REASONS.items()}
+"""Why a rule of `miao.corpus.clean` rejects or edits."""
 
 
 def stage_name(stage: str) -> Text:

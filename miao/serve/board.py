@@ -62,7 +62,7 @@ class Runs:
             rows, samples = self._lines(run.metrics), self._lines(run.samples)
             evaluations = self._lines(run.eval_results)
         except (MiaoError, OSError) as error:
-            return {"name": name, "problem": str(error), "stages": [], "curves": {}} | {
+            return {"name": name, "problem": _problem(error, run), "stages": [], "curves": {}} | {
                 "scores": [],
                 "samples": [],
             }
@@ -88,7 +88,7 @@ class Runs:
         try:
             rows = [row for row in self._lines(run.metrics) if "loss" in row]
         except (MiaoError, OSError) as error:
-            return entry | {"problem": str(error)}
+            return entry | {"problem": _problem(error, run)}
         if rows:
             last = rows[-1]
             entry |= {"stage": _stage(last)}
@@ -147,6 +147,11 @@ def _changed(path: Path) -> float:
     return max(
         ((path / name).stat().st_mtime for name in names if (path / name).exists()), default=0.0
     )
+
+
+def _problem(error: Exception, run: RunDir) -> str:
+    """What is wrong; files by their names within the run."""
+    return str(error).replace(str(run.path / "_")[:-1], "")
 
 
 def _stage(row: dict[str, Any]) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from miao.corpus.clean import REASONS
 from miao.errors import MiaoError
 from miao.files import append_jsonl
 from miao.report import write_report
+from miao.report.words import RULE_REASONS
 from miao.rundir import RunDir
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
@@ -157,3 +159,8 @@ def test_no_run_and_a_damaged_recipe_are_said_plainly(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("- a", "utf-8")
     with pytest.raises(MiaoError, match="not a mapping"):
         write_report(RunDir(tmp_path))
+
+
+def test_every_rule_of_the_corpus_is_explained_in_both_languages() -> None:
+    assert {name: text.en for name, text in RULE_REASONS.items()} == REASONS
+    assert not [name for name, text in RULE_REASONS.items() if text.zh == text.en]

@@ -1,43 +1,30 @@
-"""The web pages in a real headless Chromium, before a server that says what a test wants.
-
-Skipped where the package `playwright` or the program `chromium` is not installed;
-MIAO_BROWSER_TESTS=1 makes that a failure. MIAO_SCREENSHOTS=DIR keeps pictures to look at.
-"""
+"""The web pages in a real headless Chromium, before a server that says what a test wants."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import shutil
-import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from miao.files import write_jsonl
 from miao.serve.app import create_board
-from miao.serve.pages import CHAT_PAGE, add_pages
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+from tests.serve.browsing import (  # noqa: F401
+    Running,
+    answers,
+    ask,
+    browser_fixture,
+    open_page_fixture,
+    script_fixture,
+    shot,
+    until,
+    until_says,
+    wait_for_answer,
 )
-if os.environ.get("MIAO_BROWSER_TESTS") == "1":
-    assert CHROMIUM is not None, "chromium is not installed"
-    import playwright.sync_api as playwright
-else:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed", allow_module_level=True)
-SHOTS = os.environ.get("MIAO_SCREENSHOTS")
+
 EVIL = (
     "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
     '[a](javascript:window.hacked=3) ![b](https://evil.example/x.png) [c](" onclick="hacked=4) '
@@ -45,142 +32,10 @@ EVIL = (
     "| <svg onload=hacked=6> |\n|---|\n| <iframe src=javascript:hacked=7> |\n"
 )
 MARKDOWN = (
-    "## 标题\n\n有**粗体**、*斜体*和`代码`，见[链接](https://example.com/a_(b))。\n\n"
-    "1. 一\n2. 二\n   - 内\n3. 三\n   ```\n   def f():\n       return 1\n   ```\n\n- [x] 已办\n\n> 引用\n\n| 甲 | 乙 |\n|---|--:|\n| 1 | 2 |\n\n"
+    "## 标题\n\n有**粗体**、*斜体*、***两者***和`代码`，见[链接](https://example.com/a_(b))。\n\n"
+    "1. 一\n2. 二\n   - 内\n3. 三\n   ```\n   def f():\n       return 1\n   ```\n\n- [x] 已办\n\n> 引用\n\n| 甲 | 乙 |\n|---|--:|\n| 1 | `a\\|b` |\n\n"
     "```python\nprint('<b>')\n```\n\nsnake_case_name 2*3*4"
 )
-
-
-class Script:
-    """A server whose answers a test writes: pieces of deltas, and how fast they come."""
-
-    def __init__(self) -> None:
-        self.deltas: list[dict[str, Any]] = []
-        self.wait = 0.0
-        self.refusal: Response | None = None
-        self.breaks = False
-        self.bodies: list[dict[str, Any]] = []
-        self.hung_up = False
-        self.app = FastAPI()
-        add_pages(self.app, CHAT_PAGE)
-        self.app.get("/v1/models")(self.models)
-        self.app.get("/health")(self.models)
-        self.app.post("/v1/chat/completions")(self.chat)
-
-    def says(self, *texts: str, wait: float = 0.0) -> None:
-        self.deltas, self.wait = [{"content": text} for text in texts], wait
-
-    async def models(self) -> Response:
-        return JSONResponse({"data": [{"id": "seedling"}, {"id": "poet"}]})
-
-    async def chat(self, request: Request) -> Response:
-        self.bodies.append(await request.json())
-        if self.refusal is not None:
-            return self.refusal
-        return StreamingResponse(self.events(), media_type="text/event-stream")
-
-    async def events(self) -> AsyncIterator[str]:
-        try:
-            for delta in self.deltas:
-                await asyncio.sleep(self.wait)
-                yield f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n"
-            if self.breaks:
-                return
-            end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-            usage = {"choices": [], "usage": {"completion_tokens": len(self.deltas)}}
-            yield f"data: {json.dumps(end)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n"
-        except asyncio.CancelledError:
-            self.hung_up = True
-            raise
-
-
-class Running:
-    """An application in a thread."""
-
-    def __init__(self, app: FastAPI):
-        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as tools:
-        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
-        browser = tools.chromium.launch(**options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    contexts = []
-
-    def open_one(url: str, **options: Any) -> Any:
-        context = browser.new_context(**{"locale": "zh-CN"} | options)
-        context.set_default_timeout(120_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.requested = []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.goto(url)
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture
-def script() -> Iterator[Script]:
-    script = Script()
-    running = Running(script.app)
-    script.url, script.stop = running.url, running.stop  # type: ignore[attr-defined]
-    yield script
-    running.stop()
-
-
-def shot(page: Any, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
-
-
-def ask(page: Any, text: str) -> None:
-    page.fill("#input", text)
-    page.press("#input", "Enter")
-
-
-def until(page: Any, expression: str) -> None:
-    """Waits until it is true. Not wait_for_function, which evals: the policy forbids that."""
-    end = time.monotonic() + 120
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
-        page.wait_for_timeout(20)
-
-
-def until_says(button: Any, text: str) -> None:
-    end = time.monotonic() + 120
-    while button.inner_text() != text:
-        assert time.monotonic() < end, button.inner_text()
-        time.sleep(0.02)
-
-
-def wait_for_answer(page: Any) -> None:
-    page.wait_for_selector(".message.assistant:last-child .actions button")
-
-
-def answers(page: Any) -> list[str]:
-    return page.locator(".message.assistant .text").all_inner_texts()
 
 
 def test_a_conversation_in_chinese(script: Any, open_page: Any) -> None:
@@ -202,9 +57,10 @@ def test_a_conversation_in_chinese(script: Any, open_page: Any) -> None:
     assert [m["role"] for m in script.bodies[1]["messages"]] == ["user", "assistant", "user"]
     assert script.bodies[1]["model"] == "poet"
     text = page.locator(".message.assistant .text").nth(1)
-    assert text.locator("strong").inner_text() == "粗体" and text.locator("em").count() == 1
+    assert text.locator("strong").all_inner_texts() == ["粗体", "两者"]
+    assert text.locator("em").all_inner_texts() == ["斜体", "两者"]
     assert text.locator("ol > li").count() == 3 and text.locator("ol ul li").inner_text() == "内"
-    assert text.locator("td").all_inner_texts() == ["1", "2"]
+    assert text.locator("td").all_inner_texts() == ["1", "a|b"]
     codes = text.locator("pre code").all_inner_texts()
     assert codes == ["def f():\n    return 1", "print('<b>')"]
     assert text.locator("li.task").inner_text() == "☑ 已办"

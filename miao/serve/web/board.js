@@ -9,7 +9,9 @@ const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
 let runs = [];
 const chosen = new Map(); // name -> hue
 const details = new Map(); // name -> { changed, data }
+const cards = new Map(); // name -> its place in the list
 let drawn = "";
+const hueClass = (number) => `hue-${number % HUES}${number < HUES ? "" : " again"}`;
 
 async function refresh() {
   try {
@@ -32,8 +34,8 @@ async function refresh() {
 }
 
 function choose(name) {
-  const free = [...Array(HUES).keys()].find((hue) => ![...chosen.values()].includes(hue)) ?? chosen.size % HUES;
-  chosen.set(name, free);
+  const taken = [...chosen.values()];
+  chosen.set(name, [...Array(taken.length + 1).keys()].find((hue) => !taken.includes(hue)));
 }
 
 /** Draws what has changed; a page that nothing happened to keeps its nodes. */
@@ -42,6 +44,7 @@ function show(force = false) {
   if (now === drawn && !force) return;
   showRuns();
   showStages();
+  at("results").hidden = !runs.length;
   const stage = at("stage").value;
   const shown = [...chosen].filter(([name]) => details.has(name)).map(([name, hue]) => ({ name, hue, data: details.get(name).data }));
   const charts = TITLES.map((title) => chart(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
@@ -52,20 +55,36 @@ function show(force = false) {
 }
 
 function showRuns() {
-  if (!runs.length) { at("runs").replaceChildren(make("p", "faint", say("noRuns"))); return; }
+  document.querySelector(".pick").hidden = !runs.length;
+  if (!runs.length) { at("runs").replaceChildren(make("p", "", say("noRuns"))); return; }
   at("filter").hidden = runs.length <= MANY;
   const wanted = at("filter").value.trim().toLowerCase();
-  at("runs").replaceChildren(...runs.filter((run) => chosen.has(run.name) || run.name.toLowerCase().includes(wanted)).map((run) => {
+  const shown = runs.filter((run) => chosen.has(run.name) || run.name.toLowerCase().includes(wanted)).map(card);
+  const before = [...at("runs").children];
+  if (shown.length === before.length && shown.every((one, n) => one === before[n])) return;
+  const focused = document.activeElement;
+  at("runs").replaceChildren(...shown);
+  if (at("runs").contains(focused)) focused.focus();
+}
+
+/** The card of a run: one node for as long as the page lives, so that keys and clicks find it. */
+function card(run) {
+  if (!cards.has(run.name)) {
     const box = make("input");
     box.type = "checkbox";
-    box.checked = chosen.has(run.name);
     box.addEventListener("change", () => { if (box.checked) choose(run.name); else chosen.delete(run.name); refresh(); });
-    const isLive = Date.now() / 1000 - run.changed < LIVE;
-    const facts = run.problem ? say("unreadable", run.problem)
-      : [run.stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
-    return make("label", `run ${isLive ? "live" : ""}`, box, make("span", `swatch hue-${chosen.get(run.name) ?? "none"}`), make("b", "", run.name),
-      make("span", "faint", facts), make("span", "faint state", isLive ? `● ${say("live")}` : ""));
-  }));
+    cards.set(run.name, make("label", "run", box, make("span"), make("div")));
+  }
+  const root = cards.get(run.name);
+  const [box, swatch, words] = root.children;
+  const isLive = Date.now() / 1000 - run.changed < LIVE;
+  const facts = run.problem ? say("unreadable", run.problem)
+    : [run.stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
+  box.checked = chosen.has(run.name);
+  root.classList.toggle("live", isLive);
+  swatch.className = `swatch ${chosen.has(run.name) ? hueClass(chosen.get(run.name)) : "hue-none"}`;
+  words.replaceChildren(make("b", "", run.name), make("span", run.problem ? "bad" : "faint", facts), make("span", "faint state", isLive ? `● ${say("live")}` : ""));
+  return root;
 }
 
 function showStages() {
@@ -98,24 +117,25 @@ function chart(title, lines) {
   const [from, to] = [low === 0 ? 0 : low - room, top + room];
   const px = (x) => LEFT + (x / xEnd) * (WIDTH - LEFT - RIGHT);
   const py = (y) => TOP + (1 - (Math.min(y, to) - from) / (to - from)) * (HEIGHT - TOP - BOTTOM);
-  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": say(title) });
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img" });
   for (const value of ticks(from, to, 4)) {
     root.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value) }));
     root.append(svg("text", { x: LEFT - 5, y: py(value) + 4, "text-anchor": "end" }, quantity(value)));
   }
   for (const value of ticks(0, xEnd, 5)) root.append(svg("text", { x: px(value), y: HEIGHT - 6, "text-anchor": value ? "middle" : "start" }, quantity(value)));
-  for (const { hue, points } of lines) {
-    const group = svg("g", { class: `hue-${hue}` });
+  const drawn = lines.filter((line) => line.points.length);
+  for (const { hue, points } of drawn) {
+    const group = svg("g", { class: hueClass(hue) });
     group.append(svg("polyline", { class: "line", points: points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`).join(" ") }));
-    if (points.length && points.length < 20) for (const [x, y] of points) group.append(svg("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.4 }));
+    if (points.length < 20) for (const [x, y] of points) group.append(svg("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.4 }));
     root.append(group);
   }
   const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
   root.append(cursor);
   const reading = make("div", "reading");
-  const drawn = lines.filter((line) => line.points.length);
+  root.setAttribute("aria-label", `${say(title)}: ${drawn.map((line) => `${line.name} ${exact(line.points.at(-1)[1])}`).join(", ")}`);
   const read = (where, value) => reading.replaceChildren(where, ...drawn.map((line) =>
-    make("span", `value hue-${line.hue}`, make("span", "swatch"), `${drawn.length > 1 ? `${line.name} ` : ""}${exact(value(line.points))}`)));
+    make("span", `value ${hueClass(line.hue)}`, make("span", "swatch"), `${drawn.length > 1 ? `${line.name} ` : ""}${exact(value(line.points))}`)));
   const last = () => {
     cursor.setAttribute("visibility", "hidden");
     read("", (points) => points.at(-1)[1]);
@@ -184,7 +204,7 @@ function showSamples(shown, stage) {
       byRun.set(run, [one, ...(byRun.get(run) || [])]);
     }
   }
-  const written = (run) => (one) => make("div", `answer hue-${run.hue}`,
+  const written = (run) => (one) => make("div", `answer ${hueClass(run.hue)}`,
     make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), one.answer);
   const open = new Set([...at("samples").querySelectorAll("details[open]")].map((node) => node.dataset.prompt));
   const nodes = [...prompts].map(([prompt, byRun]) => {

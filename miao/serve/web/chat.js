@@ -1,6 +1,7 @@
 // The chat page: conversations, their messages, and an answer that grows.
+import { explain, notify, notifyBack, prepareFrame, showSide } from "./frame.js";
 import { copyText, render } from "./markdown.js";
-import { answer, ask, models, Trouble } from "./server.js";
+import { answer, ask, models } from "./server.js";
 import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
 import * as store from "./store.js";
 import { at, make, preferences, say } from "./words.js";
@@ -9,7 +10,6 @@ let chats = store.all();
 let chat = store.create();
 let running = null; // the AbortController of the answer that streams
 const IDEAS = ["idea1", "idea2", "idea3", "idea4"];
-let retry = null; // what the notice's button does
 
 // ---- what the page shows
 
@@ -19,9 +19,13 @@ function showAll() {
 }
 
 function showChats() {
+  const buttons = () => [...at("chats").querySelectorAll("button")];
+  const focused = buttons().indexOf(document.activeElement);
   at("chats").replaceChildren(...chats.map((one) => {
     const open = make("button", "chat-name", one.title || say("untitled"));
-    open.addEventListener("click", () => { halt(); chat = one; at("shell").classList.remove("open"); showAll(); });
+    open.dir = "auto";
+    if (one.id === chat.id) open.setAttribute("aria-current", "true");
+    open.addEventListener("click", () => { halt(); chat = one; notify(null); showSide(false); showAll(); });
     const rename = small("✎", "rename", () => {
       const title = prompt(say("newTitle"), one.title);
       if (title !== null) { one.title = title.trim().slice(0, 200); keep(one); showChats(); }
@@ -35,6 +39,7 @@ function showChats() {
     });
     return make("div", one.id === chat.id ? "chat-row here" : "chat-row", open, rename, remove);
   }));
+  if (focused >= 0) (buttons()[focused] || at("new-chat")).focus();
 }
 
 function idea(key) {
@@ -64,11 +69,12 @@ function showMessages() {
 function shown(message, index) {
   const who = { user: "you", assistant: "assistant", tool: "tool" }[message.role];
   const root = make("article", `message ${message.role}`, make("div", "who", say(who) + (message.model ? ` · ${message.model}` : "")));
+  const grows = Boolean(running) && index === chat.messages.length - 1;
   const body = make("div", "body");
   root.append(body, make("footer", "foot", make("div", "actions"), make("div", "stats")));
-  if (message.role === "assistant") fill(root, message, false);
-  else body.textContent = message.content;
-  if (!(running && index === chat.messages.length - 1)) finish(root, message, index);
+  if (message.role === "assistant") fill(root, message, grows);
+  else { body.textContent = message.content; body.dir = "auto"; }
+  if (!grows) finish(root, message, index);
   return root;
 }
 
@@ -77,6 +83,7 @@ function fill(root, message, streams) {
   const body = root.querySelector(".body");
   if (!body.firstChild) {
     const thought = make("details", "fold", make("summary"), make("div", "thought"));
+    thought.lastChild.dir = "auto";
     body.append(thought, make("div", "text"), make("div", "calls"));
   }
   const [thought, text, calls] = body.children;
@@ -104,15 +111,15 @@ function finish(root, message, index) {
     root.querySelector(".stats").textContent = figures(message.stats);
     actions.push(worded("regenerate", () => again(index)));
     if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".body").append(resultForm(message));
-  }
+  } else if (index === chat.messages.length - 1) actions.push(worded("retry", () => { if (!running) reply(); })); // no answer came
   root.querySelector(".actions").replaceChildren(...actions);
 }
 
 function figures(stats) {
   if (!stats) return "";
   const parts = [];
-  if (stats.tokens) parts.push(`${stats.about ? "≈ " : ""}${stats.tokens} ${say("tokens")}`);
-  if (stats.speed) parts.push(`${stats.about ? "≈ " : ""}${stats.speed.toFixed(1)} ${say("perSecond")}`);
+  if (stats.tokens) parts.push(`${stats.about ? "≈ " : ""}${stats.tokens} ${say(stats.tokens === 1 ? "token" : "tokens")}`);
+  if (stats.speed) parts.push(`${stats.about ? "≈ " : ""}${stats.speed.toFixed(stats.speed < 100 ? 1 : 0)} ${say("perSecond")}`);
   if (stats.first !== undefined) parts.push(`${say("first")} ${Math.round(stats.first * 1000)} ms`);
   if (stats.stopped) parts.push(say("stopped"));
   if (stats.cut) parts.push(say("cutShort"));
@@ -136,15 +143,26 @@ function resultForm(message) {
 function edit(root, message, index) {
   const field = make("textarea", "editor");
   field.value = message.content;
+  field.dir = "auto";
+  field.setAttribute("aria-label", say("edit"));
+  const save = () => {
+    if (running || !field.value.trim()) return;
+    if (chat.messages.length > index + 2 && !confirm(say("sureEdit"))) return;
+    chat.messages.splice(index, Infinity, { role: "user", content: field.value.trim() });
+    reply();
+  };
+  const cancel = () => {
+    root.replaceWith(root = shown(message, index));
+    root.querySelector(".actions button").focus();
+  };
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.isComposing) cancel();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+  });
   root.querySelector(".body").replaceChildren(field);
   root.querySelector(".actions").replaceChildren(
-    worded("save", () => {
-      if (running || !field.value.trim()) return;
-      if (chat.messages.length > index + 2 && !confirm(say("sureEdit"))) return;
-      chat.messages.splice(index, Infinity, { role: "user", content: field.value.trim() });
-      reply();
-    }),
-    worded("cancel", showMessages),
+    worded("save", save),
+    worded("cancel", cancel),
   );
   field.focus();
 }
@@ -153,18 +171,6 @@ function again(index) {
   if (running || (chat.messages.length > index + 1 && !confirm(say("sureEdit")))) return;
   chat.messages.splice(index);
   reply();
-}
-
-function notify(key, value, action = null) {
-  at("notice").hidden = key === null;
-  at("notice-text").textContent = key === null ? "" : say(key, value);
-  at("notice-retry").hidden = action === null;
-  retry = action;
-}
-
-function explain(error, action) {
-  if (error instanceof Trouble) notify(error.key, error.value, action);
-  else { console.error(error); notify("failed", String(error.message), action); }
 }
 
 // ---- what is kept
@@ -185,12 +191,16 @@ function startNew() {
   halt();
   chat = store.create();
   notify(null);
-  at("shell").classList.remove("open");
+  showSide(false);
   showAll();
   at("input").focus();
 }
 
-function halt() { running?.abort(); }
+function halt() {
+  running?.abort();
+  running = null;
+  busy(false);
+}
 
 // ---- an answer
 
@@ -218,14 +228,15 @@ async function reply() {
   notify(null);
   showMessages();
   busy(true);
-  const root = at("messages").lastChild;
+  at("spoken").textContent = say("answering");
+  const root = () => at("messages").lastChild; // the language may change meanwhile, and all is drawn anew
   const begun = performance.now();
   let first = null, last = begun, pieces = 0, painted = false;
   const paint = () => {
     painted = false;
     const scroll = at("scroll");
     const follows = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-    fill(root, message, running === control);
+    fill(root(), message, running === control);
     if (follows) scroll.scrollTop = scroll.scrollHeight;
   };
   const grew = (delta) => {
@@ -256,8 +267,9 @@ async function reply() {
   if (!store.all().some((one) => one.id === mine.id)) return; // deleted meanwhile
   keep(mine);
   if (mine !== chat) return;
+  at("spoken").textContent = message.content;
   if (trouble && isEmpty) showMessages();
-  else { paint(); finish(root, message, mine.messages.indexOf(message)); }
+  else { paint(); finish(root(), message, mine.messages.indexOf(message)); }
   if (trouble && trouble.name !== "AbortError") {
     explain(trouble, () => {
       if (running) return;
@@ -277,8 +289,10 @@ function addCall(message, part) {
 }
 
 function busy(is) {
-  at("send").hidden = is;
-  at("stop").hidden = !is;
+  const [next, before] = is ? ["stop", "send"] : ["send", "stop"];
+  const hadFocus = document.activeElement === at(before);
+  [at(next).hidden, at(before).hidden] = [false, true];
+  if (hadFocus) at(next).focus();
 }
 
 function send() {
@@ -304,7 +318,7 @@ async function watch() {
   }
   watching = false;
   if (!at("model").options.length) await loadModels();
-  if (!at("notice").hidden) notify("back", "", retry);
+  notifyBack();
 }
 
 async function loadModels() {
@@ -361,9 +375,6 @@ at("input").addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", halt);
 at("new-chat").addEventListener("click", startNew);
-at("open-side").addEventListener("click", () => at("shell").classList.toggle("open"));
-at("close-side").addEventListener("click", () => at("shell").classList.remove("open"));
-at("notice-retry").addEventListener("click", () => { const action = retry; notify(null); action?.(); });
 at("model").addEventListener("change", () => change({ ...current(), model: at("model").value }));
 at("export").addEventListener("click", () => download("miao-chats.jsonl", store.exported(chats)));
 at("import").addEventListener("click", () => at("import-file").click());
@@ -380,6 +391,7 @@ addEventListener("storage", (event) => { // another tab
   chat = chats.find((one) => one.id === chat.id) || (chat.messages.length ? store.create() : chat);
   showAll();
 });
+prepareFrame();
 prepare({ full: () => notify("full"), newKey: loadModels });
 preferences(showAll);
 chat = chats[0] || chat;

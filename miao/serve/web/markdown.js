@@ -82,7 +82,14 @@ function endOfList(lines, start) {
   return at;
 }
 
+/** One block; each is written in the direction of its own first letter, code from left to right. */
 function block(lines, depth) {
+  const node = built(lines, depth);
+  if (!node.classList.contains("code")) node.dir = "auto";
+  return node;
+}
+
+function built(lines, depth) {
   const first = lines[0];
   const fence = first.match(FENCE);
   if (fence) return codeBlock(lines, fence);
@@ -145,7 +152,7 @@ function list(lines, depth) {
 }
 
 function table(lines) {
-  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+  const cells = (line) => line.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
   const sides = cells(lines[1]).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : ""));
   const row = (tag, line) => make("tr", "", ...cells(line).slice(0, sides.length).map((cell, n) => inline(make(tag, sides[n]), cell)));
   const root = make("table", "", make("thead", "", row("th", lines[0])), make("tbody", "", ...lines.slice(2).map((line) => row("td", line))));
@@ -153,7 +160,7 @@ function table(lines) {
 }
 
 // In order of precedence; each finds the nearest mark from where the text stands.
-const MARKS = /(`+)|\\([\\`*_{}[\]()#+\-.!~|<>])|(!?\[)|(\*\*|__|~~|\*|_)|(https?:\/\/[^\s<>"'`，。；！？、（）《》]+)|( {2,}\n|\n)/g;
+const MARKS = /(`+)|\\([\\`*_{}[\]()#+\-.!~|<>])|(!?\[)|(\*\*\*|___|\*\*|__|~~|\*|_)|(https?:\/\/[^\s<>"'`，。；！？、（）《》]+)|( {2,}\n|\n)/g;
 
 /** Appends a line of text with its emphasis, code and links. */
 function inline(parent, text, depth = 0) {
@@ -180,9 +187,10 @@ function inline(parent, text, depth = 0) {
       const mark = found[4];
       const open = at + mark.length;
       const end = emphasisEnd(text, mark, at, open);
-      if (end < 0) { marks.lastIndex = open; continue; }
-      const tag = mark === "~~" ? "del" : mark.length === 2 ? "strong" : "em";
-      done(inline(make(tag), text.slice(open, end), depth + 1), end + mark.length);
+      if (end < 0) { marks.lastIndex = mark.length === 3 ? at + 1 : open; continue; }
+      const tag = mark === "~~" ? "del" : mark.length > 1 ? "strong" : "em";
+      const node = inline(make(mark.length === 3 ? "em" : tag), text.slice(open, end), depth + 1);
+      done(mark.length === 3 ? make("strong", "", node) : node, end + mark.length);
     }
   }
   plain(text.length);
@@ -210,7 +218,8 @@ function emphasisEnd(text, mark, at, open) {
     if (/\s/.test(text[end - 1]) || text[end - 1] === "\\") continue;
     if (mark[0] === "_" && isWord(text[end + mark.length])) continue;
     if (mark.length === 1 && (text[end + 1] === mark || text[end - 1] === mark)) { if (text[end + 1] === mark) end++; continue; }
-    return end;
+    // The third mark of a row of three closes what stands within.
+    return mark === "**" && text[end + 2] === "*" && text[end + 3] !== "*" ? end + 1 : end;
   }
   return -1;
 }

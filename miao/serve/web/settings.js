@@ -46,5 +46,6 @@ export function prepare(callbacks) {
   Object.assign(listeners, callbacks);
   at("open-settings").addEventListener("click", openSettings);
   at("settings-form").addEventListener("submit", saveSettings);
+  at("close-settings").addEventListener("click", () => at("settings").close());
   at("reset-settings").addEventListener("click", () => { for (const field of at("settings-form").elements) if (field.name && field.name !== "key") field.value = ""; });
 }

@@ -12,19 +12,19 @@ export const WORDS = {
     you: "你", assistant: "苗", tool: "工具结果", copy: "复制", copied: "已复制", notCopied: "复制失败", edit: "编辑", regenerate: "重新生成",
     save: "发送修改", cancel: "取消", remove: "删除", rename: "重命名", untitled: "新对话",
     thought: "思考过程", thinkingNow: "正在思考…", call: "调用工具", result: "结果", sendResults: "交回结果",
-    welcome: "你好，我是一棵刚长出来的小模型。", welcomeMore: "对话只保存在这个浏览器里。",
+    welcome: "你好，我是一棵刚长出来的小模型。", welcomeMore: "对话只保存在这个浏览器里。", answering: "正在回答…", toEnd: "到最下面",
     idea1: "你好，你是谁？", idea2: "四川的省会是哪里？", idea3: "56加27等于多少？", idea4: "讲一个关于小猫的故事。",
-    tokens: "词元", perSecond: "词元/秒", first: "首词元", stopped: "已停止", cutShort: "到达长度上限",
+    token: "词元", tokens: "词元", perSecond: "词元/秒", first: "首词元", stopped: "已停止", cutShort: "到达长度上限",
     busy: "服务器正忙，请求太多。{0} 秒后再试。", gone: "连不上服务器。它可能已停止，或网络断开了。",
     broke: "回答中断：与服务器的连接断了。", refused: "服务器拒绝了请求：{0}", needKey: "服务器需要 API 密钥，请在设置里填写。",
     failed: "服务器出错：{0}", full: "浏览器的存储已满，这次对话没有保存。请导出后删除旧的对话。",
     badImport: "第 {0} 行不是对话，没有导入任何内容。", imported: "导入了 {0} 个对话。", sureDelete: "删除这个对话？",
     sureDeleteAll: "删除此浏览器里的全部 {0} 个对话？", sureEdit: "之后的对话会被删去。继续？", notJson: "工具不是 JSON 列表。", notNumber: "{0}：数值不合要求。",
     newTitle: "新的标题", back: "服务器又能用了。",
-    board: "训练看板", chat: "对话", allRuns: "运行", noRuns: "这里还没有运行。", pick: "选几个运行，它们的曲线会画在一起。",
+    board: "训练看板", chat: "对话", allRuns: "运行", noRuns: "这里还没有运行。先训练一个，这一页会自己更新：miao run recipes/seedling.yaml", pick: "选几个运行，它们的曲线会画在一起。",
     loss: "损失", heldout: "留出文本（比特/字节）", speed: "每秒词元", scores: "评测", samples: "生成样例", lr: "学习率",
-    stage: "阶段", step: "步", live: "进行中", finished: "已停", task: "项目", chance: "瞎猜", at: "在 {0} 词元时", unreadable: "读不了：{0}",
-    gradNorm: "梯度范数", evaluation: "评测", prompt: "提示", all: "全部", noCurves: "还没有曲线。", earlier: "更早的回答", filter: "按名字筛选",
+    stage: "阶段", live: "进行中", task: "项目", chance: "瞎猜", at: "在 {0} 词元时", unreadable: "读不了：{0}",
+    gradNorm: "梯度范数", noCurves: "还没有曲线。", earlier: "更早的回答", filter: "按名字筛选",
   },
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
@@ -37,19 +37,19 @@ export const WORDS = {
     you: "You", assistant: "Miao", tool: "Tool result", copy: "Copy", copied: "Copied", notCopied: "Not copied", edit: "Edit", regenerate: "Regenerate",
     save: "Send the change", cancel: "Cancel", remove: "Delete", rename: "Rename", untitled: "New chat",
     thought: "Thinking", thinkingNow: "Thinking…", call: "Tool call", result: "Result", sendResults: "Hand back results",
-    welcome: "Hello, I am a small model that has just sprouted.", welcomeMore: "Chats are kept in this browser only.",
+    welcome: "Hello, I am a small model that has just sprouted.", welcomeMore: "Chats are kept in this browser only.", answering: "Answering…", toEnd: "To the end",
     idea1: "Hello, who are you?", idea2: "What is the capital of France?", idea3: "What is 62 minus 27?", idea4: "Tell me a story about a rabbit.",
-    tokens: "tokens", perSecond: "tokens/s", first: "first token", stopped: "stopped", cutShort: "length limit reached",
+    token: "token", tokens: "tokens", perSecond: "tokens/s", first: "first token", stopped: "stopped", cutShort: "length limit reached",
     busy: "The server is busy with other requests. Try again in {0} s.", gone: "The server cannot be reached. It may have stopped, or the network is down.",
     broke: "The answer broke off: the connection to the server was lost.", refused: "The server refused: {0}", needKey: "The server wants an API key: enter it in the settings.",
     failed: "An error on the server: {0}", full: "The browser's storage is full; this chat was not saved. Export, then delete old chats.",
-    badImport: "Line {0} is no chat; nothing was imported.", imported: "{0} chats imported.", sureDelete: "Delete this chat?",
-    sureDeleteAll: "Delete all {0} chats of this browser?", sureEdit: "What follows will be removed. Go on?", notJson: "The tools are no JSON list.", notNumber: "{0}: not an allowed number.",
+    badImport: "Line {0} is no chat; nothing was imported.", imported: "Chats imported: {0}.", sureDelete: "Delete this chat?",
+    sureDeleteAll: "Delete every chat of this browser ({0})?", sureEdit: "What follows will be removed. Go on?", notJson: "The tools are no JSON list.", notNumber: "{0}: not an allowed number.",
     newTitle: "New title", back: "The server is back.",
-    board: "Runs", chat: "Chat", allRuns: "Runs", noRuns: "There are no runs here yet.", pick: "Choose runs; their curves are drawn together.",
+    board: "Runs", chat: "Chat", allRuns: "Runs", noRuns: "There are no runs here yet. Train one, and this page will show it: miao run recipes/seedling.yaml", pick: "Choose runs; their curves are drawn together.",
     loss: "Loss", heldout: "Held-out text, bits per byte", speed: "Tokens per second", scores: "Evaluation", samples: "Samples", lr: "Learning rate",
-    stage: "Stage", step: "step", live: "live", finished: "still", task: "Task", chance: "chance", at: "at {0} tokens", unreadable: "unreadable: {0}",
-    gradNorm: "Gradient norm", evaluation: "Evaluation", prompt: "Prompt", all: "all", noCurves: "No curves yet.", earlier: "Earlier answers", filter: "Filter by name",
+    stage: "Stage", live: "live", task: "Task", chance: "chance", at: "at {0} tokens", unreadable: "unreadable: {0}",
+    gradNorm: "Gradient norm", noCurves: "No curves yet.", earlier: "Earlier answers", filter: "Filter by name",
   },
 };
 
@@ -66,10 +66,13 @@ export const say = (key, value = "") => WORDS[language][key].replace("{0}", () =
 export function speak() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const element of document.querySelectorAll("[data-say]")) element.textContent = say(element.dataset.say);
-  for (const element of document.querySelectorAll("[data-placeholder]")) element.placeholder = say(element.dataset.placeholder);
+  for (const element of document.querySelectorAll("[data-placeholder]")) {
+    element.placeholder = say(element.dataset.placeholder);
+    element.setAttribute("aria-label", element.placeholder);
+  }
   for (const element of document.querySelectorAll("[data-label]")) {
     element.setAttribute("aria-label", say(element.dataset.label));
-    element.title = say(element.dataset.label);
+    if (element.tagName === "BUTTON") element.title = say(element.dataset.label);
   }
   document.getElementById("language").textContent = language === "zh" ? "EN" : "中文";
 }

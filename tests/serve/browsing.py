@@ -1,0 +1,173 @@
+"""A real headless Chromium, and a server that says what a test wants.
+
+Skipped where the package `playwright` or the program `chromium` is not installed;
+MIAO_BROWSER_TESTS=1 makes that a failure. MIAO_SCREENSHOTS=DIR keeps pictures to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from miao.serve.pages import CHAT_PAGE, add_pages
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+if os.environ.get("MIAO_BROWSER_TESTS") == "1":
+    assert CHROMIUM is not None, "chromium is not installed"
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed", allow_module_level=True)
+SHOTS = os.environ.get("MIAO_SCREENSHOTS")
+
+
+class Script:
+    """A server whose answers a test writes: pieces of deltas, and how fast they come."""
+
+    def __init__(self) -> None:
+        self.deltas: list[dict[str, Any]] = []
+        self.wait = 0.0
+        self.refusal: Response | None = None
+        self.breaks = False
+        self.bodies: list[dict[str, Any]] = []
+        self.hung_up = False
+        self.app = FastAPI()
+        add_pages(self.app, CHAT_PAGE)
+        self.app.get("/v1/models")(self.models)
+        self.app.get("/health")(self.models)
+        self.app.post("/v1/chat/completions")(self.chat)
+
+    def says(self, *texts: str, wait: float = 0.0) -> None:
+        self.deltas, self.wait = [{"content": text} for text in texts], wait
+
+    async def models(self) -> Response:
+        return JSONResponse({"data": [{"id": "seedling"}, {"id": "poet"}]})
+
+    async def chat(self, request: Request) -> Response:
+        self.bodies.append(await request.json())
+        if self.refusal is not None:
+            return self.refusal
+        return StreamingResponse(self.events(), media_type="text/event-stream")
+
+    async def events(self) -> AsyncIterator[str]:
+        try:
+            for delta in self.deltas:
+                await asyncio.sleep(self.wait)
+                yield f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n"
+            if self.breaks:
+                return
+            end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+            usage = {"choices": [], "usage": {"completion_tokens": len(self.deltas)}}
+            yield f"data: {json.dumps(end)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.hung_up = True
+            raise
+
+
+class Running:
+    """An application in a thread."""
+
+    def __init__(self, app: FastAPI):
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(config)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+
+
+@pytest.fixture(scope="module", name="browser")
+def browser_fixture() -> Iterator[Any]:
+    with playwright.sync_playwright() as tools:
+        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+        browser = tools.chromium.launch(**options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(name="open_page")
+def open_page_fixture(browser: Any) -> Iterator[Callable[..., Any]]:
+    contexts, pages = [], []
+
+    def open_one(url: str, **options: Any) -> Any:
+        context = browser.new_context(**{"locale": "zh-CN"} | options)
+        context.set_default_timeout(120_000)
+        contexts.append(context)
+        page = context.new_page()
+        pages.append(page)
+        page.requested, page.broken = [], []
+        page.on("pageerror", lambda error: page.broken.append(str(error)))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto(url)
+        return page
+
+    yield open_one
+    for page in pages:
+        assert not page.broken, "an error in a script"
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(name="script")
+def script_fixture() -> Iterator[Script]:
+    script = Script()
+    running = Running(script.app)
+    script.url, script.stop = running.url, running.stop  # type: ignore[attr-defined]
+    yield script
+    running.stop()
+
+
+def shot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+def ask(page: Any, text: str) -> None:
+    page.fill("#input", text)
+    page.press("#input", "Enter")
+
+
+def until(page: Any, expression: str) -> None:
+    """Waits until it is true. Not wait_for_function, which evals: the policy forbids that."""
+    end = time.monotonic() + 120
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
+
+
+def until_says(button: Any, text: str) -> None:
+    end = time.monotonic() + 120
+    while button.inner_text() != text:
+        assert time.monotonic() < end, button.inner_text()
+        time.sleep(0.02)
+
+
+def wait_for_answer(page: Any) -> None:
+    page.wait_for_selector(".message.assistant:last-child .actions button")
+
+
+def answers(page: Any) -> list[str]:
+    return page.locator(".message.assistant .text").all_inner_texts()
