@@ -99,6 +99,8 @@ class Generation:
                 open_requests.discard(number)
                 self._note_end(request)
             yield Growth(request, text, first, delivered[number], event.finishes)
+            # Where tokens come faster than they are sent, a client that hung up is noticed here.
+            await asyncio.sleep(0)
 
     def cancel(self) -> None:
         """Frees the rows of answers that nobody waits for."""
