@@ -230,7 +230,8 @@ class _Plan:
         if self.categories:
             total = options.total if stage == "pretrain" else None
             size = None if total is None else parse_quantity(total, "corpus.mix.total")
-            self.shares = plan_mix(self.categories, self._available(), size, stage)
+            sources = {source for chunk in chunks for source in chunk.facts().sources}
+            self.shares = plan_mix(self.categories, self._available(), size, stage, sources)
             self.takings = takings(self.shares, self._keys_of)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,12 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, get_args
 
-from miao.console import ProgressLine, count, headline, say, warn
+from miao.console import ProgressLine, count, headline, say, say_next, warn
 from miao.corpus.convert import kind_of
 from miao.corpus.formats import RecordCounts, convert_file
 from miao.corpus.problems import Problem, place
 from miao.corpus.readers import read_objects
-from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.records import FIELDS, Conversation, Document, Kind, Preference, Record
 from miao.corpus.sources import find_sources
 from miao.corpus.streams import DamagedFile, format_of
 from miao.files import atomic_open
@@ -26,6 +27,7 @@ from miao.files import atomic_open
 SNIFFED = 200
 """Objects at the beginning of a file that its kind is told from."""
 SHOWN_FILES = 40
+SHOWN_PATHS = 3
 SHOWN_PROBLEMS = 20
 SHOWN_CHARACTERS = 400
 SAMPLE = 10_000
@@ -103,6 +105,8 @@ class Check:
 
     def __init__(self, quarantine: Path, limit: int | None):
         self.quarantine, self.limit = quarantine, limit
+        self.given: list[str] = []
+        """What the user pointed at."""
         self.counts = RecordCounts()
         self.found: dict[Kind, Found] = {}
         self.files: list[dict[str, Any]] = []
@@ -112,6 +116,7 @@ class Check:
         self._out: IO[str] | None = None
 
     def run(self, paths: list[str], kind: Kind | None) -> None:
+        self.given = paths
         skipped = self.counts.skipped_files
         sources = find_sources(paths, lambda path, why: skipped.append((path, why)))
         with self._stack, ProgressLine("checking", len(sources)) as line:
@@ -205,14 +210,30 @@ class Check:
         if len(self.counts.skipped_files) > 10:
             warn(f"passed over: {len(self.counts.skipped_files) - 10} files more")
         self._print_problems()
+        if self.found:
+            say_next(f"miao run recipes/seedling.yaml --name mine {self._as_options()}")
+
+    def _as_options(self) -> str:
+        """The options of a recipe that train on what was found."""
+        words = []
+        for kind in self.found:
+            files = [file for file in self.files if file["kind"] == kind and file["records"]]
+            paths = self.given if len(self.found) == 1 else [file["path"] for file in files]
+            more = ["..."] if len(paths) > SHOWN_PATHS else []
+            words += [f"--corpus.{FIELDS[kind]}", *map(shlex.quote, paths[:SHOWN_PATHS]), *more]
+        if self.counts.problems:
+            words += ["--corpus.skip_bad_records", "true"]
+        return " ".join(words)
 
     def _print_problems(self) -> None:
         if not self.counts.problems:
-            say("\nno problems")
+            say("\nno problems" if self.found else "")
             return
         headline(_counted(self.counts.problems, "problem"))
+        said = None
         for problem in self.shown:
-            fix = f"\n      -> {problem.fix}" if problem.fix else ""
+            fix = f"\n      -> {problem.fix}" if problem.fix and problem.fix != said else ""
+            said = problem.fix
             say(f"  {place(problem.path, problem.line)}: {problem.reason}{fix}")
         if self.counts.problems > len(self.shown):
             say(f"  and {self.counts.problems - len(self.shown):,} more")

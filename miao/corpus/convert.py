@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.corpus.shapes import KTO_KEYS, desirable, rewritten, with_aliases
@@ -138,6 +138,26 @@ def to_preference(value: Any, source: str = "") -> Preference:
         MiaoError: no such shape, no prompt, sides that do not differ or do not answer.
     """
     return cast(Preference, converted(value, "preference", source)[0])
+
+
+def to_prompt(value: Any) -> list[Message]:
+    """What is asked in an object of any shape, up to the last turn of the user, to be answered
+    anew; a text alone is a question.
+
+    Raises:
+        MiaoError: nothing is asked.
+    """
+    fields = _recognised(value, "conversation")[1]
+    messages = _prompt(fields, (*TURNS_KEYS, *QUESTION_KEYS, *TEXT_KEYS))
+    while messages and messages[-1].role != "user":
+        messages.pop()
+    if not messages:
+        keys = ", ".join(f"'{key}'" for key in (*QUESTION_KEYS, "text"))
+        raise MiaoError(
+            "no question in it",
+            fix=f"give it 'messages' or 'conversations' with a turn of the user, or one of {keys}",
+        )
+    return messages
 
 
 def unlabelled(fields: dict[str, Any]) -> dict[str, Any]:
@@ -291,8 +311,9 @@ def _unrecognised(value: Any, kind: Kind) -> MiaoError:
     keys = [key[:40] for key in value if isinstance(key, str)]
     shown = [repr(key) + (" (null)" if value.get(key, 0) is None else "") for key in keys[:8]]
     what = f"no {kind} in these keys: {', '.join(shown) or 'none'}{', ...' if keys[8:] else ''}"
-    if looks := [other for other in get_args(Kind) if shape_of(value, other)]:
-        what += f" (it looks like a {looks[0]})"
-    unknown = [key for key in keys[:100] if key not in KNOWN_KEYS[kind]]
-    meant = [f"'{key}': {hint}" for key in unknown if (hint := did_you_mean(key, KNOWN_KEYS[kind]))]
+    if looks := kind_of(value):
+        what += f" (it looks like a {looks})"
+    known = () if looks else KNOWN_KEYS[kind]  # a key of another kind is not misspelt
+    unknown = [key for key in keys[:100] if key not in known]
+    meant = [f"'{key}': {hint}" for key in unknown if (hint := did_you_mean(key, known))]
     return MiaoError(what, fix="; ".join([*meant[:3], expected]))

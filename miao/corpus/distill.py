@@ -7,7 +7,7 @@ asked again.
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 import time
 from collections import Counter
@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, warn
+from miao.corpus.convert import to_prompt
+from miao.corpus.readers import place, read_objects
+from miao.corpus.streams import format_of, read_lines
 from miao.errors import MiaoError
 from miao.files import append_jsonl, fingerprint, read_jsonl
 from miao.openai_api import NoAnswer, ask, base_url
 
 TIMEOUT = 300.0
 """Seconds."""
-PROMPT_KEYS = ("prompt", "question", "instruction", "query", "text")
 Messages = list[dict[str, Any]]
 
 
@@ -123,46 +125,24 @@ def _message(reply: Any) -> dict[str, Any]:
 
 
 def read_prompts(path: Path) -> Iterator[Messages]:
-    """What to ask: every line of a text file, or of JSON lines with `messages` (up to the last turn
-    of the user) or a prompt.
+    """What to ask: every line of a text file; of any other file what its records ask, up to the
+    last turn of the user.
 
     Raises:
-        MiaoError: with the line.
+        MiaoError: a file that cannot be read, or a record that asks nothing; with the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MiaoError(f"the prompts cannot be read: {error}", where=path) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if path.suffix != ".jsonl":
-            yield [{"role": "user", "content": line.strip()}]
-            continue
+    known = format_of(path)
+    if known is None or known[0] in (".txt", ".md"):
+        for _, line in read_lines(path):
+            if line.strip():
+                yield [{"role": "user", "content": line.strip()}]
+        return
+    for number, value in read_objects(path):
         try:
-            yield _prompt_of(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MiaoError(
-                "no prompt in this line",
-                where=f"{path}:{number}",
-                fix=f"give it 'messages' with a turn of the user, or one of {PROMPT_KEYS}",
-            ) from error
-
-
-def _prompt_of(record: dict[str, Any]) -> Messages:
-    if "messages" in record:
-        turns = [{"role": m["role"], "content": m["content"]} for m in record["messages"]]
-        while turns[-1:] and turns[-1]["role"] != "user":
-            turns.pop()
-        if not turns or not all(isinstance(turn["content"], str) for turn in turns):
-            raise ValueError
-        return turns
-    text = next((record[key] for key in PROMPT_KEYS if record.get(key)), None)
-    if not isinstance(text, str):
-        raise ValueError
-    if more := record.get("input"):
-        text += f"\n\n{more}"
-    return [{"role": "user", "content": text}]
+            turns = to_prompt(value)
+        except MiaoError as error:
+            raise MiaoError(error.what, where=place(path, number), fix=error.fix) from error
+        yield [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def questions(
@@ -238,7 +218,9 @@ def _keep(
     try:
         messages = [*question.messages, done.result()]
     except _Refused as error:
-        counts[str(error)] += 1
+        # Reasons that differ in their numbers only ("932 tokens are too many") count as the first.
+        alike = (r for r in counts if _without_numbers(r) == _without_numbers(str(error)))
+        counts[next(alike, str(error))] += 1
         return
     if (mark := fingerprint(messages)) in answers:
         counts["repeated answer"] += 1
@@ -246,6 +228,10 @@ def _keep(
     answers.add(mark)
     append_jsonl(output, {"messages": messages, "source": "distill", "key": question.key})
     counts["written"] += 1
+
+
+def _without_numbers(reason: str) -> str:
+    return re.sub(r"\d+", "0", reason)
 
 
 def _end_with_a_line(path: Path) -> None:

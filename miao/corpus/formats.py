@@ -24,7 +24,7 @@ from miao.corpus.problems import OnProblem, Problem, place, stop
 from miao.corpus.readers import read_objects
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.corpus.sources import find_sources
-from miao.corpus.streams import DamagedFile, Source
+from miao.corpus.streams import DamagedFile, Source, format_of
 from miao.errors import MiaoError
 
 __all__ = [
@@ -175,7 +175,7 @@ def convert_file(
             for how in _mend(record):
                 counts.repair(path, how)
         except MiaoError as error:
-            on_problem(Problem(path, line, error.what, error.fix, value))
+            on_problem(Problem(path, line, error.what, _fix(path, value, kind, error), value))
             continue
         if shape == LABELLED and isinstance(record, Preference):
             yield from ((single, SINGLE, raw) for single, raw in pairs.overflow())
@@ -185,6 +185,14 @@ def convert_file(
             counts.merged += 1
         yield record, shape, value
     yield from ((single, SINGLE, raw) for single, raw in pairs.rest())
+
+
+def _fix(path: Source, value: Any, kind: Kind, error: MiaoError) -> str | None:
+    """The error's remedy; of a table without known columns also what its first line must be."""
+    known = format_of(path)
+    if not (known and known[0] in (".csv", ".tsv")) or shape_of(value, kind):
+        return error.fix
+    return f"the first line of a table names its columns; {error.fix}"
 
 
 def _file_problem(path: Source, error: DamagedFile) -> Problem:

@@ -8,15 +8,11 @@ from typing import Any
 
 from miao.console import say, warn
 from miao.corpus.check import sniff_kind
-from miao.corpus.records import Kind
+from miao.corpus.records import FIELDS, Kind
 from miao.corpus.streams import format_of
 from miao.recipe import CorpusOptions
 
-FIELDS: dict[Kind, str] = {
-    "document": "paths",
-    "conversation": "conversations",
-    "preference": "preferences",
-}
+__all__ = ["FIELDS", "with_local_files"]
 
 
 def with_local_files(options: CorpusOptions) -> CorpusOptions:

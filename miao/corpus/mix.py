@@ -8,7 +8,7 @@ does not grow with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,6 +22,7 @@ from miao.errors import MiaoError
 from miao.recipe import parse_quantity
 from miao.recipe.cleaning import CategoryOptions, MixOptions
 
+SHOWN_SOURCES = 8
 CHINESE_MIX: dict[str, dict[str, CategoryOptions]] = {
     "pretrain": {
         "zh": CategoryOptions(sources=["*"], language="zh", weight=3),
@@ -88,6 +89,7 @@ def plan_mix(
     available: Mapping[str, tuple[int, int]],
     total: float | None,
     stage: str,
+    sources: Collection[str] = (),
 ) -> dict[str, Share]:
     """How much of every category is taken.
 
@@ -97,6 +99,7 @@ def plan_mix(
 
     Args:
         available: name -> (records, characters).
+        sources: all that there are, for the message when none belongs to a category.
 
     Raises:
         MiaoError: nothing at all in the categories, or options that contradict each other.
@@ -121,10 +124,15 @@ def plan_mix(
         raise MiaoError(
             "no record belongs to a category of the mix",
             where=f"corpus.mix.{stage}",
-            fix="categories are matched by the records' source: name files after them, or list "
-            "the sources",
+            fix="categories are matched by a record's own `source`, or where it has none by the "
+            f"name of its file; {_here(sources)}name files after categories, or list the sources",
         )
     return shares
+
+
+def _here(sources: Collection[str]) -> str:
+    more = ", ..." if len(sources) > SHOWN_SOURCES else ""
+    return f"here are {', '.join(sorted(sources)[:SHOWN_SOURCES])}{more}: " if sources else ""
 
 
 def _plan_weights(

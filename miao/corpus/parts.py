@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.formats import read_records, to_conversation, to_document, to_preference
+from miao.corpus.convert import LABELLED
+from miao.corpus.formats import (
+    read_records,
+    shape_of,
+    to_conversation,
+    to_document,
+    to_preference,
+)
+from miao.corpus.readers import read_objects
 from miao.corpus.records import Kind
 from miao.corpus.streams import CHUNK
 from miao.errors import MiaoError
@@ -48,15 +56,24 @@ class Part:
 
 
 def split_file(path: Path, kind: Kind, smallest: int = SMALLEST_PART) -> list[Part]:
-    """The parts of one file; they depend on nothing but its size."""
+    """The parts of one file; they depend on nothing but its size.
+
+    Labelled answers (KTO) stay together: a good and a bad one to the same prompt become a pair.
+    """
     size = path.stat().st_size
-    if path.suffix.lower() != ".jsonl":
+    if path.suffix.lower() != ".jsonl" or (kind == "preference" and _is_labelled(path)):
         return [Part(path, kind, size)]
     step = smallest
     while step * PARTS_PER_FILE < size:
         step *= 2
     starts = range(0, size, step)
     return [Part(path, kind, min(step, size - at), at, min(at + step, size)) for at in starts]
+
+
+def _is_labelled(path: Path) -> bool:
+    """Whether the first object of a file is a labelled answer."""
+    first = next((value for _, value in read_objects(path, lambda problem: None)), None)
+    return shape_of(first, "preference") == LABELLED
 
 
 def part_key(part: Part, settings: list[Any]) -> str:

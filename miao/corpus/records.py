@@ -88,3 +88,9 @@ Record = Document | Conversation | Preference
 Kind = Literal["document", "conversation", "preference"]
 KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
 """What each stage of training trains on."""
+FIELDS: dict[Kind, str] = {
+    "document": "paths",
+    "conversation": "conversations",
+    "preference": "preferences",
+}
+"""The option of a recipe's `corpus` that names files of each kind."""

@@ -22,7 +22,7 @@ def standard_input() -> Path:
     Its name follows from its content, so that the same input is the same corpus in another run.
 
     Raises:
-        MiaoError: nothing is piped in.
+        MiaoError: nothing is piped in, or nothing came.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise MiaoError("nothing is piped into '-'", fix="cat FILES | miao ... -")
@@ -35,6 +35,8 @@ def standard_input() -> Path:
             beginning = beginning or chunk
             digest.update(chunk)
             file.write(chunk)
+    if not beginning:
+        raise MiaoError("what is piped into '-' is empty", fix="look at what comes before the pipe")
     path = folder.parent / f"{digest.hexdigest()[:16]}{_extension(whole, beginning)}"
     atexit.register(path.unlink, True)
     os.replace(whole, path)

@@ -137,19 +137,25 @@ def _message(turn: Any, where: str) -> Message:
     elif content is None:
         raise MiaoError(f"{where} has no content {_keys(fields)}", fix=f"it must be {_TURN}")
     else:
-        content = words(_joined_parts(content), where)
+        content = words(_joined_parts(content, where), where)
     reasoning = reasoning_of(fields, where)
     if role == "assistant" and reasoning is None:
         content, reasoning = split_reasoning(content)
     return Message(role, content, reasoning, calls)
 
 
-def _joined_parts(content: Any) -> Any:
+def _joined_parts(content: Any, where: str) -> Any:
     """OpenAI's list of parts as one string, where all of them are text."""
     if isinstance(content, list) and content:
         texts = [part.get("text") for part in content if present(part).get("type") == "text"]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "\n".join(texts)
+        kinds = {str(present(part).get("type", "text"))[:40] for part in content}
+        if others := sorted(kinds - {"text"}):
+            raise MiaoError(
+                f"{where} has a part of the type {others[0]!r}",
+                fix="only text is learned: put it in words, or drop the record",
+            )
     return content
 
 

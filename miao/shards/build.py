@@ -55,8 +55,12 @@ def new_manifest(kind: Kind, source: str, tokenizer: Tokenizer) -> Manifest:
     return Manifest(kind, source, tokenizer.fingerprint(), tokenizer.vocab_size, dtype)
 
 
-def nothing_found(kind: Kind, source: str, directory: Path) -> MiaoError:
-    return MiaoError(f"the source '{source}' has no {kind}s", where=directory)
+def nothing_found(kind: Kind, source: str, where: str | Path) -> MiaoError:
+    return MiaoError(
+        f"the source '{source}' has no {kind}s",
+        where=where,
+        fix="look at it: miao corpus check FILES",
+    )
 
 
 def encode_blocks(

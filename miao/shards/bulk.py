@@ -9,12 +9,15 @@ goes on with the parts that are missing, and appended text costs only what it ad
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from miao.console import warn
 from miao.cores import usable_cores
@@ -115,6 +118,11 @@ def build_datasets(
     for job in jobs:
         _require_continuation(job, tokenizer)
     report = BulkReport()
+    for job in jobs:
+        known = job.size
+        report.reused += _pass_over_known_beginnings(job, tokenizer)
+        if known > job.size:
+            advance(known - job.size)
     encoder = BulkEncoder(tokenizer, fast)
     report.slow_because = encoder.slow_because
     much = sum(job.size for job in jobs) > WORTH_SPEED or not encoder.is_missing
@@ -131,6 +139,11 @@ def build_datasets(
             shutil.rmtree(job.workplace, ignore_errors=True)
         report.slow_because = str(mismatch)
         shards = _run(replace(encode, fast=False), tasks, workers, lambda size: None)
+    except BaseException:
+        for job in jobs:  # what is done stays for the next time; where nothing is, nothing does
+            with suppress(OSError):
+                job.workplace.rmdir()
+        raise
     for number, job in enumerate(jobs):
         mine = [shards[at] for at, (owner, _) in enumerate(tasks) if owner == number]
         report.manifests.append(_commit(job, tokenizer, mine))
@@ -170,8 +183,7 @@ class _Encode:
     def __call__(self, task: tuple[int, Part]) -> _Done:
         number, part = task
         job = self.jobs[number]
-        settings = [FORMAT, job.kind, self.tokenizer.fingerprint(), job.last_turn_only]
-        key = part_key(part, settings)
+        key = part_key(part, _settings(job, self.tokenizer))
         place = job.workplace / key
         if (place / "shard.json").exists():
             return _Done(Shard(**read_json(place / "shard.json")), place)
@@ -186,6 +198,45 @@ class _Encode:
             shard = replace(writer.close(), origin=part.name, key=key)
             write_json(temporary / "shard.json", asdict(shard))
         return _Done(shard, place, is_new=True)
+
+
+def _settings(job: Job, tokenizer: Tokenizer) -> list[Any]:
+    """All that decides, beside its content, what shard a part gives."""
+    return [FORMAT, job.kind, tokenizer.fingerprint(), job.last_turn_only]
+
+
+def _pass_over_known_beginnings(job: Job, tokenizer: Tokenizer) -> int:
+    """Of a `.jsonl` file that has grown since it was appended, only the new lines are to be read;
+    returns how many parts had such a beginning."""
+    if not job.keep:
+        return 0
+    known = {shard.origin: shard.key for shard in _old_shards(job)}
+    found = 0
+    for number, part in enumerate(job.parts):
+        before = part
+        while (rest := _after_known(part, known, _settings(job, tokenizer))) is not None:
+            part = rest
+        job.parts[number] = part
+        found += part is not before
+    return found
+
+
+def _after_known(part: Part, known: dict[str, str], settings: list[Any]) -> Part | None:
+    """What comes after a beginning of the part that is a shard already; None: it has none."""
+    if part.stop is None:
+        return None
+    for origin, key in known.items():
+        match = re.fullmatch(re.escape(part.path.name) + r"\[(\d+):(\d+)\]", origin)
+        if (
+            match is None
+            or int(match[1]) != part.start
+            or not part.start < int(match[2]) < part.stop
+        ):
+            continue
+        stop = int(match[2])
+        if part_key(replace(part, size=stop - part.start, stop=stop), settings) == key:
+            return replace(part, size=part.stop - stop, start=stop)
+    return None
 
 
 def _old_shards(job: Job) -> list[Shard]:
@@ -228,7 +279,7 @@ def _commit(job: Job, tokenizer: Tokenizer, parts: list[_Done]) -> Manifest:
     added = [done for done in parts if done.shard.sequences and done.shard.key not in present]
     if not kept and not added:
         shutil.rmtree(job.workplace, ignore_errors=True)
-        raise nothing_found(job.kind, job.source, job.directory)
+        raise nothing_found(job.kind, job.source, ", ".join(map(str, job.paths)))
     finished: list[Shard] = []
     manifest = new_manifest(job.kind, job.source, tokenizer)
     with atomic_directory(job.directory) as temporary:
@@ -250,12 +301,19 @@ def _require_continuation(job: Job, tokenizer: Tokenizer) -> None:
     if not (job.keep and path.exists()):
         return
     there = read_manifest(path)
-    if there.tokenizer != tokenizer.fingerprint() or there.kind != job.kind:
+    own = "or make a dataset of its own, in another directory"
+    if there.kind != job.kind:
         raise MiaoError(
-            f"these shards hold {there.kind}s cut by the tokenizer {there.tokenizer}, not "
-            f"{job.kind}s cut by {tokenizer.fingerprint()}",
+            f"these shards hold {there.kind}s, not {job.kind}s",
             where=job.directory,
-            fix="append with the tokenizer of the run, or make a dataset of its own",
+            fix=f"append records of that kind, {own}",
+        )
+    if there.tokenizer != tokenizer.fingerprint():
+        raise MiaoError(
+            f"these shards were cut by another tokenizer ({there.tokenizer}, not "
+            f"{tokenizer.fingerprint()})",
+            where=job.directory,
+            fix=f"append with the tokenizer that they were cut by, {own}",
         )
 
 

@@ -279,4 +279,8 @@ def read_manifest(path: Path) -> Manifest:
             raise MiaoError(f"shards of version {content['version']}, not {VERSION}", where=path)
         return Manifest(**content | {"shards": [Shard(**shard) for shard in content["shards"]]})
     except (KeyError, TypeError) as error:
-        raise MiaoError(f"the manifest is damaged: {error}", where=path) from error
+        raise MiaoError(
+            f"not the manifest of token shards, or a damaged one ({error})",
+            where=path,
+            fix="name a run, its shards, or one dataset in them",
+        ) from error

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, sha256_of, write_json
@@ -82,7 +82,8 @@ def export_tensors(
         boundary_id: the token that begins and ends documents; needed for `bos` and `eos`.
 
     Raises:
-        MiaoError: a length below 2, no boundary token where one is to be added or taken away.
+        MiaoError: a length below 2, no boundary token where one is to be added or taken away, a
+            directory that holds something else.
     """
     if options.max_length < 2:
         raise MiaoError("a row needs two tokens at least", where="--max-length")
@@ -90,6 +91,7 @@ def export_tensors(
         raise MiaoError(
             "which token begins and ends a text is not known", fix="name it: --tokenizer DIR"
         )
+    _check_target(directory)
     source = dataset.manifest
     manifest = TensorManifest(source.kind, source.source, source.tokenizer, options)
     with atomic_directory(directory) as temporary:
@@ -104,6 +106,24 @@ def export_tensors(
             _write(temporary, rows, manifest)
         write_json(temporary / "manifest.json", asdict(manifest))
     return manifest
+
+
+def _check_target(directory: Path) -> None:
+    """Only an earlier export is replaced.
+
+    Raises:
+        MiaoError: the directory holds something else.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    manifest = directory / "manifest.json"
+    found = read_json(manifest) if manifest.is_file() else None
+    if not (isinstance(found, dict) and {"examples", "files", "truncated"} <= found.keys()):
+        raise MiaoError(
+            "this holds something else, which would be replaced",
+            where=directory,
+            fix="choose another --out, or empty it",
+        )
 
 
 def read_tensors(directory: Path) -> Iterator[tuple[list[int], list[bool]]]:
@@ -190,5 +210,5 @@ def _write(directory: Path, rows: list[list[Example]], manifest: TensorManifest)
         tensors[f"{prefix}loss_mask"] = mask
         tensors[f"{prefix}lengths"] = lengths
     path = directory / f"part-{len(manifest.files):05d}.safetensors"
-    save_file(tensors, path, metadata={"kind": manifest.kind})
+    path.write_bytes(save(tensors, metadata={"kind": manifest.kind}))  # a full disk: an OSError
     manifest.files[path.name] = sha256_of(path)

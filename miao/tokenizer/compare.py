@@ -57,7 +57,11 @@ def load_any(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception
-        raise MiaoError(f"the tokenizer cannot be read: {error}", where=file) from error
+        raise MiaoError(
+            f"the tokenizer cannot be read: {error}",
+            where=file,
+            fix="download or copy the file again",
+        ) from error
     backend.no_truncation()
     backend.no_padding()
     return backend

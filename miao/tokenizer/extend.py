@@ -45,7 +45,12 @@ def extend_tokenizer(
             tokenizer that is not byte-level BPE.
     """
     if not tokenizer.is_byte_level:
-        raise MiaoError("only byte-level BPE vocabularies can be extended")
+        raise MiaoError(
+            "only byte-level BPE vocabularies can be extended, and this one is sentencepiece's",
+            fix="take another base model (Qwen, Llama 3, DeepSeek), or train your own tokenizer",
+        )
+    if new_tokens < 0:
+        raise MiaoError(f"{new_tokens} new tokens", fix="ask for 0 or more")
     spec = tokenizer.spec()
     vocabulary = spec["model"]["vocab"]
     first = tokenizer.vocab_size
@@ -70,7 +75,10 @@ def extend_tokenizer(
         ]
     for id, token in enumerate(control_tokens, first + len(pairs)):
         if token in vocabulary or tokenizer.token_to_id(token) is not None:
-            raise MiaoError(f"the vocabulary has {token!r} already")
+            raise MiaoError(
+                f"the vocabulary has {token!r} already, or it is there twice",
+                fix="leave it out: it keeps the id that it has",
+            )
         if not (len(token) > 2 and token.startswith("<") and token.endswith(">")):
             raise MiaoError(f"{token!r} is no control token", fix="write it as <|name|>")
         vocabulary[token] = id

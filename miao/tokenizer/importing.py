@@ -47,6 +47,7 @@ def import_tiktoken(
     Raises:
         MiaoError: a damaged file, no pattern, an id that is taken, nothing that ends a text.
     """
+    ranks = _read_ranks(path)
     pattern = pattern or KNOWN_FILES.get(path.stem)
     if pattern is None:
         raise MiaoError(
@@ -54,7 +55,6 @@ def import_tiktoken(
             where=path,
             fix=f"name it: --pattern, one of {', '.join(PATTERNS)}, or a regular expression",
         )
-    ranks = _read_ranks(path)
     vocabulary, merges = vocabulary_of_ranks(ranks)
     controls = _numbered(vocabulary, special_tokens or {}, path)
     backend = untrained_backend(PATTERNS.get(pattern, pattern))
@@ -128,9 +128,20 @@ def _finished(
 def _read_ranks(path: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     try:
-        lines = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
     except OSError as error:
-        raise MiaoError(f"cannot be read: {error.strerror}", where=path) from error
+        raise MiaoError(
+            f"cannot be read: {error.strerror}",
+            where=path,
+            fix="name a .tiktoken vocabulary or a sentencepiece .model",
+        ) from error
+    if data.lstrip().startswith(b"{"):
+        raise MiaoError(
+            "this is JSON, no .tiktoken vocabulary",
+            where=path,
+            fix=f"a tokenizer.json needs no import: --tokenizer.path {path.parent}",
+        )
+    lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -148,7 +159,11 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         what = (
             f"{len(missing)} of the 256 bytes are missing" if missing else "a rank is there twice"
         )
-        raise MiaoError(f"the vocabulary is damaged: {what}", where=path)
+        raise MiaoError(
+            "the file is empty" if not ranks else f"the vocabulary is damaged: {what}",
+            where=path,
+            fix="download the file again; without all 256 bytes some texts could not be spelt",
+        )
     return ranks
 
 
@@ -160,7 +175,11 @@ def _numbered(
     for token, id in special.items():
         id = max(taken) + 1 if id is None else id
         if id in taken or token in vocabulary or id < 0:
-            raise MiaoError(f"'{token}' cannot have the id {id}: it is taken", where=path)
+            raise MiaoError(
+                f"'{token}' cannot have the id {id}: it is taken",
+                where=path,
+                fix=f"leave out the id ({max(taken) + 1} is free), or give another",
+            )
         numbered[token] = id
         taken.add(id)
     return numbered

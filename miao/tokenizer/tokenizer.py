@@ -112,7 +112,11 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception for whatever it cannot parse
-            raise MiaoError(f"the tokenizer cannot be read: {error}", where=file) from error
+            raise MiaoError(
+                f"the tokenizer cannot be read: {error}",
+                where=file,
+                fix="download or copy the file again",
+            ) from error
         config = _read_object(path / "special_tokens_map.json")
         config |= _read_object(path / "tokenizer_config.json")
         template = path / "chat_template.jinja"

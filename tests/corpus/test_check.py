@@ -251,3 +251,46 @@ def test_standard_input(
     with pytest.raises(MiaoError, match="nothing is piped"):
         find_sources(["-"])
     stdin.standard_input.cache_clear()
+
+
+def test_what_was_found_is_put_into_options_of_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chats = lines(tmp_path / "chats.jsonl", {"question": "1+1?", "answer": "2"})
+    main([str(chats)])
+    assert f"miao run recipes/seedling.yaml --name mine --corpus.conversations {chats}\n" in (
+        capsys.readouterr().out
+    )
+    texts = lines(tmp_path / "my texts.jsonl", {"text": "一"}, {"txet": "二"})
+    main([str(chats), str(texts), "--quarantine", str(tmp_path / "bad.jsonl")])
+    options = f"--corpus.conversations {chats} --corpus.paths '{texts}'"
+    assert f"{options} --corpus.skip_bad_records true\n" in capsys.readouterr().out
+
+
+def test_where_nothing_is_there_is_no_praise_and_no_next_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    assert main([str(tmp_path / "empty.jsonl")]) == 1
+    said = capsys.readouterr().out
+    assert "EMPTY" in said and "no records were found" in said
+    assert "no problems" not in said and "miao run" not in said
+
+
+def test_a_remedy_is_said_once_for_problems_that_follow_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("id,colour\n1,red\n2,blue\n3,green\n", encoding="utf-8")
+    assert main([str(table), "--quarantine", str(tmp_path / "bad.jsonl")]) == 1
+    said = capsys.readouterr().out
+    assert said.count("no document in these keys: 'id', 'colour'") == 3
+    assert said.count("the first line of a table names its columns") == 1
+
+
+def test_nothing_comes_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin.standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(MiaoError, match="is empty"):
+        stdin.standard_input()
+    stdin.standard_input.cache_clear()

@@ -96,7 +96,7 @@ def test_the_verb_asks_once_goes_on_and_writes_conversations(
     assert main(words) == 0
     assert sorted(map(said, server.asked)) == ["hello", "你好"]
     assert main([*words[:3], str(more), *words[3:]]) == 0
-    assert sorted(map(said, server.asked)) == ["Translate\n\n苗", "hello", "two", "你好"]
+    assert sorted(map(said, server.asked)) == ["Translate\n苗", "hello", "two", "你好"]
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     assert {(body["model"], body["temperature"]) for body in server.asked} == {("big", 0.3)}
     found = [to_conversation(record) for record in read_jsonl(output)]
@@ -173,7 +173,7 @@ def test_a_server_that_stays_away_or_a_wrong_key_stops_with_what_there_is(
 def test_the_rate_is_kept_over_all_threads(server: StandIn, tmp_path: Path) -> None:
     endpoint = server.endpoint(per_minute=1200)  # one in 50 ms
     distill(of(*"abcdef"), endpoint, tmp_path / "out.jsonl", concurrency=6)
-    assert max(server.times) - min(server.times) > 0.2
+    assert max(server.times) - min(server.times) > 0.1  # at once without it; arrivals jitter
 
 
 @pytest.mark.parametrize(
@@ -187,3 +187,46 @@ def test_a_line_without_a_prompt_is_named(line: str, tmp_path: Path) -> None:
     with pytest.raises(MiaoError) as error:
         list(read_prompts(path))
     assert f"{path}:2" in str(error.value)
+
+
+def test_questions_of_any_record(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    turns = [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "您好"}]
+    records = [
+        {"conversations": turns},
+        {"messages": [{"role": "user", "content": "a"}], "system": "short"},
+        {"指令": "翻译", "输入": "猫", "输出": "cat"},
+        {"query": "c", "response": "d", "history": [["a", "b"]]},
+        {"text": "alone"},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    asked = [[(turn["role"], turn["content"]) for turn in turns] for turns in read_prompts(path)]
+    assert asked == [
+        [("user", "你好")],
+        [("system", "short"), ("user", "a")],
+        [("user", "翻译\n猫")],
+        [("user", "a"), ("assistant", "b"), ("user", "c")],
+        [("user", "alone")],
+    ]
+
+
+def test_questions_of_a_table_and_of_text(tmp_path: Path) -> None:
+    table, text = tmp_path / "asked.csv", tmp_path / "asked.txt"
+    table.write_text("问题,回答\n一加一？,二\n", encoding="gbk")
+    text.write_text("你好\n\n再见\n", encoding="gbk")
+    asked = [turns[0]["content"] for path in (table, text) for turns in read_prompts(path)]
+    assert asked == ["一加一？", "你好", "再见"]
+    with pytest.raises(MiaoError, match="o such file"):
+        list(read_prompts(tmp_path / "none.txt"))
+
+
+def test_refusals_that_differ_in_a_number_are_counted_together(
+    server: StandIn, tmp_path: Path
+) -> None:
+    def too_long(body: dict[str, Any], _: int) -> tuple[int, Any]:
+        return 400, {"error": {"message": f"{len(said(body))} tokens are too many"}}
+
+    server.answer = too_long
+    counts = distill(of("a", "bb", "ccc"), server.endpoint(), tmp_path / "out.jsonl", concurrency=1)
+    assert list(counts.values()) == [3]
+    assert "1 tokens are too many" in next(iter(counts))

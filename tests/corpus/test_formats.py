@@ -243,6 +243,12 @@ def test_preferences(value: Any, prompt: list[Message]) -> None:
             "looks like a preference",
             "text",
         ),
+        (
+            "preference",
+            {"question": "a", "answer": "b"},
+            "(it looks like a conversation)",
+            "chosen",
+        ),
         ("conversation", {"text": "a"}, "(it looks like a document)", '{"messages": ['),
         (
             "conversation",

@@ -145,3 +145,11 @@ def test_keys_are_different_and_evenly_spread() -> None:
     plan = {"a": Share(20_000, 1, copies=0.25, usable=20_000)}
     taken = takings(plan, lambda number: iter([keys]))[0].copies(keys)
     assert taken.sum() == 5000 and abs(taken[:10_000].sum() - 2500) < 200
+
+
+def test_where_no_category_fits_the_sources_that_are_there_are_named() -> None:
+    sources = {"web", "books"}
+    with pytest.raises(MiaoError, match=r"no record belongs") as caught:
+        plan_mix({"a": CategoryOptions(count=5)}, {"a": (0, 0)}, None, "sft", sources)
+    assert "a record's own `source`" in str(caught.value)
+    assert "here are books, web: " in str(caught.value)

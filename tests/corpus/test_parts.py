@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miao.corpus.formats import read_records
 from miao.corpus.parts import PARTS_PER_FILE, part_key, read_part, split_file
 from miao.errors import MiaoError
 
@@ -52,3 +53,14 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str) -> None:
     with pytest.raises(MiaoError, match=rf"{path}:6: "):
         for part in split_file(path, "document", 20):
             list(read_part(part))
+
+
+def test_labelled_answers_to_a_prompt_become_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.jsonl"
+    good = {"prompt": "问", "completion": "好", "label": True}
+    bad = {"prompt": "问", "completion": "坏", "label": False}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", encoding="utf-8")
+    parts = split_file(path, "preference", 10)
+    (pair,) = [record for part in parts for record in read_part(part)]
+    assert pair == next(read_records([path], "preference"))
+    assert pair.is_pair

@@ -70,6 +70,7 @@ def test_a_tool_call_without_arguments() -> None:
         ([{"role": "user", "contnet": "a"}], "no content (its keys: 'role', 'contnet')", "content"),
         ([USER, {"role": "assistant", "content": ""}], "turn 2 of 'x' is empty", "fill it in"),
         ([{**USER, "content": ["a"]}], "turn 1 of 'x' is a list", "string"),
+        ([{**USER, "content": [{"type": "image_url"}]}], "of the type 'image_url'", "only text"),
         ([{**USER, "reasoning": 1}], "'reasoning' of turn 1 of 'x' is a number", "string"),
         ([{"role": "bot", "tool_calls": [{"arguments": {}}]}], "a tool call in turn 1", "name"),
         ([{"role": "bot", "tool_calls": "{"}], "the tool call in turn 1 of 'x': invalid", "mend"),

@@ -22,6 +22,7 @@ from miao.files import read_json, write_jsonl
 from miao.shards import Job, TokenDataset, build_dataset, build_datasets, bulk
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
+from miao.tokenizer.extend import extend_tokenizer
 
 Write = Callable[[Kind, int], Path]
 
@@ -145,9 +146,31 @@ def test_appending_keeps_what_is_there(tokenizer: Tokenizer, write: Write, tmp_p
     both = sequences(tmp_path / "out")
     assert both == before + reference(tokenizer, second, "document")
     assert append(second).encoded == 0 and sequences(tmp_path / "out") == both  # not twice
-    with pytest.raises(MiaoError, match="hold documents"):
+    with pytest.raises(MiaoError, match="hold documents, not conversations"):
         append(write("conversation", 3, 0, "chats"), "conversation")
+    other = extend_tokenizer(tokenizer, control_tokens=["<|note|>"]).tokenizer
+    with pytest.raises(MiaoError, match="by another tokenizer"):
+        build_datasets([Job([first], "document", "s", tmp_path / "out", keep=True)], other)
     assert sequences(tmp_path / "out") == both
+
+
+def test_of_a_file_that_has_grown_only_the_new_lines_are_added(
+    tokenizer: Tokenizer, write: Write, tmp_path: Path
+) -> None:
+    path = write("document", 20)
+    for number in range(3):
+        for again in range(2):
+            job = Job([path], "document", "s", tmp_path / "out", keep=True)
+            report = build_datasets([job], tokenizer, workers=1)
+            assert sequences(tmp_path / "out") == reference(tokenizer, path, "document")
+            assert report.reused == (1 if number or again else 0) + bool(number and again)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"text": f"one more, the {number}th"}) + "\n")
+    changed = path.read_text("utf-8").replace("one more", "one less")
+    path.write_text(json.dumps({"text": "a new beginning"}) + "\n" + changed, encoding="utf-8")
+    before = len(sequences(tmp_path / "out"))
+    build_datasets([Job([path], "document", "s", tmp_path / "out", keep=True)], tokenizer)
+    assert len(sequences(tmp_path / "out")) == before + 24
 
 
 def test_lines_of_any_length_and_files_of_any_form(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,3 +255,32 @@ def test_stats(make: Callable[..., TokenDataset], tokenizer: Tokenizer, tmp_path
     assert find_datasets(data.directory) == [data.directory]
     with pytest.raises(MiaoError, match="no shards here"):
         find_datasets(tmp_path / "nowhere")
+
+
+def test_nothing_but_an_earlier_export_is_replaced(
+    make: Callable[..., TokenDataset], tmp_path: Path
+) -> None:
+    data, mine = make("document"), tmp_path / "mine"
+    mine.mkdir()
+    export(data, mine)
+    export(data, mine, max_length=4)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "novel.txt").write_text("precious", encoding="utf-8")
+    for foreign in (tmp_path / "texts", data.directory, tmp_path / "texts" / "novel.txt"):
+        with pytest.raises(MiaoError, match="something else"):
+            export(data, foreign)
+    assert (tmp_path / "texts" / "novel.txt").read_text("utf-8") == "precious"
+    assert len(TokenDataset(data.directory, verify=True)) == len(data)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    make: Callable[..., TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data = make("document")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MiaoError, match="the disk is full"):
+        export(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -93,6 +93,8 @@ def test_what_cannot_be_added(tokenizer: Tokenizer) -> None:
         extend_tokenizer(tokenizer, control_tokens=["<think>"])
     with pytest.raises(MiaoError, match="no control token"):
         extend_tokenizer(tokenizer, control_tokens=["note"])
+    with pytest.raises(MiaoError, match="-5 new tokens"):
+        extend_tokenizer(tokenizer, ["a b a b"], -5)
 
 
 def test_merges_written_as_text(tokenizer: Tokenizer) -> None:

@@ -108,7 +108,8 @@ def test_an_imported_vocabulary_can_chat(tiktoken_file: Path, tmp_path: Path) ->
         ("aGk= 0\nnot base64 1\n", r"bad\.tiktoken:2: not a line"),
         ("aGk= x\n", r"bad\.tiktoken:1: not a line"),
         ("aGk= 0\n", "256 of the 256 bytes are missing"),
-        ("", "bytes are missing"),
+        ("", "the file is empty"),
+        ('{"model": {}}', r"needs no import: --tokenizer\.path"),
     ],
 )
 def test_damaged_ranks(tmp_path: Path, content: str, match: str) -> None:
@@ -121,6 +122,8 @@ def test_damaged_ranks(tmp_path: Path, content: str, match: str) -> None:
 def test_what_a_tiktoken_file_does_not_say(tiktoken_file: Path) -> None:
     with pytest.raises(MiaoError, match="how text is cut"):
         import_tiktoken(tiktoken_file)
+    with pytest.raises(MiaoError, match="cannot be read: No such file"):
+        import_tiktoken(tiktoken_file.with_name("none.tiktoken"))
     with pytest.raises(MiaoError, match="neither the name of a pattern nor a regular expression"):
         import_tiktoken(tiktoken_file, "(")
     with pytest.raises(MiaoError, match="id 5: it is taken"):
