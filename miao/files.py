@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -96,6 +96,25 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def require_replaceable(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuses a place that holds something else than what would be replaced there.
+
+    Args:
+        is_ours: whether a directory that is not empty is an earlier result of the same kind.
+
+    Raises:
+        MiaoError: a file, or a directory of something else.
+    """
+    if path.is_file():
+        raise MiaoError("this is a file", where=path, fix="--out names a directory to write")
+    if path.exists() and any(path.iterdir()) and not is_ours(path):
+        raise MiaoError(
+            "this directory holds something else, which would be replaced",
+            where=path,
+            fix="choose another --out, or empty it",
+        )
 
 
 def sync_directory(path: Path) -> None:

@@ -129,3 +129,22 @@ def test_shards(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert manifest["examples"] == 13 and manifest["truncated"] > 0
     assert main(["shards", "stats", str(tmp_path / "nothing")]) == 2
     assert main(["shards", "append", str(tmp_path), str(tmp_path / "more.jsonl")]) == 2
+
+
+def test_nothing_else_is_replaced(run: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A run, a folder of texts, shards: none of them gives way to a corpus or a tokenizer."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("今天天气很好。", encoding="utf-8")
+    (texts / "manifest.json").write_text("{}", encoding="utf-8")
+    ranks = tmp_path / "x.tiktoken"
+    ranks.write_text("".join(f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256)))
+    for out in (run, texts, ranks):
+        for words in (
+            ["tokenizer", "import", str(ranks), "--pattern", "gpt2", "--out", str(out)],
+            ["tokenizer", "extend", str(run), "--control", "<|x|>", "--out", str(out)],
+            ["corpus", "build", str(texts / "a.txt"), "--out", str(out)],
+        ):
+            before = sorted(tmp_path.rglob("*"))
+            assert main(words) == 2
+            assert sorted(tmp_path.rglob("*")) == before

@@ -12,6 +12,7 @@ from miao.corpus.local import FIELDS, with_local_files
 from miao.corpus.pipeline import build_corpus
 from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
+from miao.files import read_json, require_replaceable
 from miao.options import option_kinds
 from miao.recipe import Recipe
 from miao.report.data_report import present_corpus
@@ -58,7 +59,7 @@ def build(words: Sequence[str]) -> int:
     if not stages:
         raise MiaoError("no text to build from", fix="miao corpus build PATH ... --out DIR")
     directory = Path(options.out)
-    _check_target(directory)
+    require_replaceable(directory, _is_corpus)
     headline(f"corpus: {', '.join(stages)} to {directory}")
     report = build_corpus(
         recipe.corpus, recipe.seed, directory, stages, options.output, ProgressLine
@@ -89,14 +90,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return own, recipe
 
 
-def _check_target(directory: Path) -> None:
-    """A directory that is something else is not replaced."""
-    known = directory / "manifest.json"
-    if directory.is_file():
-        raise MiaoError("this is a file", where=directory, fix="--out names a directory to write")
-    if directory.exists() and not known.exists() and any(directory.iterdir()):
-        raise MiaoError(
-            "this directory holds something else, which would be replaced",
-            where=directory,
-            fix="choose another --out, or empty it",
-        )
+def _is_corpus(directory: Path) -> bool:
+    manifest = directory / "manifest.json"
+    known = read_json(manifest) if manifest.is_file() else None
+    return isinstance(known, dict) and {"origin", "sources"} <= known.keys()

@@ -84,7 +84,9 @@ def append_command(options: argparse.Namespace) -> None:
     directory: Path = options.directory
     manifest = directory / "manifest.json"
     if directory.exists() and not manifest.exists() and any(directory.iterdir()):
-        raise MiaoError("this directory holds something else", where=directory)
+        raise MiaoError(
+            "this directory holds something else", where=directory, fix="name a new directory"
+        )
     before = TokenDataset(directory).manifest if manifest.exists() else None
     kind: Any = options.kind or (before.kind if before else "document")
     source = options.source or (before.source if before else directory.name)
@@ -97,9 +99,10 @@ def append_command(options: argparse.Namespace) -> None:
         )
     after = report.manifests[0]
     old = (before.sequences, before.tokens) if before else (0, 0)
+    sides = 2 if kind == "preference" else 1
     say(
-        f"{directory}: {after.sequences - old[0]:,} {kind}s more "
-        f"({count(after.tokens - old[1])} tokens), {after.sequences:,} in all"
+        f"{directory}: {(after.sequences - old[0]) // sides:,} {kind}s more "
+        f"({count(after.tokens - old[1])} tokens), {after.sequences // sides:,} in all"
     )
     if report.reused:
         say(f"  {report.reused} parts had been tokenised before; the same text is not added twice")
@@ -124,12 +127,12 @@ def export_command(options: argparse.Namespace) -> None:
         if manifest.nothing_learned:
             warn(f"{out}: of {manifest.nothing_learned:,} examples, so cut, nothing is learned")
         rows.append(
-            [str(out), manifest.kind]
+            [str(out.relative_to(options.out) if several else out), manifest.kind]
             + [f"{n:,}" for n in (manifest.examples, manifest.tokens, manifest.trained_tokens)]
             + [f"{manifest.truncated:,}", str(len(manifest.files))]
         )
     columns = ["written", "kind", "examples", "tokens", "learned", "truncated", "files"]
-    print_table("tensors", columns, rows, right_from=2)
+    print_table(f"tensors in {options.out}", columns, rows, right_from=2)
 
 
 def _tokenizer(name: str | None, path: Path) -> Tokenizer | None:

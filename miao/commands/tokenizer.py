@@ -14,7 +14,7 @@ import numpy as np
 from miao.console import console, print_table, say, warn
 from miao.corpus.formats import read_records
 from miao.errors import MiaoError
-from miao.files import atomic_directory, write_text
+from miao.files import atomic_directory, require_replaceable, write_text
 from miao.hubs import local_directory
 from miao.rundir import RunDir
 from miao.tokenizer import (
@@ -102,6 +102,7 @@ def extend_command(options: argparse.Namespace) -> None:
     from miao.tokenizer.extend import extend_tokenizer
 
     directory = _tokenizer_directory(options.directory)
+    require_replaceable(options.out, _is_model_or_tokenizer)
     tokenizer = Tokenizer.from_directory(directory)
     if not options.new_tokens and not options.control:
         raise MiaoError(
@@ -116,6 +117,7 @@ def extend_command(options: argparse.Namespace) -> None:
     if (directory / "config.json").exists():
         _write_grown_model(directory, options.out, extension)
         say(f"{options.out}: model and tokenizer, {extension.tokenizer.vocab_size:,} tokens")
+        say(f"  train it: --model.path {options.out} --tokenizer.path {options.out}")
     else:
         with atomic_directory(options.out) as temporary:
             extension.tokenizer.save(temporary)
@@ -129,7 +131,14 @@ def import_command(options: argparse.Namespace) -> None:
     """Writes a foreign vocabulary as tokenizer.json."""
     from miao.tokenizer.importing import import_sentencepiece, import_tiktoken, parse_special
 
+    require_replaceable(options.out, _is_model_or_tokenizer)
     if options.file.suffix == ".model" and not options.pattern:
+        if options.special:
+            raise MiaoError(
+                "a sentencepiece .model has its own control tokens",
+                where="--special",
+                fix="leave it out; `miao tokenizer extend --control` adds some",
+            )
         tokenizer = import_sentencepiece(options.file, options.bare)
     else:
         special = parse_special(options.special or [])
@@ -144,6 +153,12 @@ def import_command(options: argparse.Namespace) -> None:
         )
     say(f"  use it: --tokenizer.path {options.out}")
     say(f"  look:   miao tokenizer inspect {options.out} --text '你好, world'")
+
+
+def _is_model_or_tokenizer(directory: Path) -> bool:
+    """Whether nothing but a tokenizer, or a model with it, is there."""
+    known = ("*token*.json", "chat_template.jinja", "*config.json", "model*.safetensors*")
+    return all(any(file.match(name) for name in known) for file in directory.iterdir())
 
 
 def load_tokenizer(name: str) -> Tokenizer:

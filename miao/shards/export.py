@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from miao.errors import MiaoError
-from miao.files import atomic_directory, read_json, sha256_of, write_json
+from miao.files import (
+    atomic_directory,
+    read_json,
+    require_replaceable,
+    sha256_of,
+    write_json,
+)
 from miao.shards.dataset import TokenDataset
 
 IGNORE = -100
@@ -91,7 +97,7 @@ def export_tensors(
         raise MiaoError(
             "which token begins and ends a text is not known", fix="name it: --tokenizer DIR"
         )
-    _check_target(directory)
+    require_replaceable(directory, _is_export)
     source = dataset.manifest
     manifest = TensorManifest(source.kind, source.source, source.tokenizer, options)
     with atomic_directory(directory) as temporary:
@@ -108,22 +114,10 @@ def export_tensors(
     return manifest
 
 
-def _check_target(directory: Path) -> None:
-    """Only an earlier export is replaced.
-
-    Raises:
-        MiaoError: the directory holds something else.
-    """
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
+def _is_export(directory: Path) -> bool:
     manifest = directory / "manifest.json"
     found = read_json(manifest) if manifest.is_file() else None
-    if not (isinstance(found, dict) and {"examples", "files", "truncated"} <= found.keys()):
-        raise MiaoError(
-            "this holds something else, which would be replaced",
-            where=directory,
-            fix="choose another --out, or empty it",
-        )
+    return isinstance(found, dict) and {"examples", "files", "truncated"} <= found.keys()
 
 
 def read_tensors(directory: Path) -> Iterator[tuple[list[int], list[bool]]]:
