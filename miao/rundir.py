@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, read_jsonl, write_json, write_jsonl
@@ -69,6 +71,24 @@ class RunDir:
 
     def answers(self, stage: str) -> Path:
         return self.path / "answers" / f"{stage}.jsonl"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While entered, no other command may change this run.
+
+        Raises:
+            MiaoError: another one does now.
+        """
+        with open(self.path / ".lock", "wb") as file:
+            try:
+                lock(file)
+            except OSError as error:
+                raise MiaoError(
+                    "another miao is at work in this run",
+                    where=self.path,
+                    fix="wait until it has ended, or give this one another --name",
+                ) from error
+            yield
 
     def finished(self, stage: str, fingerprint: str) -> bool:
         """Whether a stage is done, with these inputs and options."""
@@ -158,14 +178,37 @@ def find_model(path: str | Path) -> Path:
     path = Path(path)
     if (path / "config.json").exists():
         return path
-    if (model := RunDir(path).last_model()) is not None:
+    run = RunDir(path)
+    if (model := run.last_model()) is not None:
         return model
+    if begun := [stage for stage in STAGES if run.checkpoints(stage).exists()]:
+        raise MiaoError(
+            f"no stage of this run has finished yet: it is in {begun[-1]}",
+            where=path,
+            fix="wait for it, or run the recipe again, which goes on",
+        )
     raise MiaoError(
         "neither a finished run nor a model directory",
         where=path,
         fix="give a run directory (runs/NAME), one that holds config.json and model.safetensors, "
         "or a name on a hub (hf:owner/name, modelscope:owner/name)",
     )
+
+
+def lock(file: IO[bytes]) -> None:
+    """Locks a file until it is closed, or its process ends.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _same_files(model: Path, other: Path) -> bool:

@@ -168,3 +168,10 @@ def test_a_stage_begun_anew_has_no_old_samples(tmp_path: Path) -> None:
     assert read_jsonl(run.samples) == lines
     run.begin("sft", "two")
     assert read_jsonl(run.samples) == lines[:1]
+
+
+def test_a_run_that_has_no_model_yet(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.begin("pretrain", "a")
+    with pytest.raises(MiaoError, match="it is in pretrain"):
+        find_model(tmp_path)

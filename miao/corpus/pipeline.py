@@ -14,7 +14,7 @@ from miao.corpus.output import Output, SourceCounts
 from miao.corpus.processes import stoppable
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.stages import Stage, given_paths, input_fingerprint
+from miao.corpus.stages import Stage, given_paths, input_stamps
 from miao.corpus.steps import Progress, link, silent
 from miao.corpus.timing import Timing
 from miao.files import (
@@ -26,7 +26,7 @@ from miao.files import (
 )
 from miao.recipe import CorpusOptions, Recipe
 
-__all__ = ["CorpusReport", "build_corpus", "given_paths", "input_fingerprint", "write_eval_items"]
+__all__ = ["CorpusReport", "build_corpus", "given_paths", "input_stamps", "write_eval_items"]
 
 
 @dataclass

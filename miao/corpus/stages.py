@@ -83,7 +83,7 @@ class Stage:
     def _own_inputs(self) -> list[Any]:
         values = asdict(self.options)
         settings = {name: values[name] for name in SETTINGS}
-        return [__version__, settings, input_fingerprint(self.options, [self.stage])]
+        return [__version__, settings, input_stamps(self.options, [self.stage])]
 
     def _from_seedbed(self) -> dict[str, Any]:
         with self._splitter() as splitter, self._line("writing", 0) as line:
@@ -188,24 +188,25 @@ def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
     }
 
 
-def input_fingerprint(
+def input_stamps(
     options: CorpusOptions, stages: Iterable[str] = tuple(KINDS)
-) -> list[list[Any]]:
-    """Path, size and modification time of every input file: what these stages depend on."""
-    stamps = []
+) -> dict[str, list[Any]]:
+    """Size and modification time of every input file: what these stages depend on."""
+    stamps: dict[str, list[Any]] = {}
     given = given_paths(options)
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
         for file in find_files(paths) if paths else []:
-            stamps.append(_stamp(Path(file)))
-    return stamps + [_stamp(Path(p).expanduser()) for p in options.clean.blocklists]
+            stamps[str(file)] = _stamp(Path(file))
+    lists = (Path(path).expanduser() for path in options.clean.blocklists)
+    return stamps | {str(path): _stamp(path) for path in lists}
 
 
 def _stamp(file: Path) -> list[Any]:
     try:
         stat = file.stat()
     except OSError:  # whoever reads it says so
-        return [str(file), None, None]
-    return [str(file), stat.st_size, stat.st_mtime_ns]
+        return [None, None]
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _number(score: Any) -> float:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
-
-import yaml
 
 from miao.console import duration, headline, say, say_next
 from miao.corpus.local import with_local_files
 from miao.errors import MiaoError
-from miao.files import write_json, write_text
-from miao.provenance import provenance
-from miao.recipe import STAGES, Recipe, to_dict
+from miao.recipe import STAGES, Recipe
 from miao.run import data, models
 from miao.run.chain import Chain
 from miao.rundir import RunDir
@@ -40,13 +37,15 @@ def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
         recipe.corpus = with_local_files(recipe.corpus)
     if world.is_main:
         run.path.mkdir(parents=True, exist_ok=True)
-        write_text(
-            run.path / "recipe.yaml",
-            yaml.safe_dump(to_dict(recipe), allow_unicode=True, sort_keys=False),
-        )
-        write_json(run.path / "manifest.json", provenance() | {"processes": world.size})
+    with run.alone() if world.is_main else nullcontext():
+        return _in_order(Chain(recipe, run, world), up_to)
+
+
+def _in_order(chain: Chain, up_to: str) -> RunDir:
+    run, world = chain.run, chain.world
+    if world.is_main:
+        chain.write_down()
     began = time.monotonic()
-    chain = Chain(recipe, run, {}, world)
     steps: dict[str, Callable[[], None]] = {
         "corpus": partial(data.corpus, chain),
         "tokenizer": partial(data.tokenizer, chain),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from miao.console import ProgressLine, count, say, warn
-from miao.corpus.pipeline import build_corpus, input_fingerprint, write_eval_items
+from miao.corpus.pipeline import build_corpus, input_stamps, write_eval_items
 from miao.corpus.records import KINDS, Kind
-from miao.files import read_json
+from miao.files import fingerprint, read_json
 from miao.hubs import local_directory
 from miao.recipe import parse_quantity, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
@@ -18,11 +19,8 @@ from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 def corpus(chain: Chain) -> None:
     """Text: your files or the built-in corpus, split into train and held-out."""
     recipe = chain.recipe
-    inputs = [
-        to_dict(recipe.corpus) | {"weights": {}, "workers": None},
-        recipe.seed,
-        input_fingerprint(recipe.corpus),
-    ]
+    options = to_dict(recipe.corpus) | {"weights": {}, "workers": None}
+    inputs = {"corpus": options, "seed": recipe.seed, "files": input_stamps(recipe.corpus)}
     with chain.stage("corpus", inputs, chain.run.corpus / "manifest.json") as todo:
         if todo:
             from miao.report.data_report import present_corpus
@@ -41,9 +39,11 @@ def corpus(chain: Chain) -> None:
                 )
             present_corpus(chain.run.corpus)
     manifest = read_json(chain.run.corpus / "manifest.json")
-    options = to_dict(recipe.evaluate)
+    # What comes after depends on what was written, not on the times of the files that were read.
+    chain.marks["corpus"] = fingerprint([manifest["sha256"], manifest["origin"]])
     items = chain.run.eval_items
-    with chain.stage("eval items", [chain.marks["corpus"], options], items, quiet=True) as todo:
+    inputs = {"corpus": chain.marks["corpus"], "evaluate": to_dict(recipe.evaluate)}
+    with chain.stage("eval items", inputs, items, quiet=True) as todo:
         if todo:
             write_eval_items(recipe, manifest["origin"], items)
     for stage, sources in manifest["sources"].items():
@@ -61,9 +61,9 @@ def tokenizer(chain: Chain) -> None:
     options = chain.recipe.tokenizer
     output = chain.run.tokenizer / "tokenizer.json"
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
-    inputs = [chain.marks["corpus"], relevant]
+    inputs: dict[str, Any] = {"corpus": chain.marks["corpus"], "tokenizer": relevant}
     if options.path:
-        inputs += tokenizer_mark(options.path)
+        inputs["files"] = tokenizer_mark(options.path)
     with chain.stage("tokenizer", inputs, output) as todo:
         if todo and options.path:
             Tokenizer.from_directory(local_directory(options.path)).save(chain.run.tokenizer)
@@ -78,13 +78,19 @@ def tokenizer(chain: Chain) -> None:
                 special_tokens=options.special_tokens,
             )
             tokenizer.save(chain.run.tokenizer)
+    chain.marks["tokenizer"] = fingerprint(tokenizer_mark(str(chain.run.tokenizer)))
 
 
 def shards(chain: Chain) -> None:
     """Token ids in memory-mapped files."""
     last_turn = chain.recipe.sft.last_turn_only
     outputs = [target / "manifest.json" for _, _, target in _shard_work(chain)]
-    with chain.stage("shards", [chain.marks["tokenizer"], last_turn], *outputs) as todo:
+    inputs = {
+        "corpus": chain.marks["corpus"],
+        "tokenizer": chain.marks["tokenizer"],
+        "sft": {"last_turn_only": last_turn},
+    }
+    with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
             _build_shards(chain, last_turn)
     for stage in KINDS:

@@ -21,7 +21,8 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
 
     options = chain.recipe.evaluate
     name = f"evaluate {stage}"
-    with chain.stage(name, [chain.marks[stage], to_dict(options)], quiet=True) as todo:
+    inputs = {"model": chain.marks[stage], "evaluate": to_dict(options)}
+    with chain.stage(name, inputs, quiet=True) as todo:
         if not todo:
             return
         reference = chain.load(base) if stage == "dpo" and base else None
@@ -73,7 +74,12 @@ def evaluate_before(chain: Chain, stage: str, base: Path, mark: str) -> None:
     from miao.evaluate.stage import evaluate_stage
 
     options = chain.recipe.evaluate
-    inputs = [mark, chain.marks["shards"], chain.marks["eval items"], to_dict(options)]
+    inputs = {
+        "model": mark,
+        "shards": chain.marks["shards"],
+        "questions": chain.marks["eval items"],
+        "evaluate": to_dict(options),
+    }
     with chain.stage("evaluate before", inputs, quiet=True) as todo:
         if not todo:
             return

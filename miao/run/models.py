@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from miao.console import count, duration, say
+from miao.console import count, duration, say, warn
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of, write_json
 from miao.hubs import is_hub_name
-from miao.recipe import STAGES, StageOptions, to_dict
+from miao.recipe import STAGES, PretrainOptions, SftOptions, StageOptions, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
 from miao.run.measuring import evaluate, evaluate_before
 from miao.rundir import find_model
@@ -27,14 +28,21 @@ def train(chain: Chain, stage: str) -> None:
         base = _base_model(chain, stage)
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
     base_mark = _base_mark(chain, stage, base)
-    inputs = [chain.marks["shards"], relevant, chain.recipe.seed, base_mark]
+    inputs: dict[str, Any] = {
+        "shards": chain.marks["shards"],
+        stage: relevant,
+        "seed": chain.recipe.seed,
+        "model before": base_mark,
+        "corpus": {"weights": chain.recipe.corpus.weights},
+        "files": _teacher_mark(options),
+    }
     if stage == "pretrain":
-        inputs += [to_dict(chain.recipe.model)]
+        inputs["model"] = to_dict(chain.recipe.model)
     if stage == "grpo":
         from miao.rewards import problem_files
 
-        inputs += [sha256_of(path) for path in problem_files(chain.recipe.grpo)]
-    inputs += [chain.recipe.corpus.weights, *_teacher_mark(options)]
+        files = problem_files(chain.recipe.grpo)
+        inputs["files"] |= {str(path): sha256_of(path) for path in files}
     measures = chain.recipe.evaluate.enabled and chain.world.is_main
     if measures and stage != "pretrain" and base and not base.is_relative_to(chain.run.path):
         evaluate_before(chain, stage, base, base_mark)
@@ -52,7 +60,7 @@ def report(chain: Chain) -> None:
 
     if not any(getattr(chain.recipe, stage).enabled for stage in STAGES):
         return
-    with chain.stage("report", [chain.marks], chain.run.report) as todo:
+    with chain.stage("report", dict(chain.marks), chain.run.report) as todo:
         if todo:
             write_report(chain.run)
     say(f"  {chain.run.report}")
@@ -61,10 +69,12 @@ def report(chain: Chain) -> None:
 def _train(chain: Chain, stage: str, base: Path | None) -> None:
     from miao.device import choose_device
     from miao.train.samples import SampleLog
-    from miao.train.stage import result_facts, train_stage
+    from miao.train.stage import FEWEST_STEPS, result_facts, train_stage
 
     if chain.world.is_main:
-        chain.run.begin(stage, chain.marks[stage])
+        half = stage not in chain.run.facts() and any(chain.run.checkpoints(stage).glob("step-*"))
+        if not chain.run.begin(stage, chain.marks[stage]) and half:
+            say("  what was half trained with other inputs or options is begun anew")
     chain.world.barrier()
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     result = train_stage(
@@ -78,10 +88,18 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
         f"  {count(result.tokens)} tokens in {duration(result.seconds)}: "
         f"loss {result.loss:.3f}, "
         f"{count(result.tokens_per_second)} tokens/s, "
-        f"MFU {result.mfu:.0%} (PaLM's way {result.mfu_palm:.0%}, "
-        f"BitBrain's {result.mfu_bitbrain:.0%}), "
+        f"MFU {result.mfu:.0%}, "
         f"{facts['peak_memory_mib']:,} MiB"
     )
+    chance = math.log(tokenizer.vocab_size)
+    options = getattr(chain.recipe, stage)
+    alone = isinstance(options, PretrainOptions | SftOptions) and options.teacher.path is None
+    if alone and result.steps >= FEWEST_STEPS and result.loss > chance:
+        rates = ["learning_rate"] + ["muon_learning_rate"] * bool(options.muon_learning_rate)
+        warn(
+            f"the loss is above that of guessing ({chance:.2f}): the training diverged; lower "
+            + " and ".join(f"{stage}.{rate}" for rate in rates)
+        )
     log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
     for record in log.write(chain.load(stage), result.tokens):
         say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
@@ -97,7 +115,12 @@ def _base_model(chain: Chain, stage: str) -> Path | None:
         return find_model(chain.recipe.model.path)
     if stage == "pretrain":
         return None
-    raise MiaoError(
+    raise no_model(stage)
+
+
+def no_model(stage: str) -> MiaoError:
+    """The error of a first stage that cannot begin with random weights."""
+    return MiaoError(
         f"{stage} has no model to begin with",
         where=stage,
         fix="enable the stage before it, or name a trained model: --model.path DIR",
@@ -112,9 +135,9 @@ def _base_mark(chain: Chain, stage: str, base: Path | None) -> str:
     return fingerprint(model_mark(path, base)) if path and base else str(path)
 
 
-def _teacher_mark(options: StageOptions) -> list[Any]:
+def _teacher_mark(options: StageOptions) -> dict[str, Any]:
     """One on a hub counts by its name, which is among the options."""
     teacher = getattr(options, "teacher", None)
     if teacher is None or teacher.path is None or is_hub_name(teacher.path):
-        return []
+        return {}
     return model_mark(teacher.path, find_model(teacher.path))

@@ -21,7 +21,7 @@ from miao.corpus.contamination import EvaluationIndex
 from miao.corpus.formats import read_records
 from miao.corpus.frequent import FREQUENT
 from miao.corpus.ngrams import TextView
-from miao.corpus.pipeline import build_corpus, input_fingerprint
+from miao.corpus.pipeline import build_corpus, input_stamps
 from miao.corpus.records import Document, Preference
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
@@ -258,10 +258,9 @@ def test_what_the_corpus_depends_on(tmp_path: Path) -> None:
     words.write_text("广告", encoding="utf-8")
     exam = write(tmp_path / "exam.jsonl", [{"question": "问题"}])
     options = options_for(path)
-    assert len(input_fingerprint(options)) == 1
+    assert len(input_stamps(options)) == 1
     options.clean.blocklists, options.contamination.paths = [str(words)], [str(exam)]
-    stamps = input_fingerprint(options)
-    assert [stamp[0] for stamp in stamps] == [str(path), str(exam), str(words)]
+    assert list(input_stamps(options)) == [str(path), str(exam), str(words)]
 
 
 def test_contamination(tmp_path: Path) -> None:

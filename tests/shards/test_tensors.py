@@ -267,7 +267,7 @@ def test_nothing_but_an_earlier_export_is_replaced(
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "novel.txt").write_text("precious", encoding="utf-8")
     for foreign in (tmp_path / "texts", data.directory, tmp_path / "texts" / "novel.txt"):
-        with pytest.raises(MiaoError, match="something else|is a file"):
+        with pytest.raises(MiaoError, match=r"something else|is a file"):
             export(data, foreign)
     assert (tmp_path / "texts" / "novel.txt").read_text("utf-8") == "precious"
     assert len(TokenDataset(data.directory, verify=True)) == len(data)

@@ -1,0 +1,174 @@
+"""What a stage hours from now would stop at, and can be known before the first one begins."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from miao.corpus.formats import RecordCounts, convert_file
+from miao.corpus.pipeline import given_paths
+from miao.corpus.problems import stop
+from miao.corpus.records import KINDS, Kind
+from miao.corpus.seedbed import Seedbed
+from miao.corpus.sources import find_sources, is_dataset_name
+from miao.errors import MiaoError, did_you_mean
+from miao.hubs import is_hub_name
+from miao.recipe import STAGES, Recipe, TokenizerOptions
+from miao.recipe.stages import AdapterOptions, TeacherOptions
+from miao.rewards import load_environment, load_rewards, problem_files
+from miao.rundir import find_model
+from miao.tokenizer import Tokenizer
+from miao.tokenizer.tokenizer import CONTROL_TOKENS
+
+LOOKED_AT = 64
+"""Files of each kind of record whose beginning is read."""
+PLAIN = {".txt", ".md", ".html", ".htm"}
+"""Files whose documents name no source of their own."""
+
+
+def preflight(recipe: Recipe, up_to: str = "report") -> None:
+    """Looks at the machine, the libraries and the files that the stages up to one will need; what
+    lies on a hub is left to them.
+
+    Raises:
+        MiaoError: something is missing or wrong; all of it, if it is more.
+    """
+    reached = STAGES[: STAGES.index(up_to) + 1] if up_to in STAGES else STAGES
+    trains = up_to in STAGES or up_to == "report"
+    stages = [s for s in reached if trains and getattr(recipe, s).enabled]
+    checks = [partial(_records, recipe, stage, kind) for stage, kind in KINDS.items()]
+    if up_to != "corpus":
+        checks.append(partial(_tokenizer, recipe.tokenizer))
+    if stages:
+        checks += [partial(check, recipe) for check in (_weights, _device, _trackers)]
+        checks.append(partial(_base, recipe, stages[0]))
+    for stage in stages:
+        checks += [partial(_teacher, recipe, stage), partial(_adapter, recipe, stage)]
+    if "grpo" in stages:
+        checks.append(partial(_rewards, recipe))
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except MiaoError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        lines = [f"  - {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems]
+        raise MiaoError("\n".join([f"{len(problems)} mistakes:", *lines]))
+
+
+def _files(paths: list[str]) -> Iterator[tuple[Path, str]]:
+    local = [path for path in paths if path != "-" and not is_dataset_name(path)]
+    yield from find_sources(local) if local else ()
+
+
+def _records(recipe: Recipe, stage: str, kind: Kind) -> None:
+    """The first record of every file is one of this kind."""
+    for path, source in islice(_files(given_paths(recipe.corpus)[stage]), LOOKED_AT):
+        if recipe.corpus.skip_bad_records:
+            return
+        next(convert_file(path, kind, source, stop, RecordCounts()), None)
+
+
+def _tokenizer(options: TokenizerOptions) -> None:
+    if options.path:
+        if not is_hub_name(options.path):
+            Tokenizer.from_directory(options.path)
+        return
+    least = 256 + len({*CONTROL_TOKENS, *options.special_tokens})
+    if options.vocab_size < least:
+        raise MiaoError(
+            f"{options.vocab_size} is too small: the 256 bytes and the control tokens need {least}",
+            where="tokenizer.vocab_size",
+            fix="choose 1024 or more; 6400 suits small Chinese/English models",
+        )
+
+
+def _weights(recipe: Recipe) -> None:
+    """Names of sources, where the paths tell them all; records may name others."""
+    corpus, names = recipe.corpus, []
+    if not corpus.paths and not (corpus.local and Path(corpus.local).is_dir()):
+        topics = Seedbed(corpus.seedbed, recipe.seed).document_weights
+        names = [name for name, weight in topics.items() if weight]
+    elif not any(path == "-" or is_dataset_name(path) for path in corpus.paths):
+        found = list(_files(corpus.paths))
+        if {path.suffix.lower() for path, _ in found} <= PLAIN:
+            names = sorted({name for _, name in found})
+    if not all(re.fullmatch(r"[\w.\-]+", name) for name in names):
+        return  # they are written otherwise as names of files
+    unknown = sorted(set(corpus.weights) - set(names)) if names else []
+    if unknown:
+        raise MiaoError(
+            f"there is no source '{unknown[0]}'",
+            where="corpus.weights",
+            fix=did_you_mean(unknown[0], names) or f"sources: {', '.join(names)}",
+        )
+
+
+def _device(recipe: Recipe) -> None:
+    """A launcher's processes share the devices out when they meet."""
+    if recipe.device not in ("auto", "cpu") and os.environ.get("WORLD_SIZE", "1") == "1":
+        from miao.device import choose_device
+
+        choose_device(recipe.device)
+
+
+def _trackers(recipe: Recipe) -> None:
+    if recipe.trackers:
+        from miao.train.trackers import require_trackers
+
+        require_trackers(recipe.trackers)
+
+
+def _base(recipe: Recipe, first: str) -> None:
+    path = recipe.model.path
+    if path is None and first != "pretrain":
+        from miao.run.models import no_model
+
+        raise no_model(first)
+    if path is not None and not is_hub_name(path):
+        find_model(path)
+
+
+def _teacher(recipe: Recipe, stage: str) -> None:
+    teacher: TeacherOptions | None = getattr(getattr(recipe, stage), "teacher", None)
+    if teacher is None or teacher.path is None or is_hub_name(teacher.path):
+        return
+    if not Path(teacher.path).absolute().is_relative_to(recipe.run_dir.absolute()):
+        find_model(teacher.path)  # else an earlier stage makes it
+
+
+def _adapter(recipe: Recipe, stage: str) -> None:
+    options: AdapterOptions | None = getattr(getattr(recipe, stage), "adapter", None)
+    if options is None or options.kind == "none":
+        return
+    from miao.train.adapters import check_targets, linear_layers, require_peft
+
+    require_peft(f"{stage}.adapter.kind")
+    path = recipe.model.path
+    if not options.targets or is_hub_name(path or ""):
+        return
+    import torch
+
+    from miao.model import Decoder, load_config, new_config
+
+    if path is None:
+        config = new_config(recipe.model, recipe.tokenizer.vocab_size, None)
+    else:
+        config = load_config(find_model(path))
+    with torch.device("meta"):
+        known = linear_layers(Decoder(config))
+    check_targets(options.targets, known, f"{stage}.adapter.targets")
+
+
+def _rewards(recipe: Recipe) -> None:
+    problem_files(recipe.grpo)
+    load_rewards(recipe.grpo.rewards)
+    if recipe.grpo.environment:
+        load_environment(recipe.grpo.environment)
