@@ -127,8 +127,9 @@ def evaluate(options: argparse.Namespace) -> None:
             if task.submission:
                 say(f"  to hand in:  {write_submission(target, asked, split, options.chat)}")
             warn(f"the split {split} has no answers: nothing was scored")
-    if (recipe := target.lines.parent / "recipe.yaml").is_file():
-        say(f"  on the run's page: miao report {recipe}")
+    run = target.lines.parent
+    if (run / "recipe.yaml").is_file():
+        say(f"  on the run's page: miao report {run}")
 
 
 Prepared = tuple[Task, str, PromptStyle, Questions, int]
