@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miao.corpus.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
-from miao.corpus.clean.cleaner import text_of
 from miao.corpus.duplicates import KEPT, Duplicates, Found
 from miao.corpus.mix import (
     OTHERS,
@@ -25,7 +24,7 @@ from miao.corpus.mix import (
     takings,
 )
 from miao.corpus.output import Splitter
-from miao.corpus.records import Record
+from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import parse_quantity
 from miao.recipe.cleaning import MixOptions

@@ -10,10 +10,9 @@ from typing import Any
 
 from miao.cores import usable_cores
 from miao.corpus.chunks import ChunkBuilder, ChunkFile, Tools
-from miao.corpus.clean.cleaner import text_of
 from miao.corpus.meter import metering
 from miao.corpus.processes import worker_pool
-from miao.corpus.records import Record
+from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Line, claim
 from miao.files import full_disk_is_a_user_error
 from miao.recipe import CorpusOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,8 +104,3 @@ def _strings(value: Any) -> Iterator[str]:
             stack += reversed(list(value.values()))
         elif isinstance(value, list):
             stack += reversed(value)
-
-
-def input_files(options: ContaminationOptions) -> list[Path]:
-    """The evaluation files, for the fingerprint of the corpus."""
-    return find_files(options.paths) if options.paths else []

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
 @dataclass(slots=True)
@@ -94,3 +93,14 @@ FIELDS: dict[Kind, str] = {
     "preference": "preferences",
 }
 """The option of a recipe's `corpus` that names files of each kind."""
+
+
+def text_of(record: Record) -> str:
+    """All that is said in a record."""
+    if isinstance(record, Document):
+        return record.text
+    if isinstance(record, Conversation):
+        messages = record.messages
+    else:
+        messages = record.prompt + record.chosen + record.rejected
+    return "\n".join(message.content for message in messages)

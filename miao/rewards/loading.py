@@ -14,11 +14,6 @@ from typing import Any
 from miao.errors import MiaoError, did_you_mean, first_line
 
 
-def is_path(name: str) -> bool:
-    """Whether a name means the user's own Python."""
-    return ":" in name
-
-
 def source_file(name: str) -> Path | None:
     """The file meant by `path/to/file.py:function`; None for a module's name."""
     place = name.rpartition(":")[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from miao.corpus.clean.dialogue import empty_turn, refusal, wrong_order
 from miao.corpus.clean.rules import Check, common_checks, document_checks, edits_of
 from miao.corpus.ngrams import TextView
-from miao.corpus.records import Conversation, Document, Message, Preference, Record
+from miao.corpus.records import Conversation, Document, Message, Preference, Record, text_of
 from miao.recipe.cleaning import CleanOptions
 
 AROUND = 40  # characters shown on each side of an edit
@@ -30,17 +29,6 @@ class Rejected:
 
     rule: str
     detail: str
-
-
-def text_of(record: Record) -> str:
-    """All that is said in a record."""
-    if isinstance(record, Document):
-        return record.text
-    if isinstance(record, Preference):
-        messages = record.prompt + record.chosen + record.rejected
-    else:
-        messages = record.messages
-    return "\n".join(message.content for message in messages)
 
 
 class Cleaner:
@@ -140,18 +128,3 @@ def excerpt(before: str, after: str) -> tuple[str, str]:
             high = middle - 1
     begin = max(0, low - AROUND)
     return before[begin : low + 2 * AROUND], after[begin : low + 2 * AROUND]
-
-
-@dataclass
-class CleanCounts:
-    """What the rules did to many records."""
-
-    read: int = 0
-    characters: int = 0
-    edited: Counter[str] = field(default_factory=Counter)
-    """Records changed, per rule."""
-    removed: Counter[str] = field(default_factory=Counter)
-    """Characters taken out by edits, per rule."""
-    rejected: Counter[str] = field(default_factory=Counter)
-    """Records rejected, per rule."""
-    rejected_characters: int = 0
