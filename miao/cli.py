@@ -8,15 +8,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from miao import __version__
-from miao.errors import Interrupted, MiaoError
+from miao.errors import Interrupted, MiaoError, did_you_mean
 
 RUN = {
     "run": "all stages of a recipe, those that are done are skipped",
-    "corpus": "your text (or the built-in corpus) to records; `corpus check|catalog|build|distill`",
-    "tokenizer": "train or take the tokenizer; `tokenizer inspect|compare|extend|import`",
-    "shards": "tokenise everything; `shards stats|append|export`",
+    "corpus": "your text (or the built-in corpus) to records; "
+    "`corpus check|catalog|build|distill --help`",
+    "tokenizer": "train or take the tokenizer; `tokenizer inspect|compare|extend|import --help`",
+    "shards": "tokenise everything; `shards stats|append|export --help`",
     "pretrain": "train from random weights on documents",
     "sft": "fine-tune on conversations",
     "dpo": "learn from preference pairs",
@@ -42,6 +44,7 @@ WORKSHOP = {
 """What a stage's verb does without a recipe, by the next word."""
 OF_A_RECIPE = (".yaml", ".yml", "-h", "--help")
 """With a word that ends so, `miao report` is the chain's; else it is of a directory."""
+SHOWN_RECIPES = 5
 EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
 on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --pretrain.tokens 8M
 
@@ -79,14 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] not in RUN | OTHERS:
+    if not words or words[0].startswith("-"):
         parser = _parser()
-        parser.parse_args(words[:1])  # ends at --version, and at a word that is no verb
+        parser.parse_args(words[:1])  # ends at --version
         parser.print_help()
         return 0
+    if words[0] not in RUN | OTHERS:
+        raise _unknown_verb(words[0])
     verb, rest = words[0], words[1:]
     if verb in OTHERS or _is_workshop(verb, rest):
         return int(import_module(f"miao.commands.{verb}").main(rest))
+    if rest and not rest[0].startswith("-") and not Path(rest[0]).exists():
+        raise _no_recipe(verb, rest[0])
     from miao.commands import run
 
     return run.main(rest, verb, RUN[verb])
@@ -96,6 +103,31 @@ def _is_workshop(verb: str, rest: list[str]) -> bool:
     if verb == "report":
         return not any(word.endswith(OF_A_RECIPE) for word in rest)
     return bool(rest) and rest[0] in WORKSHOP.get(verb, ())
+
+
+def _unknown_verb(word: str) -> MiaoError:
+    if word.endswith(OF_A_RECIPE):
+        return MiaoError("a verb is missing", where=word, fix=f"miao run {shlex.quote(word)}")
+    hint = did_you_mean(word, RUN | OTHERS) or "`miao --help` lists the verbs"
+    return MiaoError(f"there is no verb '{word}'", fix=hint)
+
+
+def _no_recipe(verb: str, word: str) -> MiaoError:
+    """The error for a word that is no file, with the recipe or the next verb that was meant."""
+    here = sorted(str(path) for path in Path(word).parent.glob("*.y*ml"))
+    shipped = sorted(str(path) for path in Path("recipes").glob("*.yaml"))
+    by_stem = {Path(path).stem: path for path in shipped + here}  # the user's own before ours
+    others = WORKSHOP.get(verb, ())
+    is_path = word.endswith(OF_A_RECIPE) or not others
+    what = "there is no such recipe" if is_path else f"neither a recipe nor {' | '.join(others)}"
+    if hint := did_you_mean(Path(word).stem, [*by_stem, *others]):
+        meant = hint.split("'")[1]
+        hint = f"did you mean '{meant if meant in others else by_stem[meant]}'?"
+    elif not is_path:
+        hint = f"miao {verb} RECIPE.yaml: {RUN[verb].partition(';')[0]}"
+    elif here:
+        hint = f"recipes here: {', '.join(here[:SHOWN_RECIPES])}"
+    return MiaoError(what, where=word, fix=hint or f"such as miao {verb} recipes/seedling.yaml")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -106,7 +106,8 @@ class ProgressLine:
         if not console.is_terminal and now - self._said > PLAIN_INTERVAL:
             self._said = now
             share = f" {min(self.done / self.total, 1):.0%}" if self.total else ""
-            say(f"  {self.what}{share} {text} ETA {self._eta(now)}".rstrip())
+            eta = f" ETA {self._eta(now)}" if self.total else ""
+            say(f"  {self.what}{share} {text}{eta}".rstrip())
 
     def _eta(self, now: float) -> str:
         moved = self.done - self._began_at

@@ -40,6 +40,30 @@ def test_no_recipe_or_a_missing_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such recipe" in fails(capsys, "run", "recipes/sedling.yaml")
 
 
+def test_a_misspelt_verb_or_recipe_names_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "such as miao run recipes/seedling.yaml" in fails(capsys, "run", "x.yaml")
+    Path("my.yaml").write_text("name: mine\n")
+    assert "did you mean 'my.yaml'?" in fails(capsys, "corpus", "my")
+    assert "did you mean 'my.yaml'?" in fails(capsys, "run", "myy.yaml", "--sft.epochs", "2")
+    assert "recipes here: my.yaml" in fails(capsys, "corpus", "other.yaml")
+    message = fails(capsys, "corpus", "chekc", "x")
+    assert "check | catalog" in message and "did you mean 'check'?" in message
+    assert "miao tokenizer RECIPE.yaml: train" in fails(capsys, "tokenizer", "train")
+    assert "did you mean 'pretrain'?" in fails(capsys, "pretrian")
+    assert "miao --help" in fails(capsys, "qqq")
+    assert "miao run my.yaml" in fails(capsys, "my.yaml")
+
+
+def test_a_recipe_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.yaml").write_text("name: mine\n")
+    for words in (["check"], ["build", "--out", tmp_path / "out"]):
+        message = fails(capsys, "corpus", words[0], tmp_path / "my.yaml", *words[1:])
+        assert "this is a recipe" in message and f"miao corpus {tmp_path / 'my.yaml'}" in message
+
+
 def test_a_malformed_line_names_file_and_line(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

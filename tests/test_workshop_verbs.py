@@ -52,6 +52,29 @@ def test_inspect(run: Path, capsys: Capture) -> None:
     assert "texts.jsonl:" in capsys.readouterr().out
 
 
+def test_a_chat_file_that_begins_badly_is_still_one(run: Path, capsys: Capture) -> None:
+    bad = run.parent / "bad.jsonl"
+    chat = {"messages": [{"role": "user", "content": "好吗？"}]}
+    answered = {"messages": [*chat["messages"], {"role": "assistant", "content": "好的。"}]}
+    write_jsonl(bad, [chat, *[answered] * 3])
+    assert main(["tokenizer", "inspect", str(run), "--file", str(bad)]) == 2
+    said = capsys.readouterr().err
+    assert f"{bad}:1" in said and "no assistant turn" in said
+
+
+def test_long_work_shows_where_it_is(
+    run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("miao.console.PLAIN_INTERVAL", -1)
+    write_jsonl(run.parent / "new.jsonl", ({"text": "zigzag zigzag"} for _ in range(4)))
+    text = str(run.parent / "new.jsonl")
+    assert main(["tokenizer", "inspect", str(run), "--corpus", text]) == 0
+    assert "counting tokens 75%" in capsys.readouterr().out
+    words = ["tokenizer", "extend", str(run), "--out", str(run.parent / "t"), "--text", text]
+    assert main([*words, "--new-tokens", "3"]) == 0
+    assert "reading the text 75%" in capsys.readouterr().out
+
+
 def test_compare(run: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "mine.txt").write_text("今天天气很好 [red]", encoding="utf-8")
     words = ["tokenizer", "compare", str(run), str(run / "tokenizer" / "tokenizer.json")]
@@ -66,12 +89,19 @@ def test_compare(run: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_extend_a_tokenizer_and_a_model(
-    run: Path, tokenizer: Tokenizer, make_model: Callable[..., Decoder], tmp_path: Path
+    run: Path,
+    tokenizer: Tokenizer,
+    make_model: Callable[..., Decoder],
+    tmp_path: Path,
+    capsys: Capture,
 ) -> None:
     write_jsonl(tmp_path / "new.jsonl", ({"text": "zigzag zigzag"} for _ in range(4)))
     text = ["--text", str(tmp_path / "new.jsonl"), "--new-tokens", "3"]
     control = ["--control", "<|note|>"]
+    save_model(make_model(vocab_size=tokenizer.vocab_size), run / "model")
     assert main(["tokenizer", "extend", str(run), "--out", str(tmp_path / "t"), *text]) == 0
+    said = capsys.readouterr().out
+    assert f"the tokenizer only: a model needs as many embedding rows; extend {run}/model" in said
     assert Tokenizer.from_directory(tmp_path / "t").vocab_size == tokenizer.vocab_size + 3
     model = make_model(vocab_size=tokenizer.vocab_size)
     save_model(model, tmp_path / "model")
@@ -120,6 +150,10 @@ def test_shards(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["shards", "stats", str(run), "--verify"]) == 0
     out = capsys.readouterr().out
     assert "pretrain/train/texts" in out and "all checksums are right" in out
+    assert "> 512" in out and "> 4" not in out
+    (run / "recipe.yaml").write_text("pretrain: {seq_len: 4}\nsft: {}\ndpo:\n")
+    assert main(["shards", "stats", str(run)]) == 0
+    assert "> 4" in capsys.readouterr().out, "the row that the run's recipe has"
     assert main(["shards", "stats", str(tmp_path / "chats"), "--json"]) == 0
     (facts,) = json.loads(capsys.readouterr().out)
     assert (facts["kind"], facts["sequences"]) == ("conversation", 3)

@@ -69,7 +69,9 @@ def main(words: Sequence[str]) -> int:
         "--merge-lora", metavar="ADAPTER", help="merge this PEFT adapter into the weights first"
     )
     parser.add_argument(
-        "--license", help="for the model card (default: the model's own; apache-2.0 for a run)"
+        "--license",
+        help="for the model card (default: the model's own; apache-2.0 where the built-in corpus "
+        "is all that a run read)",
     )
     parser.add_argument("--no-check", action="store_true", help="do not compare afterwards")
     parser.add_argument(
@@ -313,6 +315,10 @@ def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace)
     facts = read_facts(origin.run, origin.stage) if origin.run else None
     own = card_metadata(origin.directory)
     license = options.license or own.get("license")
+    if not license and facts and facts.is_generated and not (facts.base or options.merge_lora):
+        license = "apache-2.0"  # as the built-in corpus
+    if not license:
+        say("  no licence given: --license NAME")
     languages = own.get("language") or (["zh", "en"] if origin.run else [])
     base = facts.base if facts else options.model if is_hub_name(options.model) else None
     try:
@@ -324,7 +330,7 @@ def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace)
         config=load_config(source),
         stage=origin.stage,
         facts=facts,
-        license=str(license or ("apache-2.0" if origin.run else UNKNOWN_LICENSE)),
+        license=str(license or UNKNOWN_LICENSE),
         languages=[languages] if isinstance(languages, str) else list(languages),
         has_template=has_template,
         dtype=dtype,

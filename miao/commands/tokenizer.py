@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from miao.console import console, print_table, say, warn
+from miao.console import ProgressLine, console, print_table, say, warn
+from miao.corpus.check import sniff_kind
 from miao.corpus.formats import read_records
+from miao.corpus.sources import find_files
 from miao.errors import MiaoError
 from miao.files import atomic_directory, require_replaceable, write_text
 from miao.hubs import local_directory
@@ -32,7 +34,11 @@ TEXT_CHARACTERS = 20_000_000
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao tokenizer WORDS`: inspect, compare, extend or import."""
-    parser = argparse.ArgumentParser(prog="miao tokenizer", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="miao tokenizer",
+        description="The tokenizer workshop; `miao tokenizer RECIPE.yaml` trains the tokenizer.",
+        allow_abbrev=False,
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_inspect(verbs)
     _add_compare(verbs)
@@ -112,7 +118,8 @@ def extend_command(options: argparse.Namespace) -> None:
         raise MiaoError("new tokens are learned from text", fix="--text FILES")
     texts = list(_texts(options.text or [], TEXT_CHARACTERS)) if options.text else []
     before = sum(map(len, tokenizer.encode_batch(texts[:2000])))
-    extension = extend_tokenizer(tokenizer, texts, options.new_tokens, options.control or ())
+    learned_from = _shown("reading the text", texts)
+    extension = extend_tokenizer(tokenizer, learned_from, options.new_tokens, options.control or ())
     after = sum(map(len, extension.tokenizer.encode_batch(texts[:2000])))
     if (directory / "config.json").exists():
         _write_grown_model(directory, options.out, extension)
@@ -122,7 +129,9 @@ def extend_command(options: argparse.Namespace) -> None:
         with atomic_directory(options.out) as temporary:
             extension.tokenizer.save(temporary)
         say(f"{options.out}: {extension.tokenizer.vocab_size:,} tokens, the old ids unchanged")
-        say("  a model that uses it needs as many embedding rows: extend the model's directory")
+        model = RunDir(Path(options.directory)).last_model()
+        whose = model or "the model's directory"
+        say(f"  the tokenizer only: a model needs as many embedding rows; extend {whose} for both")
     if before:
         say(f"  the text takes {after / before:.1%} of the tokens that it took before")
 
@@ -174,12 +183,12 @@ def _tokenizer_directory(name: str) -> Path:
 
 
 def _inspect_file(tokenizer: Tokenizer, options: argparse.Namespace) -> None:
-    try:
-        records = list(islice(read_records([options.file], "conversation"), options.count))
-        shown = [inspect_conversation(tokenizer, record) for record in records]
-    except MiaoError:
+    if sniff_kind(find_files([options.file])[0]) in ("document", None):
         documents = islice(read_records([options.file], "document"), options.count)
         shown = [inspect_text(tokenizer, document.text) for document in documents]
+    else:
+        records = islice(read_records([options.file], "conversation"), options.count)
+        shown = [inspect_conversation(tokenizer, record) for record in records]
     for inspection in shown:
         console.print(render_inspection(inspection, ids=options.ids))
 
@@ -189,7 +198,7 @@ def _counts(tokenizer: Tokenizer, options: argparse.Namespace) -> tuple[Any, str
     from miao.tokenizer.usage import count_tokens
 
     if options.corpus:
-        texts = _texts(options.corpus, TEXT_CHARACTERS)
+        texts = _shown("counting tokens", list(_texts(options.corpus, TEXT_CHARACTERS)))
         return count_tokens(tokenizer, texts), ", ".join(options.corpus)
     shards = RunDir(Path(options.directory)).path / "shards" / "pretrain" / "train"
     if not shards.is_dir():
@@ -213,6 +222,14 @@ def _texts(paths: list[str], characters: float) -> Iterator[str]:
         if characters <= 0:
             say(f"  (the first {TEXT_CHARACTERS:,} characters count)")
             return
+
+
+def _shown(what: str, texts: list[str]) -> Iterator[str]:
+    """The texts, with a progress line of how much of them was taken."""
+    with ProgressLine(what, sum(map(len, texts))) as line:
+        for text in texts:
+            yield text
+            line.advance(len(text))
 
 
 def _write_grown_model(directory: Path, out: Path, extension: Any) -> None:
@@ -250,9 +267,22 @@ def _short(name: str, taken: dict[str, Any]) -> str:
     return name if short in taken else short
 
 
+def _add_verb(verbs: Any, name: str, what: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=f"example: miao tokenizer {name} {example}",
+    )
+    return parser
+
+
 def _add_inspect(verbs: Any) -> None:
-    parser = verbs.add_parser(
-        "inspect", help="how text is cut, what is learned, what the vocabulary holds and uses"
+    parser = _add_verb(
+        verbs,
+        "inspect",
+        "how text is cut, what is learned, what the vocabulary holds and uses",
+        "runs/seedling --text '人工智能 2026'",
     )
     parser.add_argument("directory", help="a run, a model or a tokenizer directory")
     parser.add_argument("--text", help="text to cut")
@@ -269,7 +299,12 @@ def _add_inspect(verbs: Any) -> None:
 
 
 def _add_compare(verbs: Any) -> None:
-    parser = verbs.add_parser("compare", help="characters and bytes per token, side by side")
+    parser = _add_verb(
+        verbs,
+        "compare",
+        "characters and bytes per token, side by side",
+        "runs/seedling hf:Qwen/Qwen3-0.6B --text my_texts/ --plot compare.html",
+    )
     parser.add_argument(
         "tokenizers",
         nargs="+",
@@ -281,7 +316,12 @@ def _add_compare(verbs: Any) -> None:
 
 
 def _add_extend(verbs: Any) -> None:
-    parser = verbs.add_parser("extend", help="add tokens; the old ids stay")
+    parser = _add_verb(
+        verbs,
+        "extend",
+        "add tokens; the old ids stay",
+        "runs/seedling/model --new-tokens 1000 --text my_texts/ --out grown/",
+    )
     parser.add_argument("directory", help="a tokenizer, or a model, whose embeddings grow with it")
     parser.add_argument("--out", type=Path, required=True, help="the directory to write")
     parser.add_argument("--new-tokens", type=int, default=0, help="how many to learn from --text")
@@ -290,7 +330,12 @@ def _add_extend(verbs: Any) -> None:
 
 
 def _add_import(verbs: Any) -> None:
-    parser = verbs.add_parser("import", help="tiktoken and sentencepiece as tokenizer.json")
+    parser = _add_verb(
+        verbs,
+        "import",
+        "tiktoken and sentencepiece as tokenizer.json",
+        "tokenizer.model --out imported/",
+    )
     parser.add_argument("file", type=Path, help="a .tiktoken vocabulary or a sentencepiece .model")
     parser.add_argument("--out", type=Path, required=True, help="the directory to write")
     parser.add_argument(

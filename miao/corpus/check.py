@@ -19,7 +19,7 @@ from miao.corpus.convert import kind_of
 from miao.corpus.formats import RecordCounts, convert_file
 from miao.corpus.problems import Problem, place
 from miao.corpus.readers import read_objects
-from miao.corpus.records import FIELDS, Conversation, Document, Kind, Preference, Record
+from miao.corpus.records import FIELDS, Document, Kind, Preference, Record, text_of
 from miao.corpus.sources import find_sources
 from miao.corpus.streams import DamagedFile, format_of
 from miao.files import atomic_open
@@ -27,6 +27,8 @@ from miao.files import atomic_open
 SNIFFED = 200
 """Objects at the beginning of a file that its kind is told from."""
 SHOWN_FILES = 40
+FOLDED = 5
+"""More files than this of one folder that are alike share a line."""
 SHOWN_PATHS = 3
 SHOWN_PROBLEMS = 20
 SHOWN_CHARACTERS = 400
@@ -72,17 +74,6 @@ def _keep(kept: list[Any], value: Any, size: int, number: int, draw: random.Rand
         kept.append(value)
     elif (at := draw.randrange(number)) < size:
         kept[at] = value
-
-
-def text_of(record: Record) -> str:
-    """Everything that is said in a record."""
-    if isinstance(record, Document):
-        return record.text
-    if isinstance(record, Conversation):
-        messages = record.messages
-    else:
-        messages = record.prompt + record.chosen + record.rejected
-    return "\n".join(message.content for message in messages)
 
 
 def language_of(text: str) -> str:
@@ -188,10 +179,11 @@ class Check:
 
     def print(self) -> None:
         headline("recognised")
-        for file in self.files[:SHOWN_FILES]:
-            say(_line(file))
-        if len(self.files) > SHOWN_FILES:
-            say(f"  and {len(self.files) - SHOWN_FILES} files more (--json lists all)")
+        groups = _alike(self.files)
+        for group in groups[:SHOWN_FILES]:
+            say(_line(group))
+        if more := sum(map(len, groups[SHOWN_FILES:])):
+            say(f"  and {more} files more (--json lists all)")
         for kind, found in self.found.items():
             headline(f"{_counted(found.records, kind)}, {count(found.characters)} characters")
             lengths = (f"{name} {number:,}" for name, number in found.quantiles().items())
@@ -253,15 +245,35 @@ def sniff_kind(path: Path) -> Kind | None:
     return max(votes, key=lambda kind: (votes[kind], order.index(kind)), default=None)
 
 
-def _line(file: dict[str, Any]) -> str:
-    shapes = f" ({', '.join(file['shapes'])})" if file["shapes"] else ""
-    facts = f"{_counted(file['records'], file['kind'])}{shapes}"
-    facts += f", {count(file['characters'])} characters"
-    merged = f", {file['merged']:,} labelled answers made pairs" if file["merged"] else ""
-    rejected = f", {file['rejected']:,} REJECTED" if file["rejected"] else ""
-    if not file["records"] and not file["rejected"]:
-        return f"  {file['path']}: EMPTY"
-    return f"  {file['path']}: {facts}{merged}{rejected}"
+def _alike(files: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Each file alone, but many of one folder, format and kind together."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for file in files:
+        key = (Path(file["path"]).parent, file["format"], file["kind"])
+        groups.setdefault(key, []).append(file)
+    parts = (
+        [group] if len(group) > FOLDED else [[file] for file in group] for group in groups.values()
+    )
+    return [part for group in parts for part in group]
+
+
+def _line(files: list[dict[str, Any]]) -> str:
+    """What is in files that are alike, or in one."""
+    first = files[0]
+    records, characters, merged, rejected = (
+        sum(file[what] for file in files)
+        for what in ("records", "characters", "merged", "rejected")
+    )
+    where = f"{first['path']}:"
+    if len(files) > 1:
+        where = f"{Path(first['path']).parent}/: {len(files):,} {first['format']},"
+    if not records and not rejected:
+        return f"  {where} EMPTY"
+    shapes = ", ".join(dict.fromkeys(shape for file in files for shape in file["shapes"]))
+    facts = _counted(records, first["kind"]) + (f" ({shapes})" if shapes else "")
+    facts += f", {count(characters)} characters"
+    facts += f", {merged:,} labelled answers made pairs" if merged else ""
+    return f"  {where} {facts}" + (f", {rejected:,} REJECTED" if rejected else "")
 
 
 def _counted(number: int, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
+from miao.corpus.records import FIELDS, Conversation, Document, Kind, Message, Preference, Record
 from miao.corpus.shapes import KTO_KEYS, desirable, rewritten, with_aliases
 from miao.corpus.turns import (
     blank,
@@ -312,8 +312,7 @@ def _unrecognised(value: Any, kind: Kind) -> MiaoError:
     shown = [repr(key) + (" (null)" if value.get(key, 0) is None else "") for key in keys[:8]]
     what = f"no {kind} in these keys: {', '.join(shown) or 'none'}{', ...' if keys[8:] else ''}"
     if looks := kind_of(value):
-        what += f" (it looks like a {looks})"
-    known = () if looks else KNOWN_KEYS[kind]  # a key of another kind is not misspelt
-    unknown = [key for key in keys[:100] if key not in known]
-    meant = [f"'{key}': {hint}" for key in unknown if (hint := did_you_mean(key, known))]
+        return MiaoError(what, fix=f"it is a {looks}: name it under corpus.{FIELDS[looks]}")
+    unknown = [key for key in keys[:100] if key not in KNOWN_KEYS[kind]]
+    meant = [f"'{key}': {hint}" for key in unknown if (hint := did_you_mean(key, KNOWN_KEYS[kind]))]
     return MiaoError(what, fix="; ".join([*meant[:3], expected]))

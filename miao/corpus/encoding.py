@@ -74,8 +74,8 @@ def mend_text(text: str, where: str = "the text") -> tuple[str, list[str]]:
         mended.append("NUL characters removed")
     text, undone = turned_back(text, where)
     for how in dict.fromkeys(undone):
-        times = undone.count(how)
-        mended.append(f"mojibake: {how}" + (f", {times} times over" if times > 1 else ""))
+        times = f", {undone.count(how)} times over" if undone.count(how) > 1 else ""
+        mended.append(f"mojibake turned back: {how}{times}")
     lost = 0
     if "\ufffd" in text or "斤" in text:
         lost = sum(len(match[0]) for match in _LOST.finditer(text))

@@ -21,7 +21,7 @@ from miao.corpus.duplicates import Duplicates
 from miao.corpus.formats import RecordCounts, convert_file, read_records
 from miao.corpus.output import Output, Splitter
 from miao.corpus.problems import Problem
-from miao.corpus.records import KINDS, Kind, Record
+from miao.corpus.records import KINDS, Document, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.sources import find_files, find_sources
 from miao.corpus.steps import Line, Progress, finish, finished
@@ -86,11 +86,12 @@ class Stage:
         return [__version__, settings, input_stamps(self.options, [self.stage])]
 
     def _from_seedbed(self) -> dict[str, Any]:
-        with self._splitter() as splitter, self._line("writing", 0) as line:
+        seedbed = Seedbed(self.options.seedbed, self.seed)
+        with self._splitter() as splitter, self._line("writing", seedbed.size(self.kind)) as line:
             splitter.restore(None)
-            for record in Seedbed(self.options.seedbed, self.seed).records(self.kind):
+            for record in seedbed.records(self.kind):
                 splitter.write(record.to_json())
-                line.advance()
+                line.advance(len(record.text) if isinstance(record, Document) else 1)
             sources = splitter.finish()
         return {"sources": {name: vars(counts) for name, counts in sources.items()}}
 

@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -50,6 +51,9 @@ def format_of(path: Source) -> tuple[str, str] | None:
 
 
 def unknown_format(path: Source) -> MiaoError:
+    if path.suffix in (".yaml", ".yml"):
+        command = f"miao corpus {shlex.quote(str(path))}"
+        return MiaoError("this is a recipe, not text", where=str(path), fix=command)
     return MiaoError(
         f"files that end in '{path.suffix}' cannot be read" if path.suffix else "no extension",
         where=str(path),

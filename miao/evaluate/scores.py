@@ -29,9 +29,13 @@ class Score:
 
 
 def accuracy(task: str, category: str, right: Sequence[bool], chance: float | None = None) -> Score:
-    """Share of right answers with the standard error of a proportion, sqrt(p(1-p)/n)."""
+    """Share of right answers with the standard error of a proportion, sqrt(p(1-p)/n).
+
+    Where none or all are right that would be 0, as if all were known: half the width of Wilson's
+    interval (1927) of one standard error then, 1 / (2(n+1)).
+    """
     share = sum(right) / len(right)
-    stderr = math.sqrt(share * (1 - share) / len(right))
+    stderr = math.sqrt(share * (1 - share) / len(right)) or 1 / (2 * (len(right) + 1))
     return Score(task, category, len(right), share, stderr, chance)
 
 

@@ -80,8 +80,10 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
         if empty:
             summary.notes.append(f"no answer was found in {empty} of {len(answers)} texts")
     if asked.cut:
+        too_many = asked.shots and asked.cut > len(asked.answers) / 2
         summary.notes.append(
             f"{asked.cut} prompts were longer than the context and lost their beginning"
+            + (f"; ask with less than {asked.shots} examples: --shots 0" if too_many else "")
         )
     if asked.fewer:
         summary.notes.append(

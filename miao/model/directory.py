@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,20 +69,15 @@ def _save_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: 
         shards[-1][name] = tensor
         size += tensor.nbytes
     if len(shards) == 1:
-        _save_file(tensors, directory / WEIGHTS)
+        write_safetensors(tensors, directory / WEIGHTS)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _save_file(shard, directory / file)
+        write_safetensors(shard, directory / file)
         weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
     write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(usual_mode(0o666))  # safetensors lets only the owner read it
 
 
 def weights_of(model: Decoder) -> dict[str, Tensor]:
@@ -155,6 +152,22 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
     for name in names:
         tensors |= read_safetensors(directory / name)
     return tensors
+
+
+def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a file of tensors; use it inside `atomic_directory`.
+
+    Raises:
+        OSError: as of any file. (safetensors hides the system's error in a text, and a full disk
+            must be told from a defect.)
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
+    path.chmod(usual_mode(0o666))  # safetensors lets only the owner read it
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ def preference_curves(data: RunData) -> list[Markup]:
             height=72,
         )
         drift = Panel(
-            Text("离参照模型的 KL（nat/词元）", "KL from the reference, nats per token"),
+            Text("离参考模型的 KL（nat/词元）", "KL from the reference, nats per token"),
             [Series(points(rows, "kl"), stage)],
             height=72,
             from_zero=True,
@@ -131,7 +131,7 @@ def _stage_curves(
     result = data.results.get(stage, {})
     pairs = any("margin" in row for row in rows)
     unit = Text("nat/对", "nats per pair") if pairs else Text("nat/词元", "nats per token")
-    start = Text("ln 2：与参照模型相同", "ln 2: the reference itself")
+    start = Text("ln 2：与参考模型相同", "ln 2: the reference itself")
     panels = [
         Panel(
             Text(f"损失（{unit.zh}）", f"Loss, {unit.en}"),

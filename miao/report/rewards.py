@@ -75,7 +75,7 @@ def reward_curves(data: RunData) -> list[Markup]:
                   [Series(points(rows, "answer_tokens"), STAGE)], height=72, from_zero=True),
             Panel(Text("被截断的词元", "Tokens that clipping stopped"),
                   [Series(points(rows, "clip_fraction"), STAGE)], SHARE, 40, from_zero=True),
-            Panel(Text("离参照模型的 KL（nat/词元）", "KL from the reference, nats per token"),
+            Panel(Text("离参考模型的 KL（nat/词元）", "KL from the reference, nats per token"),
                   [Series(points(rows, "kl"), STAGE)], height=40, from_zero=True),
         ],
     ]  # fmt: skip

@@ -15,20 +15,17 @@ import random
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, sha256_of, write_json, write_text
-from miao.model.directory import read_safetensors
+from miao.model.directory import read_safetensors, write_safetensors
 from miao.train.parallel import Named, Parallel, own_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -165,9 +162,8 @@ class CheckpointStore:
         try:
             target = self.directory / f"step-{step:08d}"
             with atomic_directory(target) as temporary:
-                with _os_errors():
-                    save_file(model, temporary / MODEL)
-                    save_file(buffers, temporary / OPTIMIZER)
+                write_safetensors(model, temporary / MODEL)
+                write_safetensors(buffers, temporary / OPTIMIZER)
                 write_text(temporary / STATE, content + "\n")
                 names = (MODEL, OPTIMIZER, STATE)
                 write_json(
@@ -281,14 +277,3 @@ def _remove(path: Path) -> None:
     hidden = path.with_name(f".{path.name}.old.{os.getpid()}")
     os.replace(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    """safetensors hides the system's error in a text; a full disk must be told from a defect."""
-    try:
-        yield
-    except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        raise

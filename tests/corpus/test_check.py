@@ -294,3 +294,18 @@ def test_nothing_comes_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MiaoError, match="is empty"):
         stdin.standard_input()
     stdin.standard_input.cache_clear()
+
+
+def test_files_that_are_alike_share_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        path = tmp_path / "poems" / f"{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"第{number}首：春眠不觉晓" if number else "", encoding="utf-8")
+    lines(tmp_path / "poems" / "more.jsonl", {"text": "处处闻啼鸟"}, {"txet": "a"})
+    assert main([str(tmp_path), "--quarantine", str(tmp_path / "bad")]) == 1
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'poems'}/: 30 .txt, 29 documents (text), " in out
+    assert f"{tmp_path / 'poems' / 'more.jsonl'}: 1 document (text), 5 characters, 1 REJEC" in out
+    assert "7.txt:" not in out

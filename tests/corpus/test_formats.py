@@ -240,16 +240,21 @@ def test_preferences(value: Any, prompt: list[Message]) -> None:
         (
             "document",
             {"prompt": "a", "chosen": "b", "rejected": "c"},
-            "looks like a preference",
-            "text",
+            "no document in these keys",
+            "it is a preference: name it under corpus.preferences",
         ),
         (
             "preference",
             {"question": "a", "answer": "b"},
-            "(it looks like a conversation)",
-            "chosen",
+            "no preference in these keys: 'question', 'answer'",
+            "it is a conversation: name it under corpus.conversations",
         ),
-        ("conversation", {"text": "a"}, "(it looks like a document)", '{"messages": ['),
+        (
+            "conversation",
+            {"text": "a"},
+            "no conversation in these keys: 'text'",
+            "it is a document: name it under corpus.paths",
+        ),
         (
             "conversation",
             {"instrution": "a", "output": "b"},

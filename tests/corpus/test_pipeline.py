@@ -26,7 +26,7 @@ from miao.corpus.records import Document, Preference
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
 from miao.files import read_json
-from miao.recipe import CorpusOptions
+from miao.recipe import CorpusOptions, SeedbedOptions
 from miao.recipe.cleaning import (
     CategoryOptions,
     CleanOptions,
@@ -222,28 +222,45 @@ def test_other_duplicates_or_another_mix_leave_the_cleaning_alone(
         assert len(train) + len(lines_of(tmp_path / f"out{number}", "heldout")) == 30
 
 
+class ProgressOf:
+    """Progress lines that keep, by their name, the total and then every amount."""
+
+    def __init__(self) -> None:
+        self.moved: dict[str, list[float]] = {}
+
+    def __call__(self, what: str, total: float) -> ProgressOf:
+        self.amounts = self.moved.setdefault(what, [total])
+        return self
+
+    def __enter__(self) -> ProgressOf:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def advance(self, amount: float = 1, text: str = "") -> None:
+        self.amounts.append(amount)
+
+
+def test_progress_of_the_built_in_corpus(tmp_path: Path) -> None:
+    seedbed = SeedbedOptions(characters="5K", conversations=20, preferences=7)
+    progress = ProgressOf()
+    build_corpus(CorpusOptions(seedbed=seedbed), 1, tmp_path / "out", progress=progress)
+    wanted = {"pretrain": 5000, "sft": 20, "dpo": 7}
+    for stage, total in wanted.items():
+        said, *amounts = progress.moved[f"{stage}: writing"]
+        assert said == total and sum(amounts) == pytest.approx(total, rel=0.1)
+
+
 def test_progress_counts_all_bytes_of_the_input(tmp_path: Path) -> None:
     rows = [{"text": t} for t in some_texts(50)]
     plain = write(tmp_path / "in" / "a.jsonl", rows)
     with gzip.open(tmp_path / "in" / "b.jsonl.gz", "wb") as file:
         file.write(plain.read_bytes())
-    moved: dict[str, list[float]] = {}
-
-    class Line:
-        def __init__(self, what: str, total: float):
-            self.amounts = moved.setdefault(what, [total])
-
-        def __enter__(self) -> Line:
-            return self
-
-        def __exit__(self, *error: Any) -> None:
-            pass
-
-        def advance(self, amount: float = 1, text: str = "") -> None:
-            self.amounts.append(amount)
-
+    progress = ProgressOf()
     options = options_for(tmp_path / "in", dedup=DedupOptions(near=True, lines=True))
-    build_corpus(options, 1, tmp_path / "out", stages=["pretrain"], progress=Line)
+    build_corpus(options, 1, tmp_path / "out", stages=["pretrain"], progress=progress)
+    moved = progress.moved
     assert moved["pretrain: cleaning"][0] == sum(
         p.stat().st_size for p in (tmp_path / "in").iterdir()
     )

@@ -68,6 +68,9 @@ def test_prompts_beyond_the_context_are_cut_or_lose_examples(
     name, style = task.style("lm-eval")
     asked = ask(model, Encoder(tokenizer), task, questions, name, style, 5)
     assert asked.cut == 5 and asked.fewer == 0
+    assert any("--shots 0" in note for note in summarise(asked).notes)
+    for unlike in (replace(asked, shots=0), replace(asked, cut=2)):
+        assert not any("--shots 0" in note for note in summarise(unlike).notes)
     asked = ask(
         model, Encoder(tokenizer), task, questions, name, replace(style, overflow="fewer"), 5
     )

@@ -16,8 +16,8 @@ from miao.evaluate.scores import accuracy, by_category, mean
     [
         ([True] * 3 + [False], 0.75, math.sqrt(0.75 * 0.25 / 4)),
         ([True] * 50 + [False] * 50, 0.5, 0.05),
-        ([True] * 7, 1.0, 0.0),
-        ([False], 0.0, 0.0),
+        ([True] * 7, 1.0, 1 / 16),  # Wilson, one standard error: 0.875 to 1
+        ([False], 0.0, 1 / 4),
     ],
 )
 def test_accuracy(right: list[bool], value: float, stderr: float) -> None:

@@ -63,7 +63,6 @@ def test_a_run_becomes_a_directory_that_chats_in_transformers(
         *("tokenizer.json", "tokenizer_config.json", "README.md", MARK),
     }
     assert {value.dtype for value in weights(out).values()} == {torch.bfloat16}
-    assert metadata(out)["license"] == "apache-2.0"
     assert "all 6 conversations rendered alike" in (out / "README.md").read_text()
     mark = json.loads((out / MARK).read_text())
     assert (mark["model"], mark["stage"], mark["dtype"]) == ("sprout", "sft", "bfloat16")
@@ -76,6 +75,21 @@ def test_a_run_becomes_a_directory_that_chats_in_transformers(
     )
     answer = model.generate(**prompt, max_new_tokens=4)
     assert answer.shape[1] > prompt["input_ids"].shape[1]
+
+
+def test_nobody_licenses_the_texts_of_others(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "corpus").mkdir()
+
+    def license_of(recipe: dict[str, Any], **origin: str) -> tuple[str, int]:
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (run / "corpus" / "manifest.json").write_text(json.dumps({"origin": origin}))
+        main([str(run), "--to", "hf", "--no-check"])
+        license = metadata(run / "export" / "hf")["license"]
+        return license, capsys.readouterr().out.count("no licence given: --license NAME")
+
+    assert license_of({}, pretrain="seedbed", sft="seedbed") == ("apache-2.0", 0)
+    assert license_of({}, pretrain="files", sft="seedbed") == ("unknown", 1)
+    assert license_of({"model": {"path": "x"}}, pretrain="seedbed", sft="seedbed")[0] == "unknown"
 
 
 def test_a_second_export_takes_the_place_of_the_first(run: Path) -> None:

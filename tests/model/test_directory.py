@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from miao.errors import MiaoError
+from miao.files import atomic_directory
 from miao.model import Decoder, count_parameters, load_config, load_model, save_model
 
 NORM = "model.layers.1.post_attention_layernorm.weight"
@@ -40,6 +44,18 @@ def test_saving_and_loading_is_exact(directory: Path, make_model: Callable[..., 
     for name, value in original.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+def test_a_full_disk_is_told_as_such(
+    make_model: Callable[..., Decoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
+
+    monkeypatch.setattr("miao.model.directory.save_file", full)
+    with pytest.raises(MiaoError, match="disk is full"), atomic_directory(tmp_path / "m") as place:
+        save_model(make_model(), place)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_tied_head_is_not_written_twice(directory: Path) -> None:

@@ -14,8 +14,8 @@ import torch
 
 from miao.errors import Interrupted, MiaoError
 from miao.files import read_json
+from miao.model import directory
 from miao.shards import TokenDataset
-from miao.train import checkpoint
 from miao.train.checkpoint import list_checkpoints, random_states, set_random_states, step_of
 from miao.train.loop import Trainer
 from miao.train.world import World
@@ -119,8 +119,8 @@ class HeldSave:
     """Stands in the way of the writing thread until it is let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.go, self.calls, self.original = threading.Event(), 0, checkpoint.save_file
-        monkeypatch.setattr(checkpoint, "save_file", self)
+        self.go, self.calls, self.original = threading.Event(), 0, directory.save_file
+        monkeypatch.setattr(directory, "save_file", self)
 
     def __call__(self, *arguments: Any, **more: Any) -> None:
         self.calls += 1
@@ -176,14 +176,14 @@ class FullDisk:
     """The disk is full while `full`; half a file is left, as the system would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, full: range):
-        self.calls, self.full, self.original = 0, full, checkpoint.save_file
-        monkeypatch.setattr(checkpoint, "save_file", self)
+        self.calls, self.full, self.original = 0, full, directory.save_file
+        monkeypatch.setattr(directory, "save_file", self)
 
     def __call__(self, tensors: Any, path: Path, **more: Any) -> None:
         self.calls += 1
         if self.calls in self.full:
             Path(path).write_bytes(b"half")
-            raise checkpoint.SafetensorError(
+            raise directory.SafetensorError(
                 f"Error while serializing: I/O error: No space left (os error {errno.ENOSPC})"
             )
         self.original(tensors, path, **more)
@@ -246,10 +246,10 @@ def test_a_log_that_cannot_be_written_does_not_stop_training(
 def test_a_defect_while_saving_is_told_too(
     sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: Any) -> None:
+    def broken(*arguments: Any, **more: Any) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(checkpoint, "save_file", broken)
+    monkeypatch.setattr(directory, "save_file", broken)
     with pytest.raises(ZeroDivisionError):
         trainer(sources, tmp_path).run()
 

@@ -80,6 +80,14 @@ class Seedbed:
             "corpus.seedbed.conversation_weights",
         )
 
+    def size(self, kind: Kind) -> float:
+        """How much there is of a kind: characters of documents, else the number of records."""
+        if kind == "document":
+            return parse_quantity(self.options.characters, "corpus.seedbed.characters")
+        if kind == "conversation":
+            return self.options.conversations
+        return self.options.preferences
+
     def records(self, kind: Kind) -> Iterator[Record]:
         """All training records of a kind, in a random order."""
         if kind == "document":
@@ -133,7 +141,7 @@ class Seedbed:
             "recall": recall.documents(rng, self.options.recall_characters),
         }
         streams = {name: stream for name, stream in streams.items() if self.document_weights[name]}
-        size = parse_quantity(self.options.characters, "corpus.seedbed.characters")
+        size = self.size("document")
         written = dict.fromkeys(streams, 0)
         while (total := sum(written.values())) < size:
             # The topic that is furthest behind its share of the characters comes next.
