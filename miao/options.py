@@ -7,10 +7,11 @@ with a suggestion, lists given as plain words, and the place of a mistake.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
@@ -30,6 +31,24 @@ TYPE_WORDS = {
     "NoneType": "null",
 }
 """How an error message calls the types of options."""
+ALIASES = {
+    "lr": "learning_rate",
+    "batch_size": "batch_tokens",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "max_length": "seq_len",
+    "max_seq_len": "seq_len",
+    "block_size": "seq_len",
+    "lora_rank": "adapter.rank",
+    "lora_r": "adapter.rank",
+    "r": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+}
+"""What other programs call an option."""
+CHOICE_ALIASES = {"dpo": "sigmoid"}
+"""What other programs call a choice."""
+NO_COLON = re.compile(r"^[ \t]*[\w.\-]+(?:：|:(?=[^\s:/\\]))", re.MULTILINE)
+"""A key whose colon is the full-width one, or has no space after it."""
 
 
 def parse_options(
@@ -42,14 +61,17 @@ def parse_options(
     """
     kinds = option_kinds(options_type)
     from_file = read_yaml(path) if path else {}
-    _check_keys(from_file, "", kinds, str(path))
+    if problems := list(_wrong_keys(from_file, "", kinds)):
+        raise _one_error(problems, str(path))
     words = _join_lists(overrides, kinds)
     parser = make_parser(options_type)  # type: ignore[arg-type]  # mypy: a class has no hash
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = _guarded(lambda: parser.parse_object(from_file), str(path))
+        config = _guarded(lambda: parser.parse_object(from_file), str(path), parser)
         config = _guarded(
-            lambda: parser.parse_args(words, namespace=config, defaults=False), "the command line"
+            lambda: parser.parse_args(words, namespace=config, defaults=False),
+            "the command line",
+            parser,
         )
         return options_type(**vars(parser.instantiate_classes(config)))
 
@@ -57,10 +79,12 @@ def parse_options(
 @functools.cache
 def make_parser(options_type: type, prog: str = "miao run RECIPE") -> ArgumentParser:
     """A jsonargparse parser with one `--key.sub` for every field of a dataclass of options."""
+    from argparse import SUPPRESS
+
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
+    parser = ArgumentParser(prog=prog, usage=SUPPRESS, exit_on_error=False, add_help=False)
     parser.add_class_arguments(options_type)
     return parser
 
@@ -79,7 +103,23 @@ def option_kinds(options_type: type, prefix: str = "") -> dict[str, type]:
 
 class _WordsLoader(yaml.SafeLoader):
     """Safe YAML in which only true and false are booleans, as in YAML 1.2: `compile: off` is a
-    word, and so is the topic `no`."""
+    word, and so is the topic `no`. A key that stands twice in a mapping is refused."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        first: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in first:
+                raise MiaoError(
+                    f"'{key.value}' stands here a second time (first in line {first[key.value]})",
+                    where=f"{key.start_mark.name}:{line}",
+                    fix="put both into one",
+                )
+            first[key.value] = line
+        return node
 
 
 _WordsLoader.yaml_implicit_resolvers = {
@@ -97,45 +137,84 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         MiaoError: missing, not UTF-8, no YAML, or no mapping; with the line.
     """
+    text = ""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_WordsLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        loader = _WordsLoader(text)
+        loader.name = str(path)
+        content = loader.get_single_data()
     except FileNotFoundError as error:
-        recipes = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
-        hint = did_you_mean(str(path), recipes)
+        known = [str(p) for at in (".", "recipes") for p in sorted(Path(at).glob("*.yaml"))]
+        hint = did_you_mean(str(path), known) or f"known recipes: {', '.join(known)}"
+        raise MiaoError("there is no such recipe", where=path, fix=hint) from error
+    except UnicodeDecodeError as error:
         raise MiaoError(
-            "there is no such recipe",
-            where=path,
-            fix=hint or "known recipes: " + ", ".join(recipes),
+            "not a recipe: it is not UTF-8", where=path, fix="save it as UTF-8"
         ) from error
-    except (IsADirectoryError, UnicodeDecodeError) as error:
-        raise MiaoError(f"not a recipe: {error}", where=path, fix="give a YAML file") from error
+    except OSError as error:
+        what = f"not a recipe: {error.strerror or error}"
+        raise MiaoError(what, where=path, fix="give a YAML file") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise MiaoError(f"not valid YAML: {problem}", where=place) from error
+        fix = "indent with spaces, not tabs" if "'\\t'" in problem else _colon_hint(text)
+        raise MiaoError(
+            f"not valid YAML: {problem}",
+            where=place,
+            fix=fix or "each line is `key: value`, and what belongs to a key is indented below it",
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise MiaoError(
-            "a recipe is a mapping of options", where=path, fix="see recipes/seedling.yaml"
-        )
+        fix = _colon_hint(text) or "see recipes/seedling.yaml"
+        raise MiaoError("a recipe is a mapping of options", where=path, fix=fix)
     return content
 
 
-def _check_keys(values: dict[str, Any], prefix: str, kinds: dict[str, type], where: str) -> None:
+def _colon_hint(text: str, where: str = " in line {}") -> str | None:
+    """What is wrong with the first colon that YAML does not take for one."""
+    if (found := NO_COLON.search(text)) is None:
+        return None
+    where = where.format(text.count("\n", 0, found.end()) + 1)
+    if found[0].endswith("："):
+        return f"the colon{where} is the full-width ：; write ':' and a space"
+    return f"write a space after the colon{where}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    what: str
+    fix: str | None
+
+
+def _one_error(problems: list[_Problem], where: str) -> MiaoError:
+    if len(problems) == 1:
+        return MiaoError(problems[0].what, where=where, fix=problems[0].fix)
+    lines = [f"  - {p.what}" + (f" -> {p.fix}" if p.fix else "") for p in problems]
+    return MiaoError("\n".join([f"{len(problems)} mistakes:", *lines]), where=where)
+
+
+def _wrong_keys(values: dict[str, Any], prefix: str, kinds: dict[str, type]) -> Iterator[_Problem]:
+    """Everything wrong with the keys of a recipe; words where lists belong become lists."""
     for name, value in list(values.items()):
         key = f"{prefix}{name}"
         if key not in kinds:
-            raise _unknown_key(key, kinds, where)
+            yield _unknown_key(key, kinds, value)
+            continue
         is_group = any(known.startswith(f"{key}.") for known in kinds)
         if is_group and value is None:  # `corpus:` with all its options commented out
             del values[name]
+        elif is_group and not isinstance(value, dict):
+            yield _Problem(
+                f"'{key}' is a group of options, not {value!r}", _colon_hint(str(value), "")
+            )
         elif is_group:
-            if not isinstance(value, dict):
-                raise MiaoError(f"'{key}' is a group of options, not {value!r}", where=where)
-            _check_keys(value, f"{key}.", kinds, where)
+            yield from _wrong_keys(value, f"{key}.", kinds)
         elif kinds[key] is list and isinstance(value, str):
+            if value.startswith("[") and value.endswith("]"):
+                what = f"{key}: a list inside quotes is one word"
+                yield _Problem(what, f"without the quotes it is a list: {value}")
             values[name] = [value]
 
 
@@ -155,15 +234,22 @@ def _join_lists(words: Sequence[str], kinds: dict[str, type]) -> list[str]:
         key, equals, value = word[2:].partition("=")
         base = key.rstrip("+")
         if base not in kinds and kinds.get(base.rpartition(".")[0]) is not dict:
-            raise _unknown_key(base, kinds, "the command line")
+            raise _one_error([_unknown_key(base, kinds)], "the command line")
         if base not in kinds and any(k.startswith(base.rpartition(".")[0] + ".") for k in kinds):
-            raise _unknown_key(base, kinds, "the command line")
+            raise _one_error([_unknown_key(base, kinds)], "the command line")
         values = [value] if equals else []
         while not equals and position < len(words) and not words[position].startswith("--"):
             values.append(words[position])
             position += 1
         if not values:
             raise MiaoError(f"--{key} needs a value", where="the command line")
+        inside = [known for known in kinds if known.startswith(f"{base}.")]
+        if inside and not values[0].startswith("{") and not Path(values[0]).is_file():
+            raise MiaoError(
+                f"--{key} is a group of options",
+                where="the command line",
+                fix=f"such as --{inside[0]} VALUE",
+            )
         if kinds.get(base) is list and not values[0].startswith("["):
             joined.append(
                 f"--{key}={yaml.safe_dump(values, default_flow_style=True, width=10**6).strip()}"
@@ -175,19 +261,37 @@ def _join_lists(words: Sequence[str], kinds: dict[str, type]) -> list[str]:
     return joined
 
 
-def _unknown_key(key: str, kinds: dict[str, type], where: str) -> MiaoError:
-    """The error for a key that no recipe has, with the nearest one that exists."""
-    leaf = key.rsplit(".", 1)[-1]
-    by_leaf = {known.rsplit(".", 1)[-1]: known for known in kinds}
-    hint = did_you_mean(key, kinds)
-    if not hint and (near := did_you_mean(leaf, by_leaf)):
-        hint = f"did you mean '{by_leaf[near.split(chr(39))[1]]}'?"
-    return MiaoError(
-        f"there is no option '{key}'", where=where, fix=hint or "see `miao run --help`"
-    )
+def _unknown_key(key: str, kinds: dict[str, type], value: Any = "") -> _Problem:
+    """What to say of a key that no recipe has: with the nearest option, or of a mapping `value`
+    the nearest group."""
+    groups = {known.rpartition(".")[0] for known in kinds} - {""}
+    wanted = groups if isinstance(value, dict) else kinds.keys() - groups
+    candidates = sorted(wanted, key=lambda known: (known.count("."), list(kinds).index(known)))
+    group, _, leaf = key.rpartition(".")
+    inside = [known for known in candidates if group and known.startswith(f"{group}.")]
+    meant = None
+    if (alias := ALIASES.get(leaf)) is not None:
+        named = [known for known in candidates if f".{known}".endswith(f".{alias}")]
+        meant = next((known for known in [*(k for k in inside if k in named), *named]), None)
+    meant = meant or _nearest(leaf, _by_last_word(inside))
+    if not meant and not inside:
+        meant = _nearest(key, {known: known for known in candidates})
+    meant = meant or _nearest(leaf, _by_last_word(candidates))
+    hint = f"did you mean '{meant}'?" if meant else "see `miao run --help`"
+    return _Problem(f"there is no option '{key}'", hint)
 
 
-def _guarded(parse: Any, where: str) -> Any:
+def _by_last_word(keys: list[str]) -> dict[str, str]:
+    return {key.rpartition(".")[2]: key for key in reversed(keys)}
+
+
+def _nearest(word: str, known: Mapping[str, str]) -> str | None:
+    """The value of the key that is most like a word; None: nothing is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return known[close[0]] if close else None
+
+
+def _guarded(parse: Any, where: str, parser: ArgumentParser) -> Any:
     """Runs a step of jsonargparse; what it says of a wrong value is said again in plain words."""
     from argparse import ArgumentError
 
@@ -207,7 +311,30 @@ def _guarded(parse: Any, where: str) -> Any:
         if key and value and wanted:
             listed = " or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
             text = f"{key[1]}: must be {listed}, not {value[1]!r}"
-            hint = did_you_mean(value[1], choices)
+            hint = _meant_value(value[1], wanted, choices)
+        documented = _documentation(parser, key[1]) if key else None
         raise MiaoError(
-            text, where=where, fix=hint or "see `miao run --help` for what it takes"
+            text, where=where, fix=hint or documented or "see `miao run --help` for what it takes"
         ) from error
+
+
+def _meant_value(value: str, wanted: list[str], choices: list[str]) -> str | None:
+    if (alias := CHOICE_ALIASES.get(value)) in choices:
+        return f"did you mean '{alias}'?"
+    if TYPE_WORDS["str"] in wanted:
+        return f'in quotes: "{value}"' if re.fullmatch(r"[\w.+-]+", value) else None
+    amount = re.fullmatch(r"([0-9]+)([KkMm])", value)
+    if amount and TYPE_WORDS["int"] in wanted:
+        return f"write {int(amount[1]) * (1000 if amount[2] in 'Kk' else 10**6)}"
+    return did_you_mean(value, choices)
+
+
+def _documentation(parser: ArgumentParser, key: str) -> str | None:
+    """An option's own line, and its default."""
+    from argparse import SUPPRESS
+
+    for action in parser._actions:
+        if action.dest == key and action.help and action.default != SUPPRESS:
+            default = "null" if action.default is None else action.default
+            return f"{' '.join(action.help.split())} Default: {default}"
+    return None

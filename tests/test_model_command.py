@@ -63,6 +63,16 @@ def test_show_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not measured" in printed and "minimind2-moe" in printed
 
 
+def test_a_small_model_costs_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("model: {hidden_size: 32, num_hidden_layers: 1}\npretrain: {tokens: 100K}\n")
+    flops = json_of(capsys, show_command, str(recipe))["flops_per_token"]
+    show_command(str(recipe))
+    printed = capsys.readouterr().out
+    assert f"{flops / 3e6:.1f}M" in printed and "0.00G" not in printed
+    assert "< 1 min" in printed
+
+
 @pytest.mark.parametrize("kind", ["directory", "run", "config.json"])
 def test_show_something_on_disk(
     kind: str, make_model: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]

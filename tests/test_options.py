@@ -17,6 +17,7 @@ class Inner:
     """A group."""
 
     size: int = 1
+    """Edge length."""
     rate: float = 0.5
     names: list[str] = field(default_factory=lambda: ["a"])
     numbers: list[float] = field(default_factory=list)
@@ -192,7 +193,7 @@ def test_a_number_where_a_text_belongs(tmp_path: Path) -> None:
         (["--title"], "--title needs a value"),
         (["--title", "--enabled", "true"], "--title needs a value"),
         (["--title", "two", "words"], "--title takes one value, not 2"),
-        (["--inner", "5"], "inner"),
+        (["--inner", "5"], "--inner is a group of options\n  -> such as --inner.size VALUE"),
         (["--inner", "{siez: 5}"], "siez"),
     ],
 )
@@ -229,8 +230,83 @@ def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = mistake(path=Path("recipes/seedlign.yaml"))
     assert "there is no such recipe" in message
     assert "did you mean 'recipes/seedling.yaml'?" in message
-    assert "known recipes: recipes/seedling.yaml" in mistake(path=Path("nothing like it"))
+    (tmp_path / "mine.yaml").touch()
+    assert "did you mean 'mine.yaml'?" in mistake(path=Path("mein.yaml"))
+    assert "known recipes: mine.yaml, recipes/seedling.yaml" in mistake(path=Path("nothing"))
     assert "not a recipe" in mistake(path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("title: a\ninner: {size: 1}\ninner:\n  rate: 1\n", "yaml:3: 'inner' stands here a second"),
+        ("inner: {size: 1, size: 1}\n", "'size' stands here a second time (first in line 1)"),
+        ("inner:\n\tsize: 1\n", "indent with spaces, not tabs"),
+        ("title： x\n", "the colon in line 1 is the full-width ："),
+        ("title: x\ninner：\n  size: 1\n", "the colon in line 2 is the full-width ："),
+        ("inner:\n  size： 3\n", "the colon is the full-width ："),
+        ("inner: size:3\n", "write a space after the colon"),
+        ("title:x\n", "write a space after the colon in line 1"),
+        ("title: [\n", "each line is `key: value`"),
+        ('inner: {names: "[my_texts/]"}\n', "without the quotes it is a list: [my_texts/]"),
+        ("title: 3\n", 'in quotes: "3"'),
+        ("inner: {size: 200K}\n", "write 200000"),
+        ("inner: {size: big}\n", "Edge length. Default: 1"),
+    ],
+)
+def test_what_is_written_wrongly_has_its_remedy(tmp_path: Path, content: str, said: str) -> None:
+    assert said in mistake(path=write(tmp_path, content))
+
+
+def test_a_recipe_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_bytes("title: 唐诗".encode("gbk"))
+    assert "not UTF-8\n  -> save it as UTF-8" in mistake(path=path)
+
+
+def test_a_key_may_stand_in_many_mappings_and_in_a_merged_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "inner: {<<: {size: 2, rate: 0.1}, size: 3}\n")
+    assert parse_options(Outer, path, []).inner == Inner(size=3, rate=0.1)
+
+
+def test_all_wrong_keys_of_a_file_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, "titel: a\ninner: {siez: 1, lr: 2}\nparst: 3\n")
+    message = mistake(path=path)
+    assert message.startswith(f"{path}: 4 mistakes:\n")
+    for wrong, meant in (("titel", "title"), ("inner.siez", "inner.size"), ("parst", "parts")):
+        assert f"  - there is no option '{wrong}' -> did you mean '{meant}'?" in message
+    assert "'inner.lr'" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("pretrain.lr", "pretrain.learning_rate"),
+        ("lr", "pretrain.learning_rate"),
+        ("sft.batch_size", "sft.batch_tokens"),
+        ("sft.num_epochs", "sft.epochs"),
+        ("dpo.lora_rank", "dpo.adapter.rank"),
+        ("sft.rank", "sft.adapter.rank"),
+        ("sft.r", "sft.adapter.rank"),
+        ("pretrain", None),
+        ("pretrai.tokens", "pretrain.tokens"),
+        ("pretrain.xyz", None),
+    ],
+)
+def test_the_words_of_other_programs(key: str, meant: str | None) -> None:
+    from miao.recipe import Recipe
+
+    with pytest.raises(MiaoError) as caught:
+        parse_options(Recipe, None, [f"--{key}", "1"])
+    assert f"did you mean '{meant}'?" in str(caught.value) or meant is None
+    assert meant or "did you mean" not in str(caught.value)
+
+
+def test_dpo_is_called_sigmoid() -> None:
+    from miao.recipe import Recipe
+
+    with pytest.raises(MiaoError, match="did you mean 'sigmoid'"):
+        parse_options(Recipe, None, ["--dpo.loss", "dpo"])
 
 
 def test_option_kinds() -> None:

@@ -116,7 +116,7 @@ def test_all_problems_are_said_at_once() -> None:
     for key in words:
         place = "dpo: give exactly one" if key == "dpo.tokens" else f"  - {key}: "
         assert place in message, key
-    assert "change these keys" in message
+    assert "pretrain.tokens: 'many' is not a quantity -> write 4000000, 4M" in message
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,7 @@ def _millions(number: int) -> str:
 
 
 def _flops(number: float) -> str:
-    return f"{number / 1e9:.2f}G"
+    return f"{number / 1e9:.2f}G" if number >= 1e8 else f"{number / 1e6:.1f}M"
 
 
 def _bytes(number: int) -> str:

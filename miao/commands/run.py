@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
+from miao.console import say_next
 from miao.errors import MiaoError
 from miao.options import make_parser
 from miao.recipe import Recipe
@@ -24,11 +26,16 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
         return 0
     if not words or words[0].startswith("--"):
         raise MiaoError("which recipe?", fix=f"miao {verb} recipes/seedling.yaml")
+    from miao.run import run_recipe
+    from miao.run.preflight import preflight
     from miao.train.world import said_once
 
+    up_to = "report" if verb == "run" else verb
     with said_once():
         recipe = load_recipe(words[0], words[1:])
-    from miao.run import run_recipe
-
-    run_recipe(recipe, "report" if verb == "run" else verb)
+        preflight(recipe, up_to)
+    run_recipe(recipe, up_to)
+    if verb == "corpus":  # a later stage has more to say at its end
+        with said_once():
+            say_next(f"miao run {shlex.join(words)}")
     return 0

@@ -11,12 +11,13 @@ from typing import Any, get_args
 
 from miao.commands.tokenizer import load_tokenizer
 from miao.console import ProgressLine, count, print_table, say, warn
-from miao.corpus.records import Kind
+from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
+from miao.options import read_yaml
 from miao.shards.bulk import Job, build_datasets
 from miao.shards.dataset import TokenDataset
 from miao.shards.export import TensorOptions, export_tensors
-from miao.shards.stats import dataset_stats, find_datasets
+from miao.shards.stats import ROW_LENGTHS, dataset_stats, find_datasets
 from miao.tokenizer import Tokenizer
 
 
@@ -39,7 +40,11 @@ def main(words: Sequence[str]) -> int:
 
 def stats_command(options: argparse.Namespace) -> None:
     """Prints what is in every dataset below a path."""
-    found = [dataset_stats(path, verify=options.verify) for path in find_datasets(options.path)]
+    own = _own_lengths(options.path)
+    found = [
+        dataset_stats(path, tuple(sorted({*ROW_LENGTHS, *own})), options.verify)
+        for path in find_datasets(options.path)
+    ]
     if options.json:
         facts = [asdict(one) | {"bytes_per_token": one.bytes_per_token} for one in found]
         print(json.dumps(facts, ensure_ascii=False, indent=2))
@@ -57,7 +62,7 @@ def stats_command(options: argparse.Namespace) -> None:
         for one in found
     ]
     print_table("what is in the shards", columns, rows)
-    lengths = list(found[0].longer_than)[:3]
+    lengths = sorted({*own, *ROW_LENGTHS[:3]})
     columns = ["dataset", "median", "99%", "longest"]
     columns += [f"> {row}" for row in lengths]
     rows = [
@@ -74,6 +79,12 @@ def stats_command(options: argparse.Namespace) -> None:
     say(f"{files} shards, {disk / 2**20:.1f} MiB, {' and '.join({one.dtype for one in found})}")
     if options.verify:
         say("all checksums are right")
+
+
+def _own_lengths(path: Path) -> set[int]:
+    """The row lengths of a run's own recipe."""
+    recipe = read_yaml(path / "recipe.yaml") if (path / "recipe.yaml").is_file() else {}
+    return {recipe[stage]["seq_len"] for stage in KINDS if "seq_len" in (recipe.get(stage) or {})}
 
 
 def append_command(options: argparse.Namespace) -> None:

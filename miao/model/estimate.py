@@ -278,9 +278,11 @@ def gib(size: float) -> str:
 
 
 def long_time(hours: float) -> str:
-    """`25 min`, `3.4 h`, `5.2 d`."""
+    """`< 1 min`, `25 min`, `3.4 h`, `5.2 d`."""
+    if hours < 1 / 60:
+        return "< 1 min"
     if hours < 1:
-        return f"{max(1, round(hours * 60))} min"
+        return f"{round(hours * 60)} min"
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
 
 

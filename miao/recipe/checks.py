@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
-from miao.errors import MiaoError
+from miao.errors import MiaoError, did_you_mean
 from miao.recipe import (
     DEFAULT_CONTEXT,
     STAGES,
@@ -85,8 +86,17 @@ def check_recipe(recipe: Recipe) -> None:
         need(tracker in TRACKERS, f"trackers: '{tracker}' is none of {', '.join(TRACKERS)}")
     if problems:
         raise MiaoError(
-            "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems),
-            fix="change these keys in the recipe, or override them: --key.sub value",
+            "the recipe does not hold together:\n" + "\n".join(f"  - {line}" for line in problems)
+        )
+
+
+def check_weights(weights: dict[str, float], sources: Collection[str]) -> None:
+    """Raises `MiaoError` for a weight (`corpus.weights`) of a source that does not exist."""
+    if unknown := sorted(set(weights) - set(sources)):
+        raise MiaoError(
+            f"there is no source '{unknown[0]}'",
+            where="corpus.weights",
+            fix=did_you_mean(unknown[0], sources) or f"sources: {', '.join(sources)}",
         )
 
 
@@ -227,5 +237,5 @@ def _need_quantity(value: Quantity, key: str, need: Any) -> float:
     try:
         return parse_quantity(value, key)
     except MiaoError as error:
-        need(False, f"{key}: {error.what}")
+        need(False, f"{key}: {error.what} -> {error.fix}")
         return math.inf

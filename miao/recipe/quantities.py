@@ -28,7 +28,7 @@ def parse_quantity(value: Quantity, where: str) -> float:
         raise MiaoError(
             f"{value!r} is not a quantity",
             where=where,
-            fix="write a number such as 4000000, 4M or 0.25",
+            fix="write 4000000, 4M, or (warmup, decay, *_every) a share such as 0.02",
         )
     return number
 

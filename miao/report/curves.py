@@ -215,9 +215,13 @@ def _facts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
         (Text("训练用时", "Time"), duration(seconds) if is_number(seconds) else None),
         (Text("最后的损失", "Last loss"), decimal(loss) if is_number(loss) else None),
         (Text("每秒词元", "Tokens/s"), quantity(speed) if is_number(speed) else None),
-        (
-            Text("MFU", "MFU"),
-            share(mfu) if is_number(mfu) else None,
+        (Text("MFU", "MFU"), share(mfu) if is_number(mfu) else None),
+        *(
+            (
+                Text(f"MFU（{whose}）", f"MFU ({whose})"),
+                share(result[key]) if is_number(result.get(key)) else None,
+            )
+            for whose, key in (("PaLM", "mfu_palm"), ("BitBrain", "mfu_bitbrain"))
         ),
         (
             Text("等数据", "Data wait"),

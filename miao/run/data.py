@@ -12,6 +12,7 @@ from miao.corpus.records import KINDS, Kind
 from miao.files import fingerprint, read_json
 from miao.hubs import local_directory
 from miao.recipe import parse_quantity, to_dict
+from miao.recipe.checks import check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 
@@ -39,6 +40,7 @@ def corpus(chain: Chain) -> None:
                 )
             present_corpus(chain.run.corpus)
     manifest = read_json(chain.run.corpus / "manifest.json")
+    check_weights(recipe.corpus.weights, sorted(manifest["sources"].get("pretrain", {})))
     # What comes after depends on what was written, not on the times of the files that were read.
     chain.marks["corpus"] = fingerprint([manifest["sha256"], manifest["origin"]])
     items = chain.run.eval_items
@@ -79,6 +81,7 @@ def tokenizer(chain: Chain) -> None:
             )
             tokenizer.save(chain.run.tokenizer)
     chain.marks["tokenizer"] = fingerprint(tokenizer_mark(str(chain.run.tokenizer)))
+    say(f"  {Tokenizer.from_directory(chain.run.tokenizer).vocab_size:,} tokens")
 
 
 def shards(chain: Chain) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miao.console import count, duration, say, warn
 from miao.errors import MiaoError
@@ -15,6 +15,9 @@ from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
 from miao.run.measuring import evaluate, evaluate_before
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from miao.train.loop import TrainResult
 
 
 def train(chain: Chain, stage: str) -> None:
@@ -69,7 +72,7 @@ def report(chain: Chain) -> None:
 def _train(chain: Chain, stage: str, base: Path | None) -> None:
     from miao.device import choose_device
     from miao.train.samples import SampleLog
-    from miao.train.stage import FEWEST_STEPS, result_facts, train_stage
+    from miao.train.stage import result_facts, train_stage
 
     if chain.world.is_main:
         half = stage not in chain.run.facts() and any(chain.run.checkpoints(stage).glob("step-*"))
@@ -91,8 +94,19 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
         f"MFU {result.mfu:.0%}, "
         f"{facts['peak_memory_mib']:,} MiB"
     )
-    chance = math.log(tokenizer.vocab_size)
-    options = getattr(chain.recipe, stage)
+    warn_if_diverged(stage, getattr(chain.recipe, stage), result, tokenizer.vocab_size)
+    log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
+    for record in log.write(chain.load(stage), result.tokens):
+        say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+
+
+def warn_if_diverged(
+    stage: str, options: StageOptions, result: TrainResult, vocab_size: int
+) -> None:
+    """Says so of a language model that is worse than one which knows nothing."""
+    from miao.train.stage import FEWEST_STEPS
+
+    chance = math.log(vocab_size)
     alone = isinstance(options, PretrainOptions | SftOptions) and options.teacher.path is None
     if alone and result.steps >= FEWEST_STEPS and result.loss > chance:
         rates = ["learning_rate"] + ["muon_learning_rate"] * bool(options.muon_learning_rate)
@@ -100,9 +114,6 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
             f"the loss is above that of guessing ({chance:.2f}): the training diverged; lower "
             + " and ".join(f"{stage}.{rate}" for rate in rates)
         )
-    log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
-    for record in log.write(chain.load(stage), result.tokens):
-        say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
 
 
 def _base_model(chain: Chain, stage: str) -> Path | None:

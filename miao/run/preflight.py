@@ -15,9 +15,10 @@ from miao.corpus.problems import stop
 from miao.corpus.records import KINDS, Kind
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.sources import find_sources, is_dataset_name
-from miao.errors import MiaoError, did_you_mean
+from miao.errors import MiaoError
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES, Recipe, TokenizerOptions
+from miao.recipe.checks import check_weights
 from miao.recipe.stages import AdapterOptions, TeacherOptions
 from miao.rewards import load_environment, load_rewards, problem_files
 from miao.rundir import find_model
@@ -50,16 +51,16 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
         checks += [partial(_teacher, recipe, stage), partial(_adapter, recipe, stage)]
     if "grpo" in stages:
         checks.append(partial(_rewards, recipe))
-    problems = []
+    problems: dict[str, MiaoError] = {}  # two checks may find the same
     for check in checks:
         try:
             check()
         except MiaoError as error:
-            problems.append(error)
+            problems[str(error)] = error
     if len(problems) == 1:
-        raise problems[0]
+        raise next(iter(problems.values()))
     if problems:
-        lines = [f"  - {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems]
+        lines = ["  - " + text.replace("\n", "\n  ") for text in problems]
         raise MiaoError("\n".join([f"{len(problems)} mistakes:", *lines]))
 
 
@@ -93,6 +94,8 @@ def _tokenizer(options: TokenizerOptions) -> None:
 def _weights(recipe: Recipe) -> None:
     """Names of sources, where the paths tell them all; records may name others."""
     corpus, names = recipe.corpus, []
+    if not corpus.weights:
+        return
     if not corpus.paths and not (corpus.local and Path(corpus.local).is_dir()):
         topics = Seedbed(corpus.seedbed, recipe.seed).document_weights
         names = [name for name, weight in topics.items() if weight]
@@ -100,15 +103,10 @@ def _weights(recipe: Recipe) -> None:
         found = list(_files(corpus.paths))
         if {path.suffix.lower() for path, _ in found} <= PLAIN:
             names = sorted({name for _, name in found})
-    if not all(re.fullmatch(r"[\w.\-]+", name) for name in names):
+    if not all(re.fullmatch(r"(?![_.])[\w.\-]{1,64}(?<![_.])", name) for name in names):
         return  # they are written otherwise as names of files
-    unknown = sorted(set(corpus.weights) - set(names)) if names else []
-    if unknown:
-        raise MiaoError(
-            f"there is no source '{unknown[0]}'",
-            where="corpus.weights",
-            fix=did_you_mean(unknown[0], names) or f"sources: {', '.join(names)}",
-        )
+    if names:
+        check_weights(corpus.weights, names)
 
 
 def _device(recipe: Recipe) -> None:

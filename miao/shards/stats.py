@@ -14,6 +14,7 @@ from miao.shards.dataset import TokenDataset, read_manifest
 
 CHUNK = 2**22
 PERCENTILES = (50, 90, 99)
+ROW_LENGTHS = (512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def find_datasets(path: Path) -> list[Path]:
 
 
 def dataset_stats(
-    directory: Path, row_lengths: tuple[int, ...] = (512, 1024, 2048, 4096), verify: bool = False
+    directory: Path, row_lengths: tuple[int, ...] = ROW_LENGTHS, verify: bool = False
 ) -> DatasetStats:
     """Reads a dataset's manifest, offsets and ids.
 

@@ -4,6 +4,7 @@ model's own weights stay as they are, and small matrices beside its linear layer
 from __future__ import annotations
 
 import copy
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,10 @@ from typing import Any, TypeVar
 import torch
 
 from miao.console import count, say
-from miao.errors import MiaoError, install_hint
+from miao.errors import MiaoError, did_you_mean, install_hint
 from miao.files import atomic_directory
 from miao.model import Decoder
+from miao.model.directory import write_safetensors
 from miao.model.layers import Linear
 from miao.recipe import StageOptions
 from miao.recipe.grpo import GrpoOptions
@@ -66,6 +68,23 @@ def adapter_size(model: Decoder, options: AdapterOptions) -> int:
     return size
 
 
+def check_targets(targets: list[str], known: list[str], where: str) -> None:
+    """Raises `MiaoError` for a target that is none of the model's linear layers."""
+    if unknown := sorted(set(targets) - set(known)):
+        hint = did_you_mean(unknown[0], known)
+        raise MiaoError(
+            f"the model has no linear layer '{unknown[0]}'",
+            where=where,
+            fix=" ".join(filter(None, [hint, f"it has: {', '.join(known)}"])),
+        )
+
+
+def require_peft(where: str) -> None:
+    """Raises `MiaoError` with the command that installs peft, where it is missing."""
+    if importlib.util.find_spec("peft") is None:
+        raise MiaoError("adapters need the 'peft' package", where=where, fix=install_hint("hf"))
+
+
 def add_adapter(
     model: Decoder, options: AdapterOptions, base: Path, seed: int, quiet: bool = False
 ) -> None:
@@ -81,12 +100,7 @@ def add_adapter(
     peft = _peft()
     known = linear_layers(model)
     targets = options.targets or known
-    if unknown := sorted(set(targets) - set(known)):
-        raise MiaoError(
-            f"the model has no linear layer '{unknown[0]}'",
-            where="adapter.targets",
-            fix=f"it has: {', '.join(known)}",
-        )
+    check_targets(targets, known, "adapter.targets")
     whole = sum(parameter.numel() for parameter in model.parameters())
     config = peft.LoraConfig(
         r=options.rank,
@@ -141,8 +155,6 @@ def merged(model: Decoder) -> Decoder:
 
 def save_adapter(model: Decoder, directory: Path) -> None:
     """Writes the adapter as PEFT does: `adapter_config.json`, `adapter_model.safetensors`."""
-    from safetensors.torch import save_file
-
     peft: Any = _peft()
     state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {
@@ -150,7 +162,7 @@ def save_adapter(model: Decoder, directory: Path) -> None:
         for name, value in state.items()
     }
     with atomic_directory(directory) as temporary:
-        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_safetensors(tensors, temporary / "adapter_model.safetensors")
         config: Any = copy.deepcopy(vars(model)["peft_config"]["default"])
         config.inference_mode = True
         config.save_pretrained(temporary)

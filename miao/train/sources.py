@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from miao.corpus.records import KINDS
-from miao.errors import MiaoError
 from miao.recipe import DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
+from miao.recipe.checks import check_weights
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
@@ -54,13 +54,7 @@ def _open_sources(
 
 
 def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
-    names = [source.name for source in sources]
-    if unknown := sorted(set(weights) - set(names)):
-        raise MiaoError(
-            f"there is no source '{unknown[0]}'",
-            where="corpus.weights",
-            fix=f"sources: {', '.join(names)}",
-        )
+    check_weights(weights, [source.name for source in sources])
     if weights:
         for source in sources:
             source.weight = weights.get(source.name, 1.0)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from miao.console import count, say, warn
@@ -42,6 +43,7 @@ from miao.recipe import (
     Recipe,
     SftOptions,
     StageOptions,
+    parse_quantity,
     to_dict,
 )
 from miao.recipe.stages import REFERENCE_FREE
@@ -74,6 +76,10 @@ from miao.train.trackers import TrackedLog, require_trackers
 from miao.train.world import World
 
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
+FEWEST_STEPS = 20
+"""With fewer a training hardly begins."""
+MUCH_SPLIT = 0.3
+"""Of the tokens: documents are longer than rows as a rule."""
 
 
 def train_stage(
@@ -306,22 +312,33 @@ def _announce(
     budget: float,
 ) -> None:
     config = model.config
-    of = "tokens of rollouts"
+    of, step = "tokens of rollouts", f"at most {options.batch_tokens}"
+    rows = int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
     if isinstance(loader, PackedLoader):
         of = f"tokens of {count(loader.epoch_tokens)} per epoch"
+        step = f"{rows:,} rows of {options.seq_len} = {rows * options.seq_len:,}"
     dtype = str(model.compute_dtype).removeprefix("torch.")
     say(
         f"  {native_architecture(config)}, {_parameters(config)}, "
         f"{dtype} on {model.device}; "
-        f"{count(budget)} {of}, {options.batch_tokens} per step"
+        f"{count(budget)} {of}, {step} per step"
     )
     if not isinstance(loader, PackedLoader):
         return
     packing = packing_facts(loader)
-    say(
-        f"  packing: {packing['filled']:.2%} of slots filled, "
-        f"{packing['split']:.1%} of tokens split"
-    )
+    steps = math.ceil(budget / max(rows * options.seq_len * packing["filled"], 1))
+    if steps < FEWEST_STEPS:
+        budgeted = "epochs" if options.tokens is None else "tokens"
+        warn(
+            f"only {steps} step{'s' * (steps != 1)}: lower {stage}.batch_tokens or raise "
+            f"{stage}.{budgeted}"
+        )
+    split = f"{packing['split']:.1%} of tokens split"
+    if packing["split"] > MUCH_SPLIT:
+        cut = [source.dataset.lengths for source in loader.sources if source.split_tokens]
+        median = int(np.median(np.concatenate(cut)))
+        split += f"; raise {stage}.seq_len (median document: {median:,} tokens)"
+    say(f"  packing: {packing['filled']:.2%} of slots filled, {split}")
     if packing["truncated"]:
         say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")
     if packing["left_out"]:

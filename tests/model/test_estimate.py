@@ -235,12 +235,13 @@ def test_more_never_takes_less() -> None:
 
 def test_words() -> None:
     assert (gib(640 * 2**20), gib(1.25 * GIB), gib(200 * GIB)) == ("640 MiB", "1.2 GiB", "200 GiB")
-    assert (long_time(0.004), long_time(0.4), long_time(3.4), long_time(100)) == (
+    assert [long_time(hours) for hours in (0.004, 0.0167, 0.4, 3.4, 100)] == [
+        "< 1 min",
         "1 min",
         "24 min",
         "3.4 h",
         "4.2 d",
-    )
+    ]
     lines = estimate_lines(
         PRESETS["104m"].config(), 2e9, 512, 262144, [replace(GPUS[0], gib=0.1), GPUS[0]]
     )
