@@ -42,11 +42,21 @@ def main(words: Sequence[str]) -> int:
     ]
     measures = list(dict.fromkeys(measure for _, _, cells in scores for measure in cells))
     rows = [[name, stage, *(cells.get(m, "") for m in measures)] for name, stage, cells in scores]
-    _print("held-out scores (± one standard error)", ["run", "stage", *measures], rows, options)
+    columns, title = ["run", "stage", *measures], "held-out scores (± one standard error)"
+    if options.markdown:
+        _print_markdown(title, columns, rows)
+    else:  # a measure a line: few terminals are as wide as a run has measures
+        heads = [stage if len(runs) == 1 else f"{name}\n{stage}" for name, stage, _ in scores]
+        lines = [[measure, *values] for measure, *values in zip(columns, *rows, strict=True)][2:]
+        print_table(title, ["", *heads], lines, right_from=1)
     changes = [row for name, run in runs for row in _changes(name, run)]
-    if changes:
-        columns = ["run", "stages", "questions", "items", "before", "after", "change", "p"]
-        _print("the same questions, before and after (paired)", columns, changes, options)
+    columns = ["run", "stages", "questions", "items", "before", "after", "change", "p"]
+    title = "the same questions, before and after (paired)"
+    if changes and options.markdown:
+        _print_markdown(title, columns, changes)
+    elif changes:
+        only = slice(int(len(runs) == 1), None)  # the name of a single run need not be said
+        print_table(title, columns[only], [row[only] for row in changes], right_from=2)
     return 0
 
 
@@ -119,12 +129,7 @@ def _share(value: float, stderr: float | None) -> str:
     return f"{100 * value:.1f}%" + ("" if stderr is None else f" ±{100 * stderr:.1f}")
 
 
-def _print(
-    title: str, columns: list[str], rows: list[list[str]], options: argparse.Namespace
-) -> None:
-    if not options.markdown:
-        print_table(title, columns, rows, right_from=2)
-        return
+def _print_markdown(title: str, columns: list[str], rows: list[list[str]]) -> None:
     say(f"{title}:\n")
     for line in [columns, ["---"] * len(columns), *rows]:
         print("| " + " | ".join(line) + " |")

@@ -93,6 +93,16 @@ def test_all_questions_together_and_rewards(
     ]  # fmt: skip
 
 
+def test_a_measure_a_line_in_a_terminal(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [score("rewards", "short", value, 0.02) for value in (0.4, 0.7)]
+    lines = zip(("pretrain", "sft"), scores, strict=True)
+    write_jsonl(run.eval_results, [{"stage": stage, "scores": [one]} for stage, one in lines])
+    assert main(["stages", str(run.path)]) == 0
+    said = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in said.splitlines()]
+    assert ["reward short", "0.400 ±0.020", "0.700 ±0.020"] in cells, said
+
+
 def test_a_run_without_results(tmp_path: Path) -> None:
     with pytest.raises(MiaoError, match="measured nothing"):
         main(["stages", str(tmp_path)])
