@@ -115,7 +115,9 @@ def test_grouped_and_dense_equal_the_loop_forward_and_backward(
         results.append((result, *torch.autograd.grad(result, inputs, upstream)))
     for ours in results[1:]:
         for mine, truth in zip(ours, results[0], strict=True):
-            torch.testing.assert_close(mine, truth, atol=1e-5, rtol=1e-4)
+            # Sums of numbers that nearly cancel are as exact as what was added.
+            atol = 1e-5 * max(1.0, float(truth.detach().abs().max()))
+            torch.testing.assert_close(mine, truth, atol=atol, rtol=1e-4)
 
 
 def test_sizes_that_the_grouped_product_refuses_take_the_loop() -> None:
