@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import select
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from rich.text import Text
 from miao.console import console, say
 from miao.corpus.records import Message
 from miao.errors import MiaoError
+from miao.openai_api import api_key
 from miao.rundir import find_model
 from miao.serve.answer import AnswerParser, Piece, opens_thought
 from miao.tokenizer import StreamDecoder, Tokenizer
@@ -201,7 +201,7 @@ class ServerChat(Chat):
         from miao.serve.client import ChatClient
 
         super().__init__(options)
-        key = options.api_key or os.environ.get("MIAO_API_KEY")
+        key = api_key(options.api_key)
         self.client = ChatClient(options.server, key, options.server_model)
 
     @property

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from miao import __version__
-from miao.errors import Interrupted, MiaoError, did_you_mean
+from miao.errors import Interrupted, MiaoError, did_you_mean, nearest
 
 RUN = {
     "run": "all stages of a recipe, those that are done are skipped",
@@ -120,8 +120,8 @@ def _no_recipe(verb: str, word: str) -> MiaoError:
     others = WORKSHOP.get(verb, ())
     is_path = word.endswith(OF_A_RECIPE) or not others
     what = "there is no such recipe" if is_path else f"neither a recipe nor {' | '.join(others)}"
-    if hint := did_you_mean(Path(word).stem, [*by_stem, *others]):
-        meant = hint.split("'")[1]
+    hint = None
+    if meant := nearest(Path(word).stem, [*by_stem, *others]):
         hint = f"did you mean '{meant if meant in others else by_stem[meant]}'?"
     elif not is_path:
         hint = f"miao {verb} RECIPE.yaml: {RUN[verb].partition(';')[0]}"

@@ -33,8 +33,13 @@ class MiaoError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A suggestion ("did you mean 'x'?") for a misspelt word, or None when nothing is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else None
+    close = nearest(word, known)
+    return None if close is None else f"did you mean '{close}'?"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one is most like, or None when nothing is close."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
 def first_line(error: BaseException) -> str:

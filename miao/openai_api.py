@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ class NoAnswer(Exception):
 
 class Unreachable(NoAnswer):
     """No connection, or nothing of HTTP on it."""
+
+
+def api_key(given: str | None) -> str | None:
+    """The key that was given, or else that of the environment."""
+    return given or os.environ.get("MIAO_API_KEY")
 
 
 def base_url(url: str) -> str:

@@ -7,7 +7,6 @@ with a suggestion, lists given as plain words, and the place of a mistake.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 import warnings
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from miao.errors import MiaoError, did_you_mean
+from miao.errors import MiaoError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -287,8 +286,8 @@ def _by_last_word(keys: list[str]) -> dict[str, str]:
 
 def _nearest(word: str, known: Mapping[str, str]) -> str | None:
     """The value of the key that is most like a word; None: nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return known[close[0]] if close else None
+    close = nearest(word, known)
+    return None if close is None else known[close]
 
 
 def _guarded(parse: Any, where: str, parser: ArgumentParser) -> Any:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
@@ -71,6 +73,24 @@ class RunDir:
 
     def answers(self, stage: str) -> Path:
         return self.path / "answers" / f"{stage}.jsonl"
+
+    def read_recipe(self) -> tuple[str, dict[str, Any]]:
+        """`recipe.yaml` as text and as what it holds; both empty where there is none.
+
+        Raises:
+            MiaoError: it is damaged.
+        """
+        path = self.path / "recipe.yaml"
+        if not path.is_file():
+            return "", {}
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            recipe = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise MiaoError(f"the recipe is not YAML: {error}", where=path) from error
+        if not isinstance(recipe, dict):
+            raise MiaoError("the recipe is not a mapping of options", where=path)
+        return text, recipe
 
     @contextmanager
     def alone(self) -> Iterator[None]:

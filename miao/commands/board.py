@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
-from miao.serve.listening import BACKLOG, is_loopback, listen
+from miao.openai_api import api_key
+from miao.serve.listening import BACKLOG, address_of, is_loopback, listen
 
 
 def main(words: list[str]) -> int:
@@ -29,12 +29,11 @@ def main(words: list[str]) -> int:
     directory = Path(options.runs)
     if not directory.is_dir():
         raise MiaoError("there is no such directory", where=directory, fix="miao board runs/")
-    key = options.api_key or os.environ.get("MIAO_API_KEY")
+    key = api_key(options.api_key)
     with listen(options.host, options.port) as listening:
         listening.listen(BACKLOG)
-        host = f"[{options.host}]" if ":" in options.host else options.host
         say(f"{len(Runs(directory).found())} runs of {directory}")
-        say(f"  look at them: http://{host}:{listening.getsockname()[1]}/runs      stop: Ctrl-C")
+        say(f"  look at them: {address_of(options.host, listening)}/runs      stop: Ctrl-C")
         if key is None and not is_loopback(options.host):
             warn("anybody who can reach this address sees the runs: consider --api-key")
         run_until_stopped(create_board(directory, key), listening, patience=2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from miao.console import say, say_next
 from miao.corpus.distill import Endpoint, distill, questions, read_prompts
 from miao.errors import MiaoError
+from miao.openai_api import api_key
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def main(words: Sequence[str]) -> int:
         "max_tokens": options.max_tokens,
     }
     prompts = [messages for path in options.prompts for messages in read_prompts(Path(path))]
-    key = options.api_key or os.environ.get("MIAO_API_KEY")
+    key = api_key(options.api_key)
     endpoint = Endpoint(options.url, settings, key, options.requests_per_minute, options.retries)
     total = len(prompts) * options.samples
     say(f"{total} questions for {options.model} at {endpoint.url}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import socket
 import tempfile
 from pathlib import Path
@@ -14,8 +13,9 @@ from miao.console import count, say, warn
 from miao.errors import MiaoError, install_hint
 from miao.files import read_json
 from miao.hubs import is_hub_name
+from miao.openai_api import api_key
 from miao.rundir import find_model
-from miao.serve.listening import BACKLOG, is_loopback, listen
+from miao.serve.listening import BACKLOG, address_of, is_loopback, listen
 
 
 def main(words: list[str]) -> int:
@@ -36,7 +36,7 @@ def main(words: list[str]) -> int:
     from miao.serve.app import Limits, create_app
     from miao.serve.running import run_until_stopped
 
-    key = options.api_key or os.environ.get("MIAO_API_KEY")
+    key = api_key(options.api_key)
     if options.runs is not None and not options.runs.is_dir():
         raise MiaoError("there is no such directory", where=options.runs)
     listening = listen(options.host, options.port)
@@ -194,11 +194,10 @@ def _name_of(model: str) -> str:
 def _say_ready(
     options: argparse.Namespace, listening: socket.socket, models: list[Any], key: str | None
 ) -> None:
-    port = listening.getsockname()[1]
-    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = address_of(options.host, listening)
     first = models[0].scheduler.runner
     size = first.cache.keys.nbytes + first.cache.values.nbytes
-    say(f"serving {', '.join(served.name for served in models)} at http://{host}:{port}/v1")
+    say(f"serving {', '.join(served.name for served in models)} at {address}/v1")
     say(
         f"  context {models[0].context} tokens, {options.max_concurrency} answers at once, "
         f"keys and values up to {count(size)}B each, weights {first.model.weights} "
@@ -206,5 +205,5 @@ def _say_ready(
     )
     if key is None and not is_loopback(options.host):
         warn("anybody who can reach this address can use the model: consider --api-key")
-    say(f"  talk to it: http://{host}:{port}/ in a browser      stop it: Ctrl-C")
-    say(f"              miao chat --server http://{host}:{port}")
+    say(f"  talk to it: {address}/ in a browser      stop it: Ctrl-C")
+    say(f"              miao chat --server {address}")

@@ -12,8 +12,6 @@ from miao.corpus.records import FIELDS, Kind
 from miao.corpus.streams import format_of
 from miao.recipe import CorpusOptions
 
-__all__ = ["FIELDS", "with_local_files"]
-
 
 def with_local_files(options: CorpusOptions) -> CorpusOptions:
     """The options with the files of `options.local`, for the kinds of record that name none.

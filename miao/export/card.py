@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from miao.console import count, duration
-from miao.errors import MiaoError
 from miao.export.parity import Finding
 from miao.files import read_json, read_jsonl
 from miao.hubs import is_hub_name, parse_hub_name
@@ -147,7 +146,7 @@ def read_facts(run: RunDir, stage: str | None) -> Facts:
     Raises:
         MiaoError: a damaged file.
     """
-    recipe = _read_recipe(run.path / "recipe.yaml")
+    recipe = run.read_recipe()[1]
     last = STAGES.index(stage) if stage in STAGES else len(STAGES) - 1
     stages = [name for name in STAGES[: last + 1] if (run.model(name) / "config.json").exists()]
     corpus = _read_if_there(run.corpus / "manifest.json")
@@ -326,18 +325,6 @@ def base_on_hub(recipe_base: str | None) -> str | None:
         return None
     name = parse_hub_name(recipe_base)
     return name.repository if name.hub == "hf" else None
-
-
-def _read_recipe(path: Path) -> Record:
-    if not path.is_file():
-        return {}
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace")) or {}
-    except yaml.YAMLError as error:
-        raise MiaoError(f"the recipe is not YAML: {error}", where=path) from error
-    if not isinstance(recipe, dict):
-        raise MiaoError("the recipe is not a mapping of options", where=path)
-    return recipe
 
 
 def _read_if_there(path: Path) -> Record:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.errors import MiaoError, did_you_mean
+from miao.errors import MiaoError, nearest
 
 PREFIXES = {
     "hf": "hf",
@@ -94,8 +94,5 @@ def _better(text: str, prefix: str, rest: str) -> str:
     for hub, site in _SITES.items():
         if page := re.match(rf"{site}({_PART}/{_PART})", text):
             return f"did you mean '{hub}:{page[1]}'?"
-    close = did_you_mean(prefix, PREFIXES)
-    if close is None:
-        return _FORM
-    known = close.split("'")[1]
-    return f"did you mean '{PREFIXES[known]}:{rest}'?"
+    known = nearest(prefix, PREFIXES)
+    return _FORM if known is None else f"did you mean '{PREFIXES[known]}:{rest}'?"

@@ -176,9 +176,9 @@ def experts_never_wait(dtype: torch.dtype) -> bool:
 
 def _few(tokens: int) -> bool:
     """Whether so many tokens are better off in all experts: few, or recorded as a CUDA graph."""
-    if tokens <= FEW_TOKENS or torch.compiler.is_compiling():
-        return tokens <= FEW_TOKENS
-    return torch.cuda.is_current_stream_capturing()
+    if tokens <= FEW_TOKENS:
+        return True
+    return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
 
 
 def _grouped_mm_takes(x_nd: Tensor, weight_eid: Tensor) -> bool:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl
 from miao.recipe import STAGES
@@ -76,7 +74,7 @@ def read_run(run: RunDir) -> RunData:
         raise MiaoError(
             "there is no run here", where=run.path, fix="give a run directory: runs/NAME"
         )
-    recipe_text, recipe = _read_recipe(run.path / "recipe.yaml")
+    recipe_text, recipe = run.read_recipe()
     # Runs from before there was GRPO do not mention it.
     enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", s != "grpo")]
     lines = _by_stage(run.metrics)
@@ -108,19 +106,6 @@ def read_run(run: RunDir) -> RunData:
         config=config,
         parameters=parameters,
     )
-
-
-def _read_recipe(path: Path) -> tuple[str, Record]:
-    if not path.exists():
-        return "", {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        recipe = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise MiaoError(f"the recipe is not YAML: {error}", where=path) from error
-    if not isinstance(recipe, dict):
-        raise MiaoError("the recipe is not a mapping of options", where=path)
-    return text, recipe
 
 
 def _read_model(run: RunDir, stages: list[str]) -> tuple[Record, int | None]:

@@ -91,7 +91,10 @@ class Chain:
         """Keeps what the run is made with: of stages that were done by an earlier command, and not
         again by this one, the options of then."""
         now, path = to_dict(self.recipe), self.run.path / "recipe.yaml"
-        before = _mapping(path)
+        try:
+            before = self.run.read_recipe()[1]
+        except MiaoError:  # a damaged one is written anew
+            before = {}
         done = set(self.run.facts()) - self.begun
         first = next((stage for stage in STAGES if now[stage]["enabled"]), STAGES[0])
         for part, stage in (PARTS | {"model": first}).items():
@@ -151,12 +154,3 @@ def tokenizer_mark(name: str) -> dict[str, str]:
 def _contents(directory: Path, names: Sequence[str]) -> dict[str, str]:
     there = [directory / name for name in names if (directory / name).is_file()]
     return {file.name: sha256_of(file) for file in there}
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds; nothing where there is none, or a damaged one."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (yaml.YAMLError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

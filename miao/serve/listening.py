@@ -34,6 +34,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def address_of(host: str, listening: socket.socket) -> str:
+    """`http://host:port` of a socket bound to `host`."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches the address."""
     try:
