@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.chunks import ChunkBuilder, ChunkFile
-from miao.corpus.duplicates import KEPT, Duplicates
-from miao.corpus.formats import read_records
-from miao.corpus.minhash import signature
+from miao.corpus.build.pipeline import build_corpus
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
+from miao.corpus.dedup.duplicates import KEPT, Duplicates
+from miao.corpus.dedup.minhash import signature
 from miao.corpus.ngrams import TextView
-from miao.corpus.pipeline import build_corpus
+from miao.corpus.read.formats import read_records
 from miao.corpus.records import Document
 from miao.recipe import CorpusOptions
 from miao.recipe.cleaning import DedupOptions

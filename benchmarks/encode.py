@@ -26,7 +26,7 @@ from typing import Any
 
 from common import ROOT, facts, parser_for
 
-from miao.corpus.formats import read_records
+from miao.corpus.read.formats import read_records
 from miao.shards import Job, TokenDataset, build_datasets
 from miao.tokenizer import Tokenizer, train_tokenizer
 from miao.tokenizer.bulk import BulkEncoder

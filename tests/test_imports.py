@@ -35,6 +35,18 @@ ORDER = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+# The inner rooms of `corpus/`, in the order of the text.
+CORPUS_ORDER = [
+    {"records", "ngrams", "steps"},
+    {"catalog", "seedbed"},
+    {"read"},
+    {"clean"},
+    {"dedup"},
+    {"build"},
+    {"check", "distill"},
+    {"local"},
+]
+CORPUS_RANK = {room: rank for rank, rooms in enumerate(CORPUS_ORDER) for room in rooms}
 DATA_TABLES = {
     "facts_zh.py",
     "facts_en.py",
@@ -93,6 +105,12 @@ def forbidden_imports(source: str, room: str, package: str) -> set[str]:
     return {other for other in rooms if RANK[other] >= RANK[room]} if room else rooms
 
 
+def corpus_room(module: str) -> str:
+    """`miao.corpus.read.tables` -> "read"; empty for what is not in `corpus`."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["miao", "corpus"] and len(parts) > 2 else ""
+
+
 def package_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).parent.parts)
 
@@ -128,6 +146,23 @@ def test_imports_point_to_the_left(path: Path) -> None:
         assert "torch" not in {n.split(".")[0] for n in imported_modules(source, package_of(path))}
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted((PACKAGE / "corpus").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_the_rooms_of_the_corpus_follow_the_text(path: Path) -> None:
+    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    room = corpus_room(module)
+    if room == "__init__":
+        return
+    source = path.read_text(encoding="utf-8").replace(
+        "from miao.corpus import ", "from miao.corpus."
+    )
+    others = {corpus_room(name) for name in imported_modules(source, package_of(path))}
+    assert {o for o in others - {"", room} if CORPUS_RANK[o] >= CORPUS_RANK[room]} == set()
+
+
 def test_ops_stand_alone() -> None:
     for path in sorted((PACKAGE / "ops").glob("*.py")):
         source = path.read_text(encoding="utf-8")
@@ -148,7 +183,7 @@ def test_files_are_short(path: Path) -> None:
         "from miao.cli import main; main(['chat', '--help'])",
         "from miao.cli import main; main(['export', '--help'])",
         "from miao.cli import main; main(['eval', '--help'])",
-        "import miao.recipe, miao.run, miao.corpus.pipeline, miao.tokenizer",
+        "import miao.recipe, miao.run, miao.corpus.build.pipeline, miao.tokenizer",
     ],
 )
 def test_help_and_recipes_do_not_import_torch(code: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miao.console import ProgressLine, headline, warn
+from miao.corpus.build.pipeline import build_corpus
 from miao.corpus.local import with_local_files
-from miao.corpus.pipeline import build_corpus
 from miao.corpus.records import FIELDS, KINDS, Kind
 from miao.errors import MiaoError
 from miao.files import read_json, require_replaceable

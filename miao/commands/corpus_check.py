@@ -10,9 +10,9 @@ from typing import get_args
 
 from miao.console import say
 from miao.corpus.check import Check
-from miao.corpus.convert import EXPECTED
+from miao.corpus.read.convert import EXPECTED
+from miao.corpus.read.sources import is_dataset_name
 from miao.corpus.records import Kind
-from miao.corpus.sources import is_dataset_name
 from miao.errors import MiaoError
 
 FROM_HUB = 1000

@@ -213,7 +213,7 @@ def _contaminated(files: Sequence[str], questions: Questions) -> list[bool | Non
     """For every question whether it stands in the training text; None: too short to tell."""
     if not files:
         return None
-    from miao.corpus.formats import read_records
+    from miao.corpus.read.formats import read_records
     from miao.evaluate.contamination import find_contamination
 
     items = questions.all()

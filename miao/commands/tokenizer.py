@@ -13,8 +13,8 @@ import numpy as np
 
 from miao.console import ProgressLine, console, print_table, say, warn
 from miao.corpus.check import sniff_kind
-from miao.corpus.formats import read_records
-from miao.corpus.sources import find_files
+from miao.corpus.read.formats import read_records
+from miao.corpus.read.sources import find_files
 from miao.errors import MiaoError
 from miao.files import atomic_directory, require_replaceable, write_text
 from miao.hubs import local_directory

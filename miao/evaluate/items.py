@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.readers import read_objects
-from miao.corpus.streams import read_lines
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.streams import read_lines
 from miao.errors import MiaoError
 from miao.evaluate.task import LETTERS, Source, Subject, Task, expression
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miao.console import ProgressLine
-from miao.corpus.formats import to_preference
+from miao.corpus.read.formats import to_preference
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer, prefer_single

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import say
-from miao.corpus.summary import account_lines
+from miao.corpus.build.summary import account_lines
 from miao.files import read_json, write_text
 from miao.report.templates import page_assets, template
 from miao.report.words import RECORD_NAMES, RULE_REASONS, Text, duration, share, stage_name

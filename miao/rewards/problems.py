@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.convert import TURNS_KEYS, fields_of
-from miao.corpus.readers import find_files, read_objects
+from miao.corpus.read.convert import TURNS_KEYS, fields_of
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.sources import find_files
+from miao.corpus.read.turns import first_key, to_messages
 from miao.corpus.records import Message
 from miao.corpus.seedbed.arithmetic import ZH_SHARE, Operation, asked, is_held_out, result_of
-from miao.corpus.turns import first_key, to_messages
 from miao.errors import MiaoError
 from miao.recipe.grpo import ArithmeticOptions, GrpoOptions
 from miao.rewards.loading import source_file

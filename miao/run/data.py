@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, count, say, warn
-from miao.corpus.pipeline import build_corpus, input_stamps, write_eval_items
+from miao.corpus.build.pipeline import build_corpus, input_stamps, write_eval_items
 from miao.corpus.records import KINDS, Kind
 from miao.files import fingerprint, read_json
 from miao.hubs import local_directory

@@ -9,12 +9,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from miao.corpus.formats import RecordCounts, convert_file
-from miao.corpus.pipeline import given_paths
-from miao.corpus.problems import stop
+from miao.corpus.build.pipeline import given_paths
+from miao.corpus.read.formats import RecordCounts, convert_file
+from miao.corpus.read.problems import stop
+from miao.corpus.read.sources import find_sources, is_dataset_name
 from miao.corpus.records import KINDS, Kind
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.sources import find_sources, is_dataset_name
 from miao.errors import MiaoError
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES, Recipe, TokenizerOptions

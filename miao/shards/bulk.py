@@ -1,6 +1,6 @@
 """Files to token shards: many processes, resumable, and only what changed is done again.
 
-Each part of the input (see `miao.corpus.parts`) becomes a shard of its own, first as a directory
+Each part of the input (`miao.corpus.read.parts`) becomes a shard of its own, first as a directory
 named by the hash of its content and of the settings, in `.NAME.parts` beside the dataset. When all
 parts are there, they are linked into the dataset, which is replaced as a whole. So a killed run
 goes on with the parts that are missing, and appended text costs only what it adds.
@@ -21,9 +21,9 @@ from typing import Any
 
 from miao.console import warn
 from miao.cores import usable_cores
-from miao.corpus.parts import SMALLEST_PART, Part, part_key, read_part, split_file
-from miao.corpus.processes import worker_pool
-from miao.corpus.readers import find_files
+from miao.corpus.build.processes import worker_pool
+from miao.corpus.read.parts import SMALLEST_PART, Part, part_key, read_part, split_file
+from miao.corpus.read.sources import find_files
 from miao.corpus.records import Kind
 from miao.corpus.steps import link
 from miao.errors import MiaoError

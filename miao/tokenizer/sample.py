@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from miao.corpus.parts import Part, read_part
+from miao.corpus.read.parts import Part, read_part
 from miao.corpus.records import Conversation, Document, Kind, Record
 
 BLOCKS = 200

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miao.corpus import buckets
-from miao.corpus.buckets import Buckets, RowFile
+from miao.corpus.dedup import buckets
+from miao.corpus.dedup.buckets import Buckets, RowFile
 
 
 def test_rows_are_read_by_number(tmp_path: Path) -> None:

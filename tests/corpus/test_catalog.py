@@ -6,7 +6,7 @@ import pytest
 
 from miao.commands.corpus_catalog import main
 from miao.corpus.catalog import USES, Entry, entries, find_entry
-from miao.corpus.convert import kind_of, to_conversation, to_document, to_preference
+from miao.corpus.read.convert import kind_of, to_conversation, to_document, to_preference
 from miao.corpus.records import Conversation, Document, Preference
 from miao.errors import MiaoError
 from miao.hubs.datasets import parse_dataset_name

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miao.commands.corpus_check import main
-from miao.corpus import stdin
 from miao.corpus.check import Found, language_of
-from miao.corpus.formats import RecordCounts, read_records
 from miao.corpus.local import with_local_files
-from miao.corpus.problems import Problem
-from miao.corpus.readers import find_sources, read_objects
+from miao.corpus.read import stdin
+from miao.corpus.read.formats import RecordCounts, read_records
+from miao.corpus.read.problems import Problem
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.sources import find_sources
 from miao.corpus.records import Document
 from miao.errors import MiaoError
 from miao.recipe import CorpusOptions

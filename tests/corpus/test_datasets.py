@@ -23,7 +23,7 @@ from miao.hubs.remote import Listing, RemoteFile
 
 WORKER = """
 import contextlib, io, json, sys
-from miao.corpus.datasets import local_files
+from miao.corpus.read.datasets import local_files
 from miao.errors import MiaoError
 for line in sys.stdin:
     said = io.StringIO()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus import buckets
-from miao.corpus.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
-from miao.corpus.duplicates import EXACT, KEPT, Clusters, Duplicates
-from miao.corpus.minhash import band_keys, signature, similarity
+from miao.corpus.dedup import buckets
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
+from miao.corpus.dedup.duplicates import EXACT, KEPT, Clusters, Duplicates
+from miao.corpus.dedup.minhash import band_keys, signature, similarity
 from miao.corpus.ngrams import TextView
 from miao.corpus.records import Conversation, Document, Message
 from miao.recipe import CorpusOptions

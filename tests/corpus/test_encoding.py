@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miao.corpus.clean.checks import garbled_share
-from miao.corpus.encoding import encoding_of, looks_like_gb18030, mend_text
 from miao.corpus.ngrams import TextView
+from miao.corpus.read.encoding import encoding_of, looks_like_gb18030, mend_text
 from miao.errors import MiaoError
 
 POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from miao.corpus.formats import (
+from miao.corpus.read.formats import (
     RecordCounts,
     read_records,
     shape_of,
@@ -15,7 +15,7 @@ from miao.corpus.formats import (
     to_document,
     to_preference,
 )
-from miao.corpus.readers import Problem
+from miao.corpus.read.problems import Problem
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference
 from miao.errors import MiaoError
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.convert import KNOWN_KEYS
-from miao.corpus.formats import (
+from miao.corpus.read.convert import KNOWN_KEYS
+from miao.corpus.read.formats import (
     RecordCounts,
     read_records,
     shape_of,
@@ -18,7 +18,7 @@ from miao.corpus.formats import (
     to_document,
     to_preference,
 )
-from miao.corpus.readers import Problem
+from miao.corpus.read.problems import Problem
 from miao.corpus.records import Kind, Record
 from miao.errors import MiaoError
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.html import main_text
-from miao.corpus.problems import Problem
-from miao.corpus.readers import read_objects
+from miao.corpus.read.html import main_text
+from miao.corpus.read.problems import Problem
+from miao.corpus.read.readers import read_objects
 
 NEWS = """<!DOCTYPE html><html><head><title>标题 - 某网</title><style>p{color:red}</style>
 <script>var a = "<p>脚本</p>";</script></head><body>

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from miao.corpus.frequent import FREQUENT
+from miao.corpus.read.frequent import FREQUENT
 from miao.files import read_json
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -26,7 +26,8 @@ import os, random, signal, sys
 from pathlib import Path
 
 from miao import files
-from miao.corpus import buckets, cleaning, duplicates, output, pipeline
+from miao.corpus.build import cleaning, output, pipeline
+from miao.corpus.dedup import buckets, duplicates
 from miao.recipe import CorpusOptions
 from miao.recipe.cleaning import CategoryOptions, ContaminationOptions, DedupOptions, MixOptions
 
@@ -143,7 +144,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     program = """
         import sys, time
         from miao.cli import main
-        from miao.corpus import cleaning
+        from miao.corpus.build import cleaning
         cleaning.CHUNK_CHARACTERS = 400
         clean = cleaning._clean_part
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.mix import (
+from miao.corpus.build.mix import (
     Share,
     categories_of,
     category_table,

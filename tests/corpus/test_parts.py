@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miao.corpus.formats import read_records
-from miao.corpus.parts import PARTS_PER_FILE, part_key, read_part, split_file
+from miao.corpus.read.formats import read_records
+from miao.corpus.read.parts import PARTS_PER_FILE, part_key, read_part, split_file
 from miao.errors import MiaoError
 
 

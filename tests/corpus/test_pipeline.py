@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miao.cli import main
-from miao.corpus import cleaning, stages
-from miao.corpus.contamination import EvaluationIndex
-from miao.corpus.formats import read_records
-from miao.corpus.frequent import FREQUENT
+from miao.corpus.build import cleaning, stages
+from miao.corpus.build.pipeline import build_corpus, input_stamps
+from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.ngrams import TextView
-from miao.corpus.pipeline import build_corpus, input_stamps
+from miao.corpus.read.formats import read_records
+from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.records import Document, Preference
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
@@ -407,7 +407,7 @@ def test_datatrove_gives_the_same(tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
     from datatrove.pipeline.readers import JsonlReader
 
-    from miao.corpus.datatrove_steps import datatrove_executors
+    from miao.corpus.build.datatrove_steps import datatrove_executors
 
     texts = some_texts(40, length=90)
     for number in range(3):

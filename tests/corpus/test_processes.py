@@ -14,7 +14,7 @@ PROGRAM = """
     import os, signal, sys
     from multiprocessing import util
     from miao.errors import Interrupted
-    from miao.corpus.processes import stoppable, worker_pool
+    from miao.corpus.build.processes import stoppable, worker_pool
 
     start, number = util.spawnv_passfds, int(sys.argv[1])
 

@@ -15,15 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.readers import (
-    TEXT_PIECE,
-    WHOLE_TEXT,
-    Problem,
-    find_files,
-    find_sources,
-    read_objects,
-)
-from miao.corpus.streams import FORMATS
+from miao.corpus.read.problems import Problem
+from miao.corpus.read.readers import TEXT_PIECE, WHOLE_TEXT, read_objects
+from miao.corpus.read.sources import find_files, find_sources
+from miao.corpus.read.streams import FORMATS
 from miao.errors import MiaoError, install_hint
 
 

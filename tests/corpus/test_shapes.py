@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus import kto
-from miao.corpus.convert import kind_of, shape_of, to_conversation, to_document, to_preference
-from miao.corpus.formats import RecordCounts, read_records
-from miao.corpus.problems import Problem
+from miao.corpus.read import kto
+from miao.corpus.read.convert import kind_of, shape_of, to_conversation, to_document, to_preference
+from miao.corpus.read.formats import RecordCounts, read_records
+from miao.corpus.read.problems import Problem
 from miao.corpus.records import Conversation, Kind, Message, Preference
 from miao.errors import MiaoError
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from miao.corpus.json_stream import JsonStream
-from miao.corpus.streams import (
+from miao.corpus.read.json_stream import JsonStream
+from miao.corpus.read.streams import (
     DamagedFile,
     decode_line,
     format_of,
@@ -210,7 +210,7 @@ def test_json_values_across_any_chunk_border(
     for size in range(1, len(text.encode()) + 1):
         chunks = list(read_text(file, size))
         monkeypatch.setattr(
-            "miao.corpus.streams.read_text", lambda path, on_repair, it=chunks: iter(it)
+            "miao.corpus.read.streams.read_text", lambda path, on_repair, it=chunks: iter(it)
         )
         stream = JsonStream(file)
         assert stream.peek() == "["

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from miao.corpus.read.turns import ROLE_NAMES, blank, named, said, to_messages, to_tool_calls, words
 from miao.corpus.records import Message
-from miao.corpus.turns import ROLE_NAMES, blank, named, said, to_messages, to_tool_calls, words
 from miao.errors import MiaoError
 
 USER = {"role": "user", "content": "问"}

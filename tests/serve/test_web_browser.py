@@ -248,7 +248,7 @@ def test_export_and_import(script: Any, open_page: Any, tmp_path: Path) -> None:
         page.click("#export")
     path = tmp_path / "chats.jsonl"
     download.value.save_as(path)
-    from miao.corpus.formats import read_records
+    from miao.corpus.read.formats import read_records
 
     assert len(list(read_records([path], "conversation"))) == 1, (
         "chats are a corpus of conversations"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from miao.corpus.formats import read_records
+from miao.corpus.read.formats import read_records
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError
 from miao.files import read_json, write_jsonl
@@ -231,7 +231,7 @@ def test_a_killed_run_goes_on(tokenizer: Tokenizer, write: Write, tmp_path: Path
 def test_workers_end_with_their_parent(tokenizer: Tokenizer, tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import multiprocessing, os, time
-        from miao.corpus.processes import worker_pool
+        from miao.corpus.build.processes import worker_pool
         if __name__ == "__main__":
             with worker_pool(1, "workers", os.getpid) as pool:
                 print(pool.submit(os.getpid).result(), flush=True)

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from miao.corpus.frequent import frequent_table
 from miao.corpus.ngrams import CJK, DIGIT, LETTER, SEPARATOR, SPACE, TextView
+from miao.corpus.read.frequent import frequent_table
 
 NGRAM = 10  # of the repetition rule
 FEW_LINES, FEW_NGRAMS = 6, 40

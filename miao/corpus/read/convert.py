@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from miao.corpus.records import FIELDS, Conversation, Document, Kind, Message, Preference, Record
-from miao.corpus.shapes import KTO_KEYS, desirable, rewritten, with_aliases
-from miao.corpus.turns import (
+from miao.corpus.read.shapes import KTO_KEYS, desirable, rewritten, with_aliases
+from miao.corpus.read.turns import (
     blank,
     first_key,
     named,
@@ -18,6 +17,7 @@ from miao.corpus.turns import (
     to_messages,
     words,
 )
+from miao.corpus.records import FIELDS, Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError, did_you_mean
 
 # Where several keys of one row are present, the first counts.

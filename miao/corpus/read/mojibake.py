@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from miao.corpus.frequent import frequent_share, gb2312_share
+from miao.corpus.read.frequent import frequent_share, gb2312_share
 from miao.errors import MiaoError
 
 DEEPEST = 3

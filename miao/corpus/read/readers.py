@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.html import main_text
-from miao.corpus.json_stream import JsonStream
-from miao.corpus.problems import OnProblem, Problem, place, stop
-from miao.corpus.sources import find_files, find_sources
-from miao.corpus.streams import (
+from miao.corpus.read.html import main_text
+from miao.corpus.read.json_stream import JsonStream
+from miao.corpus.read.problems import OnProblem, Problem, stop
+from miao.corpus.read.streams import (
     DamagedFile,
     OnRepair,
     Source,
@@ -22,10 +21,8 @@ from miao.corpus.streams import (
     read_text,
     unknown_format,
 )
-from miao.corpus.tables import read_arrow, read_parquet, read_table
+from miao.corpus.read.tables import read_arrow, read_parquet, read_table
 from miao.errors import MiaoError
-
-__all__ = ["OnProblem", "Problem", "find_files", "find_sources", "place", "read_objects", "stop"]
 
 TEXT_PIECE = 1 << 16  # bytes: about the size of the documents that a large text is cut into
 WHOLE_TEXT = 1 << 20  # bytes: a text up to this size stays one document

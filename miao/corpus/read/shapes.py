@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from miao.corpus.read.turns import blank, first_key, named, present, words
 from miao.corpus.records import Kind
-from miao.corpus.turns import blank, first_key, named, present, words
 from miao.errors import MiaoError
 
 Fields = dict[str, Any]

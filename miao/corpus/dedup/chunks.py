@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from miao.corpus.clean import Cleaner, Rejected
-from miao.corpus.contamination import EvaluationIndex
-from miao.corpus.minhash import PERMUTATIONS, signature
+from miao.corpus.dedup.contamination import EvaluationIndex
+from miao.corpus.dedup.minhash import PERMUTATIONS, signature
 from miao.corpus.ngrams import language_of, text_key
 from miao.corpus.records import Document, Record, text_of
 from miao.files import atomic_open, read_json, write_json

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.chunks import LANGUAGES
+from miao.corpus.dedup.chunks import LANGUAGES
 from miao.corpus.ngrams import random_words
 from miao.errors import MiaoError
 from miao.recipe import parse_quantity

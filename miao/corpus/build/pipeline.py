@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.assemble import Accounts
-from miao.corpus.output import Output, SourceCounts
-from miao.corpus.processes import stoppable
+from miao.corpus.build.assemble import Accounts
+from miao.corpus.build.output import Output, SourceCounts
+from miao.corpus.build.processes import stoppable
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.stages import Stage, given_paths, input_stamps
+from miao.corpus.build.stages import Stage, given_paths, input_stamps
 from miao.corpus.steps import Progress, link, silent
-from miao.corpus.timing import Timing
+from miao.corpus.build.timing import Timing
 from miao.files import (
     atomic_directory,
     full_disk_is_a_user_error,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, say
-from miao.corpus.problems import Problem
-from miao.corpus.readers import read_objects
-from miao.corpus.streams import Source, format_of
+from miao.corpus.read.problems import Problem
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.streams import Source, format_of
 from miao.errors import MiaoError
 from miao.files import atomic_open, cache_directory, fingerprint
 from miao.hubs.datasets import (

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from miao.corpus.streams import DamagedFile, OnRepair, Source, read_text
+from miao.corpus.read.streams import DamagedFile, OnRepair, Source, read_text
 
 _TOKEN = 16  # characters: more than any JSON token has that is no string or plain number
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from miao.corpus.ngrams import Hashes, TextView
-from miao.corpus.readers import read_objects
-from miao.corpus.sources import find_files
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.sources import find_files
 from miao.errors import MiaoError
 from miao.recipe.cleaning import ContaminationOptions
 

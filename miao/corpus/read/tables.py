@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-from miao.corpus.problems import OnProblem, Problem, place
-from miao.corpus.streams import (
+from miao.corpus.read.problems import OnProblem, Problem, place
+from miao.corpus.read.streams import (
     DamagedFile,
     OnRepair,
     Source,

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from miao.corpus.stdin import standard_input
-from miao.corpus.streams import SUPPORTED, format_of, unknown_format
+from miao.corpus.read.stdin import standard_input
+from miao.corpus.read.streams import SUPPORTED, format_of, unknown_format
 from miao.errors import MiaoError
 from miao.hubs.names import is_hub_name
 
@@ -56,7 +56,7 @@ def _expanded(given: str | Path) -> list[tuple[Path, str]]:
     if given == "-":
         return [(standard_input(), "stdin")]
     if isinstance(given, str) and is_dataset_name(given):
-        from miao.corpus.datasets import local_files
+        from miao.corpus.read.datasets import local_files
 
         return local_files(given)
     return [(top, _stem(top)) for top in _paths(given)]

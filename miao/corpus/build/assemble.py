@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
-from miao.corpus.duplicates import KEPT, Duplicates, Found
-from miao.corpus.mix import (
+from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
+from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
+from miao.corpus.build.mix import (
     OTHERS,
     Taking,
     categories_of,
@@ -23,7 +23,7 @@ from miao.corpus.mix import (
     record_keys,
     takings,
 )
-from miao.corpus.output import Splitter
+from miao.corpus.build.output import Splitter
 from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import parse_quantity

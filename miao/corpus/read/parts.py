@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.convert import LABELLED
-from miao.corpus.formats import (
+from miao.corpus.read.convert import LABELLED
+from miao.corpus.read.formats import (
     read_records,
     shape_of,
     to_conversation,
     to_document,
     to_preference,
 )
-from miao.corpus.readers import read_objects
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.streams import CHUNK
 from miao.corpus.records import Kind
-from miao.corpus.streams import CHUNK
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of
 

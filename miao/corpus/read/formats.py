@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from miao.console import warn
-from miao.corpus.convert import (
+from miao.corpus.read.convert import (
     EXPECTED,
     LABELLED,
     converted,
@@ -18,13 +18,13 @@ from miao.corpus.convert import (
     to_document,
     to_preference,
 )
-from miao.corpus.encoding import mend_text
-from miao.corpus.kto import KtoPairs
-from miao.corpus.problems import OnProblem, Problem, place, stop
-from miao.corpus.readers import read_objects
+from miao.corpus.read.encoding import mend_text
+from miao.corpus.read.kto import KtoPairs
+from miao.corpus.read.problems import OnProblem, Problem, place, stop
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.sources import find_sources
+from miao.corpus.read.streams import DamagedFile, Source, format_of
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
-from miao.corpus.sources import find_sources
-from miao.corpus.streams import DamagedFile, Source, format_of
 from miao.errors import MiaoError
 
 __all__ = [
@@ -157,7 +157,7 @@ def convert_file(
 ) -> Iterator[tuple[Record, str, Any]]:
     """The records of one file, each with its shape and the raw object that completed it.
 
-    Strings are mended on the way (`miao.corpus.encoding.mend_text`). What cannot become a record
+    Strings are mended on the way (`read.encoding.mend_text`). What cannot become a record
     goes to `on_problem`, and so does a file whose rest cannot be read, when that returns.
     """
     pairs = KtoPairs()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
-from miao.corpus.frequent import gb2312_share
-from miao.corpus.mojibake import LOST, turned_back
+from miao.corpus.read.frequent import gb2312_share
+from miao.corpus.read.mojibake import LOST, turned_back
 from miao.errors import MiaoError
 
 BYTE_ORDER_MARKS = {
@@ -61,7 +61,7 @@ def mend_text(text: str, where: str = "the text") -> tuple[str, list[str]]:
     """The text without NUL characters and mojibake, and what was mended in it.
 
     Mojibake is UTF-8 that some program took for Latin-1 ("ä½\xa0å¥½" for 你好) or for GBK
-    ("浣犲ソ"), perhaps one after the other (`miao.corpus.mojibake`).
+    ("浣犲ソ"), perhaps one after the other (`miao.corpus.read.mojibake`).
 
     Raises:
         MiaoError: a text whose bytes are lost (U+FFFD, 锟斤拷), which nothing can bring back.

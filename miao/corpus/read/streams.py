@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from miao.corpus.encoding import encoding_of, looks_like_gb18030
-from miao.corpus.meter import metered
+from miao.corpus.read.encoding import encoding_of, looks_like_gb18030
+from miao.corpus.read.meter import metered
 from miao.errors import MiaoError, install_hint
 from miao.hubs.remote import RemoteFile
 

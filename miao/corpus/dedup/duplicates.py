@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.buckets import Buckets, RowFile
-from miao.corpus.chunks import ChunkFacts
-from miao.corpus.minhash import BANDS, PERMUTATIONS, band_keys, similarity
+from miao.corpus.dedup.buckets import Buckets, RowFile
+from miao.corpus.dedup.chunks import ChunkFacts
+from miao.corpus.dedup.minhash import BANDS, PERMUTATIONS, band_keys, similarity
 from miao.corpus.ngrams import text_key
 from miao.corpus.steps import Line, Progress, claim, finish, finished, silent
 from miao.recipe.cleaning import DedupOptions

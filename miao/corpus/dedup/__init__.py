@@ -1,0 +1,1 @@
+"""What stands twice, or stands in an evaluation set."""
