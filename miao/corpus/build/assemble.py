@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
-from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
 from miao.corpus.build.mix import (
     OTHERS,
     Taking,
@@ -24,6 +22,8 @@ from miao.corpus.build.mix import (
     takings,
 )
 from miao.corpus.build.output import Splitter
+from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
+from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
 from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import parse_quantity

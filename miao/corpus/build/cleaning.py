@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from miao.cores import usable_cores
+from miao.corpus.build.processes import worker_pool
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Tools
 from miao.corpus.read.meter import metering
-from miao.corpus.build.processes import worker_pool
 from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Line, claim
 from miao.files import full_disk_is_a_user_error

@@ -15,8 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFacts, load_arrays, save_arrays, without_spans
 from miao.corpus.build.cleaning import CHUNK_RECORDS
+from miao.corpus.dedup.chunks import (
+    ChunkBuilder,
+    ChunkFacts,
+    load_arrays,
+    save_arrays,
+    without_spans,
+)
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
 from miao.corpus.records import Document
 from miao.errors import MiaoError, install_hint

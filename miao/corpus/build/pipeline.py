@@ -12,11 +12,11 @@ from typing import Any
 from miao.corpus.build.assemble import Accounts
 from miao.corpus.build.output import Output, SourceCounts
 from miao.corpus.build.processes import stoppable
+from miao.corpus.build.stages import Stage, given_paths, input_stamps
+from miao.corpus.build.timing import Timing
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.build.stages import Stage, given_paths, input_stamps
 from miao.corpus.steps import Progress, link, silent
-from miao.corpus.build.timing import Timing
 from miao.files import (
     atomic_directory,
     full_disk_is_a_user_error,

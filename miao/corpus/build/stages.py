@@ -15,17 +15,17 @@ from typing import Any
 
 from miao import __version__
 from miao.corpus.build.assemble import Accounts, Assembly
-from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.build.cleaning import clean_chunks
+from miao.corpus.build.output import Output, Splitter
+from miao.corpus.build.timing import Timing
+from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import RecordCounts, convert_file, read_records
-from miao.corpus.build.output import Output, Splitter
 from miao.corpus.read.problems import Problem
+from miao.corpus.read.sources import find_files, find_sources
 from miao.corpus.records import KINDS, Document, Kind, Record
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.read.sources import find_files, find_sources
 from miao.corpus.steps import Line, Progress, finish, finished
-from miao.corpus.build.timing import Timing
 from miao.errors import MiaoError
 from miao.files import fingerprint
 from miao.recipe import CorpusOptions
