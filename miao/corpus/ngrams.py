@@ -101,17 +101,22 @@ class TextView:
             hashed = np.where(codes < 0x10000, basic, _mix(codes))
         else:
             hashed = tables.hashed[codes]
-        in_word = (kinds == LETTER) | (kinds == DIGIT)
-        letters = np.flatnonzero(in_word)
+        letters = np.flatnonzero((kinds == LETTER) | (kinds == DIGIT))
         if not letters.size:
-            return hashed[kinds == CJK]
-        begins = in_word.copy()
-        begins[1:] &= ~in_word[:-1]
-        first = np.flatnonzero(begins[letters])  # of each word, among the letters
+            return hashed[self.token_begins]
+        first = np.flatnonzero(np.diff(letters, prepend=-2) > 1)  # of each word, among the letters
         within = np.arange(letters.size) - np.repeat(first, np.diff(first, append=letters.size))
         powers = tables.powers[np.minimum(within, LONGEST_WORD - 1)]
         hashed[letters[first]] = np.add.reduceat(hashed[letters] * powers, first)
-        return hashed[begins | (kinds == CJK)]
+        return hashed[self.token_begins]
+
+    @cached_property
+    def token_begins(self) -> NDArray[np.int64]:
+        """Where each token begins, in characters."""
+        in_word = (self.kinds == LETTER) | (self.kinds == DIGIT)
+        begins = in_word.copy()
+        begins[1:] &= ~in_word[:-1]
+        return np.flatnonzero(begins | (self.kinds == CJK))
 
     def ngrams(self, n: int) -> Hashes:
         """One well-mixed 64-bit hash per n-gram of tokens; none when there are fewer tokens."""

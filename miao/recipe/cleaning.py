@@ -99,8 +99,13 @@ class DedupOptions:
     """Take out paragraphs (blocks between blank lines) that stand in an earlier document."""
     lines: bool = False
     """Take out lines that stand in an earlier document."""
+    sentences: bool = False
+    """Take out runs of three sentences that stand in an earlier document (as C4 does)."""
     min_span: int = 30
-    """Paragraphs and lines with fewer characters stay."""
+    """Paragraphs, lines and runs of sentences with fewer characters stay."""
+    substrings: int | None = None
+    """Take out every run of so many tokens (characters of Chinese, words of English) that stands in
+    an earlier document, e.g. 50. Needs some 50 bytes of disk per token while it works."""
     keep: Literal["first", "longest"] = "first"
     """Which near-duplicate stays."""
     prefer: list[str] = field(default_factory=list)

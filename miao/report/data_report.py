@@ -127,7 +127,6 @@ def _stage(
         "records": RECORD_NAMES[stage],
         "read": accounts["read"],
         "repeated": accounts["repeated"],
-        "spans": accounts["spans"],
         "flow": bars({k: flow[k] for k in FLOW if flow[k]}, FLOW, accounts["read"], HUES),
         "rules": bars(rejected, {}, accounts["read"], notes=RULE_REASONS),
         "edits": bars(accounts["edited"], {}, accounts["read"], notes=RULE_REASONS),

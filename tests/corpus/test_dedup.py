@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miao.corpus.dedup import buckets
-from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, spans_of, without_spans
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
 from miao.corpus.dedup.duplicates import EXACT, KEPT, Clusters, Duplicates
 from miao.corpus.dedup.minhash import band_keys, signature, similarity
+from miao.corpus.dedup.spans import NUMBER_BITS, spans_of, without_spans
 from miao.corpus.ngrams import TextView
 from miao.corpus.records import Conversation, Document, Message
 from miao.recipe import CorpusOptions
@@ -188,7 +191,8 @@ def test_repeated_paragraphs_and_lines(tmp_path: Path) -> None:
     for number in range(2):
         _, spans = duplicates.of_chunk(number)
         for place in range(2 if number == 0 else 1):
-            left.append(without_spans(texts[2 * number + place], spans.get(place, [])))
+            text = texts[2 * number + place]
+            left.append(without_spans(text, spans.get(place, []), duplicates.options))
     assert left == [texts[0], "第二篇的正文。", ""]
 
 
@@ -196,13 +200,70 @@ def test_repeated_paragraphs_and_lines(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(["甲" * 9, "乙" * 9, "", "丙", "  "]), max_size=12), st.data())
 def test_taking_out_spans_is_taking_out_lines(lines: list[str], data: Any) -> None:
     text = "\n".join(lines)
-    spans = spans_of(text, DedupOptions(lines=True, min_span=5))
+    options = DedupOptions(lines=True, min_span=5)
+    spans = spans_of(TextView(text), options).tolist()
     assert len(spans) == sum(len(line) >= 5 for line in lines)
     taken = [number for _, number in spans if data.draw(st.booleans())]
-    left = without_spans(text, taken).split("\n")
-    numbers = {number & 0x7FFFFFFF for number in taken}
+    left = without_spans(text, taken, options).split("\n")
+    numbers = {number & (1 << NUMBER_BITS) - 1 for number in taken}
     expected = [line for place, line in enumerate(lines) if place not in numbers and line]
     assert [line for line in left if line] == expected
+
+
+def left_of(directory: Path, texts: list[str], options: DedupOptions) -> list[str]:
+    """The texts without the passages that stand in earlier ones."""
+    duplicates, _ = find(directory, [Document(t) for t in texts], options, chunk=2)
+    left = []
+    for place, text in enumerate(texts):
+        _, spans = duplicates.of_chunk(place // 2)
+        left.append(without_spans(text, spans.get(place % 2, []), options))
+    return left
+
+
+def test_three_sentences_that_stand_before_are_taken_out(tmp_path: Path) -> None:
+    shared = "本站保留所有权利。未经许可不得转载。违者必究法律责任！"
+    texts = [
+        f"昨天下雨了。{shared}今天放晴。",
+        f"Pi is 3.14, they say. {shared}明天呢？",
+        "Pi is 3.14, they say. Another one follows. And a third of them. The end.",
+        "She said: Pi is 3.14, they say. Another one follows. And a third of them.",
+    ]
+    left = left_of(tmp_path, texts, DedupOptions(sentences=True, min_span=10))
+    assert left == [texts[0], "Pi is 3.14, they say. 明天呢？", texts[2], texts[3]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["甲", "乙", "one ", "two ", "，", "\n"]), min_size=1, max_size=14
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_substrings_equal_a_plain_search(pieces: list[list[str]]) -> None:
+    """What stays is every token outside all runs of three that stand before, found by hand."""
+    texts = ["".join(piece) for piece in pieces]
+    with tempfile.TemporaryDirectory() as directory:
+        left = left_of(Path(directory), texts, DedupOptions(exact=False, substrings=3))
+    seen: set[tuple[str, ...]] = set()
+    for text, rest in zip(texts, left, strict=True):
+        tokens = re.findall(r"one|two|甲|乙", text)
+        stays = [True] * len(tokens)
+        for begin in range(len(tokens) - 2):
+            run = tuple(tokens[begin : begin + 3])
+            if run in seen:
+                stays[begin : begin + 3] = [False] * 3
+            seen.add(run)
+        expected = [t for t, stay in zip(tokens, stays, strict=True) if stay]
+        assert re.findall(r"one|two|甲|乙", rest) == expected
+
+
+def test_a_long_passage_goes_whole_with_its_marks(tmp_path: Path) -> None:
+    passage = "在遥远的东方有一条江，它的名字就叫长江；在遥远的东方有一条河，它的名字就叫黄河。"
+    texts = [f"歌词如下：{passage}完。", f"听，{passage}好听吗？"]
+    assert left_of(tmp_path, texts, DedupOptions(substrings=20)) == [texts[0], "听，好听吗？"]
 
 
 @settings(max_examples=60, deadline=None)

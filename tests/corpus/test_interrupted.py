@@ -127,7 +127,7 @@ def test_killed_at_any_moment(tmp_path: Path, output: str, moments: int) -> None
     assert done.returncode == 0, done.stderr
     whole = corpus_in(tmp_path / "whole")
     accounts = read_json(tmp_path / "whole" / "manifest.json")["accounts"]["pretrain"]
-    for what in ("exact", "near", "spans", "rejected", "left_out", "repeated", "heldout"):
+    for what in ("exact", "near", "edited", "rejected", "left_out", "repeated", "heldout"):
         assert accounts[what], f"nothing tried of {what}"
     assert f"pretrain/train/books.{output}" in whole and "problems.jsonl" in whole
     others = [path for path in tmp_path.glob("o*") if path.is_dir()]

@@ -423,7 +423,8 @@ def test_datatrove_gives_the_same(tmp_path: Path) -> None:
     options = options_for(tmp_path / "in", dedup=dedup)
     report = build_corpus(options, 1, tmp_path / "built", stages=["pretrain"])
     accounts = report.accounts["pretrain"]
-    assert accounts.exact and accounts.near and accounts.spans and accounts.rejected
+    assert accounts.exact and accounts.near and accounts.rejected
+    assert accounts.edited["repeated passages"]
     executors = datatrove_executors(
         options,
         JsonlReader(str(tmp_path / "in")),

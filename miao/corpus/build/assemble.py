@@ -22,8 +22,10 @@ from miao.corpus.build.mix import (
     takings,
 )
 from miao.corpus.build.output import Splitter
-from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile, without_spans
+from miao.corpus.clean.cleaner import excerpt
+from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile
 from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
+from miao.corpus.dedup.spans import without_spans
 from miao.corpus.records import Record, text_of
 from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import parse_quantity
@@ -31,7 +33,8 @@ from miao.recipe.cleaning import MixOptions
 
 EXAMPLES = 8
 MOST_OVERLAPS = 200
-_COUNTED = ("left_out", "emptied", "languages")
+REPEATED = "repeated passages"
+_COUNTED = ("left_out", "emptied", "languages", "edited", "taken_out", "examples")
 """Accounts that are kept while writing."""
 
 
@@ -51,9 +54,7 @@ class Accounts:
     exact: int = 0
     near: int = 0
     emptied: int = 0
-    """All their paragraphs or lines stand in earlier records."""
-    spans: int = 0
-    """Paragraphs and lines that were taken out."""
+    """All their passages stand in earlier records."""
     left_out: Counter[str] = field(default_factory=Counter)
     """By the mix, per category."""
     train: int = 0
@@ -98,7 +99,7 @@ class Accounts:
     def add_duplicates(
         self, found: Found, chunks: Sequence[ChunkFile], duplicates: Duplicates
     ) -> None:
-        self.exact, self.near, self.spans = found.exact, found.near, found.spans
+        self.exact, self.near = found.exact, found.near
         for chunk in chunks:
             self.kept_characters += int(chunk.arrays("characters")[0].sum())
         for dropped, kept, alike in found.near_pairs[:EXAMPLES]:
@@ -109,6 +110,15 @@ class Accounts:
                     "after": _text_at(chunks, duplicates, kept),
                 }
             )
+
+    def add_edit(self, rule: str, source: str, before: str, after: str) -> None:
+        """Counts a text that was changed after cleaning."""
+        self.edited[rule] += 1
+        self.taken_out[rule] += len(before) - len(after)
+        shown = self.examples.setdefault(rule, [])
+        if len(shown) < EXAMPLES:
+            old, new = excerpt(before, after)
+            shown.append({"source": source, "before": old, "after": new})
 
     def settle(self, splitter: Splitter) -> None:
         """Takes over what was written, and makes sure that nothing is unaccounted for."""
@@ -201,10 +211,13 @@ class Assembly:
                     continue
                 record = json.loads(line)
                 if place in spans:
-                    record["text"] = without_spans(record["text"], spans[place])
+                    whole = record["text"]
+                    record["text"] = without_spans(whole, spans[place], self.duplicates.options)
                     if not record["text"].strip():
                         accounts.emptied += turn == 0
                         continue
+                    if turn == 0:
+                        accounts.add_edit(REPEATED, record["source"], whole, record["text"])
                 if turn == 0:
                     accounts.languages[LANGUAGES[languages[place]]] += 1
                 splitter.write(record, again=turn > 0)

@@ -21,9 +21,9 @@ from miao.corpus.dedup.chunks import (
     ChunkFacts,
     load_arrays,
     save_arrays,
-    without_spans,
 )
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
+from miao.corpus.dedup.spans import without_spans
 from miao.corpus.records import Document
 from miao.errors import MiaoError, install_hint
 from miao.recipe import CorpusOptions
@@ -58,11 +58,16 @@ def datatrove_executors(
     from datatrove.pipeline.writers.jsonl import JsonlWriter
 
     clean = JsonlWriter(f"{work}/clean", "${rank}.jsonl.gz", adapter=_as_record)
+    drop = DropStep(options, f"{work}/dropped")
     final = JsonlWriter(output, "${rank}.jsonl.gz", adapter=_as_record)
     pipelines: list[tuple[str, list[Any], int]] = [
         ("clean", [reader, CleanStep(options, f"{work}/hashes", source), clean], tasks),
         ("duplicates", [FindStep(options, f"{work}/hashes", f"{work}/dropped")], 1),
-        ("drop", [JsonlReader(f"{work}/clean"), DropStep(f"{work}/dropped"), final], tasks),
+        (
+            "drop",
+            [JsonlReader(f"{work}/clean"), drop, final],
+            tasks,
+        ),
     ]
     made: list[Any] = []
     for name, pipeline, count in pipelines:
@@ -185,8 +190,9 @@ class DropStep(PipelineStep):
     name = "miao drop duplicates"
     type = "filter"
 
-    def __init__(self, dropped: str):
+    def __init__(self, options: CorpusOptions, dropped: str):
         super().__init__()
+        self.dedup = options.dedup
         self.folder = get_datafolder(dropped)
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
@@ -196,7 +202,7 @@ class DropStep(PipelineStep):
                 self.stat_update("dropped")
                 continue
             if spans:
-                document.text = without_spans(document.text, spans)
+                document.text = without_spans(document.text, spans, self.dedup)
             if document.text.strip():
                 self.stat_update("forwarded")
                 yield document

@@ -26,8 +26,6 @@ def account_lines(accounts: dict[str, Any]) -> list[str]:
         lines.append(f"{total:,} of {accounts['read']:,} records ({total / read:.1%}) left out:")
         for what, number in sorted(gone, key=lambda entry: -entry[1]):
             lines.append(f"  {number:>9,}  {what}")
-    if accounts["spans"]:
-        lines.append(f"{accounts['spans']:,} repeated paragraphs or lines are taken out")
     for rule, number in accounts["edited"].items():
         taken = accounts["taken_out"][rule]
         removed = f", {count(taken)} characters less" if taken > 0 else ""

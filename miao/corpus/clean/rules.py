@@ -41,6 +41,7 @@ REASONS = {
     "empty turn": "a turn without words",
     "role order": "turns that do not alternate",
     "refusal": "answers that refuse, or speak of being a language model",
+    "repeated passages": "what stands in an earlier document",
 }
 """Name of every rule -> why it exists. Shown in the report."""
 

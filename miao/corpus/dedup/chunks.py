@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +18,7 @@ import numpy as np
 from miao.corpus.clean import Cleaner, Rejected
 from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.minhash import PERMUTATIONS, signature
+from miao.corpus.dedup.spans import spans_of
 from miao.corpus.ngrams import language_of, text_key
 from miao.corpus.records import Document, Record, text_of
 from miao.files import atomic_open, read_json, write_json
@@ -27,8 +27,6 @@ from miao.recipe import CorpusOptions
 EXAMPLES = 4  # of each rule, per chunk
 SHOWN = 240  # characters of an example
 LANGUAGES = ("zh", "en", "other")
-PARAGRAPH, LINE = 0, 1
-_LINE_FLAG = 1 << 31
 
 
 @dataclass
@@ -77,7 +75,7 @@ class ChunkBuilder:
         self._keys: list[tuple[int, int]] = []
         self._facts: list[tuple[int, int, int]] = []  # characters, language, source
         self._signatures: list[Any] = []
-        self._spans: list[tuple[int, int, int]] = []  # key, record, number
+        self._spans: list[Any] = []  # arrays of (key, record, span)
         self._sources: dict[str, int] = {}
 
     def add(self, record: Record) -> Record | None:
@@ -129,15 +127,15 @@ class ChunkBuilder:
             enough = isinstance(record, Document) and len(view.tokens) >= dedup.near_min_tokens
             self._signatures.append(signature(view, dedup.near_ngram) if enough else None)
         if isinstance(record, Document):
-            for key, span in spans_of(record.text, dedup):
-                self._spans.append((key, number, span))
+            spans = spans_of(view, dedup)
+            self._spans.append(np.insert(spans, 1, number, axis=1))
         self.facts.kept += 1
 
     def arrays(self) -> dict[str, Any]:
         """keys (n, 2), characters, languages, sources (n), signatures and whether there is one,
-        spans (m): key, record in the chunk, number in the record."""
+        spans (m): key, record in the chunk, span of the record."""
         columns = np.array(self._facts, dtype=np.int64).reshape(-1, 3)
-        spans = np.array(self._spans, dtype=np.uint64).reshape(-1, 3)
+        spans = np.concatenate([np.zeros((0, 3), dtype=np.uint64), *self._spans])
         made = [s is not None for s in self._signatures]
         empty = np.zeros(PERMUTATIONS, dtype=np.uint32)
         signatures = [empty if s is None else s for s in self._signatures]
@@ -163,34 +161,6 @@ class Tools:
         self.cleaner = Cleaner(options.clean)
         paths = options.contamination.paths
         self.index = EvaluationIndex(options.contamination) if paths else None
-
-
-def spans_of(text: str, dedup: Any) -> list[tuple[int, int]]:
-    """(key, number) of the paragraphs and lines of a text that are long enough to be compared."""
-    found = []
-    for kind, separator, flag in ((PARAGRAPH, "\n\n", 0), (LINE, "\n", _LINE_FLAG)):
-        if dedup.paragraphs if kind == PARAGRAPH else dedup.lines:
-            for number, span in enumerate(text.split(separator)):
-                if len(span) >= dedup.min_span:
-                    # A paragraph of one line is not also a duplicate of itself as a line.
-                    found.append((text_key(span)[0] ^ kind, flag | number))
-    return found
-
-
-def without_spans(text: str, numbers: Iterable[int]) -> str:
-    """The text without the paragraphs and lines of these numbers (as `spans_of` gives them)."""
-    lines = {number & ~_LINE_FLAG for number in numbers if number & _LINE_FLAG}
-    paragraphs = {number for number in numbers if not number & _LINE_FLAG}
-    # Numbers of lines and of paragraphs are those of the whole text: mark first, then take out.
-    kept, line_number = [], 0
-    for number, paragraph in enumerate(text.split("\n\n")):
-        inside = paragraph.split("\n")
-        if number not in paragraphs:
-            stay = [line for i, line in enumerate(inside, line_number) if i not in lines]
-            if stay:
-                kept.append("\n".join(stay))
-        line_number += len(inside) + 1
-    return "\n\n".join(kept).strip("\n")
 
 
 @dataclass(frozen=True)

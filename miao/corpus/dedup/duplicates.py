@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from miao.corpus.dedup.buckets import Buckets, RowFile
 from miao.corpus.dedup.chunks import ChunkFacts
 from miao.corpus.dedup.minhash import BANDS, PERMUTATIONS, band_keys, similarity
+from miao.corpus.dedup.spans import NUMBER_BITS, SUBSTRING
 from miao.corpus.ngrams import text_key
 from miao.corpus.steps import Line, Progress, claim, finish, finished, silent
 from miao.recipe.cleaning import DedupOptions
@@ -44,6 +45,7 @@ class Found:
     exact: int = 0
     near: int = 0
     spans: int = 0
+    """Paragraphs, lines and runs of sentences; substrings overlap, and are not counted here."""
     near_pairs: list[tuple[int, int, float]] = field(default_factory=list)
 
 
@@ -77,7 +79,7 @@ class Duplicates:
             self._step("similar records", self._near, self._band_buckets().count, progress)
             shutil.rmtree(self._band_buckets().directory, ignore_errors=True)
             self._signatures().path.unlink(missing_ok=True)
-        if options.paragraphs or options.lines:
+        if options.paragraphs or options.sentences or options.lines or options.substrings:
             self._step("repeated passages", self._spans, 2 * chunks, progress)
         return self.found
 
@@ -213,7 +215,7 @@ class Duplicates:
             line.advance()
         for rows, group in buckets.groups():
             copies = rows["record"][np.arange(len(rows)) != group]
-            self.found.spans += len(copies)
+            self.found.spans += int((copies >> NUMBER_BITS & 3 != SUBSTRING).sum())
             records, spans = copies >> 32, copies & 0xFFFFFFFF
             owners = np.searchsorted(self.starts, records, side="right") - 1
             for number in np.unique(owners).tolist():
