@@ -320,7 +320,7 @@ def recipe_words(directory: Path, device: str, options: argparse.Namespace) -> l
         recipe, sizes = "26m", ("12M", 20_000, 10)
     characters, conversations, preferences = sizes
     return [
-        str(ROOT / "recipes" / f"{recipe}.yaml"),
+        recipe,
         "--name=bench",
         f"--out_dir={directory}",
         f"--device={device}",

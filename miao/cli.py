@@ -30,6 +30,7 @@ OTHERS = {
     "chat": "talk to a trained model",
     "serve": "put a model behind an OpenAI-compatible address",
     "board": "runs while they train, in the browser, side by side",
+    "recipe": "the recipes that come with Miao; `recipe NAME > mine.yaml` copies one",
     "model": "what a shape costs: `model list`, `model show NAME`",
     "doctor": "what this machine can do, and how long a recipe will take",
     "export": "write a model for other programs: Hugging Face or GGUF",
@@ -44,10 +45,10 @@ WORKSHOP = {
 """What a stage's verb does without a recipe, by the next word."""
 OF_A_RECIPE = (".yaml", ".yml", "-h", "--help")
 """With a word that ends so, `miao report` is the chain's; else it is of a directory."""
-SHOWN_RECIPES = 5
-EPILOG = """A recipe is a YAML file of options (see recipes/seedling.yaml); any option can be given
-on the command line:  miao run recipes/seedling.yaml --corpus.paths my_texts/ --pretrain.tokens 8M
+EPILOG = """A recipe is a YAML file of options, or the name of one that `miao recipe` lists; any
+option can be given on the command line:
 
+  miao run seedling --corpus.paths my_texts/ --pretrain.tokens 8M
   miao run RECIPE --help    lists every option of a recipe
 """
 
@@ -92,8 +93,11 @@ def _dispatch(words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb in OTHERS or _is_workshop(verb, rest):
         return int(import_module(f"miao.commands.{verb}").main(rest))
-    if rest and not rest[0].startswith("-") and not Path(rest[0]).exists():
-        raise _no_recipe(verb, rest[0])
+    if rest and not rest[0].startswith("-"):
+        from miao.recipe.reading import find_recipe
+
+        if find_recipe(rest[0]) is None:
+            raise _no_recipe(verb, rest[0])
     from miao.commands import run
 
     return run.main(rest, verb, RUN[verb])
@@ -101,8 +105,14 @@ def _dispatch(words: list[str]) -> int:
 
 def _is_workshop(verb: str, rest: list[str]) -> bool:
     if verb == "report":
-        return not any(word.endswith(OF_A_RECIPE) for word in rest)
+        return not any(word.endswith(OF_A_RECIPE) or _is_recipe(word) for word in rest)
     return bool(rest) and rest[0] in WORKSHOP.get(verb, ())
+
+
+def _is_recipe(word: str) -> bool:
+    from miao.recipe.reading import find_recipe
+
+    return not Path(word).exists() and find_recipe(word) is not None
 
 
 def _unknown_verb(word: str) -> MiaoError:
@@ -113,21 +123,17 @@ def _unknown_verb(word: str) -> MiaoError:
 
 
 def _no_recipe(verb: str, word: str) -> MiaoError:
-    """The error for a word that is no file, with the recipe or the next verb that was meant."""
-    here = sorted(str(path) for path in Path(word).parent.glob("*.y*ml"))
-    shipped = sorted(str(path) for path in Path("recipes").glob("*.yaml"))
-    by_stem = {Path(path).stem: path for path in shipped + here}  # the user's own before ours
+    """The error for a word that is no recipe, with the recipe or the next verb that was meant."""
+    from miao.recipe.reading import no_such_recipe, recipes_near
+
     others = WORKSHOP.get(verb, ())
-    is_path = word.endswith(OF_A_RECIPE) or not others
-    what = "there is no such recipe" if is_path else f"neither a recipe nor {' | '.join(others)}"
-    hint = None
-    if meant := nearest(Path(word).stem, [*by_stem, *others]):
-        hint = f"did you mean '{meant if meant in others else by_stem[meant]}'?"
-    elif not is_path:
-        hint = f"miao {verb} RECIPE.yaml: {RUN[verb].partition(';')[0]}"
-    elif here:
-        hint = f"recipes here: {', '.join(here[:SHOWN_RECIPES])}"
-    return MiaoError(what, where=word, fix=hint or f"such as miao {verb} recipes/seedling.yaml")
+    if not others or word.endswith(OF_A_RECIPE):
+        return no_such_recipe(word)
+    known = {other: other for other in others} | recipes_near(word)
+    hint = f"miao {verb} RECIPE: {RUN[verb].partition(';')[0]}"
+    if meant := nearest(Path(word).name, known):
+        hint = f"did you mean '{known[meant]}'?"
+    return MiaoError(f"neither a recipe nor {' | '.join(others)}", where=word, fix=hint)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import re
 import warnings
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
@@ -138,14 +139,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     text = ""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
+        # PowerShell's `>` writes UTF-16, with its mark.
+        text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8")
         loader = _WordsLoader(text)
         loader.name = str(path)
         content = loader.get_single_data()
-    except FileNotFoundError as error:
-        known = [str(p) for at in (".", "recipes") for p in sorted(Path(at).glob("*.yaml"))]
-        hint = did_you_mean(str(path), known) or f"known recipes: {', '.join(known)}"
-        raise MiaoError("there is no such recipe", where=path, fix=hint) from error
     except UnicodeDecodeError as error:
         raise MiaoError(
             "not a recipe: it is not UTF-8", where=path, fix="save it as UTF-8"
@@ -166,7 +165,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        fix = _colon_hint(text) or "see recipes/seedling.yaml"
+        fix = _colon_hint(text) or "`miao recipe seedling` prints one"
         raise MiaoError("a recipe is a mapping of options", where=path, fix=fix)
     return content
 

@@ -16,11 +16,11 @@ path="$PATH"
 set_up ""
 miao="$(command -v miao)"
 
-recipe="${RECIPE:-$ROOT/recipes/seedling.yaml}"
+recipe="${RECIPE:-seedling}"
 words=(--out_dir "${OUT_DIR:-runs}")
 if [ "${1:-}" = "--smoke-test" ]; then
   shift
-  recipe="$ROOT/recipes/smoke.yaml"
+  recipe=smoke
 fi
 add_stage() { # add_stage NAME "--key value ...": each key becomes --NAME.key
   local word

@@ -44,14 +44,16 @@ def test_a_misspelt_verb_or_recipe_names_what_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "such as miao run recipes/seedling.yaml" in fails(capsys, "run", "x.yaml")
+    assert "`miao recipe` lists" in fails(capsys, "run", "x.yaml")
+    assert "did you mean 'seedling'?" in fails(capsys, "run", "seedlign")
+    assert "did you mean 'buddy-0.3b'?" in fails(capsys, "doctor", "budy-0.3b")
     Path("my.yaml").write_text("name: mine\n")
     assert "did you mean 'my.yaml'?" in fails(capsys, "corpus", "my")
     assert "did you mean 'my.yaml'?" in fails(capsys, "run", "myy.yaml", "--sft.epochs", "2")
     assert "recipes here: my.yaml" in fails(capsys, "corpus", "other.yaml")
     message = fails(capsys, "corpus", "chekc", "x")
     assert "check | catalog" in message and "did you mean 'check'?" in message
-    assert "miao tokenizer RECIPE.yaml: train" in fails(capsys, "tokenizer", "train")
+    assert "miao tokenizer RECIPE: train" in fails(capsys, "tokenizer", "train")
     assert "did you mean 'pretrain'?" in fails(capsys, "pretrian")
     assert "miao --help" in fails(capsys, "qqq")
     assert "miao run my.yaml" in fails(capsys, "my.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -71,11 +72,30 @@ def test_both_languages_have_the_same_pages() -> None:
             assert f"(../{other}/{name})" in (DOCS / code / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", ["recipes", "scripts", "docs", "docker"])
+@pytest.mark.parametrize("folder", ["miao/recipes", "scripts", "docs", "docker"])
 def test_files_that_are_mentioned_are_there(folder: str) -> None:
-    """`recipes/x.yaml` and the like in commands, comments and prose."""
+    """`scripts/x.sh` and the like in commands, comments and prose."""
     for path in sorted((ROOT / folder).rglob("*")):
         if path.suffix in (".yaml", ".sh", ".md") or path.name == "Dockerfile":
             for name in MENTIONED.findall(path.read_text(encoding="utf-8")):
                 is_there = (ROOT / name).exists() or Path(name).stem.isupper()  # RECIPE.yaml
                 assert is_there, f"{path.relative_to(ROOT)} names {name}"
+
+
+def messages_of(path: Path) -> list[str]:
+    """What a file of the package may say: strings of Python but for docstrings, else all of it."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return [text]
+    nodes = list(ast.walk(ast.parse(text)))
+    alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    strings = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in alone]
+    return [node.value for node in strings if isinstance(node.value, str)]
+
+
+def test_no_message_names_a_path_of_the_source_tree() -> None:
+    """Whoever installed a wheel has none."""
+    for path in sorted((ROOT / "miao").rglob("*")):
+        if path.suffix in {".py", ".js", ".html", ".j2", ".yaml"}:
+            for message in messages_of(path):
+                assert not (named := MENTIONED.findall(message)), f"{path}: {named}"

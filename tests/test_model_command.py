@@ -16,7 +16,7 @@ from miao.model.presets import PRESETS
 from miao.tokenizer import Tokenizer
 
 Make = Callable[..., Decoder]
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parent.parent / "miao" / "recipes"
 
 
 def json_of(capsys: pytest.CaptureFixture[str], command: Callable[..., None], *words: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from miao.errors import MiaoError
 from miao.recipe import Recipe, of_budget, parse_quantity, to_dict
-from miao.recipe.reading import check_recipe, load_recipe
+from miao.recipe.reading import SHIPPED, check_recipe, find_recipe, load_recipe
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,39 @@ def test_every_option_has_its_line_of_documentation() -> None:
         if action.option_strings and not (action.help or "").strip()
     ]
     assert [dest for dest in undocumented if not dest.endswith("help")] == []
+
+
+def test_which_recipe_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the user's own before the one of that name that comes with Miao."""
+    monkeypatch.chdir(tmp_path)
+    shipped = SHIPPED / "seedling.yaml"
+    assert find_recipe("seedling") == find_recipe("recipes/seedling.yaml") == shipped
+    assert find_recipe("buddy-0.3b") == SHIPPED / "buddy-0.3b.yaml"
+    Path("seedling").mkdir()
+    assert find_recipe("seedling") == shipped
+    for word in ("seedling.yaml", "elsewhere/seedling.yaml", str(tmp_path / "seedling.yaml")):
+        with pytest.raises(MiaoError, match="did you mean 'seedling'"):
+            load_recipe(word)
+    Path("seedling.yaml").write_text("name: mine\n")
+    assert load_recipe("seedling").name == load_recipe("seedling.yaml").name == "mine"
+    Path("recipes").mkdir()
+    Path("recipes/seedling.yaml").write_text("name: other\n")
+    assert load_recipe("recipes/seedling.yaml").name == "other"
+
+
+def test_a_missing_recipe_names_what_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(word: str) -> str:
+        with pytest.raises(MiaoError, match="there is no such recipe") as caught:
+            load_recipe(word)
+        return str(caught.value)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "seedling-2.yaml").touch()
+    assert "did you mean 'recipes/seedling-2.yaml'?" in said("recipes/seedlign-2.yaml")
+    assert "did you mean 'seedling'?" in said("recipes/seedlign.yaml")
+    (tmp_path / "mine.yaml").touch()
+    assert "did you mean 'mine.yaml'?" in said("mein.yaml")
+    assert "recipes here: mine.yaml; `miao recipe` lists those" in said("nothing")

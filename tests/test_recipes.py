@@ -22,7 +22,7 @@ from miao.model.presets import PRESETS
 from miao.recipe import STAGES, of_budget, parse_quantity, reading
 
 ROOT = Path(__file__).parent.parent
-RECIPES = ROOT / "recipes"
+RECIPES = ROOT / "miao" / "recipes"
 DOCS = [ROOT / "docs" / language / "10-recipes.md" for language in ("en", "zh")]
 MILLIONS = {"seedling": 2.4, "smoke": 0.7, "recall": 1.97}
 load_recipe = functools.cache(reading.load_recipe)

@@ -18,7 +18,7 @@ from miao.recipe import Recipe
 from miao.recipe.reading import load_recipe
 from miao.train.adapters import with_adapter_settings
 
-HELP = """miao doctor [RECIPE.yaml] [--measure] [--json] [--key.sub value ...]
+HELP = """miao doctor [RECIPE] [--measure] [--json] [--key.sub value ...]
 
 What this machine is and reaches (measured in a few seconds). With a recipe: for every stage the
 micro-batch, memory, expected speed and hours, what limits it, and what would help.

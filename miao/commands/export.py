@@ -266,8 +266,8 @@ def _write_gguf(
         warn("not checked: --no-check")
     elif not has_llama_cpp():
         warn(
-            "not checked: llama-cpp-python is not installed; scripts/check_llama_cpp.sh builds "
-            "it and compares"
+            "not checked: llama-cpp-python is not installed; `pip install llama-cpp-python` "
+            "builds it, and the same command then compares"
         )
     else:
         reference = reference_of(source)

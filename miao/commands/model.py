@@ -29,7 +29,7 @@ from miao.model.estimate import (
 from miao.model.hf_config import from_hf, native_architecture, to_hf
 from miao.model.presets import PRESETS, Preset, preset
 from miao.recipe import TokenizerOptions, parse_quantity
-from miao.recipe.reading import load_recipe
+from miao.recipe.reading import YAML, find_recipe, load_recipe
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
 
@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> int:
         "show", help="one preset, recipe, run, model directory, config.json or hub name"
     )
     show.add_argument(
-        "source", help="26m, RECIPE.yaml, runs/NAME, DIRECTORY, config.json or hf:owner/name"
+        "source", help="26m, RECIPE, runs/NAME, DIRECTORY, config.json or hf:owner/name"
     )
     show.add_argument("--tokens", help="pretraining budget, such as 5B (default: the preset's)")
     show.add_argument("--seq-len", type=int, help="tokens per row")
@@ -95,7 +95,7 @@ def list_command(as_json: bool = False) -> None:
     print_table("what they take: an estimate", columns, [_cost_row(k) for k in known])
     say("to train: from this much memory on, with one row at a time. to serve: bf16 weights and")
     say("the cache of one full context. FLOP/token: in training, forward and backward.")
-    say("More of one: miao model show NAME. To train one: miao run recipes/NAME.yaml")
+    say("More of one: miao model show NAME. To train one: miao run NAME")
 
 
 def show_command(
@@ -141,7 +141,7 @@ def plan_of(
     """The shape that `source` names.
 
     Args:
-        source: a preset, a recipe (.yaml), a model or run directory, a config.json, or a name on a
+        source: a preset, a recipe, a model or run directory, a config.json, or a name on a
             hub (which is downloaded).
         tokens: pretraining budget (default: the preset's, or 20 per active parameter outside the
             embedding). seq_len: tokens per row. batch_tokens: token slots per optimizer step.
@@ -152,7 +152,7 @@ def plan_of(
     """
     if source in PRESETS:
         plan = _preset_plan(preset(source))
-    elif Path(source).suffix in (".yaml", ".yml"):
+    elif Path(source).suffix in YAML or (find_recipe(source) and not Path(source).exists()):
         plan = _recipe_plan(source)
     else:
         config = _read_config(source)

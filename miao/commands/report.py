@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao report",
         description="Writes report.html of runs (finished or not) or corpora that are there. With "
-        "a recipe instead (miao report RECIPE.yaml) what is missing is run first.",
+        "a recipe instead (miao report RECIPE) what is missing is run first.",
         allow_abbrev=False,
     )
     parser.add_argument("directories", nargs="*", metavar="DIR", help="runs/NAME, or a corpus")
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     if not directories:
         raise MiaoError(
             "a report of what?",
-            fix="miao report runs/NAME, miao report CORPUS_DIRECTORY, or miao report RECIPE.yaml",
+            fix="miao report runs/NAME, miao report CORPUS_DIRECTORY, or miao report RECIPE",
         )
     for directory in directories:
         say(f"  report: {report_directory(Path(directory).expanduser()).resolve().as_uri()}")
@@ -68,7 +68,7 @@ def report_directory(directory: Path) -> Path:
 def _no_directory(path: Path) -> MiaoError:
     if path.exists():
         what = "this file is no recipe (.yaml), and a report is made of a directory"
-        return MiaoError(what, where=path, fix="miao report runs/NAME or RECIPE.yaml")
+        return MiaoError(what, where=path, fix="miao report runs/NAME or RECIPE")
     beside = [other.name for other in path.parent.glob("*/")] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, beside)
     return MiaoError(

@@ -5,34 +5,39 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from miao.console import say_next
+from miao.console import say, say_next
 from miao.errors import MiaoError
 from miao.options import make_parser
 from miao.recipe import Recipe
-from miao.recipe.reading import load_recipe
+from miao.recipe.reading import SHIPPED, find_recipe, load_recipe
 
 
 def main(words: Sequence[str], verb: str, what: str) -> int:
     """Runs the stages of a recipe that are not done yet.
 
     Args:
-        words: the recipe's file, then options for it.
+        words: the recipe's file or name, then options for it.
         verb: "run", or the stage to stop after.
         what: that stage does, for `--help`.
     """
     if "-h" in words or "--help" in words:
-        print(f"miao {verb} RECIPE.yaml [--key.sub value ...]\n\n{what}\n")
+        print(
+            f"miao {verb} RECIPE [--key.sub value ...]\n\n{what}\n\n"
+            "RECIPE: a YAML file of yours, or a name that `miao recipe` lists\n"
+        )
         make_parser(Recipe, f"miao {verb} RECIPE").print_help()
         return 0
     if not words or words[0].startswith("--"):
-        raise MiaoError("which recipe?", fix=f"miao {verb} recipes/seedling.yaml")
+        raise MiaoError("which recipe?", fix=f"miao {verb} seedling")
     from miao.run import run_recipe
     from miao.run.preflight import preflight
     from miao.train.world import said_once
 
     up_to = "report" if verb == "run" else verb
     with said_once():
-        recipe = load_recipe(words[0], words[1:])
+        recipe, path = load_recipe(words[0], words[1:]), find_recipe(words[0])
+        if path is not None and str(path) != words[0] and path.parent != SHIPPED:
+            say(f"  recipe: {path} here, not the {words[0]} that comes with Miao")
         preflight(recipe, up_to)
     run_recipe(recipe, up_to)
     if verb == "corpus":  # a later stage has more to say at its end

@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
     """Runs `miao tokenizer WORDS`: inspect, compare, extend or import."""
     parser = argparse.ArgumentParser(
         prog="miao tokenizer",
-        description="The tokenizer workshop; `miao tokenizer RECIPE.yaml` trains the tokenizer.",
+        description="The tokenizer workshop; `miao tokenizer RECIPE` trains the tokenizer.",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -203,7 +203,7 @@ class Check:
             warn(f"passed over: {len(self.counts.skipped_files) - 10} files more")
         self._print_problems()
         if self.found:
-            say_next(f"miao run recipes/seedling.yaml --name mine {self._as_options()}")
+            say_next(f"miao run seedling --name mine {self._as_options()}")
 
     def _as_options(self) -> str:
         """The options of a recipe that train on what was found."""

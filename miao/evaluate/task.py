@@ -232,7 +232,7 @@ def _subject(name: str, entry: Any) -> Subject:
 
 
 def _example() -> str:
-    return "see miao/evaluate/tasks/ for examples, and docs/en/15-evaluation.md"
+    return f"for examples see {resources.files('miao.evaluate') / 'tasks'}, and the docs, page 15"
 
 
 @cache

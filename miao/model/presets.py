@@ -2,7 +2,7 @@
 
 Shapes are the references' own, read from their published code; where no native architecture of
 transformers has one exactly, the nearest is taken, and the note says what differs and by how many
-parameters. `recipes/<name>.yaml` trains each of them.
+parameters. The recipe of its name trains each of them.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ def test_what_was_found_is_put_into_options_of_a_recipe(
 ) -> None:
     chats = lines(tmp_path / "chats.jsonl", {"question": "1+1?", "answer": "2"})
     main([str(chats)])
-    assert f"miao run recipes/seedling.yaml --name mine --corpus.conversations {chats}\n" in (
+    assert f"miao run seedling --name mine --corpus.conversations {chats}\n" in (
         capsys.readouterr().out
     )
     texts = lines(tmp_path / "my texts.jsonl", {"text": "一"}, {"txet": "二"})

@@ -37,7 +37,7 @@ from miao.recipe.stages import AdapterOptions
 from miao.shards import TokenDataset
 from miao.train.adapters import with_adapter_settings
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "miao" / "recipes"
 CPU = torch.device("cpu")
 LAPTOP = Machine(
     system="Linux", python="3.11", torch="2.13", processor="test", cores=4, threads=4,

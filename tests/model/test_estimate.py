@@ -194,7 +194,7 @@ def test_the_micro_batch_is_the_largest_halving_that_fits(name: str) -> None:
 @pytest.mark.parametrize(("name", "size"), [("26m", 4), ("64m", 8), ("64m-head128", 8)])
 def test_small_cards(name: str, size: int) -> None:
     """Every stage of these recipes fits; computed, not run on a GPU."""
-    path = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+    path = Path(__file__).parents[2] / "miao" / "recipes" / f"{name}.yaml"
     recipe = load_recipe(path)
     config = PRESETS[name].config()
     for options in (recipe.pretrain, recipe.sft, recipe.dpo):

@@ -12,7 +12,7 @@ from miao.recipe import Recipe
 from miao.recipe.checks import check_recipe
 from miao.recipe.reading import load_recipe
 
-RECIPE = Path(__file__).parent.parent.parent / "recipes" / "seedling-grpo.yaml"
+RECIPE = Path(__file__).parent.parent.parent / "miao" / "recipes" / "seedling-grpo.yaml"
 
 
 def test_options_on_the_command_line() -> None:
