@@ -140,6 +140,16 @@ def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
             value is None or 0 <= value <= 1 or name == "max_blocked",
             f"corpus.clean.{name}: a share from 0 to 1, or null",
         )
+    shares = ("max_short_lines", "min_ended_lines", "max_list_lines", "max_ellipsis_lines")
+    for name in (*shares, "min_lettered_words", "max_repeated_paragraphs"):
+        value = getattr(clean.web, name)
+        need(value is None or 0 <= value <= 1, f"corpus.clean.web.{name}: a share, 0 to 1, or null")
+    for n, limit in clean.web.max_repetition.items():
+        need(n > 0 and 0 <= limit <= 1, "corpus.clean.web.max_repetition: {n: share from 0 to 1}")
+    need(
+        dedup.substrings is None or dedup.substrings > 1,
+        "corpus.dedup.substrings: above 1, or null",
+    )
     need(0 < dedup.near_threshold <= 1, "corpus.dedup.near_threshold: above 0, at most 1")
     need(dedup.near_ngram > 0, "corpus.dedup.near_ngram: must be positive")
     need(overlap.ngram > 0, "corpus.contamination.ngram: must be positive")

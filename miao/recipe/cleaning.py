@@ -12,6 +12,47 @@ from miao.recipe.quantities import Quantity
 
 
 @dataclass
+class WebOptions:
+    """Limits of published web corpora, over documents. A word is also one character of Chinese."""
+
+    like: list[str] = field(default_factory=list)
+    """Take the limits of gopher, c4, fineweb for all of these that are not set. They were found on
+    English web pages: poems, tables, code and Chinese lists may fall; look at the report."""
+    max_short_lines: float | None = None
+    """Largest share of lines of at most 30 columns (a Chinese character is two); FineWeb 0.67."""
+    min_ended_lines: float | None = None
+    """Smallest share of lines that end as sentences do; FineWeb 0.12."""
+    max_line_ends: float | None = None
+    """Most line ends per word; FineWeb 0.3."""
+    max_list_lines: float | None = None
+    """Largest share of lines that begin with a bullet or dash; Gopher 0.9."""
+    max_ellipsis_lines: float | None = None
+    """Largest share of lines that end with an ellipsis; Gopher 0.3."""
+    max_marks: float | None = None
+    """Most # or ellipses per word; Gopher 0.1."""
+    min_lettered_words: float | None = None
+    """Smallest share of words that hold a letter; Gopher 0.8."""
+    min_stop_words: int | None = None
+    """Fewest different ones of the commonest words (the, of, ...; 的, 是, ...); Gopher 2."""
+    min_word_length: float | None = None
+    """Shortest average English word, in letters; Gopher 3."""
+    max_word_length: float | None = None
+    """Longest average English word, in letters; Gopher 10."""
+    min_sentences: int | None = None
+    """Fewest sentences; C4 5 (3 in the paper's first form)."""
+    max_repeated_paragraphs: float | None = None
+    """Largest share of characters in paragraphs that occur before in the document; Gopher 0.2."""
+    max_repetition: dict[int, float] = field(default_factory=dict)
+    """Per n: largest share of a document's words in its commonest n-gram (n up to 4), or in n-grams
+    that occur before in it (n from 5); Gopher {2: 0.2, ..., 10: 0.1}."""
+    whole_lines: bool = False
+    """Take out lines that do not end as sentences do, have fewer than three words, or speak of
+    javascript, cookies or terms of use (C4)."""
+    placeholders: bool = False
+    """Reject pages with "lorem ipsum" or a curly bracket, which is code or a template (C4)."""
+
+
+@dataclass
 class CleanOptions:
     """Rules over your own text (the built-in corpus needs none). The defaults are safe ones: they
     take out what is broken and judge nothing."""
@@ -67,6 +108,13 @@ class CleanOptions:
     """Files with a word or phrase per line (advertising, adult, ...): texts with them go."""
     max_blocked: int = 0
     """A text may hold so many of those words (each occurrence counts)."""
+    web: WebOptions = field(default_factory=WebOptions)
+    """Rules for web pages."""
+    keep_functions: list[str] = field(default_factory=list)
+    """Rules of your own, as "file.py:name": a function from a record's text to True (it stays),
+    False, or the words why it goes."""
+    edit_functions: list[str] = field(default_factory=list)
+    """Edits of your own, as "file.py:name": a function from a text to the better text."""
     quality_column: str | None = None
     """Column with a quality score, such as score."""
     min_quality: float = 0.0

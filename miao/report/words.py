@@ -134,6 +134,22 @@ _RULES_ZH = {
     "empty turn": "有一轮没有文字",
     "role order": "两方没有轮流说话",
     "refusal": "拒绝回答，或自称语言模型",
+    "short lines": "菜单、表格和列表",
+    "ended lines": "标题和链接，不是句子",
+    "line ends": "是列表，不是文章",
+    "list lines": "几乎只有列表",
+    "ellipsis lines": "只有开头，正文在别处",
+    "marks": "标签和省略号多过文字",
+    "lettered words": "数字和符号",
+    "stop words": "一串名字或关键词，不成文",
+    "word length": "不是正常的英文",
+    "sentences": "几乎不成文",
+    "repeated paragraphs": "同一段反复出现",
+    "repetition": "同样的话反复出现",
+    "placeholders": "模板或代码",
+    "whole lines": "不成句的行和法律声明",
+    "own rule": "你自己写的函数",
+    "repeated passages": "前面的文档里已经有了",
 }
 
 RULE_REASONS = {name: Text(_RULES_ZH.get(name, why), why) for name, why in REASONS.items()}

@@ -18,6 +18,7 @@ from miao.corpus.build.assemble import Accounts, Assembly
 from miao.corpus.build.cleaning import clean_chunks
 from miao.corpus.build.output import Output, Splitter
 from miao.corpus.build.timing import Timing
+from miao.corpus.clean.own import file_of
 from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import RecordCounts, convert_file, read_records
@@ -198,7 +199,8 @@ def input_stamps(
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
         for file in find_files(paths) if paths else []:
             stamps[str(file)] = _stamp(Path(file))
-    lists = (Path(path).expanduser() for path in options.clean.blocklists)
+    lists = [Path(path).expanduser() for path in options.clean.blocklists]
+    lists += map(file_of, options.clean.keep_functions + options.clean.edit_functions)
     return stamps | {str(path): _stamp(path) for path in lists}
 
 

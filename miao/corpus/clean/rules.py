@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from miao.corpus.clean import checks, edits
+from miao.corpus.clean import checks, edits, web
 from miao.corpus.clean.language import check_languages, foreign_share
+from miao.corpus.clean.own import editor, keeper
 from miao.corpus.clean.personal import MASKERS
 from miao.corpus.ngrams import TextView, language_of
 from miao.errors import MiaoError, did_you_mean
@@ -41,9 +42,27 @@ REASONS = {
     "empty turn": "a turn without words",
     "role order": "turns that do not alternate",
     "refusal": "answers that refuse, or speak of being a language model",
+    "short lines": "menus, tables and lists",
+    "ended lines": "headings and links instead of sentences",
+    "line ends": "lists rather than prose",
+    "list lines": "nearly nothing but a list",
+    "ellipsis lines": "teasers that go on elsewhere",
+    "marks": "tags and omissions instead of words",
+    "lettered words": "numbers and signs",
+    "stop words": "a row of names or keywords is no prose",
+    "word length": "no ordinary English",
+    "sentences": "hardly a text",
+    "repeated paragraphs": "the same paragraph again and again",
+    "repetition": "the same words again and again",
+    "placeholders": "a template, or code",
+    "whole lines": "lines that are no sentences, and legal notes",
+    "own rule": "a function of yours",
     "repeated passages": "what stands in an earlier document",
 }
 """Name of every rule -> why it exists. Shown in the report."""
+
+
+OWN = "own rule"
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,7 @@ def edits_of(options: CleanOptions) -> list[Edit]:
         (options.halfwidth, "halfwidth", edits.narrow_width),
         (options.simplify, "simplify", edits.simplify_chinese),
         (options.boilerplate, "boilerplate", edits.remove_boilerplate),
+        (web.with_published(options.web)[0].whole_lines, "whole lines", web.whole_lines),
     ]
     rules = [Edit(name, function) for wanted, name, function in chosen if wanted]
     for kind in options.personal:
@@ -86,6 +106,7 @@ def edits_of(options: CleanOptions) -> list[Edit]:
                 fix=did_you_mean(kind, MASKERS) or f"known are {', '.join(MASKERS)}",
             )
     rules += [Edit(kind, mask) for kind, mask in MASKERS.items() if kind in options.personal]
+    rules += [Edit(OWN, editor(name)) for name in options.edit_functions]
     if options.whitespace:  # last: what others took out leaves gaps
         rules.append(Edit("whitespace", edits.tidy_whitespace))
     for rule in rules:
@@ -107,6 +128,7 @@ def common_checks(options: CleanOptions) -> list[Check]:
         rules.append(Check("language", _language_judge(options)))
     if options.blocklists:
         rules.append(Check("blocklist", _blocklist_judge(options)))
+    rules += [Check(OWN, keeper(name)) for name in options.keep_functions]
     return [rule for rule in rules if rule]
 
 
@@ -126,12 +148,16 @@ def document_checks(options: CleanOptions) -> list[Check]:
         rules.append(Check("too short", _too_short_judge(options.min_characters)))
     if options.max_characters is not None:
         rules.append(Check("too long", _too_long_judge(options.max_characters)))
+    limits, repeated_lines = web.with_published(options.web)
+    if options.max_repeated_lines is not None:
+        repeated_lines = options.max_repeated_lines
     rules += [
         _above("one character", checks.one_character_share, options.max_one_character),
         _above("symbols", checks.symbol_share, options.max_symbols),
         _above("digits", checks.digit_share, options.max_digits),
-        _above("repeated lines", checks.repeated_line_share, options.max_repeated_lines),
+        _above("repeated lines", checks.repeated_line_share, repeated_lines),
         _above("repeated n-grams", checks.repeated_ngram_share, options.max_repeated_ngrams),
+        *(Check(name, judge) for name, judge in web.web_checks(limits)),
     ]
     return [rule for rule in rules if rule]
 
