@@ -284,9 +284,8 @@ def chat_command(options: argparse.Namespace) -> None:
     """
     interactive = options.prompt is None and sys.stdin.isatty()
     console.stderr, before = not interactive, console.stderr
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may know fewer characters
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is no text in its encoding is one bad letter
     try:
         chat = start_chat(options)
         if options.prompt is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import json
 import os
 import shlex
 import sys
@@ -55,6 +58,7 @@ option can be given on the command line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code (2: a mistake the user can mend)."""
+    _write_every_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     # DeepSpeed's launcher adds an argument that the environment says already (LOCAL_RANK).
     words = [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
@@ -80,6 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+
+
+def _write_every_character() -> None:
+    """Makes what the output's encoding lacks (an emoji in GBK, a file name that is no text) come
+    out as the escapes of JSON, which is what some verbs print; no message ends a command."""
+    codecs.register_error("json-escapes", _json_escapes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="json-escapes")
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _dispatch(words: list[str]) -> int:

@@ -35,6 +35,7 @@ def commit_of(root: Path) -> str | None:
             ["git", "-C", str(root), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
         )
     except OSError:

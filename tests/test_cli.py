@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +159,26 @@ def test_a_device_that_is_not_there(
 ) -> None:
     words = ["--out_dir", str(tmp_path), "--device", "cuda:7", "--evaluate.enabled", "false"]
     assert "cuda:7" in fails(capsys, "pretrain", recipe, *words)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252", "ascii:surrogateescape", "utf-8"])
+def test_no_message_ends_a_command_whatever_the_output_can_encode(
+    encoding: str, tmp_path: Path
+) -> None:
+    """An emoji, Chinese, and a file name that is no text; what comes out is still the text."""
+    said = '{"说": "好😀é"}'
+    code = (
+        "import sys; from miao import cli; from miao.console import headline, print_table, say\n"
+        "def verb(words):\n"
+        "    headline(words); say(words); print_table(words, ['é'], [[words]]); print(words)\n"
+        "    print('\\udcff\\ud800'); raise cli.MiaoError(words)\n"
+        "cli._dispatch = lambda words: verb(words[0])\n"
+        f"sys.exit(cli.main([{said!a}]))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 2, done.stderr
+    assert b"Traceback" not in done.stderr
+    lines = done.stdout.decode(encoding.partition(":")[0]).splitlines()
+    assert json.loads(lines[-2]) == json.loads(said)
+    assert lines[-1] == "\\udcff\\ud800"

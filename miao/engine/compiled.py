@@ -71,7 +71,9 @@ def _open() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="miao-native-") as scratch:
         made = Path(scratch) / name
         command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no message"]
             raise MiaoError(f"{compiler} fails: {said[0]}")
