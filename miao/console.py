@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -17,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from miao.errors import activation_hint
+from miao.errors import Interrupted, MiaoError, activation_hint
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL = 15.0
@@ -37,6 +40,19 @@ def headline(text: str) -> None:
 def warn(text: str) -> None:
     """Prints something the user should know, once."""
     console.print(f"[yellow]! {escape(text)}[/]")
+
+
+@contextmanager
+def by_product(what: str) -> Iterator[None]:
+    """Around what only stands beside a result (a card, a page, a Modelfile): where it cannot be
+    made, that is said with the reason, and the result stays (`MIAO_DEBUG=1` raises)."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, Interrupted) or os.environ.get("MIAO_DEBUG"):
+            raise
+        reason = error if isinstance(error, MiaoError) else f"{type(error).__name__}: {error}"
+        warn(f"{what} could not be made, all else is as it should be: {reason}")
 
 
 def say_next(*commands: str) -> None:

@@ -139,6 +139,39 @@ def test_the_model_of_a_run_is_never_an_old_one(
     assert read_json(out / MARK)["stage"] == "sft"
 
 
+def test_what_stands_beside_the_models_stops_no_run(
+    recipe: Path,
+    run_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(run_dir, tmp_path / "tiny")
+    words = ["run", str(recipe), "--out_dir", str(tmp_path), "--sft.learning_rate", "2e-3"]
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("miao.evaluate.stage.evaluate_stage", broken)
+        patch.setattr("miao.report.write_report", broken)
+        patch.setattr("miao.train.samples.chat_answers", broken)
+        assert main(words) == 2
+    out = capsys.readouterr()
+    assert "could not be made: the evaluation after sft, the evaluation after dpo, the report" in (
+        out.err + out.out
+    )
+    assert "the samples could not be made" in out.out
+    assert equal(tmp_path / "tiny" / "model", tmp_path / "tiny" / "models" / "dpo")
+    assert not equal(tmp_path / "tiny" / "model", run_dir / "model")
+    trained = written(tmp_path / "tiny")
+    assert main(words) == 0, "only what is missing is made"
+    assert written(tmp_path / "tiny") == trained
+    assert [line["stage"] for line in read_jsonl(tmp_path / "tiny" / "eval_results.jsonl")][-1] == (
+        "dpo"
+    )
+
+
 def test_what_a_run_begins_with_is_looked_at_again(
     recipe: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

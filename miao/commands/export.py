@@ -8,18 +8,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miao import __version__
-from miao.console import ProgressLine, headline, say, say_next, warn
+from miao.console import ProgressLine, by_product, headline, say, say_next, warn
 from miao.errors import MiaoError, install_hint
+from miao.export.origin import Origin, find_origin
 from miao.files import atomic_directory, write_json, write_text
 from miao.hubs import is_hub_name, local_directory
 from miao.hubs.files import is_model_file
 from miao.recipe import STAGES
-from miao.rundir import RunDir, find_model
 
 if TYPE_CHECKING:
     from miao.export.card import Card
@@ -29,16 +29,6 @@ MARK = "miao_export.json"
 """Stands in every export: what it was made from. A directory without it is never replaced."""
 DTYPES = ("float32", "bfloat16", "float16")
 FILE_TYPES = ("f32", "f16", "q8_0", "q4_0")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The model that is exported."""
-
-    directory: Path
-    name: str
-    run: RunDir | None = None
-    stage: str | None = None
 
 
 def main(words: Sequence[str]) -> int:
@@ -95,14 +85,14 @@ def export(options: argparse.Namespace) -> Path:
             as `OUT.failed`, and what was at `OUT` before stays).
     """
     _check_options(options)
-    origin = _origin(options.model, options.stage)
+    origin = find_origin(options.model, options.stage)
     out = options.out or _default_out(origin, options)
     _check_target(out, origin)
     headline(f"export {origin.name} to {options.to}")
     with atomic_directory(out) as written, _source(origin, options, out) as (source, merged):
         writer = _write_gguf if options.to == "gguf" else _write_hf
         try:
-            writer(origin, source, written, merged, options)
+            failed_types = writer(origin, source, written, merged, options)
         except FailedCheck as failure:
             failed = out.with_name(f"{out.name}.failed")
             shutil.rmtree(failed, ignore_errors=True)
@@ -113,6 +103,12 @@ def export(options: argparse.Namespace) -> Path:
 
         say(f"  {write_opencompass(out, origin.name, options.opencompass)}")
     _say_end(out, origin, options)
+    if failed_types:
+        raise MiaoError(
+            f"could not be written: {'; '.join(failed_types)}",
+            where=out,
+            fix="the others are there",
+        )
     return out
 
 
@@ -127,41 +123,6 @@ def _check_options(options: argparse.Namespace) -> None:
         raise MiaoError("--dtype belongs to --to hf", fix="for gguf choose --quantize")
     if options.to == "gguf" and options.opencompass is not None:
         raise MiaoError("--opencompass belongs to --to hf", fix="OpenCompass reads no GGUF")
-
-
-def _origin(model: str, stage: str | None) -> Origin:
-    """The model directory that is meant, and the run that it belongs to."""
-    if is_hub_name(model):
-        if stage:
-            raise MiaoError("--stage chooses a stage of a run", where=model, fix="leave it out")
-        return Origin(find_model(model), model.rpartition("/")[2].partition("@")[0])
-    path = Path(model)
-    if (path / "config.json").is_file():
-        if stage:
-            raise MiaoError("--stage chooses a stage of a run", where=model, fix="leave it out")
-        return _within_run(path) or Origin(path, path.resolve().name)
-    run = RunDir(path)
-    directory = run.model(stage) if stage else find_model(path)
-    if not (directory / "config.json").is_file():
-        there = [name for name in STAGES if (run.model(name) / "config.json").is_file()]
-        raise MiaoError(
-            f"this run has no model of the stage {stage}",
-            where=path,
-            fix=f"choose one of {', '.join(there)}" if there else "name a finished run",
-        )
-    return _within_run(directory) or Origin(directory, path.resolve().name)
-
-
-def _within_run(directory: Path) -> Origin | None:
-    """A model directory of a run (RUN/model, RUN/models/STAGE)."""
-    place = directory.resolve()
-    if place.name == "model" and (place.parent / "stages.json").is_file():
-        run = RunDir(directory.parent if directory.name == "model" else place.parent)
-        return Origin(directory, place.parent.name, run, run.stage_of(directory))
-    if place.parent.name == "models" and (place.parents[1] / "stages.json").is_file():
-        run = RunDir(place.parents[1])
-        return Origin(directory, place.parents[1].name, run, place.name)
-    return None
 
 
 def _default_out(origin: Origin, options: argparse.Namespace) -> Path:
@@ -217,8 +178,7 @@ def _write_hf(
     written: Path,
     merged: list[Finding],
     options: argparse.Namespace,
-) -> None:
-    from miao.export.card import card_text
+) -> list[str]:
     from miao.export.huggingface import write_huggingface
     from miao.export.parity import check_with_transformers, transformers_version
     from miao.export.reference import make_reference
@@ -235,12 +195,12 @@ def _write_hf(
     else:
         reference = make_reference(exported.model, exported.tokenizer)
         del exported  # before another copy of the weights is read
-        findings += check_with_transformers(written, reference)
+        with by_product(f"the comparison in {program}"):
+            findings += check_with_transformers(written, reference)
     _judge(findings, program, written)
-    card = _card(origin, source, dtype, options)
-    card = replace(card, findings=findings, checked_with=program if findings else "")
-    write_text(written / "README.md", card_text(card))
+    _write_card(_card(origin, source, dtype, options), findings, program, written)
     _mark(written, origin, options, {"dtype": dtype}, {program: findings})
+    return []
 
 
 def _write_gguf(
@@ -249,19 +209,19 @@ def _write_gguf(
     written: Path,
     merged: list[Finding],
     options: argparse.Namespace,
-) -> None:
-    from miao.export.card import card_text
+) -> list[str]:
+    """Every type by itself: one that fails is returned, and takes none of the others with it."""
     from miao.export.gguf import count_parameters, write_gguf
-    from miao.export.ollama import write_modelfile
     from miao.export.parity_llama_cpp import check_with_llama_cpp, has_llama_cpp
-    from miao.export.reference import reference_of
+    from miao.export.reference import Reference, reference_of
 
     kinds = list(dict.fromkeys(options.quantize or ["f16"]))
-    files = [f"{origin.name}-{kind.upper()}.gguf" for kind in kinds]
-    card = replace(_card(origin, source, ", ".join(kinds), options), files=files)
+    card = _card(origin, source, ", ".join(kinds), options)
     checks: dict[str, list[Finding]] = {"transformers": merged} if merged else {}
+    failed: list[MiaoError] = []
+    files: list[str] = []
     _judge(merged, "transformers", written)
-    reference = None
+    reference: Reference | None = None
     if options.no_check:
         warn("not checked: --no-check")
     elif not has_llama_cpp():
@@ -270,29 +230,60 @@ def _write_gguf(
             "builds it, and the same command then compares"
         )
     else:
-        reference = reference_of(source)
-    with _with_card(source, card_text(card), written) as described:
-        for kind, file in zip(kinds, files, strict=True):
-            with ProgressLine(f"writing {kind}", count_parameters(described)) as line:
-                facts = write_gguf(described, written / file, kind, line.advance, name=card.name)
+        with by_product("the comparison in llama.cpp"):
+            reference = reference_of(source)
+    with _with_card(source, card, written) as described:
+        for kind in kinds:
+            file = f"{origin.name}-{kind.upper()}.gguf"
+            try:
+                with ProgressLine(f"writing {kind}", count_parameters(described)) as line:
+                    facts = write_gguf(
+                        described, written / file, kind, line.advance, name=card.name
+                    )
+            except MiaoError as error:
+                failed.append(error)
+                continue
+            files.append(file)
             say(f"  {file}: {facts.architecture}, {facts.size_bytes / 2**20:.1f} MiB")
             for note in facts.notes:
                 warn(note)
             if facts.fallbacks:
                 warn(f"{len(facts.fallbacks)} tensors stay f16: their rows are no multiple of 32")
-            modelfile = "Modelfile" if file == files[0] else f"Modelfile.{kind}"
-            write_modelfile(written / file, described, written / modelfile)
+            _write_modelfile(written, file, described, None if file == files[0] else kind)
             if reference is not None:
-                checks[file] = check_with_llama_cpp(written / file, kind, reference)
-                _judge(checks[file], f"llama.cpp ({file})", written)
+                with by_product(f"the comparison of {file} in llama.cpp"):
+                    checks[file] = check_with_llama_cpp(written / file, kind, reference)
+                _judge(checks.get(file, []), f"llama.cpp ({file})", written)
+    if not files:
+        raise failed[0]
     shown = [
         replace(finding, what=f"{program}: {finding.what}")
         for program, findings in checks.items()
         for finding in findings
     ]
-    card = replace(card, findings=shown, checked_with="llama.cpp" if reference else "transformers")
-    write_text(written / "README.md", card_text(card))
+    program = "llama.cpp" if reference else "transformers"
+    _write_card(replace(card, files=files), shown, program, written)
     _mark(written, origin, options, {"files": files}, checks)
+    return [error.what for error in failed]
+
+
+def _write_modelfile(written: Path, file: str, source: Path, kind: str | None) -> None:
+    from miao.export.ollama import write_modelfile
+
+    target = written / (f"Modelfile.{kind}" if kind else "Modelfile")
+    reason = None
+    with by_product(target.name):
+        reason = write_modelfile(written / file, source, target)
+    if reason and not kind:
+        warn(f"the Modelfile has no TEMPLATE: {reason}; the one inside the GGUF counts")
+
+
+def _write_card(card: Card, findings: list[Finding], program: str, written: Path) -> None:
+    from miao.export.card import card_text
+
+    with by_product("the model card"):
+        card = replace(card, findings=findings, checked_with=program if findings else "")
+        write_text(written / "README.md", card_text(card))
 
 
 def _judge(findings: list[Finding], program: str, written: Path) -> None:
@@ -312,7 +303,9 @@ def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace)
     from miao.model import load_config
     from miao.tokenizer import Tokenizer
 
-    facts = read_facts(origin.run, origin.stage) if origin.run else None
+    facts = None
+    with by_product("the run's part of the model card"):
+        facts = read_facts(origin.run, origin.stage) if origin.run else None
     own = card_metadata(origin.directory)
     license = options.license or own.get("license")
     if not license and facts and facts.is_generated and not (facts.base or options.merge_lora):
@@ -340,14 +333,14 @@ def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace)
 
 
 @contextmanager
-def _with_card(source: Path, card: str, beside: Path) -> Iterator[Path]:
+def _with_card(source: Path, card: Card, beside: Path) -> Iterator[Path]:
     """The source directory with this card: a GGUF carries the license and languages of its card."""
     with tempfile.TemporaryDirectory(prefix=".card.", dir=beside.parent) as temporary:
         directory = Path(temporary)
         for file in source.iterdir():
             if file.is_file() and is_model_file(file.name) and file.name != "README.md":
                 _link(file.resolve(), directory / file.name)
-        write_text(directory / "README.md", card)
+        _write_card(card, [], "", directory)
         yield directory
 
 

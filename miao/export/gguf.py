@@ -279,11 +279,13 @@ def _general(
     """Settings of the model, its name and where it comes from."""
     import gguf
 
+    from miao.export.card import card_metadata
+
     kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
     experts = sum(_numel(p.shape) for p in model.tensors if len(p.sources) > 1)
     shared = sum(_numel(p.shape) for p in model.tensors) - experts
     count = model.settings.get("expert_count", 0)
-    card = _card(directory)
+    card = card_metadata(directory)
     settings: dict[str, Any] = {
         "type": gguf.GGUFType.MODEL,
         "name": str(name or card.get("model_name") or directory.resolve().name),
@@ -299,21 +301,6 @@ def _general(
         if words:
             settings[theirs] = [words] if isinstance(words, str) else [str(word) for word in words]
     return settings | model.settings
-
-
-def _card(directory: Path) -> dict[str, Any]:
-    """The YAML at the top of a model card (README.md), as the hubs have it."""
-    import yaml
-
-    file = directory / "README.md"
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    if not text.startswith("---\n"):
-        return {}
-    try:
-        card = yaml.safe_load(text[4:].split("\n---", 1)[0])
-    except yaml.YAMLError as error:
-        raise MiaoError(f"the model card's YAML is damaged: {error}", where=file) from error
-    return card if isinstance(card, dict) else {}
 
 
 def _numel(shape: Shape) -> int:

@@ -69,7 +69,7 @@ def tokenizer_settings(directory: Path, vocab_size: int) -> tuple[dict[str, Any]
     pattern = _split_name(spec, file)
     added = {token["id"]: token for token in spec["added_tokens"]}
     tokens, types = _tokens(tokenizer, added, vocab_size)
-    begins, ends = _added_ends(file)
+    begins, ends = adds_ends(directory)
     settings: dict[str, Any] = {
         "tokenizer_model": "gpt2",
         "tokenizer_pre": pattern,
@@ -137,8 +137,9 @@ def _merge(pair: str | list[str]) -> str:
     return pair if isinstance(pair, str) else " ".join(pair)
 
 
-def _added_ends(file: Path) -> tuple[bool, bool]:
-    """Whether the tokenizer itself puts a token before and after a text."""
+def adds_ends(directory: Path) -> tuple[bool, bool]:
+    """Whether the tokenizer of a model directory itself puts a token before and after a text."""
+    file = directory / "tokenizer.json"
     backend = tokenizers.Tokenizer.from_file(str(file))
     bare = backend.encode("a", add_special_tokens=False).ids
     ids = backend.encode("a", add_special_tokens=True).ids

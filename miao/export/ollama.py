@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from miao.corpus.records import Message, Role
 from miao.errors import MiaoError
+from miao.export.gguf_tokenizer import adds_ends
 from miao.files import read_json, write_text
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.template import ChatTemplate
@@ -23,12 +26,12 @@ _SAMPLING = {
 
 _PROBES: tuple[tuple[Role, ...], ...] = (
     ("user",),
-    ("user", "assistant"),
     ("user", "assistant", "user"),
     ("user", "assistant", "user", "assistant", "user"),
     ("system", "user"),
-    ("system", "user", "assistant", "user", "assistant"),
+    ("system", "user", "assistant", "user"),
 )
+"""What Ollama sends: conversations that the assistant goes on with."""
 
 
 class _Turn(NamedTuple):
@@ -38,31 +41,54 @@ class _Turn(NamedTuple):
     after: str
 
 
-def write_modelfile(gguf_path: Path, model_directory: Path, target: Path) -> None:
+class _Turns(NamedTuple):
+    """A chat template that only puts text around each message."""
+
+    beginning: str
+    """Before a conversation without a system message: a default one, or nothing."""
+    turns: dict[str, _Turn]
+    opening: str
+    """What the assistant goes on from."""
+
+    def render(self, roles: Sequence[Role]) -> str:
+        texts = [f"({role} {number})" for number, role in enumerate(roles)]
+        parts = [self.turns[role] for role in roles]
+        said = "".join(t.before + text + t.after for t, text in zip(parts, texts, strict=True))
+        return (self.beginning if roles[0] != "system" else "") + said + self.opening
+
+
+def write_modelfile(gguf_path: Path, model_directory: Path, target: Path) -> str | None:
     """Writes what `ollama create NAME -f Modelfile` reads.
 
-    The prompt equals the chat template's for system, user and assistant messages; tools and
-    reasoning are left to the template inside the GGUF.
+    Its TEMPLATE equals the chat template for system, user and assistant messages; tools and
+    reasoning are left to the template inside the GGUF. A chat template that does more than to put
+    text around each message gets no TEMPLATE: Ollama then has llama.cpp render the GGUF's own
+    (versions before that knew only the usual ones, by their likeness).
 
     Args:
         gguf_path: of `write_gguf`; named relative to `target` where they share a directory.
         model_directory: whose tokenizer, config and generation settings count.
 
-    Raises:
-        MiaoError: the chat template does more than to put text around each message.
+    Returns:
+        why there is no TEMPLATE; None: there is one.
     """
     tokenizer = Tokenizer.from_directory(model_directory)
     config = read_json(model_directory / "config.json")
     file = model_directory / "generation_config.json"
     generation = read_json(file) if file.is_file() else {}
-    lines = [f"FROM {_relative(gguf_path, target.parent)}", ""]
-    lines += [f'TEMPLATE """{_template(tokenizer, model_directory)}"""', ""]
+    lines, reason = [f"FROM {_relative(gguf_path, target.parent)}", ""], None
+    try:
+        lines += [f'TEMPLATE """{_template(tokenizer, model_directory)}"""', ""]
+    except MiaoError as error:
+        reason = error.what
+        lines += ["# No TEMPLATE: the chat template inside the GGUF counts.", ""]
     stops = [tokenizer.id_to_token(id) for id in tokenizer.stop_ids]
     lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop]
     lines += [f"PARAMETER {name} {value}" for name, value in _sampling(generation).items()]
     if isinstance(length := config.get("max_position_embeddings"), int):
         lines.append(f"PARAMETER num_ctx {length}")
     write_text(target, "\n".join(lines) + "\n")
+    return reason
 
 
 def _relative(path: Path, start: Path) -> str:
@@ -84,66 +110,75 @@ def _template(tokenizer: Tokenizer, directory: Path) -> str:
     """The chat template in Go's template language.
 
     There are no trimming marks, so that all text outside the braces is written as it is.
+
+    Raises:
+        MiaoError: it does more than to put text around each message, or writes braces.
     """
     try:
         template = tokenizer.chat_template
     except MiaoError:
         return "{{ .Prompt }}"
-    turns = _turns(template, directory)
-    opening = turns["assistant"].before
-    texts = [text for turn in turns.values() for text in turn]
+    found = _turns(template)
+    # llama.cpp begins a text by itself where the tokenizer does.
+    begins = template.special_tokens.get("bos_token", "") if adds_ends(directory)[0] else ""
+    beginning = found.beginning.removeprefix(begins)
+    turns = {
+        role: turn._replace(before=turn.before.removeprefix(begins))
+        for role, turn in found.turns.items()
+    }
+    texts = [beginning, found.opening, *(text for turn in turns.values() for text in turn)]
     if any(mark in text for text in texts for mark in ("{{", "}}", '"""')):
-        raise MiaoError("the chat template writes braces, which Ollama's cannot", where=directory)
+        raise MiaoError("the chat template writes braces, which Ollama's cannot")
     parts = ["{{ range $i, $_ := .Messages }}"]
     parts.append("{{ $last := eq (len (slice $.Messages $i)) 1 }}")
+    if beginning:
+        parts.append(f'{{{{ if and (eq $i 0) (ne .Role "system") }}}}{beginning}{{{{ end }}}}')
     for number, (role, (before, after)) in enumerate(turns.items()):
         # The last assistant's turn stays open: Ollama lets the model go on with it.
         end = f"{{{{ if not $last }}}}{after}{{{{ end }}}}" if role == "assistant" else after
         test = "else if" if number else "if"
         parts.append(f'{{{{ {test} eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{end}')
     parts.append("{{ end }}")
-    parts.append(f'{{{{ if and $last (ne .Role "assistant") }}}}{opening}{{{{ end }}}}')
+    if found.opening:
+        parts.append(f'{{{{ if and $last (ne .Role "assistant") }}}}{found.opening}{{{{ end }}}}')
     parts.append("{{ end }}")
     return "".join(parts)
 
 
-def _turns(template: ChatTemplate, directory: Path) -> dict[str, _Turn]:
-    """The text around each role's messages, found by rendering and then checked by rendering."""
-    refusal = MiaoError(
-        "the chat template does more than to put text around each message, which is all that "
-        "Miao writes for Ollama",
-        where=directory,
-        fix="write the TEMPLATE by hand; llama.cpp itself reads the template inside the GGUF",
-    )
+def _turns(template: ChatTemplate) -> _Turns:
+    """The text around each role's messages, found by rendering and then checked by rendering.
+
+    Raises:
+        MiaoError: there is more to the template.
+    """
+    refusal = MiaoError("the chat template does more than to put text around each message")
 
     def render(roles: tuple[Role, ...], add_generation_prompt: bool = False) -> str:
         messages = [Message(role, f"({role} {number})") for number, role in enumerate(roles)]
         return template.render(messages, add_generation_prompt=add_generation_prompt)
 
-    def around(text: str, content: str) -> _Turn:
-        before, found, after = text.partition(content)
-        if not found:
-            raise refusal
-        return _Turn(before, after)
+    def around(*roles: Role) -> list[str]:
+        """What stands before, between and after the contents."""
+        contents = [re.escape(f"({role} {number})") for number, role in enumerate(roles)]
+        return re.split("|".join(contents), render(roles))
 
     try:
-        user = around(render(("user",)), "(user 0)")
-        opening = render(("user",), True).removeprefix(render(("user",)))
-        said = render(("user", "assistant")).removeprefix(render(("user",)))
-        system = render(("system", "user")).replace("(user 1)", "(user 0)")
+        begun, to_answer, to_question, user_after = around("user", "assistant", "user")
+        system_before, to_user = around("system", "user")[:2]
+        said = around("user", "assistant")[-1]
+        asked: tuple[Role, ...] = ("user",)
+        opening = render(asked, True).removeprefix(render(asked))
+        after = said if to_question.startswith(said) else ""
+        user_before = to_question.removeprefix(after)
         turns = {
-            "system": around(system.removesuffix(render(("user",))), "(system 0)"),
-            "user": user,
-            "assistant": around(said, "(assistant 1)"),
+            "system": _Turn(system_before, to_user.removesuffix(user_before)),
+            "user": _Turn(user_before, user_after),
+            "assistant": _Turn(to_answer.removeprefix(user_after), after),
         }
-        for roles in _PROBES:
-            messages = [f"({role} {number})" for number, role in enumerate(roles)]
-            expected = "".join(
-                turns[role].before + text + turns[role].after
-                for role, text in zip(roles, messages, strict=True)
-            )
-            if render(roles) != expected or turns["assistant"].before != opening:
-                raise refusal
-    except MiaoError as error:
+        found = _Turns(begun.removesuffix(user_before), turns, opening)
+        agrees = all(found.render(roles) == render(roles, True) for roles in _PROBES)
+    except (MiaoError, ValueError) as error:  # a role is refused, a message is left out
         raise refusal from error
-    return turns
+    if not agrees:
+        raise refusal
+    return found

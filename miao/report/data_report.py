@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.console import say
+from miao.console import by_product, say
 from miao.corpus.build.summary import account_lines
 from miao.files import read_json, write_text
 from miao.report.templates import page_assets, template
@@ -86,7 +86,8 @@ def present_corpus(directory: Path) -> None:
         for line in account_lines(accounts):
             say(f"    {line}")
     if manifest["accounts"]:
-        say(f"  report: {write_data_report(directory).resolve().as_uri()}")
+        with by_product("the report of the corpus"):
+            say(f"  report: {write_data_report(directory).resolve().as_uri()}")
 
 
 def render(directory: Path) -> str:

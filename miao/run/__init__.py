@@ -65,6 +65,12 @@ def _in_order(chain: Chain, up_to: str) -> RunDir:
     if world.is_main:
         run.update_final_model()
     _say_end(run, time.monotonic() - began)
+    if chain.failed:
+        raise MiaoError(
+            f"could not be made: {', '.join(chain.failed)}",
+            where=run.path,
+            fix="everything else is done and kept; the same command tries only these again",
+        )
     return run
 
 

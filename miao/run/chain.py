@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from miao.console import headline, say
+from miao.console import by_product, headline, say
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of, write_json, write_text
 from miao.hubs import is_hub_name
@@ -50,6 +50,8 @@ class Chain:
     marks: dict[str, str] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """Stages that this command runs."""
+    failed: list[str] = field(default_factory=list)
+    """What stands beside the models and could not be made."""
 
     @contextmanager
     def stage(
@@ -86,6 +88,17 @@ class Chain:
         seconds = time.monotonic() - began
         kept = {} if len(str(inputs)) > MOST_INPUTS else {"inputs": inputs}
         self.run.mark_finished(name, mark, seconds=round(seconds, 2), **kept)
+
+    @contextmanager
+    def beside(self, what: str) -> Iterator[None]:
+        """Around what is made beside the models; the chain goes on where it fails, and says at its
+        end that it did."""
+        done = False
+        with by_product(what):
+            yield
+            done = True
+        if not done:
+            self.failed.append(what)
 
     def write_down(self) -> None:
         """Keeps what the run is made with: of stages that were done by an earlier command, and not

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miao.console import count, duration, say, warn
+from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of, write_json
 from miao.hubs import is_hub_name
@@ -48,12 +48,14 @@ def train(chain: Chain, stage: str) -> None:
         inputs["files"] |= {str(path): sha256_of(path) for path in files}
     measures = chain.recipe.evaluate.enabled and chain.world.is_main
     if measures and stage != "pretrain" and base and not base.is_relative_to(chain.run.path):
-        evaluate_before(chain, stage, base, base_mark)
+        with chain.beside(f"the evaluation before {stage}"):
+            evaluate_before(chain, stage, base, base_mark)
     with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
         if todo:
             _train(chain, stage, base)
     if measures:
-        evaluate(chain, stage, base)
+        with chain.beside(f"the evaluation after {stage}"):
+            evaluate(chain, stage, base)
     chain.world.barrier()
 
 
@@ -63,10 +65,11 @@ def report(chain: Chain) -> None:
 
     if not any(getattr(chain.recipe, stage).enabled for stage in STAGES):
         return
-    with chain.stage("report", dict(chain.marks), chain.run.report) as todo:
-        if todo:
-            write_report(chain.run)
-    say(f"  {chain.run.report}")
+    with chain.beside("the report"):
+        with chain.stage("report", dict(chain.marks), chain.run.report) as todo:
+            if todo:
+                write_report(chain.run)
+        say(f"  {chain.run.report}")
 
 
 def _train(chain: Chain, stage: str, base: Path | None) -> None:
@@ -96,8 +99,9 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
     )
     warn_if_diverged(stage, getattr(chain.recipe, stage), result, tokenizer.vocab_size)
     log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
-    for record in log.write(chain.load(stage), result.tokens):
-        say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+    with by_product("the samples"):
+        for record in log.write(chain.load(stage), result.tokens):
+            say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
 
 
 def warn_if_diverged(

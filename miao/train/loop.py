@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.console import ProgressLine, count, say, warn
+from miao.console import ProgressLine, by_product, count, say, warn
 from miao.errors import Interrupted, MiaoError
 from miao.model.counts import flops_per_token, mfu_conventions
 from miao.model.decoder import Decoder
@@ -226,7 +226,7 @@ class Trainer:
                 self._write(step=self.step, tokens=self.tokens, **values)
                 self.last |= values
             if self.samples and samples:
-                with self._despite_full_disk():
+                with by_product("samples"):
                     self.samples.write(model, self.tokens)
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:

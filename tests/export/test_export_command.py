@@ -15,13 +15,13 @@ import gguf
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from miao.commands import export as command
 from miao.commands.export import MARK, main
 from miao.errors import MiaoError
-from miao.export import huggingface, parity, parity_llama_cpp
+from miao.export import card, huggingface, ollama, parity, parity_llama_cpp
 from miao.model import Decoder, load_model, save_model
 from miao.tokenizer import Tokenizer
 from tests.export.adapters import ids_bt, make_adapter
@@ -210,6 +210,52 @@ def test_gguf_files_come_with_a_modelfile_and_a_card(
     assert fields["general.languages"].contents() == ["zh", "en"]
     assert metadata(out)["library_name"] == "gguf"
     assert os.listdir(run / "export") == ["gguf"], "nothing temporary is left"
+
+
+def test_nothing_that_stands_beside_the_gguf_takes_it_away(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parity_llama_cpp, "has_llama_cpp", lambda: True)
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(parity_llama_cpp, "check_with_llama_cpp", broken)
+    monkeypatch.setattr(ollama, "_template", broken)
+    monkeypatch.setattr(card, "card_text", broken)
+    (run / "eval_results.jsonl").write_text("{\n{\n")
+    (run / "model" / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert main([str(run), "--to", "gguf", "--quantize", "f16", "q8_0"]) == 0
+    out = run / "export" / "gguf"
+    assert {file.name for file in out.iterdir()} == {"sprout-F16.gguf", "sprout-Q8_0.gguf", MARK}
+    said = capsys.readouterr().out
+    for what in (
+        "the model card",
+        "the run's part of the model card",
+        "Modelfile",
+        "Modelfile.q8_0",
+    ):
+        assert f"! {what} could not be made" in said
+    assert "the comparison of sprout-Q8_0.gguf in llama.cpp could not be made" in said
+
+
+def test_a_type_that_cannot_be_written_takes_no_other_with_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "model" / "model.safetensors"
+    tensors = weights(run / "model")
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    tensors[name][0, 0] = 1e6
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(MiaoError, match=r"could not be written: .*which f16 cannot") as caught:
+        main([str(run), "--to", "gguf", "--quantize", "f16", "q8_0", "f32", "--no-check"])
+    out = run / "export" / "gguf"
+    assert caught.value.where == str(out)
+    assert {file.name for file in out.glob("*.gguf")} == {"sprout-Q8_0.gguf", "sprout-F32.gguf"}
+    assert "FROM ./sprout-Q8_0.gguf" in (out / "Modelfile").read_text()
+    with pytest.raises(MiaoError, match="which f16 cannot"):
+        main([str(run), "--to", "gguf", "--out", str(run / "other"), "--no-check"])
+    assert not (run / "other").exists(), "where there is no product, nothing is left"
 
 
 @pytest.mark.skipif(not parity_llama_cpp.has_llama_cpp(), reason="scripts/check_llama_cpp.sh")

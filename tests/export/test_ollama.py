@@ -7,9 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from miao.errors import MiaoError
 from miao.export.ollama import write_modelfile
 
 Make = Callable[..., Path]
@@ -35,7 +32,7 @@ def test_the_modelfile_says_how_miao_talks(make_directory: Make, tmp_path: Path)
     )
 
 
-def test_a_template_that_ollama_cannot_have_is_refused(
+def test_a_template_that_ollama_cannot_have_is_left_to_the_gguf(
     make_directory: Make, tmp_path: Path
 ) -> None:
     directory = tmp_path / "model"
@@ -43,6 +40,8 @@ def test_a_template_that_ollama_cannot_have_is_refused(
     (directory / "chat_template.jinja").write_text(
         "{% for m in messages %}<|im_start|>{{ loop.index }}{{ m.content }}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(MiaoError, match="chat template"):
-        write_modelfile(tmp_path / "m.gguf", directory, tmp_path / "Modelfile")
-    assert not (tmp_path / "Modelfile").exists()
+    reason = write_modelfile(tmp_path / "m.gguf", directory, tmp_path / "Modelfile")
+    assert reason is not None and "more than to put text around each message" in reason
+    text = (tmp_path / "Modelfile").read_text()
+    assert text.startswith("FROM ./m.gguf\n\n# No TEMPLATE:")
+    assert 'PARAMETER stop "<|im_end|>"' in text and 'TEMPLATE "' not in text
