@@ -190,7 +190,7 @@ def test_it_is_said_when_nothing_was_checked(
     assert "Checked at export" not in (run / "export" / "hf" / "README.md").read_text()
     monkeypatch.setattr(parity_llama_cpp, "has_llama_cpp", lambda: False)
     main([str(run), "--to", "gguf"])
-    assert "scripts/check_llama_cpp.sh" in capsys.readouterr().out
+    assert "pip install llama-cpp-python" in capsys.readouterr().out
 
 
 def test_gguf_files_come_with_a_modelfile_and_a_card(
