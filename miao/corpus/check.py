@@ -17,10 +17,10 @@ from typing import IO, Any, get_args
 from miao.console import ProgressLine, count, headline, say, say_next, warn
 from miao.corpus.read.convert import kind_of
 from miao.corpus.read.formats import RecordCounts, convert_file
+from miao.corpus.read.opened import DamagedFile, format_of
 from miao.corpus.read.problems import Problem, place
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import find_sources
-from miao.corpus.read.streams import DamagedFile, format_of
 from miao.corpus.records import FIELDS, Document, Kind, Preference, Record, text_of
 from miao.files import atomic_open
 

@@ -20,9 +20,10 @@ from typing import Any
 
 from miao.console import ProgressLine, warn
 from miao.corpus.read.convert import to_prompt
+from miao.corpus.read.opened import format_of
 from miao.corpus.read.problems import place
 from miao.corpus.read.readers import read_objects
-from miao.corpus.read.streams import format_of, read_lines
+from miao.corpus.read.streams import read_lines
 from miao.errors import MiaoError
 from miao.files import append_jsonl, fingerprint, read_jsonl
 from miao.openai_api import NoAnswer, ask, base_url

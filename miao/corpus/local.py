@@ -8,7 +8,7 @@ from typing import Any
 
 from miao.console import say, warn
 from miao.corpus.check import sniff_kind
-from miao.corpus.read.streams import format_of
+from miao.corpus.read.opened import format_of
 from miao.corpus.records import FIELDS, Kind
 from miao.recipe import CorpusOptions
 

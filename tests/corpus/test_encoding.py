@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from miao.corpus.clean.checks import garbled_share
 from miao.corpus.ngrams import TextView
-from miao.corpus.read.encoding import encoding_of, looks_like_gb18030, mend_text
+from miao.corpus.read.encoding import chinese_encoding, encoding_of, mend_text
 from miao.errors import MiaoError
 
 POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"
@@ -33,9 +33,9 @@ def test_encoding_of_a_beginning(content: bytes, expected: tuple[str, int]) -> N
 
 
 def test_gb18030_is_not_seen_in_other_encodings() -> None:
-    assert looks_like_gb18030(POEM.encode("gbk"))
+    assert chinese_encoding(POEM.encode("gbk")) == "gb18030"
     for text, encoding in (("déjà vu à la fin", "latin-1"), (POEM, "utf-8"), ("Größe", "cp1252")):
-        assert not looks_like_gb18030(text.encode(encoding))
+        assert chinese_encoding(text.encode(encoding)) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Finding files and parsing them: nothing lost, nothing silent, every failure has its place."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from miao.corpus.read.opened import FORMATS
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.readers import TEXT_PIECE, WHOLE_TEXT, read_objects
 from miao.corpus.read.sources import find_files, find_sources
-from miao.corpus.read.streams import FORMATS
 from miao.errors import MiaoError, install_hint
 
 
@@ -228,6 +229,88 @@ def test_bad_csv(tmp_path: Path, text: str, line: int, what: str) -> None:
     with pytest.raises(MiaoError, match=what) as caught:
         list(read_objects(file))
     assert caught.value.where == f"{file}:{line}"
+
+
+def test_a_tables_unbalanced_quote_costs_its_own_line_only(tmp_path: Path) -> None:
+    good = "".join(f'{n},"b, {n}"\n' for n in range(50))
+    table = 'a,b\n1,2\n"3,4\n' + good + '5,"6" x\n7,"8\n9"\n'
+    problems: list[Problem] = []
+    found = list(read_objects(written(tmp_path / "a.csv", table), problems.append))
+    assert [(problem.line, problem.raw) for problem in problems] == [(3, '"3,4'), (54, '5,"6" x')]
+    assert [line for line, _ in found] == [2, *range(4, 54), 55]
+    assert found[-1][1] == {"a": "7", "b": "8\n9"}
+
+
+def test_quotation_marks_between_tabs_are_text(tmp_path: Path) -> None:
+    rows = ['"Hi," he said\t他说：“嗨”', '"open\tb', 'c\td"', '"quoted ""cell"""\te', "f\tg"]
+    file = written(tmp_path / "a.tsv", "\n".join(["en\tzh", *rows]))
+    repairs: list[str] = []
+    found = read_objects(file, on_repair=lambda _, how: repairs.append(how))
+    assert [tuple(row.values()) for _, row in found] == [
+        ('"Hi," he said', "他说：“嗨”"),
+        ('"open', "b"),
+        ("c", 'd"'),
+        ('quoted "cell"', "e"),
+        ("f", "g"),
+    ]
+    assert repairs == ["rows whose quotation marks are text"] * 2
+    several = written(tmp_path / "b.tsv", 'a\tb\tc\n1\t"two\nlines"\t3\n')
+    assert objects(several) == [{"a": "1", "b": "two\nlines", "c": "3"}]
+
+
+WIKI = """<doc id="12" url="https://zh.wikipedia.org/wiki?curid=12" title="数学 "甲"">
+数学 "甲"
+
+数学是研究数量的学科。
+
+</doc>
+<doc id="13" revid="7" url="u" title="空">
+</doc>
+<doc id="14" url="u" title="哲学">
+哲学
+
+爱智慧。
+</doc>
+"""
+
+
+def test_wikiextractor(tmp_path: Path) -> None:
+    (tmp_path / "AA").mkdir()
+    written(tmp_path / "AA" / "wiki_00", WIKI)
+    written(tmp_path / "AA" / "wiki_01.bz2", bz2.compress(WIKI.encode()))
+    written(tmp_path / "AA" / "wiki_02", '{"id": "1", "title": "a", "text": "b"}\n')
+    written(tmp_path / "AA" / "LICENSE", "nothing that is known")
+    skipped: list[tuple[str, str]] = []
+    files = find_files([tmp_path], lambda path, why: skipped.append((path.name, why)))
+    assert [path.name for path in files] == ["wiki_00", "wiki_01.bz2", "wiki_02"]
+    assert skipped == [("LICENSE", "unknown extension")]
+    first, second, third = (list(read_objects(path)) for path in files)
+    assert first == second
+    assert [(line, value["title"], value["text"][-7:]) for line, value in first] == [
+        (1, '数学 "甲"', "研究数量的学科。"[-7:]),
+        (9, "哲学", "学\n\n爱智慧。"),
+    ]
+    assert third == [(1, {"id": "1", "title": "a", "text": "b"})]
+
+
+def test_source_code_is_read_where_it_is_named(tmp_path: Path) -> None:
+    written(tmp_path / "convert.py", "print(1)\n")
+    written(tmp_path / "a.txt", "text")
+    skipped: list[str] = []
+    assert [p.name for p in find_files([tmp_path], lambda _, why: skipped.append(why))] == ["a.txt"]
+    assert skipped == [f"source code (to read it: '{tmp_path}/**/*.py')"]
+    [named] = find_files([f"{tmp_path}/**/*.py"])
+    assert objects(named) == [{"text": "print(1)\n"}]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "b.tar", "c.7z"])
+def test_an_archive_is_called_one(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path / name, b"")
+    ending = re.escape(name[1:])
+    with pytest.raises(MiaoError, match=rf"an archive \({ending}\).*\n  -> unpack it"):
+        find_files([file])
+    with pytest.raises(MiaoError, match=r"end in '.pdf.gz' cannot be read"):
+        find_files([written(tmp_path / "a.pdf.gz", b"")])
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])

@@ -13,14 +13,8 @@ import pytest
 import zstandard
 
 from miao.corpus.read.json_stream import JsonStream
-from miao.corpus.read.streams import (
-    DamagedFile,
-    decode_line,
-    format_of,
-    read_bytes,
-    read_lines,
-    read_text,
-)
+from miao.corpus.read.opened import DamagedFile, format_of, read_bytes
+from miao.corpus.read.streams import decode_line, read_lines, read_text
 from miao.errors import MiaoError, install_hint
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -229,3 +223,22 @@ def test_a_name_that_says_another_compression(tmp_path: Path, ending: str) -> No
     ):
         with pytest.raises(DamagedFile, match=words):
             list(read_text(written(tmp_path / f"a.txt{ending}", content)))
+
+
+TAIWAN = "臺灣位於東亞，是一個島嶼國家，首都為臺北市。這裡的人們說中文，並且喜歡吃夜市小吃。\n"
+
+
+def test_big5_is_told_and_any_encoding_can_be_named(tmp_path: Path) -> None:
+    repairs: list[str] = []
+    told = written(tmp_path / "a.txt", (TAIWAN * 30).encode("big5"))
+    assert "".join(read_text(told, 64, lambda _, how: repairs.append(how))) == TAIWAN * 30
+    assert repairs == ["read as Big5"]
+    assert decode_line(TAIWAN.encode("big5")) == (TAIWAN, "lines read as Big5")
+    traditional = written(tmp_path / "gbk.txt", TAIWAN.encode("gbk"))
+    assert "".join(read_text(traditional)) == TAIWAN
+    named = written(tmp_path / "b.txt", "Größe, naïve".encode("cp1252"))
+    with pytest.raises(DamagedFile, match="--encoding"):
+        list(read_text(named))
+    assert "".join(read_text(named, encoding="cp1252")) == "Größe, naïve"
+    marked = written(tmp_path / "c.txt", "\ufeff你好".encode())
+    assert "".join(read_text(marked, encoding="cp1252")) == "你好"

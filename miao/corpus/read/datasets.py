@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, say
+from miao.corpus.read.opened import CODE, Source, format_of
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.readers import read_objects
-from miao.corpus.read.streams import Source, format_of
 from miao.errors import MiaoError
 from miao.files import atomic_open, cache_directory, fingerprint
 from miao.hubs.datasets import (
@@ -62,7 +62,8 @@ def resolve(text: str) -> tuple[str, DatasetName]:
 
 
 def _is_readable(path: str) -> bool:
-    return format_of(Path(path)) is not None
+    known = format_of(Path(path))
+    return known is not None and known[0] not in CODE
 
 
 def _readme(name: DatasetName, listing: Listing) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from miao.corpus.read.frequent import gb2312_share
+from miao.corpus.read.frequent import frequent_share, gb2312_share
 from miao.corpus.read.mojibake import LOST, turned_back
 from miao.errors import MiaoError
 
@@ -16,6 +16,10 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+
+LEAST_FREQUENT = 0.4
+"""The share of the 600 commonest characters that Chinese text has at least, of its letters; wrongly
+decoded text has hardly any."""
 
 _USUAL = re.compile("[\t\n\r -~\u00a0-\u04ff\u2010-\u206f\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]")
 _LOST = re.compile("\ufffd|锟斤拷|锟斤|斤拷")
@@ -47,14 +51,22 @@ def _usual(sample: bytes, encoding: str) -> float:
     return len(_USUAL.findall(text)) / len(text)
 
 
-def looks_like_gb18030(sample: bytes) -> bool:
-    """Whether it decodes, and mostly to the common characters: Latin-1 decodes to rare ones."""
-    try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    few = sum(not character.isascii() for character in text) < 2
-    return not few and gb2312_share(text) > 0.8
+def chinese_encoding(sample: bytes) -> str | None:
+    """ "gb18030" or "big5hkscs", where it decodes so and mostly to common characters (Latin-1
+    decodes to rare ones)."""
+    shares = {}
+    for encoding in ("gb18030", "big5hkscs"):
+        try:
+            text = codecs.getincrementaldecoder(encoding)().decode(sample)
+        except UnicodeDecodeError:
+            continue
+        if sum(not character.isascii() for character in text) < 2:
+            continue
+        if encoding == "gb18030" and gb2312_share(text) > 0.8:
+            return encoding
+        shares[encoding] = frequent_share(text)
+    best = max(shares, key=lambda encoding: shares[encoding], default=None)
+    return best if best and shares[best] > LEAST_FREQUENT else None
 
 
 def mend_text(text: str, where: str = "the text") -> tuple[str, list[str]]:

@@ -20,10 +20,10 @@ from miao.corpus.read.convert import (
 )
 from miao.corpus.read.encoding import mend_text
 from miao.corpus.read.kto import KtoPairs
+from miao.corpus.read.opened import DamagedFile, Source, format_of
 from miao.corpus.read.problems import OnProblem, Problem, place, stop
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import find_sources
-from miao.corpus.read.streams import DamagedFile, Source, format_of
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.errors import MiaoError
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from miao.corpus.read.streams import DamagedFile, OnRepair, Source, read_text
+from miao.corpus.read.opened import DamagedFile, Source
+from miao.corpus.read.streams import OnRepair, read_text
 
 _TOKEN = 16  # characters: more than any JSON token has that is no string or plain number
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")
@@ -16,9 +17,11 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 class JsonStream:
     """Decodes one JSON value after another of a text that is too large to hold."""
 
-    def __init__(self, path: Source, on_repair: OnRepair | None = None):
+    def __init__(
+        self, path: Source, on_repair: OnRepair | None = None, encoding: str | None = None
+    ):
         self.path = path
-        self.chunks = read_text(path, on_repair=on_repair)
+        self.chunks = read_text(path, on_repair=on_repair, encoding=encoding)
         self.decode = json.JSONDecoder().raw_decode
         self.buffer, self.at = "", 0
         self.line, self.column = 1, 1  # where the buffer begins

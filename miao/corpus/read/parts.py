@@ -21,8 +21,8 @@ from miao.corpus.read.formats import (
     to_document,
     to_preference,
 )
+from miao.corpus.read.opened import CHUNK
 from miao.corpus.read.readers import read_objects
-from miao.corpus.read.streams import CHUNK
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of

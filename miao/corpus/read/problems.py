@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from miao.corpus.read.streams import Source, format_of
+from miao.corpus.read.opened import Source, format_of
 from miao.errors import MiaoError
 
 RAW_KEPT = 1 << 16

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from miao.corpus.read.html import main_text
 from miao.corpus.read.json_stream import JsonStream
+from miao.corpus.read.opened import DamagedFile, Source, format_of, unknown_format
 from miao.corpus.read.problems import OnProblem, Problem, stop
-from miao.corpus.read.streams import (
-    DamagedFile,
-    OnRepair,
-    Source,
-    decode_line,
-    format_of,
-    read_raw_lines,
-    read_text,
-    unknown_format,
-)
+from miao.corpus.read.streams import OnRepair, decode_line, read_raw_lines, read_text
 from miao.corpus.read.tables import read_arrow, read_parquet, read_table
 from miao.errors import MiaoError
 
@@ -29,6 +22,9 @@ WHOLE_TEXT = 1 << 20  # bytes: a text up to this size stays one document
 MOST_HTML = 1 << 26  # bytes of one page
 
 _RECORD_KEYS = {"text", "content", "instruction", "prompt", "question", "query", "input", "tools"}
+_ARTICLE = re.compile(
+    r'<doc id="(?P<id>[^"]*)" [^\n]*?url="(?P<url>[^"]*)" title="(?P<title>.*)">\n'
+)
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r\u3000]*\n)+")
 
 
@@ -37,13 +33,15 @@ def read_objects(
     on_problem: OnProblem = stop,
     on_repair: OnRepair | None = None,
     columns: Sequence[str] | None = None,
+    encoding: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yields (line number, raw object), or (record number, ...) for .json, .parquet and .arrow.
 
     Memory does not grow with the file, except for a .json that is one single object. A line or
     table row that cannot be parsed goes to `on_problem`; if that returns, reading goes on.
     `on_repair(path, how)` hears of everything that was decoded otherwise than as plain UTF-8.
-    `columns`: what must be read of a parquet file.
+    `columns`: what must be read of a parquet file. `encoding`: of a text that is no UTF-8, where
+    it is known better than it can be told.
 
     Raises:
         DamagedFile: a file that cannot be read, is damaged, truncated, or no text.
@@ -54,29 +52,29 @@ def read_objects(
         raise unknown_format(path)
     match known[0]:
         case ".jsonl" | ".ndjson":
-            return _read_json_lines(path, on_problem, on_repair)
+            return _read_json_lines(path, on_problem, on_repair, encoding)
         case ".json":
-            return _read_json(path, on_repair)
+            return _read_json(path, on_repair, encoding)
         case ".csv":
-            return read_table(path, ",", on_problem, on_repair)
+            return read_table(path, ",", on_problem, on_repair, encoding)
         case ".tsv":
-            return read_table(path, "\t", on_problem, on_repair)
+            return read_table(path, "\t", on_problem, on_repair, encoding)
         case ".parquet":
             return read_parquet(path, columns)
         case ".arrow":
             return read_arrow(path)
         case ".html" | ".htm":
-            return _read_html(path, on_problem, on_repair)
+            return _read_html(path, on_problem, on_repair, encoding)
         case _:
-            return _read_text(path, on_repair)
+            return _read_text(path, on_repair, encoding)
 
 
 def _read_html(
-    path: Source, on_problem: OnProblem, on_repair: OnRepair | None
+    path: Source, on_problem: OnProblem, on_repair: OnRepair | None, encoding: str | None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """A page's main text as one object."""
     parts, size = [], 0
-    for part in read_text(path, on_repair=on_repair):
+    for part in read_text(path, on_repair=on_repair, encoding=encoding):
         parts.append(part)
         size += len(part)
         if size > MOST_HTML:
@@ -88,11 +86,19 @@ def _read_html(
         on_problem(Problem(path, 1, reason, "drop it, or export it as .txt", "".join(parts)))
 
 
-def _read_text(path: Source, on_repair: OnRepair | None) -> Iterator[tuple[int, dict[str, str]]]:
-    """The whole text as one object, or the pieces of a large one, joined again the same text."""
+def _read_text(
+    path: Source, on_repair: OnRepair | None, encoding: str | None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The whole text as one object, or the pieces of a large one, joined again the same text;
+    of WikiExtractor's `<doc id=... title="...">...</doc>` each article."""
+    chunks = read_text(path, TEXT_PIECE, on_repair, encoding)
+    first = next(chunks, "")
+    if _ARTICLE.match(first):
+        yield from _articles(chain([first], chunks))
+        return
     whole: list[str] | None = []
     size, line = 0, 1
-    for piece in _text_pieces(path, on_repair):
+    for piece in _text_pieces(chain([first], chunks)):
         if whole is None:
             yield line, {"text": piece}
             line += piece.count("\n")
@@ -108,30 +114,60 @@ def _read_text(path: Source, on_repair: OnRepair | None) -> Iterator[tuple[int, 
         yield line, {"text": "".join(whole)}
 
 
-def _text_pieces(path: Source, on_repair: OnRepair | None) -> Iterator[str]:
+def _articles(chunks: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The articles of a file of WikiExtractor's; what stands between them, as texts too."""
+    begun: list[str] = []
+    fields: dict[str, str] = {}
+    number = at = 1
+    for line in _lines_of(chunks):
+        opening = _ARTICLE.match(line)
+        closing = line.rstrip("\n") == "</doc>"
+        if opening or closing:
+            if text := "".join(begun).strip("\n"):
+                yield at, {**fields, "text": text}
+            begun, at = [], number
+            fields = opening.groupdict() if opening else {}
+        else:
+            begun.append(line)
+        number += 1
+    if text := "".join(begun).strip("\n"):
+        yield at, {**fields, "text": text}
+
+
+def _lines_of(chunks: Iterable[str]) -> Iterator[str]:
+    r"""Lines with their "\n"."""
+    begun = ""
+    for chunk in chunks:
+        *lines, begun = (begun + chunk).split("\n")
+        yield from (line + "\n" for line in lines)
+    if begun:
+        yield begun
+
+
+def _text_pieces(chunks: Iterable[str]) -> Iterator[str]:
     """Cuts after the last blank lines in every `TEXT_PIECE` bytes.
 
     Where four times as many have none, cuts after the last line, or before the last character.
     No piece is blank: the spaces at the borders stay with their neighbours.
     """
-    begun, chunks = "", 0
-    for chunk in read_text(path, TEXT_PIECE, on_repair):
-        begun, chunks = begun + chunk, chunks + 1
+    begun, count = "", 0
+    for chunk in chunks:
+        begun, count = begun + chunk, count + 1
         start, end = len(begun) - len(begun.lstrip()), len(begun.rstrip())
         cut = max((match.end() for match in _BLANK_LINES.finditer(begun, start, end)), default=0)
-        if not cut and chunks >= 4 and end - start > TEXT_PIECE:
+        if not cut and count >= 4 and end - start > TEXT_PIECE:
             cut = begun.rfind("\n", start, end) + 1 or end - 1
         if cut > start:
             yield begun[:cut]
-            begun, chunks = begun[cut:], 0
+            begun, count = begun[cut:], 0
     if begun:
         yield begun
 
 
 def _read_json_lines(
-    path: Source, on_problem: OnProblem, on_repair: OnRepair | None
+    path: Source, on_problem: OnProblem, on_repair: OnRepair | None, encoding: str | None
 ) -> Iterator[tuple[int, Any]]:
-    for number, raw in read_raw_lines(path, on_repair):
+    for number, raw in read_raw_lines(path, on_repair, encoding):
         try:
             line, mended = decode_line(raw)
         except MiaoError as error:
@@ -161,9 +197,11 @@ def _invalid(error: Exception, column: int, text: str) -> str:
     return f"invalid JSON at column {column} ({reason}) in {shown}"
 
 
-def _read_json(path: Source, on_repair: OnRepair | None) -> Iterator[tuple[int, Any]]:
+def _read_json(
+    path: Source, on_repair: OnRepair | None, encoding: str | None
+) -> Iterator[tuple[int, Any]]:
     """The items of a list; the one list of objects in an object, or that object; or JSON lines."""
-    stream = JsonStream(path, on_repair)
+    stream = JsonStream(path, on_repair, encoding)
     if stream.peek() == "[":
         yield from enumerate(stream.items(), 1)
         if stream.peek():

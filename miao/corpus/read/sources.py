@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from miao.corpus.read.opened import CODE, SUPPORTED, format_of, unknown_format
 from miao.corpus.read.stdin import standard_input
-from miao.corpus.read.streams import SUPPORTED, format_of, unknown_format
 from miao.errors import MiaoError
 from miao.hubs.names import is_hub_name
 
@@ -111,8 +111,10 @@ def _files_at(top: Path, skip: OnSkip) -> list[Path]:
         subfolders[:] = [path.name for path in inner if os.path.realpath(path) not in visited]
     files = []
     for path in sorted(candidates):
-        if format_of(path) is None:
+        if (known := format_of(path)) is None:
             skip(path, "unknown extension")
+        elif known[0] in CODE and top.is_dir():
+            skip(path, f"source code (to read it: '{top}/**/*{known[0]}')")
         elif not path.is_file():
             skip(path, "broken link" if path.is_symlink() else "not a regular file")
         else:

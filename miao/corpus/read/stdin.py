@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from miao.corpus.read.streams import CHUNK, MAGIC, read_bytes
+from miao.corpus.read.opened import CHUNK, MAGIC, read_bytes
 from miao.errors import MiaoError
 from miao.files import atomic_open, cache_directory
 
