@@ -271,13 +271,13 @@ class NativeRunner(Runner):
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
-        ends: list[int] = []
-        for row, tokens, start in pieces:
-            ids += tokens
-            positions += range(start, start + len(tokens))
-            rows += [row] * len(tokens)
-            ends.append(len(ids) - 1)
-        return self._native.read(self.cache, ids, positions, rows, ends)
+        wanted: list[int] = []
+        for piece in pieces:
+            wanted += (len(ids) + place for place in piece.wanted)
+            ids += piece.tokens
+            positions += range(piece.start, piece.start + len(piece.tokens))
+            rows += [piece.row] * len(piece.tokens)
+        return self._native.read(self.cache, ids, positions, rows, wanted)
 
     @torch.inference_mode()
     def hidden(self, ids: Sequence[int]) -> Tensor:

@@ -46,6 +46,8 @@ class Request:
 
     Args:
         prompt: token ids. index: which of several answers to one prompt this is.
+        scores_prompt: log-probabilities of the prompt's tokens too, as of the answer's. It is read
+            from its beginning then, whatever the cache holds.
     """
 
     prompt: Sequence[int]
@@ -53,11 +55,14 @@ class Request:
     index: int = 0
     constraint: Constraint | None = None
     watcher: Watcher | None = None
+    scores_prompt: bool = False
 
     number: int = field(default_factory=lambda: next(_numbers))
     tokens: list[int] = field(default_factory=list)
     """Prompt and answer."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of the prompt's tokens from the second on: nothing comes before the first."""
     finish: Finish | None = None
     draw: Draw | None = field(default=None, repr=False)
     row: int = -1

@@ -20,6 +20,13 @@ class Piece(NamedTuple):
     row: int
     tokens: Sequence[int]
     start: int
+    every: bool = False
+    """Logits are wanted behind every token, not behind the last alone."""
+
+    @property
+    def wanted(self) -> range:
+        """Places of the tokens whose logits are wanted."""
+        return range(0 if self.every else len(self.tokens) - 1, len(self.tokens))
 
 
 class ModelFacts(Protocol):
@@ -54,7 +61,7 @@ class Runner:
 
     @torch.inference_mode()
     def __call__(self, pieces: Sequence[Piece]) -> Tensor:
-        """float32 logits [b, v] after the last token of every piece.
+        """float32 logits [b, v] behind the wanted tokens of every piece: its last, or all.
 
         Pieces in neighbouring rows are read in place. Shorter ones are padded on the right: the
         padding stands at its piece's last position and is written where nobody reads.
@@ -85,8 +92,9 @@ class Runner:
         if width == 1:
             hidden_bd = hidden_btd[:, 0]
         else:
-            ends = torch.tensor([len(piece.tokens) - 1 for piece in pieces], device=device)
-            hidden_bd = hidden_btd[torch.arange(len(pieces), device=device), ends]
+            places = [(b, t) for b, piece in enumerate(pieces) for t in piece.wanted]
+            batch, times = torch.tensor(places, device=device).T
+            hidden_bd = hidden_btd[batch, times]
         return self._decoder.lm_head(hidden_bd).float()
 
     def _forward(

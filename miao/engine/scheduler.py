@@ -16,6 +16,8 @@ from miao.errors import MiaoError
 CPU_PREFILL, GPU_PREFILL = 256, 2048
 SHORTEST_PREFIX = 8
 """Tokens below which a common beginning is not worth a copy."""
+SCORED_LOGITS = 2**24
+"""Logits that exist at once where a prompt's own tokens are scored."""
 
 
 class Scheduler:
@@ -145,10 +147,12 @@ class Scheduler:
         if not unread:
             return [], []
         chunk: list[Request] = []
-        width = 0
+        width, room = 0, self.prefill_tokens
         for request in sorted(unread, key=lambda r: r.number):
-            need = min(len(request.prompt) - request.computed, self.prefill_tokens)
-            if chunk and max(width, need) * (len(chunk) + 1) > self.prefill_tokens:
+            if request.scores_prompt:
+                room = min(room, max(1, SCORED_LOGITS // self.runner.model.config.vocab_size))
+            need = min(len(request.prompt) - request.computed, room)
+            if chunk and max(width, need) * (len(chunk) + 1) > room:
                 break
             chunk.append(request)
             width = max(width, need)
@@ -156,14 +160,29 @@ class Scheduler:
         return chunk, [min(len(r.prompt), r.computed + width) for r in chunk]
 
     def _read(self, requests: list[Request], ends: list[int]) -> Tensor:
+        """Logits [b, v] behind the last tokens that are read."""
         pieces = [
-            Piece(r.row, r.tokens[r.computed : end], r.computed)
+            Piece(r.row, r.tokens[r.computed : end], r.computed, r.scores_prompt and not r.is_read)
             for r, end in zip(requests, ends, strict=True)
         ]
-        logits_bv = self.runner(pieces)
-        for request, end in zip(requests, ends, strict=True):
+        logits_nv = self.runner(pieces)
+        last, count = [], 0
+        for request, piece, end in zip(requests, pieces, ends, strict=True):
+            if piece.every:
+                self._score(request, logits_nv[count : count + len(piece.tokens)])
+            count += len(piece.wanted)
+            last.append(count - 1)
             request.computed = end
-        return logits_bv
+        return logits_nv if count == len(last) else logits_nv[last]
+
+    def _score(self, request: Request, logits_tv: Tensor) -> None:
+        """Notes the log-probabilities of the prompt's tokens behind those that were read."""
+        following = request.prompt[request.computed + 1 :][: len(logits_tv)]
+        targets = torch.tensor(following, dtype=torch.int64, device=logits_tv.device)
+        most = request.options.logprobs or 0
+        chosen, ids, values = top_logprobs(logits_tv[: len(targets)], targets, most)
+        for logprob, *top in zip(chosen.tolist(), ids.tolist(), values.tolist(), strict=True):
+            request.prompt_logprobs.append(TokenLogprobs(logprob, list(zip(*top, strict=True))))
 
     def _extend(self, requests: list[Request], logits_bv: Tensor) -> list[Event]:
         draws = [request.draw for request in requests if request.draw is not None]
@@ -240,7 +259,7 @@ class Scheduler:
         request's own row, which must not lose a longer one to it."""
         row = request.row
         best, count = -1, 0
-        if self.reuse_prefixes:
+        if self.reuse_prefixes and not request.scores_prompt:
             for other in range(len(self._left)):
                 found = self._common(other, request)
                 if found > count:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from miao.engine import Request, Runner, SamplingOptions, Scheduler
+from miao.engine.backend import make_runner
 from miao.errors import MiaoError
 from miao.model import Decoder
 
@@ -237,3 +238,36 @@ def test_impossible_requests_are_refused(make_model: Make) -> None:
     with pytest.raises(MiaoError, match="logit_bias names token 97"):
         scheduler.submit(Request([1], SamplingOptions(logit_bias={97: 1.0})))
     assert not scheduler.has_work
+
+
+@KINDS
+@pytest.mark.parametrize("prefill_tokens", [5, 1000])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_prompts_are_scored_as_by_a_full_forward(
+    make_model: Make, shape: dict[str, Any], prefill_tokens: int, compiled: bool
+) -> None:
+    model = make_model(**shape)
+    runner = make_runner(model, 3, 64) if compiled else Runner(model, 3, 64)
+    scheduler = Scheduler(runner, NO_STOP, prefill_tokens)
+    prompts = random_prompts(3, [30, 1, 12, 30, 2])
+    prompts[3][:29] = prompts[0][:29]  # what the cache holds has no logits
+    options = SamplingOptions(max_new_tokens=3, logprobs=2)
+    requests = [Request(p, options, scores_prompt=i != 2) for i, p in enumerate(prompts)]
+    for request in requests:
+        scheduler.submit(request)
+    answers = finish(scheduler, requests)
+    for number, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        assert answers[number] == by_full_forward(model, prompt, 3)
+        if number == 2:
+            assert request.prompt_logprobs == []
+            continue
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([prompt]))[0].float().log_softmax(-1)
+        assert len(request.prompt_logprobs) == len(prompt) - 1
+        for place, found in enumerate(request.prompt_logprobs):
+            assert found.chosen == pytest.approx(
+                float(logprobs[place, prompt[place + 1]]), abs=1e-4
+            )
+            values, ids = logprobs[place].topk(2)
+            assert [token for token, _ in found.top] == ids.tolist()
+            assert [value for _, value in found.top] == pytest.approx(values.tolist(), abs=1e-4)
