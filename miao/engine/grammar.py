@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miao.engine.schemas import closed, moved
+from miao.engine.schemas import arguments_of, closed, moved
 from miao.errors import MiaoError, first_line, install_hint
 from miao.tokenizer import Tokenizer
 
@@ -43,6 +43,36 @@ class Grammars:
             LLMatcher.grammar_from_json_schema, schema, overrides={"whitespace_flexible": False}
         )
 
+    def choice(self, texts: list[str]) -> GrammarConstraint:
+        """One of these texts."""
+        from llguidance import LLMatcher
+
+        lark = "start: " + " | ".join(map(json.dumps, dict.fromkeys(texts)))
+        return self._constraint(LLMatcher.grammar_from_lark, lark)
+
+    def regex(self, pattern: str) -> GrammarConstraint:
+        """A text that a regular expression matches whole.
+
+        Raises:
+            MiaoError: an expression that is none, or has what cannot be enforced.
+        """
+        from llguidance import LLMatcher
+
+        return self._constraint(LLMatcher.grammar_from_regex, pattern)
+
+    def grammar(self, text: str) -> GrammarConstraint:
+        """A text of a context-free grammar.
+
+        Args:
+            text: Lark as llguidance has it, or llama.cpp's EBNF (GBNF).
+
+        Raises:
+            MiaoError: a grammar that is none.
+        """
+        from llguidance import grammar_from
+
+        return self._constraint(grammar_from, "grammar", text)
+
     def tool_calls(self, tools: list[dict[str, Any]]) -> GrammarConstraint:
         """One call of one of these functions, in the words of the chat template.
 
@@ -60,7 +90,7 @@ class Grammars:
         alternatives: list[dict[str, Any]] = []
         for number, tool in enumerate(tools):
             place = "#" if len(tools) == 1 else f"#/anyOf/{number}"
-            parameters = closed(tool.get("parameters") or {"type": "object"})
+            parameters = arguments_of(tool.get("parameters"))
             properties = {
                 "name": {"const": tool["name"]},
                 "arguments": moved(parameters, f"{place}/properties/arguments"),

@@ -12,6 +12,9 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 _JOINING = {"allOf", "not", "if", "unevaluatedProperties", "dependentSchemas", "$dynamicRef"}
 """Where one of these stands, what an object may hold is said in several places."""
 
+_SILENT = {"type", "title", "description", "$schema", "strict"}
+"""Keys of an object's schema that say nothing of what it may hold."""
+
 _LARGEST = 9 * 10**18
 """Of an integer without bounds: nearly all of 64 bits."""
 
@@ -39,6 +42,19 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
         if not part.keys() & {"additionalProperties", "patternProperties"}:
             part["additionalProperties"] = False
     return found
+
+
+def arguments_of(parameters: dict[str, Any] | None) -> dict[str, Any]:
+    """The schema of a function's arguments; one that names no parameters has `{}`.
+
+    Args:
+        parameters: OpenAI's field: a JSON schema, `{}`, or nothing.
+    """
+    parameters = parameters or {}
+    said = {key for key, value in parameters.items() if value and key not in _SILENT}
+    if not said and parameters.get("type", "object") == "object":
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    return closed(parameters)
 
 
 def moved(schema: dict[str, Any], pointer: str) -> dict[str, Any]:

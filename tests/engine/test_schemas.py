@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from miao.engine.grammar import GrammarConstraint, Grammars
-from miao.engine.schemas import closed, moved
+from miao.engine.schemas import arguments_of, closed, moved
 from miao.errors import MiaoError
 from miao.tokenizer import Tokenizer
 
@@ -96,3 +96,18 @@ def test_the_grammar_follows(tokenizer: Tokenizer) -> None:
             assert accepts(constraint, tokenizer, text) is is_right, text
     with pytest.raises(MiaoError, match="cannot be enforced"):
         grammars.tool_calls([{"name": "go", "parameters": {"$ref": "#/$defs/None"}}])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "additionalProperties": True},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "required": ["a"]},
+        {"$ref": "#/$defs/City", "$defs": {"City": CITY}},
+        {"anyOf": [CITY, {"type": "object"}]},
+        CITY,
+    ],
+)
+def test_arguments_that_a_schema_allows_stay_allowed(parameters: dict[str, Any]) -> None:
+    assert arguments_of(parameters) == closed(parameters)

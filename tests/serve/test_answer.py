@@ -42,9 +42,7 @@ CASES = [
 def parse(pieces: list[str], in_thought: bool, has_tools: bool) -> Piece:
     parser, whole = AnswerParser(in_thought, has_tools), Piece()
     for part in [parser.feed(piece) for piece in pieces] + [parser.finish()]:
-        whole.reasoning += part.reasoning
-        whole.content += part.content
-        whole.calls += part.calls
+        whole.add(part)
     return whole
 
 
@@ -68,3 +66,49 @@ def test_thoughts_stream_as_they_come() -> None:
     assert parser.feed("<think>\nOne").reasoning == "One"
     assert parser.feed(" two").reasoning == " two"
     assert parser.feed("\n</think>\n\nSaid").content == "Said"
+
+
+def test_arguments_stream_as_they_come() -> None:
+    parser = AnswerParser(has_tools=True)
+    assert parser.feed('<tool_call>\n{"name": "add", "argum').calls == []
+    (first, *_) = parser.feed('ents": {"a": ').calls
+    assert first["function"] == {"name": "add", "arguments": ""} and first["id"]
+    assert parser.feed('"}</tool_call>').calls == [
+        {"index": 0, "function": {"arguments": '"}</tool_call>'}}
+    ]
+    assert parser.feed('\\"').calls[0]["function"]["arguments"] == '\\"'
+    assert parser.feed('"}').calls[0]["function"]["arguments"] == '"}'
+    assert not parser.feed("}\n</tool_c")
+    assert parser.feed("all>\nDone.").content == "Done."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ('{"a": "x\n', '{"a": "x'),
+        ('{"a": 1\n', '{"a": 1\n'),
+        ('{"a": [1, 2}', '{"a": [1, 2}'),
+        ('{"a": 1}, "more": 2', '{"a": 1}'),
+    ],
+)
+def test_broken_arguments_end_with_their_call(arguments: str, given: str) -> None:
+    text = f'<tool_call>\n{{"name": "add", "arguments": {arguments}}}\n</tool_call>\nSaid.'
+    for step in (1, 7, 1000):
+        found = parse([text[i : i + step] for i in range(0, len(text), step)], False, True)
+        assert found.content == "Said."
+        (call,) = found.calls
+        assert call["function"]["arguments"].startswith(given[:-1])
+
+
+@pytest.mark.parametrize(
+    ("size", "is_forced"),
+    [(size, True) for size in range(len(CALL))]
+    + [(size, False) for size in range(len("<tool_call>"), len(CALL))],
+)
+def test_a_call_that_is_cut_leaves_no_marks_in_the_text(size: int, is_forced: bool) -> None:
+    whole, parser = Piece(), AnswerParser(has_tools=True, is_forced=is_forced)
+    whole.add(parser.feed(CALL[:size]))
+    whole.add(parser.finish(is_cut=not is_forced))
+    assert whole.content == whole.reasoning == ""
+    begins = len('<tool_call>\n{"name": "add"')
+    assert [call["function"]["name"] for call in whole.calls] == ["add"] * (size >= begins)
