@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,13 +14,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from miao.engine import Request as EngineRequest
 from miao.errors import MiaoError
-from miao.serve.answer import Piece
+from miao.serve.completions import CompletionReply
 from miao.serve.generation import Generation, generation
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.problems import Problem
 from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
-from miao.serve.replies import ChatReply, CompletionReply
+from miao.serve.replies import ChatReply, Reply
 from miao.serve.worker import Worker
 
 Result = TypeVar("Result")
@@ -50,30 +49,7 @@ class Endpoints:
 
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """One or more answers in a conversation."""
-        served = self._find(body.model)
-        prompt = await asyncio.to_thread(served.chat_prompt, body)
-        served.check_prompt(prompt, "messages")
-        wanted = body.max_completion_tokens
-        logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        options = served.options(body, body.max_tokens if wanted is None else wanted, logprobs)
-        requests = await asyncio.to_thread(served.requests, prompt, options, body.n or 1, 0, body)
-        has_tools = bool(body.tools) and body.tool_choice != "none"
-        most = 1 if body.parallel_tool_calls is False else None
-        reply = ChatReply(served, prompt, requests, has_tools, most)
-        if body.stream:
-            return await self._stream(served, requests, reply, body.includes_usage)
-
-        async def answer() -> Response:
-            pieces = [Piece() for _ in requests]
-            async with self._generation(served, requests) as running:
-                async for growth in running:
-                    gained, whole = reply.piece(growth), pieces[reply.place[growth.request.number]]
-                    whole.reasoning += gained.reasoning
-                    whole.content += gained.content
-                    whole.calls += gained.calls
-            return JSONResponse(reply.whole(pieces))
-
-        return await _unless_gone(request, answer())
+        return await self._converse(body, ChatReply, request)
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """How one or more texts go on."""
@@ -82,25 +58,16 @@ class Endpoints:
         _check_count(prompts, "prompt")
         for prompt in prompts:
             served.check_prompt(prompt, "prompt")
-        # OpenAI's default for this route.
-        wanted = 16 if body.max_tokens is None else body.max_tokens
+        # OpenAI's default for this route; 0 is for the prompt's log-probabilities alone.
+        wanted = 16 if body.max_tokens is None else body.max_tokens or 1
         options = served.options(body, wanted, body.logprobs)
-        count = body.n or 1
         requests: list[EngineRequest] = []
         for prompt in prompts:
-            requests += served.requests(prompt, options, count, len(requests))
-        reply = CompletionReply(served, prompts, requests, bool(body.echo), count)
-        if body.stream:
-            return await self._stream(served, requests, reply, body.includes_usage)
-
-        async def answer() -> Response:
-            texts = [""] * len(requests)
-            async with self._generation(served, requests) as running:
-                async for growth in running:
-                    texts[reply.place[growth.request.number]] += growth.text
-            return JSONResponse(reply.whole(texts))
-
-        return await _unless_gone(request, answer())
+            requests += await asyncio.to_thread(
+                served.requests, prompt, options, body, len(requests)
+            )
+        reply = CompletionReply(served, prompts, requests, body)
+        return await self._answer(reply, bool(body.stream), request)
 
     async def embed(self, body: EmbeddingBody) -> Response:
         """One vector per text."""
@@ -135,33 +102,54 @@ class Endpoints:
     def _generation(self, served: Served, requests: list[EngineRequest]) -> Any:
         return generation(self._worker, served, requests, self._metrics, self._timeout)
 
-    async def _stream(
-        self,
-        served: Served,
-        requests: list[EngineRequest],
-        reply: ChatReply | CompletionReply,
-        with_usage: bool,
+    async def _converse(
+        self, body: ChatBody, reply_of: Callable[..., Reply], request: Request
     ) -> Response:
-        context = self._generation(served, requests)
-        running = await context.__aenter__()  # a full queue is a 429, not a broken stream
-        events = self._events(context, running, reply, with_usage)
-        return _Stream(events, context)
+        """The assistant's turn; whatever the protocol, a conversation goes this way.
 
-    async def _events(
-        self, context: Any, running: Generation, reply: Any, with_usage: bool
-    ) -> AsyncIterator[str]:
-        try:
-            for chunk in reply.opening():
-                yield _event(chunk | ({"usage": None} if with_usage else {}))
-            async for growth in running:
-                for chunk in reply.chunks(growth):
-                    yield _event(chunk | ({"usage": None} if with_usage else {}))
-            if with_usage:
-                yield _event(reply.usage_chunk())
-            yield "data: [DONE]\n\n"
-        except (Problem, MiaoError) as error:
-            problem = error if isinstance(error, Problem) else Problem(400, str(error))
-            yield _event(problem.body())
+        Args:
+            reply_of: makes the reply of a model, a prompt, the requests and the body.
+        """
+        served = self._find(body.model)
+        prompt = await asyncio.to_thread(served.chat_prompt, body)
+        served.check_prompt(prompt, "messages")
+        wanted = body.max_completion_tokens
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        options = served.options(body, body.max_tokens if wanted is None else wanted, logprobs)
+        requests = await asyncio.to_thread(served.requests, prompt, options, body)
+        reply = reply_of(served, prompt, requests, body)
+        return await self._answer(reply, bool(body.stream), request)
+
+    async def _answer(self, reply: Reply, stream: bool, request: Request) -> Response:
+        """Lets the engine work; the reply as it grows, or whole."""
+        context = self._generation(reply.served, reply.requests)
+        if stream:
+            running = await context.__aenter__()  # a full queue is a 429, not a broken stream
+            return _Stream(_events(running, reply), context)
+
+        async def answer() -> Response:
+            async with context as running:
+                async for growth in running:
+                    reply.chunks(growth)
+            return JSONResponse(reply.whole())
+
+        return await _unless_gone(request, answer())
+
+
+async def _events(running: Generation, reply: Reply) -> AsyncIterator[str]:
+    try:
+        for event in reply.opening():
+            yield reply.written(event)
+        async for growth in running:
+            for event in reply.chunks(growth):
+                yield reply.written(event)
+        for event in reply.closing():
+            yield reply.written(event)
+        yield reply.end
+    except (Problem, MiaoError) as error:
+        problem = error if isinstance(error, Problem) else Problem(400, str(error))
+        for event in reply.failure(problem):
+            yield reply.written(event)
 
 
 class _Stream(StreamingResponse):
@@ -196,10 +184,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
         for task in (answer, hangup):
             task.cancel()
         await asyncio.gather(answer, hangup, return_exceptions=True)
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
 def _check_count(prompts: list[list[int]], param: str) -> None:

@@ -41,12 +41,14 @@ class Served:
     def chat_prompt(self, body: ChatBody) -> list[int]:
         """Ids up to where the assistant begins to speak."""
         tools = None
-        if body.tools and body.tool_choice != "none":
-            tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+        if body.offers_tools:
+            tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
         messages = [_template_message(message) for message in body.messages]
-        return self.tokenizer.chat_template.encode_prompt(
-            self.tokenizer, messages, tools=tools, enable_thinking=body.thinking
-        )
+        template = self.tokenizer.chat_template
+        if body.continue_final_message:
+            return template.encode_continued(self.tokenizer, messages, tools, body.thinking)
+        opens = body.add_generation_prompt is not False
+        return template.encode_prompt(self.tokenizer, messages, tools, body.thinking, opens)
 
     def text_prompts(self, body: CompletionBody | EmbeddingBody) -> list[list[int]]:
         """Ids of every prompt. Text begins a document; ids are taken as they are."""
@@ -110,8 +112,19 @@ class Served:
             logprobs=logprobs,
         )
 
-    def constraint(self, body: ChatBody) -> GrammarConstraint | None:
-        """The form that a chat answer must have. One per answer."""
+    def constraint(self, body: Sampling) -> GrammarConstraint | None:
+        """The form that an answer must have. One per answer."""
+        wanted = body.structured_outputs
+        if wanted is not None:
+            if wanted.choice:
+                return self.grammars.choice(wanted.choice)
+            if wanted.regex is not None:
+                return self.grammars.regex(wanted.regex)
+            if wanted.grammar is not None:
+                return self.grammars.grammar(wanted.grammar)
+            return self.grammars.json(wanted.json_)
+        if not isinstance(body, ChatBody):
+            return None
         form = body.response_format
         if body.forced_tools:
             functions = [tool.model_dump(exclude_none=True) for tool in body.forced_tools]
@@ -125,21 +138,26 @@ class Served:
         self,
         prompt: list[int],
         options: SamplingOptions,
-        count: int,
+        body: Sampling,
         first_index: int = 0,
-        body: ChatBody | None = None,
     ) -> list[Request]:
-        """`count` answers to one prompt."""
+        """The answers to one prompt, as many as the client wants."""
+        scores_prompt = isinstance(body, CompletionBody) and body.scores_prompt
         return [
             Request(
                 prompt,
                 options,
                 index=first_index + number,
-                constraint=None if body is None else self.constraint(body),
+                constraint=self.constraint(body),
                 watcher=TextStream(self.tokenizer, options.stop),
+                scores_prompt=scores_prompt,
             )
-            for number in range(count)
+            for number in range(body.n or 1)
         ]
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for; nothing, where the model knows more ids than its tokenizer."""
+        return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
 
     def embed(self, ids: list[int]) -> list[float]:
         """The mean of the last hidden states over the tokens, made as long as 1."""

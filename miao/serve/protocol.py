@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,40 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
+class StructuredOutputs(Body):
+    """The form of an answer, one of them, under vLLM's names."""
+
+    choice: list[Text] | None = Field(None, min_length=1, max_length=1000)
+    """One of these texts."""
+    regex: Text | None = None
+    grammar: Text | None = None
+    """Lark, or the EBNF of llama.cpp (GBNF)."""
+    json_: dict[str, Any] | None = Field(None, alias="json")
+    """A schema, which may come written out as text."""
+    json_object: Literal[True] | None = None
+
+    @field_validator("json_", mode="before")
+    @classmethod
+    def _schema(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError) as error:
+            raise ValueError("is no JSON") from error
+
+    @field_validator("choice")
+    @classmethod
+    def _texts(cls, value: list[str] | None) -> list[str] | None:
+        if value and "" in value:
+            raise ValueError("must not hold an empty text")
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> StructuredOutputs:
+        if sum(value is not None for value in self.__dict__.values()) != 1:
+            raise ValueError("give one of choice, regex, grammar, json, json_object")
+        return self
+
+
 class Sampling(Body):
     """What chat and plain completions have in common."""
 
@@ -74,6 +109,12 @@ class Sampling(Body):
     stop: Text | list[Text] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs | None = None
+    # The names of vLLM before 0.12.
+    guided_choice: list[Text] | None = Field(None, max_length=1000)
+    guided_regex: Text | None = None
+    guided_grammar: Text | None = None
+    guided_json: dict[str, Any] | Text | None = None
     # Labels for whoever runs a server; they say nothing about the answer.
     user: Text | None = None
     metadata: dict[str, Any] | None = None
@@ -85,7 +126,7 @@ class Sampling(Body):
     @field_validator("max_tokens", "max_completion_tokens", check_fields=False)
     @classmethod
     def _some_tokens(cls, value: int | None) -> int | None:
-        if value == 0:
+        if value == 0 and cls is not CompletionBody:
             raise ValueError("must be positive, or -1 for all that the context has room for")
         return value
 
@@ -107,6 +148,19 @@ class Sampling(Body):
         if isinstance(value, list) and len(value) > MAX_STOPS:
             raise ValueError(f"at most {MAX_STOPS} texts")
         return value
+
+    @model_validator(mode="after")
+    def _form(self) -> Sampling:
+        older = {
+            name: value
+            for name in ("choice", "regex", "grammar", "json")
+            if (value := getattr(self, f"guided_{name}")) is not None
+        }
+        if older and self.structured_outputs is not None:
+            raise ValueError("structured_outputs: not together with guided_*")
+        if older:
+            self.structured_outputs = StructuredOutputs(**older)
+        return self
 
     @model_validator(mode="after")
     def _streaming(self) -> Sampling:
@@ -240,6 +294,10 @@ class ChatBody(Sampling):
     )
     """none: no thinking. The other degrees mean that the model may think."""
     modalities: list[Literal["text"]] | None = None
+    continue_final_message: bool | None = None
+    """The answer goes on where the last message, an assistant's, ends."""
+    add_generation_prompt: bool | None = None
+    """False: the conversation ends as it is, without the opening of the assistant's turn."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatBody:
@@ -255,9 +313,23 @@ class ChatBody(Sampling):
             raise ValueError(f"tool_choice: there is no tool {choice.function.name!r}")
         if choice == "required" and not names:
             raise ValueError("tool_choice: 'required', but there are no tools")
-        if self.forced_tools and self.response_format and self.response_format.type != "text":
-            raise ValueError("response_format: not together with a tool_choice that forces a call")
+        formed = self.response_format is not None and self.response_format.type != "text"
+        if self.forced_tools and (formed or self.structured_outputs):
+            name = "response_format" if formed else "structured_outputs"
+            raise ValueError(f"{name}: not together with a tool_choice that forces a call")
+        if formed and self.structured_outputs:
+            raise ValueError("structured_outputs: not together with response_format")
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise ValueError("continue_final_message: not with add_generation_prompt: true")
+            if self.messages[-1].role != "assistant" or self.messages[-1].tool_calls:
+                raise ValueError("continue_final_message: the last message is no assistant's text")
         return self
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call functions."""
+        return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def forced_tools(self) -> list[Function]:
@@ -290,9 +362,14 @@ class CompletionBody(Sampling):
     def _possible(self) -> CompletionBody:
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ValueError("best_of: must be n, if it is given")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("logprobs: not of an echoed prompt")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 only together with echo")
         return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt are wanted too."""
+        return bool(self.echo) and self.logprobs is not None
 
 
 class EmbeddingBody(Body):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from miao.engine import Request
-from miao.engine.request import TokenLogprobs
 from miao.serve.answer import AnswerParser, Piece, opens_thought
 from miao.serve.generation import Growth
 from miao.serve.models import Served
-from miao.serve.protocol import shown
+from miao.serve.problems import Problem
+from miao.serve.protocol import ChatBody, shown
+
+Event = dict[str, Any]
 
 
 def usage_of(requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -29,27 +31,25 @@ def usage_of(requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> d
     }
 
 
-@dataclass
 class Reply:
-    """What all bodies of one answer to a client have in common."""
+    """One answer to a client, in the words of one protocol: events of a stream (`opening`, then
+    `chunks` as it grows, then `closing`), or `whole` when all growth has been told to `chunks`."""
 
-    served: Served
-    prompts: list[list[int]]
-    requests: list[Request]
-    kind: str
     prefix: str
-    number: str = ""
-    created: int = field(default_factory=lambda: int(time.time()))
+    end = "data: [DONE]\n\n"
+    """What follows the last event."""
 
-    def __post_init__(self) -> None:
-        self.number = f"{self.prefix}-{secrets.token_hex(12)}"
-        self.place = {request.number: index for index, request in enumerate(self.requests)}
+    def __init__(self, served: Served, prompts: list[list[int]], requests: list[Request]):
+        self.served, self.prompts, self.requests = served, prompts, requests
+        self.number = f"{self.prefix}{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.place = {request.number: index for index, request in enumerate(requests)}
 
-    def body(self, choices: list[dict[str, Any]], kind: str = "") -> dict[str, Any]:
-        """An object of this reply."""
+    def body(self, choices: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+        """An object of OpenAI's completions."""
         return {
             "id": self.number,
-            "object": kind or self.kind,
+            "object": kind,
             "created": self.created,
             "model": self.served.name,
             "choices": choices,
@@ -58,41 +58,98 @@ class Reply:
     def usage(self) -> dict[str, Any]:
         return usage_of(self.requests, self.prompts)
 
-    def usage_chunk(self, kind: str) -> dict[str, Any]:
-        """The last chunk of a stream whose client asked for the usage."""
-        return self.body([], kind) | {"usage": self.usage()}
+    def opening(self) -> list[Event]:
+        """The events before the first token."""
+        raise NotImplementedError
+
+    def chunks(self, growth: Growth) -> list[Event]:
+        """Takes what an answer has gained; returns its events."""
+        raise NotImplementedError
+
+    def closing(self) -> list[Event]:
+        """The events after the last token of all answers."""
+        raise NotImplementedError
+
+    def whole(self) -> dict[str, Any]:
+        """The body where nothing is streamed."""
+        raise NotImplementedError
+
+    def failure(self, problem: Problem) -> list[Event]:
+        """The events of a stream that breaks off."""
+        return [problem.body()]
+
+    def written(self, event: Event) -> str:
+        """An event as it is sent."""
+        return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
 
 
-class ChatReply(Reply):
-    """/v1/chat/completions
+class Spoken(Reply):
+    """A turn of the assistant, in whatever protocol: its text is taken apart as it comes.
 
     Args:
-        max_calls: calls of functions beyond so many are left out; None: all are given.
+        body: what was asked, as a chat.
     """
 
-    def __init__(
-        self,
-        served: Served,
-        prompt: list[int],
-        requests: list[Request],
-        has_tools: bool,
-        max_calls: int | None = None,
-    ):
-        super().__init__(served, [prompt], requests, "chat.completion", "chatcmpl")
+    def __init__(self, served: Served, prompt: list[int], requests: list[Request], body: ChatBody):
+        super().__init__(served, [prompt], requests)
         in_thought = opens_thought(served.tokenizer, prompt)
-        self._parsers = [AnswerParser(in_thought, has_tools) for _ in requests]
-        self._calls = [0] * len(requests)
-        self._max_calls = max_calls
+        self.asked = body
+        self._max_calls = 1 if body.parallel_tool_calls is False else None
+        """Calls of functions beyond so many are left out."""
+        self._parsers = [
+            AnswerParser(in_thought, body.offers_tools, bool(body.forced_tools)) for _ in requests
+        ]
+        self.pieces = [Piece() for _ in requests]
+        """All that each answer has by now."""
 
-    def opening(self) -> list[dict[str, Any]]:
-        """The first chunks of a stream: who speaks."""
+    def gained(self, growth: Growth) -> Piece:
+        """What an answer has gained, taken apart."""
+        index = self.place[growth.request.number]
+        parser = self._parsers[index]
+        piece = parser.feed(growth.text)
+        if growth.is_last:
+            piece.add(parser.finish(is_cut=growth.request.finish == "length"))
+        if self._max_calls is not None:
+            piece.calls = [call for call in piece.calls if call["index"] < self._max_calls]
+        self.pieces[index].add(piece)
+        return piece
+
+    def finish(self, index: int) -> str | None:
+        """Why an answer ended, in OpenAI's words."""
+        finish = self.requests[index].finish
+        return "tool_calls" if self.pieces[index].calls and finish == "stop" else finish
+
+    def logprobs(self, request: Request, first: int, end: int) -> list[dict[str, Any]] | None:
+        """Of some of an answer's tokens, where the client asked for them."""
+        if request.options.logprobs is None:
+            return None
+        pairs = zip(request.answer[first:end], request.logprobs[first:end], strict=True)
+        return [
+            self._token(token, value.chosen)
+            | {"top_logprobs": [self._token(*pair) for pair in value.top]}
+            for token, value in pairs
+        ]
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        raw = self.served.token_bytes(token)
+        return {
+            "token": raw.decode("utf-8", "replace"),
+            "logprob": shown(logprob),
+            "bytes": list(raw),
+        }
+
+
+class ChatReply(Spoken):
+    """/v1/chat/completions"""
+
+    prefix = "chatcmpl-"
+
+    def opening(self) -> list[Event]:
         delta = {"role": "assistant", "content": ""}
         return [self._chunk(index, delta, None, None) for index in range(len(self.requests))]
 
-    def chunks(self, growth: Growth) -> list[dict[str, Any]]:
-        """Chunks of a stream for what an answer has gained."""
-        index = self.place[growth.request.number]
-        piece = self.piece(growth)
+    def chunks(self, growth: Growth) -> list[Event]:
+        index, piece = self.place[growth.request.number], self.gained(growth)
         delta: dict[str, Any] = {}
         if piece.reasoning:
             delta["reasoning_content"] = piece.reasoning
@@ -100,35 +157,22 @@ class ChatReply(Reply):
             delta["content"] = piece.content
         if piece.calls:
             delta["tool_calls"] = piece.calls
-        logprobs = self._logprobs(growth.request, growth.first, growth.end)
+        logprobs = _openai(self.logprobs(growth.request, growth.first, growth.end))
         found = []
         if delta or logprobs:
             found.append(self._chunk(index, delta, logprobs, None))
         if growth.is_last:
-            found.append(self._chunk(index, {}, None, self._finish(growth.request, index)))
+            found.append(self._chunk(index, {}, None, self.finish(index)))
         return found
 
-    def piece(self, growth: Growth) -> Piece:
-        """What an answer has gained, taken apart."""
-        index = self.place[growth.request.number]
-        parser = self._parsers[index]
-        piece = parser.feed(growth.text)
-        if growth.is_last:
-            rest = parser.finish()
-            piece = Piece(
-                piece.reasoning + rest.reasoning,
-                piece.content + rest.content,
-                piece.calls + rest.calls,
-            )
-        if self._max_calls is not None:
-            piece.calls = piece.calls[: max(0, self._max_calls - self._calls[index])]
-        self._calls[index] += len(piece.calls)
-        return piece
+    def closing(self) -> list[Event]:
+        if not self.asked.includes_usage:
+            return []
+        return [self.body([], "chat.completion.chunk") | {"usage": self.usage()}]
 
-    def whole(self, pieces: list[Piece]) -> dict[str, Any]:
-        """The body where nothing is streamed."""
+    def whole(self) -> dict[str, Any]:
         choices = []
-        for index, (request, piece) in enumerate(zip(self.requests, pieces, strict=True)):
+        for index, (request, piece) in enumerate(zip(self.requests, self.pieces, strict=True)):
             message: dict[str, Any] = {"role": "assistant", "content": piece.content}
             message["refusal"] = None
             if piece.reasoning:
@@ -141,14 +185,11 @@ class ChatReply(Reply):
                 {
                     "index": index,
                     "message": message,
-                    "logprobs": self._logprobs(request, 0, len(request.answer)),
-                    "finish_reason": self._finish(request, index),
+                    "logprobs": _openai(self.logprobs(request, 0, len(request.answer))),
+                    "finish_reason": self.finish(index),
                 }
             )
-        return self.body(choices) | {"usage": self.usage()}
-
-    def usage_chunk(self, kind: str = "chat.completion.chunk") -> dict[str, Any]:
-        return super().usage_chunk(kind)
+        return self.body(choices, "chat.completion") | {"usage": self.usage()}
 
     def _chunk(
         self,
@@ -156,123 +197,11 @@ class ChatReply(Reply):
         delta: dict[str, Any],
         logprobs: dict[str, Any] | None,
         finish: str | None,
-    ) -> dict[str, Any]:
+    ) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return self.body([choice], "chat.completion.chunk")
-
-    def _finish(self, request: Request, index: int) -> str | None:
-        return "tool_calls" if self._calls[index] else request.finish
-
-    def _logprobs(self, request: Request, first: int, end: int) -> dict[str, Any] | None:
-        if request.options.logprobs is None:
-            return None
-        tokens, values = request.answer[first:end], request.logprobs[first:end]
-        if not tokens:
-            return None
-        content = []
-        for token, value in zip(tokens, values, strict=True):
-            entry = self._token(token, value.chosen)
-            entry["top_logprobs"] = [self._token(*pair) for pair in value.top]
-            content.append(entry)
-        return {"content": content, "refusal": None}
-
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        raw = self.served.tokenizer.token_bytes(token) if self._known(token) else b""
-        return {
-            "token": raw.decode("utf-8", "replace"),
-            "logprob": shown(logprob),
-            "bytes": list(raw),
-        }
-
-    def _known(self, token: int) -> bool:
-        return token < self.served.tokenizer.vocab_size
+        chunk = self.body([choice], "chat.completion.chunk")
+        return chunk | ({"usage": None} if self.asked.includes_usage else {})
 
 
-class CompletionReply(Reply):
-    """/v1/completions
-
-    Args:
-        echo: put each prompt before its answers. count: answers per prompt.
-    """
-
-    def __init__(
-        self,
-        served: Served,
-        prompts: list[list[int]],
-        requests: list[Request],
-        echo: bool,
-        count: int,
-    ):
-        super().__init__(served, prompts, requests, "text_completion", "cmpl")
-        self._echoes = [""] * len(requests)
-        if echo:
-            texts = [served.tokenizer.decode(prompt) for prompt in prompts]
-            self._echoes = [texts[index // count] for index in range(len(requests))]
-        self._lengths = [len(echo) for echo in self._echoes]
-
-    def opening(self) -> list[dict[str, Any]]:
-        """The first chunks of a stream: the echoed prompts."""
-        return [
-            self.body([self._choice(index, text, None, None)])
-            for index, text in enumerate(self._echoes)
-            if text
-        ]
-
-    def chunks(self, growth: Growth) -> list[dict[str, Any]]:
-        """Chunks of a stream for what an answer has gained."""
-        index = self.place[growth.request.number]
-        logprobs = self._logprobs(growth.request, index, growth.first, growth.end)
-        found = []
-        if growth.text or logprobs:
-            found.append(self.body([self._choice(index, growth.text, logprobs, None)]))
-        if growth.is_last:
-            found.append(self.body([self._choice(index, "", None, growth.request.finish)]))
-        return found
-
-    def whole(self, texts: list[str]) -> dict[str, Any]:
-        """The body where nothing is streamed."""
-        choices = [
-            self._choice(
-                index,
-                self._echoes[index] + text,
-                self._logprobs(request, index, 0, len(request.answer)),
-                request.finish,
-            )
-            for index, (request, text) in enumerate(zip(self.requests, texts, strict=True))
-        ]
-        return self.body(choices) | {"usage": self.usage()}
-
-    def usage_chunk(self, kind: str = "text_completion") -> dict[str, Any]:
-        return super().usage_chunk(kind)
-
-    def _choice(
-        self, index: int, text: str, logprobs: dict[str, Any] | None, finish: str | None
-    ) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-
-    def _logprobs(
-        self, request: Request, index: int, first: int, end: int
-    ) -> dict[str, Any] | None:
-        if request.options.logprobs is None:
-            return None
-        tokens = [self._shown(token) for token in request.answer[first:end]]
-        values: list[TokenLogprobs] = request.logprobs[first:end]
-        if not tokens:
-            return None
-        offsets = []
-        for token in tokens:
-            offsets.append(self._lengths[index])
-            self._lengths[index] += len(token)
-        top = [{self._shown(token): shown(v) for token, v in value.top} for value in values]
-        return {
-            "tokens": tokens,
-            "token_logprobs": [shown(value.chosen) for value in values],
-            "top_logprobs": top,
-            "text_offset": offsets,
-        }
-
-    def _shown(self, token: int) -> str:
-        tokenizer = self.served.tokenizer
-        if token >= tokenizer.vocab_size:
-            return ""
-        return tokenizer.token_bytes(token).decode("utf-8", "replace")
+def _openai(logprobs: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    return {"content": logprobs, "refusal": None} if logprobs else None

@@ -106,6 +106,8 @@ MIAO_TEMPLATE = r"""
 """.strip()
 
 _CONVERSATIONS_PER_BATCH = 512
+_BREAK = "\uffff"
+"""Where a message breaks off; a noncharacter, as those of `Shield`."""
 
 ChatMessage = Message | Mapping[str, Any]
 
@@ -197,10 +199,37 @@ class ChatTemplate:
         messages: Sequence[ChatMessage],
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool | None = None,
+        add_generation_prompt: bool = True,
     ) -> list[int]:
         """Ids up to where the assistant begins to speak; what generation starts from."""
         shield = shield_of(tuple(tokenizer.control_ids))
-        text = self._render(shield, messages, tools, True, enable_thinking)
+        text = self._render(shield, messages, tools, add_generation_prompt, enable_thinking)
+        ((ids, _),) = _encode_spans(tokenizer, [shield.spans(text)])
+        return ids
+
+    def encode_continued(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> list[int]:
+        """Ids up to where the last message, which is the assistant's, breaks off: an answer whose
+        beginning is given.
+
+        Raises:
+            MiaoError: see `render`; or the template does not say the message as it is.
+        """
+        shield = shield_of(tuple(tokenizer.control_ids))
+        *before, last = [message_fields(message) for message in messages]
+        field = "content" if last.get("content") else "reasoning_content"
+        said = last.get(field) or ""
+        # A mark shows where it ends: what a template writes behind it is not said yet.
+        marked = last | {field if said else "content": said + _BREAK}
+        text = self._render(shield, [*before, marked], tools, False, enable_thinking)
+        text, found, _ = text.rpartition(_BREAK)
+        if not found or not text.endswith(shield.defuse(said.lstrip())):
+            raise MiaoError("the chat template does not say the last message as it is")
         ((ids, _),) = _encode_spans(tokenizer, [shield.spans(text)])
         return ids
 

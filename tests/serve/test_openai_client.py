@@ -218,7 +218,10 @@ def test_a_forced_call(client: openai.OpenAI, choice: Any, stream: bool) -> None
     )
     if stream:
         choices = [choice for chunk in answer for choice in chunk.choices]
-        (call,) = [c for choice in choices for c in choice.delta.tool_calls or []]
+        call, *more = [c for choice in choices for c in choice.delta.tool_calls or []]
+        assert call.function.arguments == "" and len(more) > 5, "arguments come piecewise"
+        assert not any(c.id or c.function.name or c.type for c in more)
+        call.function.arguments = "".join(c.function.arguments for c in more)
         finish = choices[-1].finish_reason
     else:
         (call,) = answer.choices[0].message.tool_calls
