@@ -162,7 +162,7 @@ class NativeDecoder:
             hidden: the states behind the final norm [count, d] instead of logits.
 
         Returns:
-            Of the wanted tokens: logits [count, v].
+            Of the wanted tokens: logits [count, tokens].
         """
         if len(self._angles[0]) < cache.length:
             self._turn_up_to(cache.length)
@@ -188,7 +188,7 @@ class NativeDecoder:
             threads,
         )
         assert not failed, "a token, position or row out of range"
-        return result
+        return result if hidden else result[:, : self.config.tokens]
 
     def _make_arena(self, decoder: Decoder, consume: bool) -> _Arena | None:
         if self.weights != "fp32":

@@ -22,6 +22,7 @@ from miao.model.decoder import Block, Decoder
 from miao.model.feedforward import MLP
 from miao.model.layers import RMSNorm
 from miao.ops.attention import attention, cache_mask
+from miao.ops.linear_cross_entropy import head_operand
 from miao.ops.norm import rms_norm_reference
 
 STEPS, ZERO, FINER = 63, 64, 126
@@ -52,7 +53,8 @@ class PackedDecoder:
         backbone = decoder.model
         self._rotary = backbone.rotary
         self._embedding = backbone.embed_tokens.weight.detach().to(self.compute_dtype)
-        self._head = _product([decoder.lm_head.weight], [None], weights, self.compute_dtype)
+        head = head_operand(decoder.lm_head.weight.detach(), self.compute_dtype)
+        self._head = _product([head], [None], weights, self.compute_dtype)
         self._norm = backbone.norm
         self._layers: list[_Layer] = []
         for block in backbone.layers:
@@ -65,9 +67,9 @@ class PackedDecoder:
         """It always is what `eval` makes of a decoder."""
         return self
 
-    def lm_head(self, hidden_nd: Tensor) -> Tensor:
-        """Logits [n, v]."""
-        return self._head(hidden_nd)
+    def token_logits(self, hidden_nd: Tensor) -> Tensor:
+        """Logits [n, tokens]."""
+        return self._head(hidden_nd)[..., : self.config.tokens]
 
     def __call__(
         self, ids_bt: Tensor, positions_bt: Tensor, *, cache: KVCache, output: str = "hidden"

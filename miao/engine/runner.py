@@ -95,7 +95,7 @@ class Runner:
             places = [(b, t) for b, piece in enumerate(pieces) for t in piece.wanted]
             batch, times = torch.tensor(places, device=device).T
             hidden_bd = hidden_btd[batch, times]
-        return self._decoder.lm_head(hidden_bd).float()
+        return self._decoder.token_logits(hidden_bd).float()
 
     def _forward(
         self,

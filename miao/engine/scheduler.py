@@ -73,7 +73,7 @@ class Scheduler:
         """Raises:
         MiaoError: the prompt is empty, leaves no room in the context or holds unknown ids.
         """
-        vocab_size = self.runner.model.config.vocab_size
+        tokens = self.runner.model.config.tokens
         if not prompt:
             raise MiaoError("the prompt is empty")
         if len(prompt) >= self.context:
@@ -83,8 +83,8 @@ class Scheduler:
                 f"the context of {self.context} (at least {excess} too many)",
                 fix="shorten it, or begin a new conversation",
             )
-        if not (min(prompt) >= 0 and max(prompt) < vocab_size):
-            raise MiaoError(f"the prompt holds ids outside the vocabulary of {vocab_size}")
+        if not (min(prompt) >= 0 and max(prompt) < tokens):
+            raise MiaoError(f"the prompt holds ids outside the vocabulary of {tokens}")
 
     def submit(self, request: Request) -> None:
         """Puts a request in the queue.
@@ -95,7 +95,7 @@ class Scheduler:
         self.check(request.prompt)
         model = self.runner.model
         request.draw = Draw(
-            request.options, request.prompt, model.config.vocab_size, model.device, request.index
+            request.options, request.prompt, model.config.tokens, model.device, request.index
         )
         self.waiting.append(request)
 

@@ -269,7 +269,7 @@ def _label_logprobs(model: Decoder, hidden_nd: Tensor, labels: list[int]) -> tup
     index = torch.tensor(labels, dtype=torch.int64, device=hidden_nd.device)
     for start in range(0, len(labels), HEAD_ROWS):
         part = slice(start, start + HEAD_ROWS)
-        logits = model.lm_head(hidden_nd[part]).float()
+        logits = model.token_logits(hidden_nd[part]).float()
         chosen = logits.gather(1, index[part, None]).squeeze(1)
         values.append((chosen - logits.logsumexp(dim=-1)).cpu().double())
         greedy.append((chosen >= logits.amax(dim=-1)).cpu())

@@ -158,6 +158,6 @@ def _finds(model: Decoder, prompts: list[tuple[list[int], int]]) -> list[bool]:
     hidden = model(rows.to(model.device), output="hidden")
     found = []
     for row, (ids, answer) in zip(hidden, prompts, strict=True):
-        logits = model.lm_head(row[len(ids) - 1 - answer : len(ids) - 1])
+        logits = model.token_logits(row[len(ids) - 1 - answer : len(ids) - 1])
         found.append(logits.argmax(dim=-1).tolist() == ids[-answer:])
     return found

@@ -58,6 +58,14 @@ class ModelConfig:
 
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    num_tokens: int | None = None
+    """Tokens that the tokenizer has, where the vocabulary is padded: the rows of the weights behind
+    them stand for nothing (not in `config.json`; read from the tokenizer beside the weights)."""
+
+    @property
+    def tokens(self) -> int:
+        """Ids below this are tokens; no others are drawn, predicted, or have a probability."""
+        return min(self.num_tokens or self.vocab_size, self.vocab_size)
 
     @property
     def is_latent(self) -> bool:

@@ -174,7 +174,8 @@ class Decoder(nn.Module):
             starts_n: `document_starts` of the segments, where `has_varlen`: no mask is made.
             wanted_n: numbers of the tokens whose results are asked for, counted through all rows
                 (default: all): the last block computes no others, and rows become one [1, n, ...].
-            output: "logits" [b, t, v] and "hidden" [b, t, d] in the compute type;
+            output: "logits" [b, t, v] (of every row of the head, see `token_logits`) and "hidden"
+                [b, t, d] in the compute type;
                 "loss": summed cross-entropy of the labels in nats (with softmax-routed experts
                 also their balance loss, per label), and "logprobs": log p(label) per slot [b, t],
                 both float32 and without ever holding all logits.
@@ -190,7 +191,12 @@ class Decoder(nn.Module):
             return self.lm_head(hidden_btd)
         assert labels_bt is not None, f"output={output!r} needs labels"
         head = linear_cross_entropy if output == "loss" else linear_logprobs
-        result = head(hidden_btd.flatten(0, 1), self.lm_head.weight, labels_bt.flatten())
+        result = head(
+            hidden_btd.flatten(0, 1),
+            self.lm_head.weight,
+            labels_bt.flatten(),
+            tokens=self.config.tokens,
+        )
         if output == "logprobs":
             return result.view(labels_bt.shape)
         if balance is not None:
@@ -198,6 +204,10 @@ class Decoder(nn.Module):
                 result + self.config.router_aux_loss_coef * balance * labels_bt.ne(IGNORE).sum()
             )
         return result
+
+    def token_logits(self, hidden_nd: Tensor) -> Tensor:
+        """Logits [n, tokens]: of what can come next, without the rows of a padded vocabulary."""
+        return self.lm_head(hidden_nd)[..., : self.config.tokens]
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """The type of activations and matrix products; weights stay as they are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,22 @@ def _unstacked(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{before}{EXPERTS}{number}.{kind}.weight", part
 
 
-def load_model(directory: str | Path) -> Decoder:
+def load_model(directory: str | Path, tokens: int | None = None) -> Decoder:
     """Reads any directory of a supported architecture into float32, strictly.
+
+    Args:
+        tokens: how many the tokenizer has that the model is used with (default: the one beside it).
 
     Raises:
         MiaoError: no such directory, unsupported architecture, a tensor that is missing, unknown
             or of the wrong shape (each named), a damaged file.
     """
     directory = Path(directory)
-    model = Decoder(load_config(directory))
+    config = load_config(directory)
+    tokens = tokens or _tokens_beside(directory) or config.vocab_size
+    if tokens < config.vocab_size:
+        config = replace(config, num_tokens=tokens)
+    model = Decoder(config)
     tensors = _read_tensors(directory)
     state = model.state_dict()
     if model.config.tie_word_embeddings:
@@ -138,6 +146,19 @@ def load_config(directory: str | Path) -> ModelConfig:
             fix="give a directory that holds config.json and model.safetensors",
         )
     return from_hf(read_json(path), str(path))
+
+
+def _tokens_beside(directory: Path) -> int | None:
+    """How many ids the tokenizer of a directory has; None: there is none that says it."""
+    if not (path := directory / "tokenizer.json").is_file():
+        return None
+    try:
+        spec = read_json(path)
+        pieces, added = spec["model"]["vocab"], spec.get("added_tokens") or []
+        ids = pieces.values() if isinstance(pieces, dict) else range(len(pieces))
+        return 1 + max([*ids, *(token["id"] for token in added)])
+    except (MiaoError, KeyError, TypeError, AttributeError, ValueError):
+        return None  # whoever reads the tokenizer itself says what is wrong with it
 
 
 def _read_tensors(directory: Path) -> dict[str, Tensor]:

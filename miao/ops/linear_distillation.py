@@ -21,6 +21,9 @@ from miao.ops.linear_cross_entropy import (
     IGNORE,
     gpu_chunk,
     gradients_wanted,
+    head_logits,
+    head_operand,
+    head_rows,
     host_knows_labels,
 )
 
@@ -44,6 +47,7 @@ def linear_distillation(
     teacher_vd: Tensor,
     mixture: Mixture,
     chunk: int | None = None,
+    tokens: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the tokens with a label (float32 scalars): the loss, with gradient for the student;
     its cross-entropy; the KL divergence at the temperature, not multiplied with anything.
@@ -53,6 +57,7 @@ def linear_distillation(
         teacher_nd, teacher_vd: the teacher's, of any width; the same vocabulary.
         labels_n: int64 token ids; -100 takes no part.
         chunk: tokens whose logits exist at one time (default: by the device).
+        tokens: rows of both heads that stand for a token (default: all).
     """
     if chunk is None:
         on_cpu = hidden_nd.device.type == "cpu"
@@ -69,6 +74,7 @@ def linear_distillation(
         mixture,
         chunk,
         gradients_wanted(hidden_nd, weight_vd),
+        tokens or len(weight_vd),
     )
     return loss, cross_entropy, divergence
 
@@ -120,18 +126,20 @@ class _LinearDistillation(torch.autograd.Function):
         mixture: Mixture,
         chunk: int,
         wanted: tuple[bool, bool],
+        tokens: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        own_weight = weight.to(hidden.dtype)
-        other_weight = teacher_weight.to(teacher_hidden.dtype)
+        rows = max(head_rows(weight), head_rows(teacher_weight))
+        own_weight = head_operand(weight, hidden.dtype, rows)
+        other_weight = head_operand(teacher_weight, teacher_hidden.dtype, rows)
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        grad_weight = torch.zeros_like(own_weight, dtype=torch.float32) if wanted[1] else None
         sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
         share, heat = mixture.weight, mixture.temperature
         all_kept = host_knows_labels(hidden)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            student = F.linear(hidden[part], own_weight).float()
-            teacher = F.linear(teacher_hidden[part], other_weight).float()
+            student = head_logits(hidden[part], own_weight, tokens)
+            teacher = head_logits(teacher_hidden[part], other_weight, tokens)
             kept_n1 = 1.0 if all_kept else (labels[part, None] != IGNORE).float()
             logprobs, index = F.log_softmax(student, dim=-1), labels[part, None].clamp(min=0)
             divergence_n, gradient = _divergence(student, teacher, heat, mixture.divergence)
@@ -150,7 +158,8 @@ class _LinearDistillation(torch.autograd.Function):
                 torch.mm(gradient, own_weight, out=grad_hidden[part])
             if grad_weight is not None:
                 grad_weight += gradient.T @ hidden[part]
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        own_rows = None if grad_weight is None else grad_weight[: len(weight)]
+        ctx.save_for_backward(grad_hidden, own_rows)
         loss = (1 - share) * sums[0] + share * heat**2 * sums[1]
         cross_entropy, divergence = sums[0].clone(), sums[1].clone()
         ctx.mark_non_differentiable(cross_entropy, divergence)
@@ -160,4 +169,4 @@ class _LinearDistillation(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scale = grads[0]
         scaled = [None if saved is None else saved * scale for saved in ctx.saved_tensors]
-        return *scaled, None, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None, None

@@ -19,6 +19,7 @@ from miao.provenance import provenance
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.run.changes import changes
 from miao.rundir import RunDir
+from miao.tokenizer import Tokenizer
 from miao.train.world import World
 
 # Options that change neither data nor, without trouble, weights: changing them redoes no stage.
@@ -143,7 +144,8 @@ class Chain:
         from miao.model import load_model
 
         directory = self.run.model(stage) if isinstance(stage, str) else stage
-        return load_model(directory).to(choose_device(self.recipe.device))
+        tokens = Tokenizer.from_directory(self.run.tokenizer).vocab_size
+        return load_model(directory, tokens).to(choose_device(self.recipe.device))
 
 
 def model_mark(name: str, directory: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.grammars = Grammars(self.tokenizer, self.scheduler.runner.model.config.vocab_size)
+        self.grammars = Grammars(self.tokenizer, self.scheduler.runner.model.config.tokens)
 
     @property
     def context(self) -> int:
@@ -68,7 +68,7 @@ class Served:
         """Raises:
         Problem: 400, with how many tokens are too many.
         """
-        vocab_size = self.scheduler.runner.model.config.vocab_size
+        vocab_size = self.scheduler.runner.model.config.tokens
         if not prompt:
             raise Problem(400, f"{param}: is empty", param)
         if max(prompt) >= vocab_size:
@@ -93,7 +93,7 @@ class Served:
         def given(value: Any, default: Any) -> Any:
             return default if value is None else value
 
-        vocab_size = self.scheduler.runner.model.config.vocab_size
+        vocab_size = self.scheduler.runner.model.config.tokens
         bias = {int(token): value for token, value in (body.logit_bias or {}).items()}
         if any(token >= vocab_size for token in bias):
             raise Problem(400, f"logit_bias: token ids must be below {vocab_size}", "logit_bias")

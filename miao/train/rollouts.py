@@ -343,7 +343,9 @@ def make_rollouts(
     problems, heldout = load_problems(options, seed)
     reference = None
     if options.kl_coef and base is not None:
-        reference = load_model(base).requires_grad_(False).to(model.device).eval()
+        reference = (
+            load_model(base, model.config.tokens).requires_grad_(False).to(model.device).eval()
+        )
         reference.set_compute_dtype(model.compute_dtype)
     examiner = make_examiner(options, model, tokenizer)
     rollouts = Rollouts(options, model, examiner, problems, heldout, seed, world, reference)

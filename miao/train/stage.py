@@ -236,7 +236,7 @@ def prepare_model(
         model = Decoder(new_config(recipe.model, tokenizer.vocab_size, tokenizer.end_of_turn_id))
         model.initialize(recipe.seed)
     else:
-        model = load_model(base)
+        model = load_model(base, tokenizer.vocab_size)
         model = with_longer_context(model, recipe.model)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise MiaoError(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from miao.engine import Engine, SamplingOptions
+from miao.engine import Engine, Request, Runner, SamplingOptions, Scheduler
+from miao.engine.backend import make_runner, pack
+from miao.engine.packed import PackedDecoder
 from miao.errors import MiaoError
 from miao.model import Decoder, save_model
 
@@ -197,3 +201,55 @@ def test_the_compute_type_may_change_between_calls(make_model: Make) -> None:
     assert [len(answer) for answer in engine.generate(prompts(), GREEDY)] == [20] * len(LENGTHS)
     model.set_compute_dtype(torch.float32)
     assert engine.generate(prompts(), GREEDY) == before
+
+
+TOKENS = 80
+"""Of the 97 rows of a padded model's weights."""
+
+
+def padded_model(make_model: Make) -> Decoder:
+    """The rows that are no tokens would be the likeliest by far."""
+    model = make_model(tie_word_embeddings=False)
+    model.config = replace(model.config, num_tokens=TOKENS)
+    with torch.no_grad():
+        model.lm_head.weight[TOKENS:] *= 50
+    return model
+
+
+@pytest.mark.parametrize("runner", ["plain", "fastest", "packed", "bf16"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 1.0}, {"temperature": 5.0, "top_k": 90}, {"temperature": 2, "top_p": 0.9},
+     {"temperature": 1.0, "min_p": 0.01}, {"repetition_penalty": 1.5, "logit_bias": {3: 1.0}}],
+)  # fmt: skip
+def test_rows_of_a_padded_vocabulary_are_never_drawn_nor_have_a_probability(
+    make_model: Make, runner: str, options: dict[str, object]
+) -> None:
+    model = padded_model(make_model)
+    read = {
+        "plain": lambda: Runner(model, 4, 64),
+        "fastest": lambda: make_runner(model, 4, 64),
+        "packed": lambda: Runner(PackedDecoder(model), 4, 64),
+        "bf16": lambda: make_runner(pack(model, "bf16"), 4, 64),
+    }[runner]()
+    scheduler = Scheduler(read, NO_STOP)
+    given = SamplingOptions(max_new_tokens=20, seed=5, logprobs=TOKENS + 9, **options)  # type: ignore[arg-type]
+    requests = [Request([7, n], given, index=n) for n in range(4)]
+    for request in requests:
+        scheduler.submit(request)
+    while scheduler.has_work:
+        scheduler.step()
+    for request in requests:
+        assert len(request.answer) == 20 and max(request.answer) < TOKENS
+        for noted in request.logprobs:
+            assert sorted(id for id, _ in noted.top) == list(range(TOKENS))
+            assert sum(math.exp(value) for _, value in noted.top) == pytest.approx(1, abs=1e-4)
+
+
+def test_rows_of_a_padded_vocabulary_cannot_be_asked_for(make_model: Make) -> None:
+    engine = Engine(padded_model(make_model), NO_STOP)
+    with pytest.raises(MiaoError, match=f"outside the vocabulary of {TOKENS}"):
+        engine.generate([[1, TOKENS]], GREEDY)
+    biased = SamplingOptions(logit_bias={TOKENS: 1.0})
+    with pytest.raises(MiaoError, match=f"the vocabulary has {TOKENS}"):
+        engine.generate([[1]], biased)

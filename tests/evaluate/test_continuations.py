@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -150,3 +151,21 @@ def test_only_what_is_wanted_of_the_last_block(make_model: Make, kind: str) -> N
         found = model(ids, wanted_n=wanted, output="hidden")
     assert found.shape == (1, 4, whole.shape[1])
     torch.testing.assert_close(found[0], whole[wanted])
+
+
+def test_rows_of_a_padded_vocabulary_have_no_probability(make_model: Make) -> None:
+    """The log-probabilities, and what is likeliest, are those of a model without these rows."""
+    model = make_model(tie_word_embeddings=False)
+    texts = [Continuation([5, 9, 7, token], 2) for token in range(80)]
+    expected = []
+    for padded in (False, True):
+        model.config = replace(model.config, num_tokens=80)
+        if padded:
+            with torch.no_grad():
+                model.lm_head.weight[80:] *= 50
+            assert continuation_logprobs(model, texts) == expected
+        else:
+            expected = continuation_logprobs(model, texts)
+            first = next(iter(expected)).logprob
+            logits = model(torch.tensor([[5, 9, 7]])).detach()[0, 1:, :80].float().log_softmax(-1)
+            assert first == pytest.approx(float(logits[0, 7] + logits[1, 0]), abs=1e-5)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from miao.errors import MiaoError
 from miao.files import atomic_directory
 from miao.model import Decoder, count_parameters, load_config, load_model, save_model
+from miao.tokenizer import Tokenizer
 
 NORM = "model.layers.1.post_attention_layernorm.weight"
 
@@ -144,3 +145,19 @@ def test_a_config_of_another_size_does_not_fit(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     assert "(97, 32) in the file, (97, 64) by config.json" in refusal(directory)
+
+
+def test_the_tokenizer_beside_the_weights_says_which_rows_are_tokens(
+    directory: Path, tokenizer: Tokenizer, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    assert load_model(directory).config.tokens == 97  # none beside it: all
+    size = tokenizer.vocab_size
+    save_model(make_model(vocab_size=size + 24), tmp_path / "padded")
+    tokenizer.save(tmp_path / "padded")
+    model = load_model(tmp_path / "padded")
+    assert (model.config.tokens, model.config.vocab_size) == (size, size + 24)
+    assert load_model(tmp_path / "padded", tokens=size + 3).config.tokens == size + 3
+    save_model(model, tmp_path / "again")  # the rows stay what they were
+    assert load_config(tmp_path / "again").vocab_size == size + 24
+    (tmp_path / "padded" / "tokenizer.json").write_text("[]")  # not this one's to complain
+    assert load_model(tmp_path / "padded").config.tokens == size + 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -194,12 +195,35 @@ def test_the_default_chunk_cuts_long_inputs(monkeypatch: pytest.MonkeyPatch) -> 
     sizes: list[int] = []
     inner = module._chunk_logprobs
 
-    def counted(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def counted(hidden: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         sizes.append(len(hidden))
-        return inner(hidden, weight, labels)
+        return inner(hidden, *others)
 
     monkeypatch.setattr(module, "_chunk_logprobs", counted)
     monkeypatch.setattr(module, "CPU_CHUNK", 10)
     value = linear_cross_entropy(*tensors)
     assert sizes == [10, 10, 10, 7]
     torch.testing.assert_close(value, full_cross_entropy(*tensors))
+
+
+@pytest.mark.parametrize("chunk", [5, None])
+@pytest.mark.parametrize("rows", [VOCABULARY, 64])
+@pytest.mark.parametrize("tokens", [VOCABULARY, 40])
+def test_rows_that_are_no_tokens_take_no_part_and_rows_may_be_added(
+    chunk: int | None, rows: int, tokens: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding that came with the weights, and padding for a GPU's kernels: the loss, the
+    log-probabilities and all gradients are those of the tokens alone."""
+    monkeypatch.setattr(module, "head_rows", lambda weight: rows)
+    hidden, weight, labels = inputs(device=device)
+    labels = labels.where(labels < tokens, labels - tokens)
+    weight[tokens:] = 10.0  # would be the likeliest
+    truth = gradients(lambda h, w, y: full_cross_entropy(h, w[:tokens], y), hidden, weight, labels)
+    for function in (
+        lambda *x: linear_cross_entropy(*x, chunk, tokens),
+        lambda *x: -linear_logprobs(*x, chunk, tokens).sum(),
+    ):
+        ours = gradients(function, hidden, weight, labels)
+        assert not ours[2][tokens:].any()
+        for value, expected in zip(ours, truth, strict=True):
+            torch.testing.assert_close(value, expected, atol=3e-6, rtol=1e-5)

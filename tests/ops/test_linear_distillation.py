@@ -95,3 +95,25 @@ def test_nothing_to_learn_is_zero() -> None:
     )
     loss.backward()
     assert float(loss.detach()) == 0 and not hidden.grad.any()
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse"])
+@pytest.mark.parametrize("rows", [0, 64])
+def test_heads_may_be_padded_each_its_own_way(
+    divergence: Any, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "head_rows", lambda weight: max(rows, len(weight)))
+    hidden, head, teacher, teacher_head = tensors(torch.Generator().manual_seed(0))
+    wide, labels = torch.cat([teacher_head, torch.full((6, 12), 9.0)]), torch.arange(11)
+    mixture, tokens = Mixture(0.4, 1.5, divergence), 15
+    found = []
+    for own in (head, head[:tokens]):
+        parts = [hidden.clone().requires_grad_(), own.clone().requires_grad_()]
+        if own is head:
+            loss = linear_distillation(*parts, labels, teacher, wide, mixture, 4, tokens)[0]
+        else:
+            loss = linear_distillation_reference(*parts, labels, teacher, wide[:tokens], mixture)
+        loss.backward()
+        found.append([loss.detach(), parts[0].grad, parts[1].grad[:tokens]])
+    assert not parts[1].grad[tokens:].any()
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)

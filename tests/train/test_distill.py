@@ -88,12 +88,15 @@ def test_teachers_that_do_not_fit_are_refused(
     size = tokenizer.vocab_size
     student = make_model(0, vocab_size=size)
     other = train_tokenizer(SENTENCES[3:] * 2, vocab_size=size)
-    cases = [("good", size, tokenizer), ("sizes", size + 8, tokenizer), ("pieces", size, other)]
+    larger = train_tokenizer(SENTENCES * 2, vocab_size=size + 8)
+    cases = [("good", size, tokenizer), ("sizes", size + 8, larger), ("pieces", size, other)]
+    cases.append(("padded", size + 24, tokenizer))  # rows that are no tokens
     for name, vocab_size, its_tokenizer in cases:
         save_model(make_model(1, vocab_size=vocab_size), tmp_path / name)
         its_tokenizer.save(tmp_path / name, model_max_length=64)
     teacher = load_teacher(tmp_path / "good", student, tokenizer, 64)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert load_teacher(tmp_path / "padded", student, tokenizer, 64).config.tokens == size
     with pytest.raises(MiaoError, match="another tokenizer"):
         load_teacher(tmp_path / "pieces", student, tokenizer, 64)
     with pytest.raises(MiaoError, match=f"{size + 8} tokens"):

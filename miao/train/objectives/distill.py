@@ -48,6 +48,7 @@ class DistillObjective:
             teacher_btd.flatten(0, 1),
             self.teacher.lm_head.weight,
             self.mixture,
+            tokens=self.head.config.tokens,
         )
         return loss, {"cross_entropy": cross_entropy.detach(), "teacher_kl": divergence.detach()}
 
@@ -60,10 +61,9 @@ def load_teacher(directory: Path, student: Decoder, tokenizer: Tokenizer, seq_le
             student's routing needs a balance loss, which distillation does not compute.
     """
     teacher = load_model(directory)
-    if teacher.config.vocab_size != student.config.vocab_size:
+    if teacher.config.tokens != student.config.tokens:
         raise MiaoError(
-            f"the teacher has {teacher.config.vocab_size} tokens, "
-            f"the student {student.config.vocab_size}",
+            f"the teacher has {teacher.config.tokens} tokens, the student {student.config.tokens}",
             where=directory,
             fix="give the student the teacher's tokenizer: --tokenizer.path DIR",
         )
