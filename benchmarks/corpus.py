@@ -1,11 +1,15 @@
 """The corpus workshop side by side with its peers: seconds of CPU, MB/s, memory, recall.
 
     python benchmarks/corpus.py TEXT.jsonl[.xz] [MORE ...] [--megabytes 20] [--only minhash,...]
+        [--exam ceval/val]
 
 - pipeline: a file cleaned, without equal documents, to a file: Miao, and datatrove with its own
   steps for the same edits (NFC, control characters, line ends).
 - minhash: signatures alone. near: near-duplicates among all texts.
-- planted: recall and precision on copies with edits (give Chinese text for these three).
+- planted: recall and precision on copies with edits (give Chinese text for these three); lengths:
+  recall by the length of the text, and of copies in traditional characters.
+- overlap: with --exam, a set of multiple choice: which share of its questions is found in the
+  texts when it is put there, by length and edits, and which texts hold one as they are.
 - memory: the whole stage on so many megabytes, and on ten times as many.
 
 Each measurement runs in a process of its own, in turns, and the best of --rounds counts; CPU
@@ -24,18 +28,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from miao.corpus.build.pipeline import build_corpus
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
+from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
-from miao.corpus.dedup.minhash import signature
+from miao.corpus.dedup.minhash import signature, similarity
 from miao.corpus.ngrams import TextView
+from miao.corpus.read.convert import to_prompt
 from miao.corpus.read.formats import read_records
+from miao.corpus.read.readers import read_objects
+from miao.corpus.read.sources import find_files
 from miao.corpus.records import Document
 from miao.recipe import CorpusOptions
-from miao.recipe.cleaning import DedupOptions
+from miao.recipe.cleaning import ContaminationOptions, DedupOptions
 
 PERMUTATIONS, BANDS, ROWS = 126, 42, 3
 THRESHOLD = 0.4
@@ -254,6 +263,76 @@ def planted(texts: list[str], count: int = 500) -> None:
             print(f"planted, {rate:4.0%} edited, threshold {threshold}: {scores}", flush=True)
 
 
+def lengths(texts: list[str], count: int = 200) -> None:
+    """Recall of edited copies by the length of real texts, at the default threshold; replaced: each
+    edit puts another character in the place of one."""
+    rng, pool = random.Random(0), "".join(texts[:50])
+    changes: dict[str, Callable[[str], str]] = {
+        f"{rate:.0%} {how}": partial(change, rng, rate=rate, pool=pool)
+        for rate in (0.02, 0.05, 0.1)
+        for how, change in (("edited", edited), ("replaced", replaced))
+    } | {"traditional": _traditional}
+    threshold = DedupOptions().near_threshold
+    for low, high in ((60, 150), (150, 400), (400, 1000), (1000, 8000)):
+        some = [text for text in texts if low <= len(text) < high][:count]
+        sketches = [signature(TextView(text), 3) for text in some]
+        row = []
+        for name, change in changes.items():
+            copies = [signature(TextView(change(text)), 3) for text in some]
+            pairs = [(a, b) for a, b in zip(sketches, copies, strict=True) if a is not None]
+            alike = [b is not None and similarity(a, b) >= threshold for a, b in pairs]
+            row.append(f"{name} {sum(alike) / len(alike):.1%}")
+        print(f"lengths, {low}-{high} characters ({len(some)}): {', '.join(row)}", flush=True)
+
+
+def replaced(rng: random.Random, text: str, rate: float, pool: str) -> str:
+    return "".join(rng.choice(pool) if rng.random() < rate else c for c in text)
+
+
+def _traditional(text: str) -> str:
+    from opencc import OpenCC
+
+    return str(OpenCC("s2t").convert(text))
+
+
+def overlap(texts: list[str], exam: str, count: int = 150) -> None:
+    """Recall by the length of the question (in characters of Chinese, words of English), and what
+    the texts themselves are said to hold."""
+    index = EvaluationIndex(ContaminationOptions(paths=[exam]))
+    rng, pool = random.Random(1), "".join(texts[:50])
+    began, hits = time.process_time(), 0
+    for text in texts:
+        if found := index.overlap(TextView(text)):
+            hits += 1
+            if hits <= 20:
+                print(f"  a text as it is holds {found.share:.0%} of {found.text[:70]!r}")
+    speed = sum(map(len, texts)) / 1e6 / (time.process_time() - began)
+    print(f"overlap: {hits} of {len(texts):,} texts, {speed:.1f} million characters/s", flush=True)
+    items: list[tuple[str, str, str]] = []
+    for file in find_files([exam]):
+        for line, value in read_objects(file):
+            question = "\n".join(message.content for message in to_prompt(value))
+            stem = str(value["question"])
+            items.append((f"{file}:{line}", stem, question))
+    sizes = [len(TextView(stem).tokens) for _, stem, _ in items]
+    changes: dict[str, Callable[[str], str]] = {"verbatim": str, "traditional": _traditional}
+    for rate in (0.05, 0.1, 0.2):
+        changes[f"{rate:.0%} edited"] = partial(edited, rng, rate=rate, pool=pool)
+    for form in ("with options", "alone"):
+        for low, high in ((0, 10), (10, 22), (22, 40), (40, 80), (80, 10**6)):
+            some = [item for item, size in zip(items, sizes, strict=True) if low <= size < high]
+            row = []
+            for name, change in changes.items():
+                right = 0
+                for place, stem, question in some[:count]:
+                    around = rng.choice(texts)[:800]
+                    leak = change(question if form == "with options" else stem)
+                    found = index.overlap(TextView(f"{around[:400]}\n{leak}\n{around[400:]}"))
+                    right += found is not None and found.place == place
+                row.append(f"{name} {right / max(len(some[:count]), 1):.0%}")
+            print(f"overlap, {form}, {low}-{high} ({len(some)}): {', '.join(row)}", flush=True)
+
+
 def dropped_of(texts: list[str], threshold: float = THRESHOLD) -> list[int]:
     options = CorpusOptions(dedup=DedupOptions(near=True, near_threshold=threshold))
     options.clean.enabled = False
@@ -303,7 +382,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="processes, for memory")
-    parser.add_argument("--only", default="", help="pipeline, minhash, near, planted, memory")
+    parser.add_argument(
+        "--only", default="", help="pipeline, minhash, near, planted, lengths, overlap, memory"
+    )
+    parser.add_argument("--exam", help="an evaluation set of multiple choice, for overlap")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
     if only != {"memory"}:
@@ -320,6 +402,10 @@ def main() -> None:
             side_by_side(samples[0], samples[1], options.rounds, only)
         if not only or "planted" in only:
             planted(texts)
+        if not only or "lengths" in only:
+            lengths(texts)
+        if options.exam and (not only or "overlap" in only):
+            overlap(texts, options.exam)
     if not only or "memory" in only:
         flat_memory(options.text, options.megabytes, options.workers)
 

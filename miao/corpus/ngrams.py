@@ -1,8 +1,13 @@
 """Text as hashed tokens and n-grams of them: what duplicates, repetition and overlap are found by.
 
 A token is one CJK character (or kana, or hangul syllable), or a run of other letters and digits;
-case, width and punctuation do not count. So one n serves Chinese and English: a trigram is three
-characters of Chinese, or three English words.
+case, width, punctuation, spaces, and traditional or simplified do not count. So one n serves
+Chinese and English: a trigram is three characters of Chinese, or three English words.
+
+`traditional.txt` has a row of simplified characters, each with its traditional and other forms
+behind it: those of GBK and Big5 that OpenCC's tables of characters know. Where one character has
+several simplified forms (乾: 干, 乾) the commonest counts; it is the same on both sides of a
+comparison. The table is part of the package, so that a text has the same hashes everywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +51,10 @@ def _tables() -> _Tables:
             if len(simple) == 1:
                 normal[code] = ord(simple)
         kind[code] = _kind(character, code)
+    forms = Path(__file__).with_name("traditional.txt").read_text(encoding="utf-8").split()
+    simplified = {ord(other): ord(row[0]) for row in forms for other in row[1:]}
+    for place in np.flatnonzero(np.isin(normal, list(simplified))):
+        normal[place] = simplified[int(normal[place])]
     powers = np.array([pow(_BASE, power, 2**64) for power in range(LONGEST_WORD)], dtype=np.uint64)
     return _Tables(_mix(normal), kind, powers)
 

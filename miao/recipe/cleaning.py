@@ -167,11 +167,12 @@ class ContaminationOptions:
     """Overlap with evaluation sets."""
 
     paths: list[str] = field(default_factory=list)
-    """Evaluation sets: files, folders or globs of any format; each text field is compared."""
-    ngram: int = 13
+    """Evaluation sets: files, folders or globs of any format. Each question is looked for with its
+    options, and each long field alone."""
+    ngram: int = 3
     """Length of the n-grams compared: characters of Chinese, words of English."""
-    min_share: float = 0.6
-    """A record is contaminated when it holds this share of a field's n-grams."""
+    min_share: float = 0.5
+    """A record is contaminated when it holds this share of a question's n-grams side by side."""
     action: Literal["reject", "report"] = "reject"
     """reject: such records go; report: they are only listed."""
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from miao.corpus.dedup import buckets
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
-from miao.corpus.dedup.duplicates import EXACT, KEPT, Clusters, Duplicates
+from miao.corpus.dedup.duplicates import EXACT, KEPT, NEAR, Clusters, Duplicates
 from miao.corpus.dedup.minhash import band_keys, signature, similarity
 from miao.corpus.dedup.spans import NUMBER_BITS, spans_of, without_spans
 from miao.corpus.ngrams import TextView
+from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.records import Conversation, Document, Message
 from miao.recipe import CorpusOptions
 from miao.recipe.cleaning import CleanOptions, DedupOptions
@@ -81,10 +82,19 @@ def test_estimated_similarity_is_jaccard_s() -> None:
     assert abs(np.mean(errors)) < 0.02 and np.std(errors) < 0.06
 
 
-def test_tokens_do_not_see_case_width_and_punctuation() -> None:
-    def tokens(text: str) -> list[int]:
-        return TextView(text).tokens.tolist()
+def tokens(text: str) -> list[int]:
+    return TextView(text).tokens.tolist()
 
+
+def test_tokens_do_not_see_traditional_characters() -> None:
+    assert tokens("臺灣的頭髮後來發現於裏面，隻著乾麵") == tokens(
+        "台湾的头发后来发现于里面，只着干面"
+    )
+    opencc = pytest.importorskip("opencc").OpenCC("s2t")
+    assert tokens(opencc.convert(FREQUENT)) == tokens(FREQUENT)
+
+
+def test_tokens_do_not_see_case_width_and_punctuation() -> None:
     assert tokens("Hello, WORLD! 你好。") == tokens("ｈello world 你 好")
     assert len(tokens("你好 world 2026年")) == 5
     assert tokens("ab c") != tokens("a bc") and tokens("你好") != tokens("好你")
@@ -115,15 +125,17 @@ def test_many_buckets_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("rate", "options"),
+    ("rate", "wanted", "options"),
     [
-        (0.02, DedupOptions(near=True)),
-        (0.05, DedupOptions(near=True, near_threshold=0.6)),
-        (0.1, DedupOptions(near=True)),
+        (0.02, 0.99, DedupOptions(near=True)),
+        (0.05, 0.95, DedupOptions(near=True, near_threshold=0.6)),
+        (0.1, 0.85, DedupOptions(near=True)),
     ],
 )
-def test_planted_near_duplicates(tmp_path: Path, rate: float, options: DedupOptions) -> None:
-    """Recall and precision of at least 95 %, with the threshold that is advised for the edits."""
+def test_planted_near_duplicates(
+    tmp_path: Path, rate: float, wanted: float, options: DedupOptions
+) -> None:
+    """Recall as the page on the workshop says, and precision of at least 95 %."""
     rng = random.Random(f"planted {rate}")
     texts = [chinese(rng, rng.choice([150, 300, 800])) for _ in range(300)]
     copied = set(rng.sample(range(len(texts)), 150))
@@ -132,8 +144,17 @@ def test_planted_near_duplicates(tmp_path: Path, rate: float, options: DedupOpti
     _, dropped = find(tmp_path, records, options, chunk=64)
     found = {place for place, state in enumerate(dropped) if state != KEPT}
     right = {place for place in found if place >= len(texts)}
-    assert len(right) / len(copied) >= 0.95
+    assert len(right) / len(copied) >= wanted
     assert len(right) / len(found) >= 0.95
+
+
+def test_copies_in_traditional_characters_are_found(tmp_path: Path) -> None:
+    opencc = pytest.importorskip("opencc").OpenCC("s2t")
+    rng = random.Random(8)
+    texts = ["".join(rng.choices(FREQUENT, k=200)) for _ in range(60)]
+    copies = [opencc.convert(text) for text in texts]
+    _, dropped = find(tmp_path, [Document(t) for t in texts + copies], DedupOptions(near=True))
+    assert dropped == [KEPT] * 60 + [NEAR] * 60
 
 
 def test_pages_of_one_template_stay(tmp_path: Path) -> None:

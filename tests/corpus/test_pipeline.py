@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 from miao.cli import main
 from miao.corpus.build import cleaning, stages
 from miao.corpus.build.pipeline import build_corpus, input_stamps
-from miao.corpus.dedup.contamination import EvaluationIndex
-from miao.corpus.ngrams import TextView
 from miao.corpus.read.formats import read_records
 from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.records import Document, Preference
@@ -282,25 +280,20 @@ def test_what_the_corpus_depends_on(tmp_path: Path) -> None:
 
 def test_contamination(tmp_path: Path) -> None:
     question = "下列关于光合作用的说法中，哪一项是正确的？光合作用主要在叶绿体中进行并且需要光照。"
-    exam = write(
-        tmp_path / "exam.jsonl", [{"question": question, "A": "短的选项文字", "answer": "A"}]
-    )
+    exam = write(tmp_path / "exam.jsonl", [{"question": question, "answer": "A"}])
     texts = some_texts(5)
     leaked = texts[0] + question.replace("，", "") + texts[1]
-    half = texts[2] + question[:22]
-    path = write(tmp_path / "in.jsonl", [{"text": t} for t in (*texts, leaked, half)])
+    third = texts[2] + question[:12]
+    path = write(tmp_path / "in.jsonl", [{"text": t} for t in (*texts, leaked, third)])
     contamination = ContaminationOptions(paths=[str(exam)])
-    index = EvaluationIndex(contamination)
-    assert index.short == 2 and len(index.texts) == 1
-    overlap = index.overlap(TextView(leaked))
-    assert overlap and overlap.share == 1 and overlap.place == f"{exam}:1"
-    assert index.overlap(TextView(half)) is None
     report = build_corpus(
         options_for(path, contamination=contamination), 1, tmp_path / "corpus", stages=["pretrain"]
     )
     accounts = report.accounts["pretrain"]
     assert accounts.contaminated == 1 == accounts.overlaps_found and accounts.train == 6
-    assert read_json(tmp_path / "corpus" / "overlaps.json")["pretrain"][0]["question"] == question
+    overlap = read_json(tmp_path / "corpus" / "overlaps.json")["pretrain"][0]
+    assert (overlap["question"], overlap["evaluation"]) == (question, f"{exam}:1")
+    assert overlap["share"] == 1
     contamination.action = "report"
     report = build_corpus(
         options_for(path, contamination=contamination), 1, tmp_path / "said", stages=["pretrain"]
