@@ -14,6 +14,7 @@ from miao.console import ProgressLine, count, print_table, say, warn
 from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
 from miao.options import read_yaml
+from miao.shards.build import note_lines
 from miao.shards.bulk import Job, build_datasets
 from miao.shards.dataset import TokenDataset
 from miao.shards.export import TensorOptions, export_tensors
@@ -115,6 +116,8 @@ def append_command(options: argparse.Namespace) -> None:
         f"{directory}: {(after.sequences - old[0]) // sides:,} {kind}s more "
         f"({count(after.tokens - old[1])} tokens), {after.sequences // sides:,} in all"
     )
+    for note in note_lines(report.notes, kind):
+        warn(note)
     if report.reused:
         say(f"  {report.reused} parts had been tokenised before; the same text is not added twice")
 

@@ -133,6 +133,7 @@ class Check:
         for how, number in counts.repairs.items():
             self.counts.repairs[how] += number
             self.counts.repaired_files.setdefault(how, counts.repaired_files[how])
+        self.counts.unread += counts.unread
         self.counts.problems += counts.problems
         self.counts.merged += counts.merged
         form = format_of(path)
@@ -147,6 +148,7 @@ class Check:
                 "rejected": counts.problems,
                 "merged": counts.merged,
                 "mended": dict(counts.repairs),
+                "unread_keys": dict(counts.unread),
             }
         )
 
@@ -173,6 +175,7 @@ class Check:
             "rejected": self.counts.problems,
             "merged": self.counts.merged,
             "mended": dict(self.counts.repairs),
+            "unread_keys": dict(self.counts.unread),
             "skipped_files": [f"{path}: {why}" for path, why in self.counts.skipped_files],
             "quarantine": str(self.quarantine) if self.counts.problems else None,
         }
@@ -195,7 +198,7 @@ class Check:
             say(f"  languages (by script): {', '.join(shares)}")
             for record in found.samples:
                 say(shown(record))
-        for line in self.counts.repair_lines():
+        for line in self.counts.lines():
             warn(line)
         for path, why in self.counts.skipped_files[:10]:
             warn(f"passed over: {path} ({why})")
@@ -219,7 +222,8 @@ class Check:
 
     def _print_problems(self) -> None:
         if not self.counts.problems:
-            say("\nno problems" if self.found else "")
+            none = "no record is rejected" if self.counts.unread else "no problems"
+            say(f"\n{none}" if self.found else "")
             return
         headline(_counted(self.counts.problems, "problem"))
         said = None
@@ -301,5 +305,6 @@ def shown(record: Record) -> str:
         extra = f" <think> {cut(message.reasoning)} </think>" if message.reasoning else ""
         calls = f" {json.dumps(message.tool_calls, ensure_ascii=False)}"
         extra += calls if message.tool_calls else ""
+        extra += "" if message.learned else " (not learned)"
         lines.append(f"  > {role}:{extra} {cut(message.content)}")
     return "\n".join(lines)

@@ -13,12 +13,14 @@ class Message:
     """One turn of a conversation.
 
     `reasoning` is what stands inside `<think>`; `tool_calls` are `{"name", "arguments"}` objects.
+    An assistant's turn with `learned` False is read like a user's; in JSON that is `"weight": 0`.
     """
 
     role: Role
     content: str
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    learned: bool = field(default=True, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         record: dict[str, Any] = {"role": self.role, "content": self.content}
@@ -26,6 +28,8 @@ class Message:
             record["reasoning"] = self.reasoning
         if self.tool_calls:
             record["tool_calls"] = self.tool_calls
+        if not self.learned:
+            record["weight"] = 0
         return record
 
 

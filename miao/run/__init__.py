@@ -54,6 +54,8 @@ def _in_order(chain: Chain, up_to: str) -> RunDir:
         "report": partial(models.report, chain),
     }
     for name, step in steps.items():
+        if name == STAGES[0]:
+            data.require_rows(chain, up_to)
         if name in STAGES:
             step()
         else:

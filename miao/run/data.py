@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from miao.corpus.build.pipeline import build_corpus, input_stamps, write_eval_it
 from miao.corpus.records import KINDS, Kind
 from miao.files import fingerprint, read_json
 from miao.hubs import local_directory
-from miao.recipe import parse_quantity, to_dict
+from miao.recipe import STAGES, parse_quantity, to_dict
 from miao.recipe.checks import check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
@@ -96,13 +97,33 @@ def shards(chain: Chain) -> None:
     with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
             _build_shards(chain, last_turn)
-    for stage in KINDS:
-        manifests = [
-            read_json(path) for path in chain.run.shards(stage, "train").glob("*/manifest.json")
-        ]
-        tokens = sum(shard["tokens"] for m in manifests for shard in m["shards"])
-        size = sum(m["bytes"] for m in manifests)
+    from miao.shards.build import note_lines
+    from miao.shards.dataset import read_manifest
+
+    for stage, kind in KINDS.items():
+        found = sorted(chain.run.shards(stage, "train").glob("*/manifest.json"))
+        manifests = [read_manifest(path) for path in found]
+        tokens = sum(manifest.tokens for manifest in manifests)
+        size = sum(manifest.bytes for manifest in manifests)
         say(f"  {stage}: {count(tokens)} tokens, {size / max(tokens, 1):.2f} bytes per token")
+        notes = sum((manifest.notes for manifest in manifests), Counter())
+        for line in note_lines(notes, kind):
+            say(f"    {line}")
+
+
+def require_rows(chain: Chain, up_to: str) -> None:
+    """That there is something to learn in what each later stage will be trained on.
+
+    Raises:
+        MiaoError: nothing is; before the first stage has begun to train.
+    """
+    from miao.train.sources import require_rows
+
+    for stage in STAGES:
+        if stage in KINDS and getattr(chain.recipe, stage).enabled:
+            require_rows(stage, chain.recipe, chain.run)
+        if stage == up_to:
+            break
 
 
 def _training_files(chain: Chain) -> list[tuple[Path, Kind]]:
@@ -119,8 +140,9 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
     options = chain.recipe.tokenizer
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     jobs = [
-        Job([path], kind, path.stem, target, last_turn_only)
+        Job([path], kind, path.stem, target, last_turn_only, may_be_empty=split == "heldout")
         for kind, path, target in _shard_work(chain)
+        for split in [path.parent.name]
     ]
     wanted = {job.directory for job in jobs}
     for stale in set((chain.run.path / "shards").glob("*/*/*")) - wanted:

@@ -30,7 +30,7 @@ class LabelledAnswers:
 
     def __init__(self, dataset: TokenDataset, seed: int):
         self.dataset, self.directory = dataset, dataset.directory
-        self._of = np.flatnonzero(dataset.lengths)  # sequence of each answer
+        self._of = np.flatnonzero(dataset.learns())  # sequence of each answer
         found = self._of.tolist()
         self._prompt = np.array([self._begin(sequence) for sequence in found], dtype=np.int64)
         prompts = [
@@ -80,6 +80,10 @@ class LabelledAnswers:
         learned = self.dataset.mask(int(self._of[other]), int(self._prompt[other]))
         assert learned is not None
         return np.concatenate([np.zeros(prompt, dtype=bool), learned])[start:stop]
+
+    def learns(self, slots: int | None = None) -> NDArray[np.bool_]:
+        """See `TokenDataset.learns`: here all are learned."""
+        return np.ones(len(self.lengths), dtype=bool)
 
     def flat_offset(self, sequence: int) -> int:
         """Where the sequence begins when all are laid end to end (for extra columns)."""

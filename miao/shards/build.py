@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from miao.corpus.read.formats import unread_lines
 from miao.corpus.records import Conversation, Kind, Message, Preference, Record
 from miao.errors import MiaoError
 from miao.shards.dataset import Block, Manifest, write_blocks
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder
 
+UNREAD = "unread"
+"""Before a turn's key that is not read, as a note."""
 BATCH_RECORDS = 1024
 BATCH_CHARACTERS = 4_000_000
 Encoded = tuple[list[int], list[bool]]
@@ -45,7 +49,7 @@ def build_dataset(
     blocks = encode_blocks(_counted(records, advance), kind, encoder, last_turn_only)
     written = write_blocks(directory, manifest, blocks)
     if written.sequences == 0:
-        raise nothing_found(kind, source, directory)
+        raise nothing_found(kind, source, directory, written.notes["unlearned"])
     return written
 
 
@@ -55,12 +59,38 @@ def new_manifest(kind: Kind, source: str, tokenizer: Tokenizer) -> Manifest:
     return Manifest(kind, source, tokenizer.fingerprint(), tokenizer.vocab_size, dtype)
 
 
-def nothing_found(kind: Kind, source: str, where: str | Path) -> MiaoError:
+def nothing_found(kind: Kind, source: str, where: str | Path, unlearned: int = 0) -> MiaoError:
+    """The error of a source without a sequence, or with so many of which nothing is learned."""
+    if unlearned:
+        return MiaoError(
+            f"of the {unlearned:,} {kind}s of the source '{source}' nothing is learned",
+            where=where,
+            fix='every turn of the assistant is marked as not learned ("weight": 0): unmark some',
+        )
     return MiaoError(
         f"the source '{source}' has no {kind}s",
         where=where,
         fix="look at it: miao corpus check FILES",
     )
+
+
+def note_lines(notes: Counter[str], kind: str) -> list[str]:
+    """`Shard.notes` in words."""
+    what = "answers" if kind == "preference" else f"{kind}s"
+    lines = [
+        f"{number:,} {words}"
+        for name, words in {
+            "unlearned": f"{what} have no turn that is learned, and are left out",
+            "marked": 'turns are marked as not learned ("weight": 0 and the like)',
+            "reasoning": "turns lose their reasoning: the chat template does not write it there",
+            "tool calls": "turns lose their tool calls: the chat template does not write them",
+            "text": "turns lose text: the chat template does not write all of it",
+            "tools": "conversations lose their tools: the chat template does not write them",
+        }.items()
+        if (number := notes[name])
+    ]
+    unread = {k.removeprefix(UNREAD).strip(): n for k, n in notes.items() if k.startswith(UNREAD)}
+    return lines + unread_lines(Counter(unread))
 
 
 def encode_blocks(
@@ -81,19 +111,27 @@ def encode_conversations(
     conversations: Iterable[Conversation],
     last_turn_only: bool = False,
     encoder: BulkEncoder | None = None,
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Encoded]:
     """Ids and learned-mask of each conversation; what follows the last learned token is left
-    out, since nothing is learned from it."""
+    out, since nothing is learned from it. `left_out`: see `ChatTemplate.encode_many`."""
     encoded = tokenizer.chat_template.encode_many(
-        tokenizer, conversations, last_turn_only, encoder.encode_batch if encoder else None
+        tokenizer,
+        conversations,
+        last_turn_only,
+        encoder.encode_batch if encoder else None,
+        left_out,
     )
     for ids, mask in encoded:
-        end = len(mask) - mask[::-1].index(True)
+        end = len(mask) - (mask[::-1].index(True) if True in mask else 0)
         yield ids[:end], mask[:end]
 
 
 def encode_preferences(
-    tokenizer: Tokenizer, pairs: Iterable[Preference], encoder: BulkEncoder | None = None
+    tokenizer: Tokenizer,
+    pairs: Iterable[Preference],
+    encoder: BulkEncoder | None = None,
+    left_out: Counter[str] | None = None,
 ) -> Iterator[tuple[Encoded, Encoded]]:
     """Chosen and rejected conversation of each pair; only what comes after the shared prompt is
     learned, also where the prompt has assistant turns of its own. A side that is not there has no
@@ -106,7 +144,7 @@ def encode_preferences(
             for answer in (pair.chosen, pair.rejected)
             if answer
         ]
-        encoded = encode_conversations(tokenizer, sides, encoder=encoder)
+        encoded = encode_conversations(tokenizer, sides, False, encoder, left_out)
         for pair in batch:
             prompt = len(tokenizer.chat_template.encode_prompt(tokenizer, pair.prompt))
             chosen, mask = next(encoded) if pair.chosen else absent
@@ -130,28 +168,42 @@ def _document_block(encoder: BulkEncoder, documents: list[Any]) -> Block:
 def _conversation_block(
     encoder: BulkEncoder, conversations: list[Any], last_turn_only: bool
 ) -> Block:
-    encoded = encode_conversations(encoder.tokenizer, conversations, last_turn_only, encoder)
-    num_bytes = sum(_num_bytes(conversation.messages) for conversation in conversations)
-    return _masked_block(list(encoded), num_bytes)
+    notes: Counter[str] = Counter()
+    encoded = encode_conversations(encoder.tokenizer, conversations, last_turn_only, encoder, notes)
+    kept = []
+    for conversation, one in zip(conversations, encoded, strict=True):
+        notes["marked"] += sum(not message.learned for message in conversation.messages)
+        if any(one[1]):
+            kept.append((one, _num_bytes(conversation.messages)))
+    notes["unlearned"] = len(conversations) - len(kept)
+    return _masked_block([one for one, _ in kept], sum(size for _, size in kept), +notes)
 
 
 def _preference_block(encoder: BulkEncoder, pairs: list[Any]) -> Block:
-    encoded = encode_preferences(encoder.tokenizer, pairs, encoder)
-    num_bytes = sum(
-        _num_bytes(pair.prompt) + _num_bytes(answer)
-        for pair in pairs
-        for answer in (pair.chosen, pair.rejected)
-        if answer
-    )
-    return _masked_block([side for sides in encoded for side in sides], num_bytes)
+    notes: Counter[str] = Counter()
+    sequences: list[Encoded] = []
+    num_bytes = 0
+    for pair, sides in zip(
+        pairs, encode_preferences(encoder.tokenizer, pairs, encoder, notes), strict=True
+    ):
+        kept = [side if any(side[1]) else ([], []) for side in sides]
+        answers = (pair.chosen, pair.rejected)
+        notes["unlearned"] += sum(
+            bool(ids) and not left for (ids, _), (left, _) in zip(sides, kept, strict=True)
+        )
+        if any(ids for ids, _ in kept):
+            sequences += kept
+            there = [answer for answer, (ids, _) in zip(answers, kept, strict=True) if ids]
+            num_bytes += sum(_num_bytes(pair.prompt) + _num_bytes(answer) for answer in there)
+    return _masked_block(sequences, num_bytes, +notes)
 
 
-def _masked_block(sequences: list[Encoded], num_bytes: int) -> Block:
+def _masked_block(sequences: list[Encoded], num_bytes: int, notes: Counter[str]) -> Block:
     lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int64)
     total = int(lengths.sum())
     ids = np.fromiter((id for ids, _ in sequences for id in ids), np.int64, count=total)
     mask = np.fromiter((bit for _, bits in sequences for bit in bits), np.uint8, count=total)
-    return Block(ids, lengths, mask, num_bytes)
+    return Block(ids, lengths, mask, num_bytes, notes)
 
 
 def _batched(records: Iterable[R]) -> Iterator[list[R]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from contextlib import suppress
@@ -28,7 +29,7 @@ from miao.corpus.records import Kind
 from miao.corpus.steps import link
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, write_json
-from miao.shards.build import encode_blocks, new_manifest, nothing_found
+from miao.shards.build import UNREAD, encode_blocks, new_manifest, nothing_found
 from miao.shards.dataset import (
     Manifest,
     Shard,
@@ -40,7 +41,7 @@ from miao.shards.dataset import (
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
 
-FORMAT = "tokens-1"
+FORMAT = "tokens-2"
 """Changes when the same text and settings give other shards."""
 BYTES_PER_WORKER = 8 * 2**20
 """A process of its own is worth its start from about this much text on."""
@@ -57,6 +58,7 @@ class Job:
         paths: files, folders and globs of records of one kind.
         source: the name under which the data is counted and weighted.
         keep: the shards that are there stay, and the new ones come after them.
+        may_be_empty: a dataset without a sequence is no error.
     """
 
     paths: Sequence[str | Path]
@@ -65,6 +67,7 @@ class Job:
     directory: Path
     last_turn_only: bool = False
     keep: bool = False
+    may_be_empty: bool = False
     smallest_part: int = SMALLEST_PART
     parts: list[Part] = field(init=False)
 
@@ -91,6 +94,8 @@ class BulkReport:
     """Shards that were made now."""
     reused: int = 0
     """Shards that were there already."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Of the shards that were made now; see `Shard.notes`."""
     slow_because: str = ""
     """Why fastokens did not encode; empty: it did."""
 
@@ -147,6 +152,8 @@ def build_datasets(
     for number, job in enumerate(jobs):
         mine = [shards[at] for at, (owner, _) in enumerate(tasks) if owner == number]
         report.manifests.append(_commit(job, tokenizer, mine))
+        for done in mine:
+            report.notes.update(done.shard.notes if done.is_new else {})
         mine = [done for done in mine if done.shard.sequences]
         report.encoded += sum(done.is_new for done in mine)
         report.reused += sum(not done.is_new for done in mine)
@@ -192,9 +199,11 @@ class _Encode:
         manifest = new_manifest(job.kind, job.source, self.tokenizer)
         with atomic_directory(place) as temporary:
             writer = ShardWriter(temporary, manifest)
-            records = read_part(part)
+            unread: Counter[str] = Counter()
+            records = read_part(part, unread)
             for block in encode_blocks(records, job.kind, self.encoder, job.last_turn_only):
                 writer.add(block)
+            writer.notes.update({f"{UNREAD} {name}": number for name, number in unread.items()})
             shard = replace(writer.close(), origin=part.name, key=key)
             write_json(temporary / "shard.json", asdict(shard))
         return _Done(shard, place, is_new=True)
@@ -277,9 +286,10 @@ def _commit(job: Job, tokenizer: Tokenizer, parts: list[_Done]) -> Manifest:
     kept = [_Done(shard, job.directory) for shard in _old_shards(job)] if job.keep else []
     present = {done.shard.key for done in kept}
     added = [done for done in parts if done.shard.sequences and done.shard.key not in present]
-    if not kept and not added:
+    if not kept and not added and not job.may_be_empty:
         shutil.rmtree(job.workplace, ignore_errors=True)
-        raise nothing_found(job.kind, job.source, ", ".join(map(str, job.paths)))
+        unlearned = sum(done.shard.notes.get("unlearned", 0) for done in parts)
+        raise nothing_found(job.kind, job.source, ", ".join(map(str, job.paths)), unlearned)
     finished: list[Shard] = []
     manifest = new_manifest(job.kind, job.source, tokenizer)
     with atomic_directory(job.directory) as temporary:

@@ -8,6 +8,7 @@ and `manifest.json`. A sequence of n tokens trains n-1 predictions.
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ class Shard:
     """The part of the input that it was made from."""
     key: str = ""
     """Hash of that part and of all that decides its tokens: made again, it would be the same."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was left out of it and is to be said, and how often."""
 
 
 @dataclass
@@ -67,6 +70,11 @@ class Manifest:
     def tokens(self) -> int:
         return sum(shard.tokens for shard in self.shards)
 
+    @property
+    def notes(self) -> Counter[str]:
+        """Of all shards."""
+        return sum((Counter(shard.notes) for shard in self.shards), Counter())
+
 
 @dataclass
 class Block:
@@ -79,6 +87,8 @@ class Block:
     """1 where the token is learned; None: everywhere."""
     bytes: int
     """UTF-8 bytes of the text."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """See `Shard.notes`."""
 
 
 def write_dataset(directory: Path, manifest: Manifest, sequences: Any) -> Manifest:
@@ -132,11 +142,13 @@ class ShardWriter:
     def __init__(self, directory: Path, manifest: Manifest, suffix: str = ""):
         self.directory, self.manifest, self.suffix = directory, manifest, suffix
         self.tokens = self.trained = self.bytes = 0
+        self.notes: Counter[str] = Counter()
         self._dtype = np.dtype(manifest.dtype)
         self._files: dict[str, IO[bytes]] = {}
         self._offsets: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
 
     def add(self, block: Block) -> None:
+        self.notes += block.notes
         if not len(block.lengths):
             return
         ends = np.cumsum(block.lengths)
@@ -163,6 +175,7 @@ class ShardWriter:
         """Closes the files; what the shard holds."""
         offsets = np.concatenate(self._offsets)
         shard = Shard(len(offsets) - 1, self.tokens, trained_tokens=self.trained, bytes=self.bytes)
+        shard.notes = dict(self.notes)
         if shard.sequences:
             self._file("offsets").write(offsets.tobytes())
         for file in self._files.values():
@@ -227,6 +240,25 @@ class TokenDataset:
         if not self._masks:
             return None
         return self._slice(self._masks, sequence, start, stop).astype(bool)
+
+    def learns(self, slots: int | None = None) -> NDArray[np.bool_]:
+        """Of every sequence, whether any of its first `slots` predictions (None: of all) is
+        learned; bool [sequences]."""
+        if not self._masks:
+            return self.lengths > 1
+        found = []
+        for offsets, mask in zip(self._offsets, self._masks, strict=True):
+            first, end = offsets[:-1] + 1, offsets[1:]
+            stop = end if slots is None else np.minimum(first + slots, end)
+            learned = np.zeros(len(first), dtype=bool)
+            some = first < stop
+            # In pairs: from a first token up to its stop, and from there to the next one.
+            bounds = np.stack([first[some], stop[some]], axis=1).reshape(-1)
+            if len(bounds):
+                within = bounds[:-1] if bounds[-1] == len(mask) else bounds
+                learned[some] = np.maximum.reduceat(mask, within)[::2] > 0
+            found.append(learned)
+        return np.concatenate(found)
 
     def flat_offset(self, sequence: int) -> int:
         """Where the sequence begins when all shards are laid end to end (for extra columns)."""

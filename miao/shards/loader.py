@@ -137,8 +137,9 @@ class PackedSource:
     """One dataset cut into pieces that fit a row, and where we are in it.
 
     What happens to a sequence longer than a row: a document becomes several pieces that continue
-    each other; of a conversation the beginning is kept; a preference whose two sides do not fit
-    one row together is left out, and so is one that has only one side. All are counted.
+    each other; of a conversation the beginning is kept, and where nothing of that is learned it is
+    left out; a preference whose two sides do not fit one row together is left out, and so is one
+    that has only one side. All are counted.
 
     Args:
         weight: share of this source among all (default: by its size).
@@ -160,7 +161,7 @@ class PackedSource:
         kind, group = self.dataset.manifest.kind, self.dataset.group_size
         slots = (self.dataset.lengths - 1).reshape(-1, group)
         long = slots.sum(axis=1) > self.seq_len
-        self.split_tokens = self.truncated = self.left_out = self.single = 0
+        self.split_tokens = self.truncated = self.left_out = self.single = self.unlearned = 0
         if kind == "document":
             pieces = -(-slots[:, 0] // self.seq_len)
             self.unit = np.repeat(np.arange(len(slots)), pieces)
@@ -170,27 +171,35 @@ class PackedSource:
             self.split_tokens = int(slots[long].sum())
         else:
             whole = (slots > 0).all(axis=1)
-            kept = np.flatnonzero(whole & ~long) if group > 1 else np.arange(len(slots))
+            each = self.dataset.learns(self.seq_len if group == 1 else None)
+            learns = np.logical_and.reduce(each.reshape(-1, group), axis=1)
+            kept = np.flatnonzero(whole & ~long & learns if group > 1 else learns)
             self.unit, self.start = kept, np.zeros(len(kept), dtype=np.int64)
             self.size = np.minimum(slots[kept].sum(axis=1), self.seq_len)
             self.left_out = int((whole & long).sum()) if group > 1 else 0
             self.single = int((~whole).sum())
-            self.truncated = int(long.sum()) if group == 1 else 0
-        if len(self.unit) == 0 and self.single:
-            raise MiaoError(
-                f"the source '{self.name}' has no pairs, only {self.single:,} single answers",
-                where=self.dataset.directory,
-                fix="learn from them with --dpo.loss kto, or bring both answers to each prompt",
-            )
-        if len(self.unit) == 0:
-            raise MiaoError(
-                f"the source '{self.name}' has nothing that fits a row of {self.seq_len} tokens",
-                where=self.dataset.directory,
-                fix="bring more data or raise seq_len",
-            )
+            self.unlearned = int((whole & ~learns & ~(long & (group > 1))).sum())
+            self.truncated = int((long & learns).sum()) if group == 1 else 0
+        self._require_some()
         self.total_tokens = int(self.size.sum())
         """Real tokens of one epoch."""
         self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def _require_some(self) -> None:
+        if len(self.unit):
+            return
+        what = f"has nothing that fits a row of {self.seq_len} tokens"
+        fix = "bring more data or raise seq_len"
+        if self.single and not self.left_out:
+            what = f"has no pairs, only {self.single:,} single answers"
+            fix = "learn from them with --dpo.loss kto, or bring both answers to each prompt"
+        elif self.unlearned:
+            what = (
+                f"has {self.unlearned:,} sequences, and of none anything is learned: in all of "
+                f"them the answers begin after the {self.seq_len} tokens of a row"
+            )
+            fix = "raise seq_len, or shorten the prompts (system texts, tools, documents in them)"
+        raise MiaoError(f"the source '{self.name}' {what}", where=self.dataset.directory, fix=fix)
 
     @property
     def share(self) -> float:

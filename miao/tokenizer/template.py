@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, cached_property, partial
@@ -23,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from miao.corpus.records import Conversation, Message
 from miao.errors import MiaoError
+from miao.tokenizer.rendered import not_written, only_learned
 from miao.tokenizer.shield import END_LEARN, LEARN, Shield, Span, shield_of
 
 if TYPE_CHECKING:
@@ -161,7 +163,8 @@ class ChatTemplate:
     def encode(
         self, tokenizer: Tokenizer, conversation: Conversation, last_turn_only: bool = False
     ) -> tuple[list[int], list[bool]]:
-        """Ids of a conversation, and which of them the assistant says (<|im_end|> included).
+        """Ids of a conversation, and which of them the assistant says (<|im_end|> included) in
+        turns that are learned.
 
         The ids are those of transformers' `apply_chat_template`, with two deliberate exceptions:
         control tokens spelt out in a message stay ordinary text, and the assistant's first token
@@ -181,17 +184,18 @@ class ChatTemplate:
         conversations: Iterable[Conversation],
         last_turn_only: bool = False,
         encode_batch: Callable[[Sequence[str]], list[list[int]]] | None = None,
+        left_out: Counter[str] | None = None,
     ) -> Iterator[tuple[list[int], list[bool]]]:
         """`encode` for many conversations, in order, in batches; several times as fast.
 
         Args:
             encode_batch: a faster `Tokenizer.encode_batch` (see `BulkEncoder`).
+            left_out: counts what the template does not write; see `not_written`.
         """
         remaining = iter(conversations)
         while batch := list(islice(remaining, _CONVERSATIONS_PER_BATCH)):
-            spans = [self._spans_of(tokenizer, conversation) for conversation in batch]
-            for ids, mask in _encode_spans(tokenizer, spans, encode_batch):
-                yield ids, _last_run(mask) if last_turn_only else mask
+            spans = [self._spans_of(tokenizer, c, last_turn_only, left_out) for c in batch]
+            yield from _encode_spans(tokenizer, spans, encode_batch)
 
     def encode_prompt(
         self,
@@ -266,7 +270,13 @@ class ChatTemplate:
         probe = [Message("user", "?")]
         return self.render(probe, add_generation_prompt=True).removeprefix(self.render(probe))
 
-    def _spans_of(self, tokenizer: Tokenizer, conversation: Conversation) -> list[Span]:
+    def _spans_of(
+        self,
+        tokenizer: Tokenizer,
+        conversation: Conversation,
+        last_turn_only: bool,
+        left_out: Counter[str] | None,
+    ) -> list[Span]:
         shield = shield_of(tuple(tokenizer.control_ids))
         try:
             text = self._render(
@@ -274,9 +284,13 @@ class ChatTemplate:
             )
             if not self._marks_generation:
                 text = self._mark_turns(tokenizer, text, conversation)
+            text = only_learned(text, conversation, last_turn_only)
         except MiaoError as error:
             where = error.where or conversation.source or None
             raise MiaoError(error.what, where=where, fix=error.fix) from error
+        if left_out is not None:
+            plain = shield.restore(text.replace(LEARN, "").replace(END_LEARN, ""))
+            left_out.update(not_written(plain, conversation))
         return shield.spans(text)
 
     def _mark_turns(self, tokenizer: Tokenizer, text: str, conversation: Conversation) -> str:
@@ -297,12 +311,13 @@ class ChatTemplate:
 
 
 def message_fields(message: ChatMessage) -> dict[str, Any]:
-    """A message as chat templates know it: OpenAI's fields, `reasoning_content`, nothing null."""
+    """A message as chat templates know it: OpenAI's fields, nothing null. Reasoning has the name
+    of Qwen, GLM and DeepSeek, and that of gpt-oss."""
     if not isinstance(message, Message):
         return {name: value for name, value in message.items() if value is not None}
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning:
-        fields["reasoning_content"] = message.reasoning
+        fields["reasoning_content"] = fields["thinking"] = message.reasoning
     if message.tool_calls:
         fields["tool_calls"] = [
             call if "function" in call else {"type": "function", "function": call}
@@ -328,15 +343,6 @@ def _encode_spans(
             ids += piece
             mask += [is_learnt] * len(piece)
         yield ids, mask
-
-
-def _last_run(mask: list[bool]) -> list[bool]:
-    """Only the last stretch of trues in a mask."""
-    end = len(mask) - mask[::-1].index(True) if True in mask else 0
-    start = end
-    while start and mask[start - 1]:
-        start -= 1
-    return [start <= position < end for position in range(len(mask))]
 
 
 class _GenerationTag(Extension):

@@ -52,8 +52,9 @@ class Pool:
 class Rollouts:
     """The source of GRPO's steps (`StepSource`).
 
-    Groups whose answers are all worth the same give no gradient: without a KL term they are left
-    out of the passes, while everything is still divided by the number of all.
+    Groups whose answers are all worth the same give no gradient, nor do answers that are worth
+    their group's mean: without a KL term they are left out of the passes, while everything is still
+    divided by the number of all.
 
     Args:
         model: the one that is trained. reference: the one that it must not leave, or None.
@@ -180,7 +181,7 @@ class Rollouts:
         self.silent = 0 if telling else self.silent + 1
         kept = groups if options.kl_coef else telling or groups[:1]
         pool = Pool(
-            [answer for group in kept for answer in group],
+            [a for group in kept for a in group if a.advantage or not telling or options.kl_coef],
             len(everyone),
             max(1, sum(answer.said for answer in everyone)),
             sum(len(answer.ids) - 1 for answer in everyone),

@@ -38,6 +38,21 @@ def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     return PackedLoader(sources, options.seq_len)
 
 
+def require_rows(stage: str, recipe: Recipe, run: RunDir) -> None:
+    """That the stage's sources, and those that it replays, have something to learn.
+
+    Raises:
+        MiaoError: one has nothing.
+    """
+    options: StageOptions = getattr(recipe, stage)
+    pairs = isinstance(options, DpoOptions) and options.loss != "kto"
+    for earlier in [stage] + [REPLAYED[stage]] * bool(_replay_share(options)):
+        for path in sorted(run.shards(earlier, "train").glob("*/")):
+            dataset = TokenDataset(path)
+            if dataset.group_size == 1 or pairs:
+                PackedSource(path.name, dataset, options.seq_len, recipe.seed)
+
+
 def _replay_share(options: StageOptions) -> float:
     return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
 
@@ -82,4 +97,6 @@ def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
         "truncated": sum(source.truncated for source in loader.sources),
         "left_out": sum(source.left_out for source in loader.sources),
         "single": sum(source.single for source in loader.sources),
+        "unlearned": sum(source.unlearned for source in loader.sources),
+        "sequences": sum(len(source.dataset.lengths) for source in loader.sources),
     }

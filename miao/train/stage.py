@@ -272,7 +272,7 @@ def heldout_losses(
         ]
         values["heldout_bits_per_byte"] = sum(score.value for score in scores) / len(scores)
     conversations = run.shards("sft", "heldout") / "conversations"
-    if stage != "pretrain" and conversations.exists():
+    if stage != "pretrain" and conversations.exists() and len(TokenDataset(conversations)):
         dataset = TokenDataset(conversations)
         values["heldout_answer_loss"] = answer_loss(model, dataset, HELDOUT_TOKENS_WHILE_TRAINING)
     return values
@@ -341,6 +341,12 @@ def _announce(
     say(f"  packing: {packing['filled']:.2%} of slots filled, {split}")
     if packing["truncated"]:
         say(f"  {packing['truncated']} conversations are longer than seq_len: their end is cut off")
+    if packing["unlearned"]:
+        warn(
+            f"{packing['unlearned']:,} of {packing['sequences']:,} sequences are left out: within "
+            f"{options.seq_len} tokens nothing of them is learned, their answers begin later; "
+            f"raise {stage}.seq_len"
+        )
     if packing["left_out"]:
         kto = isinstance(options, DpoOptions) and options.loss == "kto"
         what = "answers with another prompt's answer beside them" if kto else "pairs"

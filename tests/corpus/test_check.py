@@ -112,6 +112,26 @@ def test_what_the_user_sees(
         main([str(good), "--limit", "0"])
 
 
+def test_what_a_turn_says_is_honoured_or_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "3", "weight": 0, "mood": "glad"},
+        {"role": "user", "content": "No."},
+        {"role": "assistant", "content": "2", "thinking": "1 + 1 = 2"},
+    ]
+    file = lines(tmp_path / "chats.jsonl", *[{"messages": turns}] * 3)
+    assert main([str(file), "--quarantine", str(tmp_path / "q")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not read: 'mood' (3)" in out and "no problems" not in out
+    assert "assistant: (not learned) 3" in out
+    assert "<think> 1 + 1 = 2 </think> 2" in out
+    assert main([str(file), "--quarantine", str(tmp_path / "q"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["unread_keys"] == found["files"][0]["unread_keys"] == {"'mood'": 3}
+
+
 def test_nothing_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = lines(tmp_path / "a.jsonl", {"x": 1})
     assert main([str(file), "--quarantine", str(tmp_path / "q")]) == 1

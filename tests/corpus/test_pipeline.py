@@ -369,6 +369,29 @@ def test_parquet_comes_back_as_it_was(tmp_path: Path) -> None:
     assert preference.chosen[0].content == "好答案"
 
 
+@pytest.mark.parametrize("output", ["jsonl", "parquet"])
+def test_a_turn_that_is_not_learned_stays_one_and_may_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: Any
+) -> None:
+    turns = [
+        {"role": "user", "content": "How are you?"},
+        {"role": "assistant", "content": "As an AI language model I cannot say.", "train": False},
+        {"role": "user", "content": "Try again."},
+        {"role": "assistant", "content": "Very well, thank you.", "mood": "glad"},
+    ]
+    path = write(tmp_path / "chats.jsonl", [{"messages": turns}])
+    options = CorpusOptions(conversations=[str(path)], heldout=0.0)
+    options.clean.refusals = True
+    directory = tmp_path / "corpus"
+    build_corpus(options, 1, directory, stages=["sft"], output=output)
+    written = directory / f"sft/train/conversations.{output}"
+    read = next(iter(read_records([written], "conversation")))
+    assert [message.learned for message in read.messages] == [True, False, True, True]
+    manifest = read_json(directory / "manifest.json")
+    assert manifest["unread_keys"] == {"sft": {"'mood'": 1}}
+    assert "not read: 'mood' (1)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = some_texts(40)
     rows = [

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from miao.corpus.read.turns import ROLE_NAMES, blank, named, said, to_messages, to_tool_calls, words
+from miao.corpus.read.turns import (
+    ROLE_NAMES,
+    blank,
+    named,
+    said,
+    to_messages,
+    to_tool_calls,
+    unread_keys,
+    words,
+)
 from miao.corpus.records import Message
 from miao.errors import MiaoError
 
@@ -99,6 +108,66 @@ def test_what_an_assistant_said() -> None:
     expected = [Message("assistant", "答")]
     turn = {"from": "gpt", "value": "答"}
     assert said("答", "it") == said(turn, "it") == said([turn], "it") == expected
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "training", "loss"])
+@pytest.mark.parametrize(
+    ("value", "learned"),
+    [(0, False), (False, False), ("false", False), (0.0, False), (1, True), (True, True)],
+)
+def test_flags_of_a_turn_say_whether_it_is_learned(key: str, value: Any, learned: bool) -> None:
+    turn = {"role": "assistant", "content": "答", key: value}
+    message = to_messages([USER | {key: value}, turn], "it")[1]
+    assert message.learned is learned
+    assert message.to_json().get("weight", 1) == learned
+    again = to_messages([message.to_json()], "it")[0]
+    assert again.learned is learned and again == message
+
+
+def test_one_no_is_enough_and_null_says_nothing() -> None:
+    turn = {"role": "assistant", "content": "答", "weight": 1, "train": None, "loss": False}
+    assert not to_messages([turn], "it")[0].learned
+    assert to_messages([turn | {"loss": None}], "it")[0].learned
+
+
+@pytest.mark.parametrize(
+    ("more", "what", "fix"),
+    [
+        ({"weight": 0.5}, "'weight' of turn 1 of 'x' is 0.5", "no weights between"),
+        ({"loss": "low"}, "'loss' of turn 1 of 'x' is low", "0 (the turn is not learned) or 1"),
+        ({"weight": [0]}, "'weight' of turn 1 of 'x' is [0]", "must be 0"),
+        ({"train_detail": [{"begin_offset": 0}]}, "parts of a turn cannot be left out", "whole"),
+    ],
+)
+def test_a_flag_that_is_none_is_refused(more: dict[str, Any], what: str, fix: str) -> None:
+    with pytest.raises(MiaoError) as caught:
+        to_messages([{"role": "assistant", "content": "答", **more}], "'x'")
+    assert what in caught.value.what and fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_every_name_of_reasoning_is_read(key: str) -> None:
+    turn = {"role": "assistant", "content": "答", key: "想"}
+    assert to_messages([turn], "it") == [Message("assistant", "答", reasoning="想")]
+    assert not list(unread_keys({"messages": [turn]}))
+
+
+def test_keys_of_a_turn_that_no_record_keeps_are_named() -> None:
+    said = {"role": "assistant", "content": "答", "emotion": "joy", "id": "7", "weight": 0}
+    record = {
+        "messages": [USER | {"name": "李", "train": True}, said, {"role": "tool", "content": "3",
+                      "name": "add", "tool_call_id": "1"}],
+        "history": [["问", "答"]],
+        "tools": [{"type": "function", "function": {"name": "add"}}],
+        "id": 3,
+    }  # fmt: skip
+    found = ["'name'", "'train' of a user's turn", "'emotion'"]
+    assert list(unread_keys(record)) == found
+    in_a_cell = {"messages": json.dumps(record["messages"])}
+    assert list(unread_keys(in_a_cell)) == found == list(unread_keys(record["messages"]))
+    pair = {"prompt": "问", "chosen": said, "rejected": [said]}
+    assert list(unread_keys(pair)) == ["'emotion'"] * 2
+    assert not list(unread_keys("[{no JSON")) and not list(unread_keys(None))
 
 
 def test_words_are_kept_as_they_are_or_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError
 from miao.shards import TokenDataset, build_dataset
-from miao.tokenizer import Tokenizer
+from miao.shards.build import note_lines
+from miao.tokenizer import ChatTemplate, Tokenizer
 
 
 def build(
@@ -73,6 +75,68 @@ def test_only_the_last_turn_on_request(tokenizer: Tokenizer, tmp_path: Path) -> 
     turns[-1] = Message("assistant", "two")
     data = build(tokenizer, tmp_path, "conversation", [Conversation(turns)], last_turn_only=True)
     assert learned_text(tokenizer, data, 0) == "two<|im_end|>"
+
+
+def test_a_turn_marked_as_not_learned_is_read_and_not_learned(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    turns = [
+        *(Message("user", "1"), Message("assistant", "wrong", learned=False)),
+        *(Message("user", "2"), Message("assistant", "right")),
+    ]
+    none = [turns[0], turns[1]]
+    data = build(tokenizer, tmp_path, "conversation", [Conversation(turns), Conversation(none)])
+    assert len(data) == 1
+    assert learned_text(tokenizer, data, 0) == "right<|im_end|>"
+    assert "wrong" in tokenizer.decode(data.tokens(0).tolist())
+    assert data.manifest.notes == {"marked": 2, "unlearned": 1}
+    assert note_lines(data.manifest.notes, "conversation") == [
+        "1 conversations have no turn that is learned, and are left out",
+        '2 turns are marked as not learned ("weight": 0 and the like)',
+    ]
+    with pytest.raises(MiaoError, match="of the 1 conversations of the source 'source' nothing"):
+        build(tokenizer, tmp_path, "conversation", [Conversation(none)])
+    last = [*turns[2:], *none]
+    with pytest.raises(MiaoError, match="nothing is learned"):
+        build(tokenizer, tmp_path, "conversation", [Conversation(last)], last_turn_only=True)
+
+
+def test_a_side_of_a_pair_that_is_not_learned_is_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    prompt, good = [Message("user", "1")], [Message("assistant", "good")]
+    bad = [Message("assistant", "bad", learned=False)]
+    pairs = [Preference(prompt, good, bad), Preference(prompt, bad, bad)]
+    data = build(tokenizer, tmp_path, "preference", pairs)
+    assert len(data) == 2 and data.lengths[1] == 0 and data.manifest.notes == {"unlearned": 3}
+    assert learned_text(tokenizer, data, 0) == "good<|im_end|>"
+
+
+def test_what_the_chat_template_does_not_write_is_counted(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Of Qwen3's kind: reasoning is written after the user's last question only; no tools."""
+    source = (
+        "{%- set ns = namespace(last=0) %}{%- for m in messages %}"
+        "{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
+        "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' }}"
+        "{%- if m.role == 'assistant' and m.reasoning_content and loop.index0 > ns.last %}"
+        "{{- '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}{%- endif %}"
+        "{{- m.content + '<|im_end|>\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    )
+    turns = [
+        *(Message("user", "1"), Message("assistant", "one", "first thought")),
+        *(Message("user", "2"), Message("assistant", "two", "next thought")),
+    ]
+    looks = [{"name": "look", "arguments": {}}]
+    call = [Message("user", "3"), Message("assistant", "ok", tool_calls=looks)]
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    talks = [Conversation(turns), Conversation(turns[:2]), Conversation(call, tools=tools)]
+    other = copy.copy(tokenizer)
+    other._template = ChatTemplate(source)
+    data = build(other, tmp_path, "conversation", talks)
+    assert data.manifest.notes == {"reasoning": 1, "tool calls": 1, "tools": 1}
+    assert "1 turns lose their reasoning" in note_lines(data.manifest.notes, "conversation")[0]
+    assert not build(tokenizer, tmp_path, "conversation", talks).manifest.notes
 
 
 def test_of_a_preference_what_follows_the_prompt_is_learned(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from miao.errors import MiaoError
 from miao.model import Decoder
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
+from miao.shards.dataset import Manifest, write_dataset
 
 Make = Callable[..., TokenDataset]
 SEQ_LEN = 16
@@ -150,6 +153,44 @@ def test_preferences_stand_side_by_side_and_long_ones_are_counted(make_dataset: 
             assert chosen["labels"][0] == rejected["labels"][0] == IGNORE
             seen.append(chosen["sequence"])
     assert sorted(seen) == [0, 2, 6]
+
+
+def test_what_teaches_nothing_within_a_row_is_left_out_and_counted(make_dataset: Make) -> None:
+    lengths = [SEQ_LEN + 1, SEQ_LEN + 2, 30, 5, 40]
+    masks = [[False] * (n - 1) + [True] for n in lengths]  # learned is the last token alone
+    masks[3] = [True] + [False] * 4  # the first token is nobody's prediction
+    masks[4][SEQ_LEN] = True
+    loader = loader_of(make_dataset(counting(lengths), "conversation", masks))
+    (source,) = loader.sources
+    assert source.unit.tolist() == [0, 4] and loader.epoch_tokens == 2 * SEQ_LEN
+    assert (source.unlearned, source.truncated) == (3, 1)
+    for batch in loader.one_pass(rows=1):
+        assert batch.trained_tokens == 1
+    late = [[False] * 39 + [True]] * 2
+    with pytest.raises(MiaoError, match="'x' has 2 sequences, and of none anything is") as caught:
+        loader_of(make_dataset(counting([40, 40]), "conversation", late, "x"))
+    assert "raise seq_len" in str(caught.value.fix)
+
+
+def test_a_pair_with_a_side_that_teaches_nothing_is_left_out(make_dataset: Make) -> None:
+    masks = [[False, True, True], [False] * 3, [False, True, True], [False, False, True]]
+    loader = loader_of(make_dataset(counting([3] * 4), "preference", masks))
+    (source,) = loader.sources
+    assert source.unit.tolist() == [1] and (source.unlearned, source.left_out) == (1, 0)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_which_sequences_teach_equals_looking_at_each(data: st.DataObject) -> None:
+    mask = st.lists(st.booleans(), min_size=2, max_size=9).map(lambda m: [False, *m[1:]])
+    masks = data.draw(st.lists(st.one_of(mask, st.just([])), min_size=1, max_size=12).filter(any))
+    slots = data.draw(st.sampled_from([None, 1, 2, 5]))
+    with TemporaryDirectory() as directory:
+        rows = [([7] * len(mask), mask, 1) for mask in masks]
+        write_dataset(Path(directory) / "d", Manifest("preference", "d", "", 9, "uint16"), rows)
+        dataset = TokenDataset(Path(directory) / "d")
+        naive = [any(mask[1 : None if slots is None else slots + 1]) for mask in masks]
+        assert dataset.learns(slots).tolist() == naive
 
 
 def test_documents_and_conversations_may_share_a_row(make_dataset: Make) -> None:

@@ -199,6 +199,28 @@ def test_only_the_last_turn(tokenizer: Tokenizer) -> None:
     assert nothing and not any(nothing)
 
 
+@pytest.mark.parametrize("source", [MIAO_TEMPLATE, "UNMARKED"])
+@pytest.mark.parametrize("last", [False, True])
+def test_turns_that_are_not_learned(tokenizer: Tokenizer, source: str, last: bool) -> None:
+    said = [Message("assistant", "a", learned=False), Message("assistant", "b")]
+    said.append(Message("assistant", "c", learned=False))
+    turns = [turn for answer in said for turn in (Message("user", "?"), answer)]
+    template = ChatTemplate(UNMARKED.replace(" and loop.last", " and false"))
+    template = ChatTemplate() if source == MIAO_TEMPLATE else template
+    ids, mask = template.encode(tokenizer, Conversation(turns), last)
+    assert ids == template.encode(tokenizer, Conversation(turns))[0]
+    text = marked(tokenizer, ids, mask)
+    assert text.count("«") == (not last) and ("«b<|im_end|>»" in text) != last
+
+
+def test_templates_that_merge_turns_cannot_leave_one_out(tokenizer: Tokenizer) -> None:
+    source = "{% generation %}{% for m in messages %}{{ m.content }}{% endfor %}{% endgeneration %}"
+    turns = [Message("assistant", "a", learned=False), Message("assistant", "b")]
+    with pytest.raises(MiaoError, match="which turn is which"):
+        ChatTemplate(source).encode(tokenizer, Conversation(turns))
+    assert ChatTemplate(source).encode(tokenizer, Conversation(turns), True)[1] == [True] * 2
+
+
 def test_the_prompt_opens_the_assistants_turn(tokenizer: Tokenizer) -> None:
     template, messages = tokenizer.chat_template, PLAIN.messages[:1]
     opened = "<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"

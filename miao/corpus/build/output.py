@@ -214,9 +214,8 @@ def _flat(value: Any) -> Any:
 
 def _schema(arrow: Any, kind: Kind) -> Any:
     text = arrow.large_string()
-    message = arrow.struct(
-        [(name, text) for name in ("role", "content", "reasoning", "tool_calls")]
-    )
+    texts = [(name, text) for name in ("role", "content", "reasoning", "tool_calls")]
+    message = arrow.struct([*texts, ("weight", arrow.int8())])
     fields: dict[str, list[tuple[str, Any]]] = {
         "document": [("text", text)],
         "conversation": [("messages", arrow.list_(message)), ("tools", text)],

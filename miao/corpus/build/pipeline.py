@@ -40,6 +40,8 @@ class CorpusReport:
     shapes: dict[str, dict[str, int]] = field(default_factory=dict)
     repairs: dict[str, dict[str, int]] = field(default_factory=dict)
     """How often something was decoded otherwise than as plain UTF-8, or mended."""
+    unread_keys: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Keys of turns that no record keeps, and of how many turns."""
     merged: dict[str, int] = field(default_factory=dict)
     """Labelled answers that became the second side of a pair: objects read are records, problems
     and these."""
@@ -57,7 +59,7 @@ class CorpusReport:
             self.problems += read["problems"]
             self.skipped_files += read["skipped_files"]
             self.shapes[stage], self.repairs[stage] = read["shapes"], read["repairs"]
-            self.merged[stage] = read["merged"]
+            self.merged[stage], self.unread_keys[stage] = read["merged"], read["unread_keys"]
             self.accounts[stage] = Accounts.from_json(result["accounts"])
 
 
@@ -151,6 +153,7 @@ def _as_json(
         },
         "shapes": report.shapes,
         "repairs": report.repairs,
+        "unread_keys": report.unread_keys,
         "merged": report.merged,
         "problems": report.problems,
         "skipped_files": report.skipped_files,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miao import __version__
+from miao.console import warn
 from miao.corpus.build.assemble import Accounts, Assembly
 from miao.corpus.build.cleaning import clean_chunks
 from miao.corpus.build.output import Output, Splitter
@@ -142,6 +143,7 @@ class Stage:
                 "skipped_files": [f"{path}: {why}" for path, why in counts.skipped_files],
                 "shapes": counts.by_shape,
                 "repairs": counts.repairs,
+                "unread_keys": counts.unread,
                 "merged": counts.merged,
             }
             finish(done, mark, {"chunks": len(chunks), "read": read, "before": vars(before)})
@@ -179,6 +181,8 @@ class Stage:
                     yield record
                 else:
                     accounts.reject_before("quality", record, f"{column} is {score!r}")
+        for line in counts.lines():
+            warn(line)
 
 
 def given_paths(options: CorpusOptions) -> dict[str, list[str]]:

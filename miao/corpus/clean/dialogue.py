@@ -51,8 +51,9 @@ def wrong_order(messages: Sequence[Message]) -> str | None:
 
 
 def refusal(messages: Sequence[Message]) -> str | None:
-    """The words of the first refusal or disclaimer at the beginning of an assistant's turn."""
+    """The words of the first refusal or disclaimer at the beginning of a turn that is learned."""
     for message in messages:
-        if message.role == "assistant" and (found := _REFUSAL.search(message.content[:_BEGINNING])):
+        learned = message.role == "assistant" and message.learned
+        if learned and (found := _REFUSAL.search(message.content[:_BEGINNING])):
             return found[0]
     return None

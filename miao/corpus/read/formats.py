@@ -24,6 +24,7 @@ from miao.corpus.read.opened import DamagedFile, Source, format_of
 from miao.corpus.read.problems import OnProblem, Problem, place, stop
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import find_sources
+from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.errors import MiaoError
 
@@ -37,6 +38,8 @@ __all__ = [
     "to_preference",
 ]
 
+MOST_KEYS = 8
+"""Unread keys that are named."""
 SINGLE = "kto, single"
 """The shape of a labelled answer without a counterpart to the same prompt."""
 
@@ -55,19 +58,22 @@ class RecordCounts:
     repairs: Counter[str] = field(default_factory=Counter)
     """How often something was decoded otherwise than as plain UTF-8, or mended."""
     repaired_files: dict[str, str] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Keys of turns that no record keeps, once for each turn."""
     skipped_files: list[tuple[Path, str]] = field(default_factory=list)
 
     def repair(self, path: Source, how: str) -> None:
         self.repairs[how] += 1
         self.repaired_files.setdefault(how, str(path))
 
-    def repair_lines(self) -> list[str]:
-        """What was mended, in words: one line for each way."""
-        return [
+    def lines(self) -> list[str]:
+        """What was mended, in words: one line for each way; and what was not read."""
+        mended = [
             f"{how}: {number:,} {'time' if number == 1 else 'times'}, "
             f"first in {self.repaired_files[how]}"
             for how, number in self.repairs.items()
         ]
+        return mended + unread_lines(self.unread)
 
 
 @overload
@@ -148,8 +154,17 @@ def _records(
             fix=f"expected is {EXPECTED[kind]}",
         )
     if say_repairs:
-        for line in counts.repair_lines():
+        for line in counts.lines():
             warn(line)
+
+
+def unread_lines(unread: Counter[str]) -> list[str]:
+    """The keys of turns that were not read, in words: one line, or none."""
+    if not unread:
+        return []
+    shown = ", ".join(f"{key} ({number:,})" for key, number in unread.most_common(MOST_KEYS))
+    more = f" and {len(unread) - MOST_KEYS} more" if len(unread) > MOST_KEYS else ""
+    return [f"keys of turns that mean nothing here and are not read: {shown}{more}"]
 
 
 def convert_file(
@@ -177,6 +192,7 @@ def convert_file(
         except MiaoError as error:
             on_problem(Problem(path, line, error.what, _fix(path, value, kind, error), value))
             continue
+        counts.unread.update(unread_keys(value))
         if shape == LABELLED and isinstance(record, Preference):
             yield from ((single, SINGLE, raw) for single, raw in pairs.overflow())
             if (pair := pairs.add(record, value)) is None:

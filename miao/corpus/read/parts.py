@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from miao.corpus.read.convert import LABELLED
 from miao.corpus.read.formats import (
+    RecordCounts,
     read_records,
     shape_of,
     to_conversation,
@@ -23,6 +25,7 @@ from miao.corpus.read.formats import (
 )
 from miao.corpus.read.opened import CHUNK
 from miao.corpus.read.readers import read_objects
+from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
 from miao.files import fingerprint, sha256_of
@@ -89,14 +92,18 @@ def part_key(part: Part, settings: list[Any]) -> str:
     return fingerprint([digest.hexdigest(), *settings])
 
 
-def read_part(part: Part) -> Iterator[Any]:
+def read_part(part: Part, unread: Counter[str] | None = None) -> Iterator[Any]:
     """The records of a part, in order.
+
+    Args:
+        unread: counts the keys of turns that no record keeps (of a whole file they are said).
 
     Raises:
         MiaoError: a line that is no record of this kind; with its number.
     """
     if part.stop is None:
-        yield from read_records([part.path], part.kind)
+        counts = None if unread is None else RecordCounts()
+        yield from read_records([part.path], part.kind, counts=counts)
         return
     convert, source = CONVERTERS[part.kind], part.path.stem
     with open(part.path, "rb") as file:
@@ -105,7 +112,10 @@ def read_part(part: Part) -> Iterator[Any]:
             try:
                 text = line.decode().strip(" \t\r\n\ufeff")
                 if text:
-                    yield convert(json.loads(text), source)
+                    value = json.loads(text)
+                    yield convert(value, source)
+                    if unread is not None:
+                        unread.update(unread_keys(value))
             except (ValueError, RecursionError, MiaoError) as error:
                 raise _located(error, part.path, at) from error
             at += len(line)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from miao.corpus.records import Message, Role
@@ -28,7 +29,15 @@ ROLE_NAMES: dict[str, Role] = {
     "function": "tool",
     "observation": "tool",
 }
-REASONING_KEYS = ("reasoning_content", "reasoning")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+LEARN_KEYS = ("weight", "train", "training", "loss")
+"""Whether a turn is learned, as OpenAI, axolotl (two of them), XTuner and ms-swift say it."""
+_KNOWN_KEYS = {
+    *("role", "from", "content", "value", "tool_calls", "tools", *REASONING_KEYS, *LEARN_KEYS),
+    *("id", "tool_call_id"),  # of a call and its result, which follow each other
+}
+_SAID = {"content", "value", "tool_calls"}
+_FLAGS = dict.fromkeys(("1", "1.0", "true"), True) | dict.fromkeys(("0", "0.0", "false"), False)
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*(.*)", re.DOTALL)
 _TURN = '{"role": "system|user|assistant|tool", "content": "..."}'
 
@@ -141,11 +150,52 @@ def _message(turn: Any, where: str) -> Message:
     reasoning = reasoning_of(fields, where)
     if role == "assistant" and reasoning is None:
         content, reasoning = split_reasoning(content)
-    return Message(role, content, reasoning, calls)
+    return Message(role, content, reasoning, calls, role != "assistant" or _learned(fields, where))
+
+
+def _learned(fields: dict[str, Any], where: str) -> bool:
+    """Whether a turn of the assistant is to be learned: unless a key of it says no."""
+    if fields.get("train_detail"):
+        raise MiaoError(
+            f"{where} has 'train_detail': parts of a turn cannot be left out",
+            fix='learn the whole turn or none of it ("weight": 0), and remove the key',
+        )
+    wanted = True
+    for key in LEARN_KEYS:
+        value = fields.get(key, True)
+        flag = _FLAGS.get(str(value).strip().lower())
+        if flag is None:
+            raise MiaoError(
+                f"'{key}' of {where} is {str(value)[:40]}",
+                fix="it must be 0 (the turn is not learned) or 1: there are no weights between; "
+                "a key that means something else must go",
+            )
+        wanted = wanted and flag
+    return wanted
+
+
+def unread_keys(value: Any) -> Iterator[str]:
+    """What the turns of an object say, and no record keeps: each key once for each turn."""
+    parts = list(value.values()) if isinstance(value, dict) else [value]
+    for part in parts:
+        if isinstance(part, str) and part.startswith("[{"):  # in a cell of a table
+            with suppress(ValueError, RecursionError):
+                part = json.loads(part)
+        for turn in part if isinstance(part, list) else [part]:
+            fields = present(turn)
+            name = fields.get("role", fields.get("from"))
+            if not isinstance(name, str) or not _SAID & fields.keys():
+                continue
+            role = ROLE_NAMES.get(name.lower())
+            known = _KNOWN_KEYS | {"name"} if role == "tool" else _KNOWN_KEYS
+            yield from (f"'{str(key)[:40]}'" for key in fields if key not in known)
+            if role != "assistant":
+                asked = [key for key in LEARN_KEYS[1:] if _FLAGS.get(str(fields.get(key)).lower())]
+                yield from (f"'{key}' of a {name[:40]}'s turn" for key in asked)
 
 
 def _joined_parts(content: Any, where: str) -> Any:
-    """OpenAI's list of parts as one string, where all of them are text."""
+    """A list of parts as one string, where all of them are text."""
     if isinstance(content, list) and content:
         texts = [part.get("text") for part in content if present(part).get("type") == "text"]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
