@@ -46,7 +46,7 @@ def require_rows(stage: str, recipe: Recipe, run: RunDir) -> None:
     """
     options: StageOptions = getattr(recipe, stage)
     pairs = isinstance(options, DpoOptions) and options.loss != "kto"
-    for earlier in [stage] + [REPLAYED[stage]] * bool(_replay_share(options)):
+    for earlier in [stage, *([REPLAYED[stage]] if _replay_share(options) else [])]:
         for path in sorted(run.shards(earlier, "train").glob("*/")):
             dataset = TokenDataset(path)
             if dataset.group_size == 1 or pairs:
