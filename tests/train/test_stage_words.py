@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from miao.errors import MiaoError
 from miao.model import Decoder, ModelConfig
+from miao.recipe import Recipe
+from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.dataset import Manifest, write_dataset
+from miao.train.sources import require_rows
 from miao.train.stage import _announce
 from tests.train.tiny import options
 
@@ -52,3 +58,41 @@ def test_rows_shorter_than_most_documents_are_said(
     median = (lengths[49] + lengths[50]) // 2
     assert f"raise pretrain.seq_len (median document: {median} tokens)" in announced(8)
     assert "median" not in announced(128)
+
+
+def test_nothing_to_learn_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """Prompts that fill the row; alone, and as what DPO replays."""
+    recipe, run = Recipe(), RunDir(tmp_path)
+    late = [([1] * 100, [False] * 99 + [True], 1)] * 40
+    soon = [([1] * 10, [False] * 5 + [True] * 5, 1)] * 2
+    rows = {"pretrain": ("document", [([1] * 9, None, 1)]), "sft": ("conversation", late),
+            "dpo": ("preference", soon)}  # fmt: skip
+    for stage, (kind, sequences) in rows.items():
+        manifest = Manifest(kind, "s", "", 9, "uint16")
+        write_dataset(run.shards(stage, "train") / "s", manifest, sequences)
+    recipe.sft.seq_len = recipe.dpo.seq_len = 99
+    recipe.dpo.replay = 0.1
+    for stage in rows:
+        require_rows(stage, recipe, run)
+    recipe.sft.seq_len = 98
+    recipe.dpo.seq_len = 64
+    require_rows("pretrain", recipe, run)
+    for stage in ("sft", "dpo"):
+        with pytest.raises(MiaoError, match="has 40 sequences, and of none anything is learned"):
+            require_rows(stage, recipe, run)
+    recipe.dpo.replay = 0.0
+    require_rows("dpo", recipe, run)
+
+
+def test_sequences_that_teach_nothing_are_said(
+    make_dataset: Callable[..., TokenDataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = [40] * 36 + [5] * 4
+    masks = [[False] * (end - 1) + [True] for end in ends]
+    data = make_dataset([[1] * end for end in ends], "conversation", masks)
+    loader = PackedLoader([PackedSource("s", data, 16, seed=5)], 16, window_rows=16)
+    with torch.device("meta"):
+        model = Decoder(ModelConfig(97, 32, 2, 2, 1, 16, 48, max_position_embeddings=64))
+    _announce("sft", options(seq_len=16), model, loader, 1e6)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "36 of 40 sequences are left out" in said and "raise sft.seq_len" in said
