@@ -19,7 +19,7 @@ from miao.errors import Interrupted, MiaoError, did_you_mean, nearest
 RUN = {
     "run": "all stages of a recipe, those that are done are skipped",
     "corpus": "your text (or the built-in corpus) to records; "
-    "`corpus check|catalog|build|distill --help`",
+    "`corpus check|catalog|build|classifier|score|distill --help`",
     "tokenizer": "train or take the tokenizer; `tokenizer inspect|compare|extend|import --help`",
     "shards": "tokenise everything; `shards stats|append|export --help`",
     "pretrain": "train from random weights on documents",
@@ -41,7 +41,7 @@ OTHERS = {
     "eval": "benchmarks (C-Eval, CMMLU, MMLU, ...) and comparisons",
 }
 WORKSHOP = {
-    "corpus": ("check", "catalog", "build", "distill"),
+    "corpus": ("check", "catalog", "build", "classifier", "score", "distill"),
     "tokenizer": ("inspect", "compare", "extend", "import"),
     "shards": ("stats", "append", "export"),
 }

@@ -1,4 +1,4 @@
-"""`miao corpus check | build | catalog | distill`; here, `build`: text in, a clean corpus out."""
+"""`miao corpus VERB`; here `build`: text in, a clean corpus out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,24 @@ STAGE_OF: dict[Kind, str] = {kind: stage for stage, kind in KINDS.items()}
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs `miao corpus check | build | catalog | distill`."""
+    """Runs `miao corpus check | build | catalog | classifier | score | distill`."""
     if words[0] == "build":
         return build(words[1:])
-    from miao.commands import corpus_catalog, corpus_check, corpus_distill
+    from miao.commands import (
+        corpus_catalog,
+        corpus_check,
+        corpus_classifier,
+        corpus_distill,
+        corpus_score,
+    )
 
-    others = {"check": corpus_check, "catalog": corpus_catalog, "distill": corpus_distill}
+    others = {
+        "check": corpus_check,
+        "catalog": corpus_catalog,
+        "classifier": corpus_classifier,
+        "distill": corpus_distill,
+        "score": corpus_score,
+    }
     return others[words[0]].main(words[1:])
 
 

@@ -150,6 +150,7 @@ def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
         dedup.substrings is None or dedup.substrings > 1,
         "corpus.dedup.substrings: above 1, or null",
     )
+    need(0 <= clean.min_score <= 1, "corpus.clean.min_score: from 0 to 1")
     need(0 < dedup.near_threshold <= 1, "corpus.dedup.near_threshold: above 0, at most 1")
     need(dedup.near_ngram > 0, "corpus.dedup.near_ngram: must be positive")
     need(overlap.ngram > 0, "corpus.contamination.ngram: must be positive")

@@ -115,6 +115,11 @@ class CleanOptions:
     False, or the words why it goes."""
     edit_functions: list[str] = field(default_factory=list)
     """Edits of your own, as "file.py:name": a function from a text to the better text."""
+    classifier: str | None = None
+    """A quality classifier of yours (`miao corpus classifier`): a text that it gives a lower score
+    than min_score goes."""
+    min_score: float = 0.5
+    """Smallest score of the classifier, 0 to 1."""
     quality_column: str | None = None
     """Column with a quality score, such as score."""
     min_quality: float = 0.0

@@ -148,6 +148,7 @@ _RULES_ZH = {
     "repetition": "同样的话反复出现",
     "placeholders": "模板或代码",
     "whole lines": "不成句的行和法律声明",
+    "classifier": "你的质量分类器认为差",
     "own rule": "你自己写的函数",
     "repeated passages": "前面的文档里已经有了",
 }

@@ -19,6 +19,7 @@ from miao.corpus.build.assemble import Accounts, Assembly
 from miao.corpus.build.cleaning import clean_chunks
 from miao.corpus.build.output import Output, Splitter
 from miao.corpus.build.timing import Timing
+from miao.corpus.clean.classifier import FACTS
 from miao.corpus.clean.own import file_of
 from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
@@ -203,8 +204,10 @@ def input_stamps(
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
         for file in find_files(paths) if paths else []:
             stamps[str(file)] = _stamp(Path(file))
-    lists = [Path(path).expanduser() for path in options.clean.blocklists]
-    lists += map(file_of, options.clean.keep_functions + options.clean.edit_functions)
+    clean = options.clean
+    lists = [Path(path).expanduser() for path in clean.blocklists]
+    lists += [Path(clean.classifier).expanduser() / FACTS] if clean.classifier else []
+    lists += map(file_of, clean.keep_functions + clean.edit_functions)
     return stamps | {str(path): _stamp(path) for path in lists}
 
 

@@ -56,6 +56,7 @@ REASONS = {
     "repetition": "the same words again and again",
     "placeholders": "a template, or code",
     "whole lines": "lines that are no sentences, and legal notes",
+    "classifier": "what your quality classifier calls bad",
     "own rule": "a function of yours",
     "repeated passages": "what stands in an earlier document",
 }
@@ -128,6 +129,8 @@ def common_checks(options: CleanOptions) -> list[Check]:
         rules.append(Check("language", _language_judge(options)))
     if options.blocklists:
         rules.append(Check("blocklist", _blocklist_judge(options)))
+    if options.classifier:
+        rules.append(Check("classifier", _classifier_judge(options.classifier, options.min_score)))
     rules += [Check(OWN, keeper(name)) for name in options.keep_functions]
     return [rule for rule in rules if rule]
 
@@ -196,6 +199,18 @@ def _language_judge(options: CleanOptions) -> Callable[[TextView], str | None]:
     def judge(view: TextView) -> str | None:
         share, language = foreign_share(view.text, wanted)
         return f"{share:.0%} of it {language}" if share > options.max_foreign else None
+
+    return judge
+
+
+def _classifier_judge(directory: str, least: float) -> Callable[[TextView], str | None]:
+    from miao.corpus.clean.classifier import Classifier
+
+    classifier = Classifier(directory)
+
+    def judge(view: TextView) -> str | None:
+        score = classifier.score(view)
+        return f"its score is {score:.3f}" if score < least else None
 
     return judge
 
