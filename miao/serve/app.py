@@ -13,18 +13,20 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from miao import __version__
 from miao.errors import MiaoError
 from miao.serve.board import add_board
+from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Guard
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages
 from miao.serve.problems import KINDS, Problem, error_body
-from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
+from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.worker import Worker
 
 ERROR_SCHEMA = {
@@ -43,6 +45,13 @@ ERROR_SCHEMA = {
         }
     },
 }
+
+VALIDATION_CODES = {
+    "extra_forbidden": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "json_invalid": "invalid_json",
+}
+"""Of a field that is wrong; see `CODES` for the others."""
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -179,6 +188,16 @@ def _add_routes(
         """The mean of a text's last hidden states, of length 1."""
         return await endpoints.embed(body)
 
+    @app.post("/tokenize", dependencies=private)
+    async def tokenize(body: TokenizeBody) -> Response:
+        """The token ids of a prompt or of a conversation."""
+        return await endpoints.tokenize(body)
+
+    @app.post("/detokenize", dependencies=private)
+    async def detokenize(body: DetokenizeBody) -> Response:
+        """The text of token ids."""
+        return await endpoints.detokenize(body)
+
 
 def _is_key(header: str, api_key: str) -> bool:
     scheme, _, given = header.partition(" ")
@@ -198,11 +217,17 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error_body(400, str(error)), 400)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    @app.exception_handler(ValidationError)  # of a chat that another protocol's body becomes
+    async def invalid(
+        request: Request, error: RequestValidationError | ValidationError
+    ) -> Response:
         problems = [_problem_text(problem) for problem in error.errors()]
-        first = error.errors()[0]["loc"] if problems else ()
-        param = next((str(part) for part in first[1:] if isinstance(part, str)), None)
-        return JSONResponse(error_body(400, "; ".join(problems[:5]), param), 400)
+        first = error.errors()[0]
+        param = next(
+            (part for part in first["loc"] if isinstance(part, str) and part != "body"), None
+        )
+        code = VALIDATION_CODES.get(first["type"], "invalid_value")
+        return JSONResponse(error_body(400, "; ".join(problems[:5]), param, code), 400)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -103,11 +103,13 @@ class CompletionReply(Reply):
         self, index: int, tokens: list[int], values: Sequence[TokenLogprobs | None]
     ) -> dict[str, Any]:
         """OpenAI's form of some tokens' log-probabilities; kept for the whole as well."""
+        name = self.served.token_name
         found: dict[str, Any] = {
-            "tokens": [self._name(token) for token in tokens],
+            "tokens": [name(token) for token in tokens],
             "token_logprobs": [value and shown(value.chosen) for value in values],
             "top_logprobs": [
-                value and {self._name(token): shown(logprob) for token, logprob in value.top}
+                value
+                and {self.served.token_name(token): shown(logprob) for token, logprob in value.top}
                 for value in values
             ],
             "text_offset": [self._offset(index, token) for token in tokens],
@@ -122,12 +124,3 @@ class CompletionReply(Reply):
         if self.served.token_bytes(token):
             self._lengths[index] += len(self._decoders[index].feed(token))
         return offset
-
-    def _name(self, token: int) -> str:
-        """A token's text. Part of a character is written as OpenAI does, so that different tokens
-        keep different names."""
-        raw = self.served.token_bytes(token)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)

@@ -15,11 +15,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from miao.engine import Request as EngineRequest
 from miao.errors import MiaoError
 from miao.serve.completions import CompletionReply
+from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.generation import Generation, generation
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.problems import Problem
-from miao.serve.protocol import ChatBody, CompletionBody, EmbeddingBody
+from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.replies import ChatReply, Reply
 from miao.serve.worker import Worker
 
@@ -69,6 +70,28 @@ class Endpoints:
         reply = CompletionReply(served, prompts, requests, body)
         return await self._answer(reply, bool(body.stream), request)
 
+    async def tokenize(self, body: TokenizeBody) -> Response:
+        """The ids that a prompt or a conversation becomes."""
+        served = self._find(body.model)
+        ids = await asyncio.to_thread(served.tokenize, body)
+        names = [served.token_name(token) for token in ids] if body.return_token_strs else None
+        return JSONResponse(
+            {
+                "count": len(ids),
+                "max_model_len": served.context,
+                "tokens": ids,
+                "token_strs": names,
+            }
+        )
+
+    async def detokenize(self, body: DetokenizeBody) -> Response:
+        """The text of ids."""
+        served = self._find(body.model)
+        served.check_ids(body.tokens, "tokens")
+        known = [token for token in body.tokens if token < served.tokenizer.vocab_size]
+        text = served.tokenizer.decode(known, skip_special_tokens=False)
+        return JSONResponse({"prompt": text})
+
     async def embed(self, body: EmbeddingBody) -> Response:
         """One vector per text."""
         served = self._find(body.model)
@@ -96,7 +119,8 @@ class Endpoints:
             return next(iter(self._models.values()))
         if name not in self._models:
             known = ", ".join(self._models)
-            raise Problem(404, f"there is no model {name[:200]!r} here, but: {known}", "model")
+            message = f"there is no model {name[:200]!r} here, but: {known}"
+            raise Problem(404, message, "model", code="model_not_found")
         return self._models[name]
 
     def _generation(self, served: Served, requests: list[EngineRequest]) -> Any:

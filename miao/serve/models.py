@@ -12,8 +12,9 @@ import torch
 from miao.engine import Request, SamplingOptions, Scheduler
 from miao.engine.grammar import GrammarConstraint, Grammars
 from miao.engine.text import TextStream
+from miao.serve.conversation import ChatBody, ChatMessage, TokenizeBody
 from miao.serve.problems import Problem
-from miao.serve.protocol import ChatBody, ChatMessage, CompletionBody, EmbeddingBody, Sampling
+from miao.serve.protocol import CompletionBody, EmbeddingBody, Sampling
 from miao.tokenizer import Tokenizer
 
 
@@ -33,6 +34,11 @@ class Served:
 
     def __post_init__(self) -> None:
         self.grammars = Grammars(self.tokenizer, self.scheduler.runner.model.config.tokens)
+
+    @property
+    def _beginning(self) -> list[int]:
+        """What a document begins with."""
+        return [self.tokenizer.document_boundary_id]
 
     @property
     def context(self) -> int:
@@ -60,19 +66,25 @@ class Served:
         prompts = []
         for one in several:
             if isinstance(one, str):
-                one = [self.tokenizer.document_boundary_id, *self.tokenizer.encode(one)]
+                one = [*self._beginning, *self.tokenizer.encode(one)]
             prompts.append(list(one))
         return prompts
+
+    def tokenize(self, body: TokenizeBody) -> list[int]:
+        """Ids of a prompt, as those of /v1/completions, or of a conversation."""
+        if body.messages is not None:
+            shared = body.model_fields_set & ChatBody.model_fields.keys()
+            return self.chat_prompt(ChatBody(**{name: getattr(body, name) for name in shared}))
+        ids = self.tokenizer.encode(body.prompt or "")
+        return ids if body.add_special_tokens is False else [*self._beginning, *ids]
 
     def check_prompt(self, prompt: list[int], param: str) -> None:
         """Raises:
         Problem: 400, with how many tokens are too many.
         """
-        vocab_size = self.scheduler.runner.model.config.tokens
         if not prompt:
             raise Problem(400, f"{param}: is empty", param)
-        if max(prompt) >= vocab_size:
-            raise Problem(400, f"{param}: token ids must be below {vocab_size}", param)
+        self.check_ids(prompt, param)
         excess = len(prompt) - (self.context - 1)
         if excess > 0:
             raise Problem(
@@ -80,7 +92,16 @@ class Served:
                 f"{param}: {len(prompt)} tokens are {excess} too many: with at least one token of "
                 f"the answer they must fit the context of {self.context} tokens",
                 param,
+                code="context_length_exceeded",
             )
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Raises:
+        Problem: 400, one is none of the model's.
+        """
+        vocab_size = self.scheduler.runner.model.config.tokens
+        if ids and max(ids) >= vocab_size:
+            raise Problem(400, f"{param}: token ids must be below {vocab_size}", param)
 
     def options(self, body: Sampling, wanted: int | None, logprobs: int | None) -> SamplingOptions:
         """What a request asks for, over the model's defaults.
@@ -158,6 +179,15 @@ class Served:
     def token_bytes(self, token: int) -> bytes:
         """What a token stands for; nothing, where the model knows more ids than its tokenizer."""
         return self.tokenizer.token_bytes(token) if token < self.tokenizer.vocab_size else b""
+
+    def token_name(self, token: int) -> str:
+        """A token's text. Part of a character is written as OpenAI does, so that different tokens
+        keep different names."""
+        raw = self.token_bytes(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def embed(self, ids: list[int]) -> list[float]:
         """The mean of the last hidden states over the tokens, made as long as 1."""

@@ -16,35 +16,46 @@ KINDS = {
     500: "server_error",
     503: "server_error",
 }
+CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+"""OpenAI's codes where the status alone says which."""
 
 
 class Problem(Exception):
     """A refusal: HTTP status, what is wrong, and the field at fault.
 
     Args:
+        code: OpenAI's word for it, which programs look at.
         retry_after: seconds after which it may work.
     """
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        retry_after: int | None = None,
+        code: str | None = None,
     ):
-        self.status, self.message, self.param = status, message, param
+        self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after = retry_after
         super().__init__(message)
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
-        return error_body(self.status, self.message, self.param)
+        return error_body(self.status, self.message, self.param, self.code)
 
     def headers(self) -> dict[str, str]:
         found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
-def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """OpenAI's error object."""
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """OpenAI's error object; Anthropic's as well, which has a type around it."""
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     # What a client sent may stand in the message, half surrogate pairs too.
     message = message.encode("utf-8", "replace").decode()
     param = None if param is None else param.encode("utf-8", "replace").decode()
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+    error = {"message": message, "type": kind, "param": param, "code": code or CODES.get(status)}
+    return {"type": "error", "error": error}

@@ -10,10 +10,11 @@ from typing import Any
 
 from miao.engine import Request
 from miao.serve.answer import AnswerParser, Piece, opens_thought
+from miao.serve.conversation import ChatBody
 from miao.serve.generation import Growth
 from miao.serve.models import Served
 from miao.serve.problems import Problem
-from miao.serve.protocol import ChatBody, shown
+from miao.serve.protocol import shown
 
 Event = dict[str, Any]
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 import torch
 
+from miao.openai_api import NoAnswer, ask
 from miao.tokenizer import Tokenizer
 from tests.serve.conftest import CONTEXT, RunningServer
 
@@ -129,3 +130,88 @@ def test_nothing_to_go_on_from_is_refused(
     body = {"continue_final_message": True} | extra
     with pytest.raises(openai.BadRequestError, match="continue_final_message"):
         client.chat.completions.create(model="tiny", messages=messages, extra_body=body)
+
+
+def post(server: RunningServer, path: str, body: Any) -> Any:
+    return ask(server.url.removesuffix("/v1") + path, body)
+
+
+def test_a_prompt_has_the_ids_that_completions_read(
+    server: RunningServer, client: openai.OpenAI, tokenizer: Tokenizer
+) -> None:
+    found = post(server, "/tokenize", {"prompt": TEXT, "return_token_strs": True})
+    usage = client.completions.create(model="tiny", prompt=TEXT, max_tokens=1).usage
+    assert found["count"] == len(found["tokens"]) == usage.prompt_tokens
+    assert found["max_model_len"] == CONTEXT and found["token_strs"][0].startswith("<|")
+    bare = post(server, "/tokenize", {"prompt": TEXT, "add_special_tokens": False})
+    assert bare["tokens"] == tokenizer.encode(TEXT) and bare["token_strs"] is None
+    back = post(server, "/detokenize", {"model": "tiny", "tokens": bare["tokens"]})
+    assert back == {"prompt": TEXT}
+    assert post(server, "/detokenize", {"tokens": []}) == {"prompt": ""}
+
+
+def test_a_conversation_has_the_ids_that_chats_read(
+    server: RunningServer, client: openai.OpenAI
+) -> None:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    given = [*HELLO, {"role": "assistant", "content": "我"}]
+    for messages, extra in [
+        (HELLO, {}),
+        (HELLO, {"tools": tools}),
+        (HELLO, {"chat_template_kwargs": {"enable_thinking": False}}),
+        (given, {"continue_final_message": True}),
+    ]:
+        body = {"messages": messages, **extra}
+        found = post(server, "/tokenize", body)
+        answer = client.chat.completions.create(
+            model="tiny", messages=messages, max_tokens=1, extra_body=extra
+        )
+        assert found["count"] == answer.usage.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/tokenize", {}, "one of them"),
+        ("/tokenize", {"prompt": "a", "messages": HELLO}, "one of them"),
+        ("/tokenize", {"prompt": "a", "tools": []}, "messages"),
+        ("/tokenize", {"messages": HELLO, "add_special_tokens": True}, "template"),
+        ("/tokenize", {"messages": HELLO, "continue_final_message": True}, "no assistant"),
+        ("/detokenize", {"tokens": [10**6]}, "below"),
+        ("/detokenize", {"tokens": [-1]}, "tokens"),
+        ("/detokenize", {"tokens": "abc"}, "tokens"),
+    ],
+)
+def test_what_has_no_tokens_is_refused(
+    server: RunningServer, path: str, body: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(NoAnswer, match=said) as caught:
+        post(server, path, body)
+    assert caught.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"model": "gpt-4"}, "model_not_found"),
+        ({"messages": [{"role": "user", "content": "a" * 5000}]}, "context_length_exceeded"),
+        ({"wrong": 1}, "unknown_parameter"),
+        ({"messages": None}, "invalid_value"),
+        ({"temperature": 9}, "invalid_value"),
+    ],
+)
+def test_a_refusal_has_openais_code(client: openai.OpenAI, body: Any, code: str) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(**{"model": "tiny", "messages": HELLO, "extra_body": body})
+    assert caught.value.code == code
+
+
+def test_the_other_refusals_have_their_codes(serve: Callable[..., Any]) -> None:
+    with serve("tiny", api_key="secret") as running:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            openai.OpenAI(base_url=running.url, api_key="other").models.list()
+        assert caught.value.code == "invalid_api_key"
+        client = openai.OpenAI(base_url=running.url, api_key="secret")
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.models.retrieve("other")
+        assert missing.value.code == "model_not_found"

@@ -10,8 +10,8 @@ import pytest
 
 from miao.engine import Request, SamplingOptions
 from miao.serve.answer import Piece
+from miao.serve.conversation import ChatBody
 from miao.serve.generation import Growth
-from miao.serve.protocol import ChatBody
 from miao.serve.replies import ChatReply
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": %d}}\n</tool_call>'
