@@ -85,6 +85,8 @@ class Engine:
                 scheduler.submit(request)
             while scheduler.has_work:
                 for event in scheduler.step():
+                    if event.request.error is not None:
+                        raise event.request.error
                     if event.token is not None:
                         yield event.token
                     if event.finishes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,21 @@ from miao.errors import MiaoError
 SHORTLIST = 128
 """On a CPU nuclei are looked for among so many of the likeliest tokens; only where they do not
 hold enough is the whole vocabulary sorted."""
-COLDEST = 1e-5
-"""Temperatures below this are greedy: dividing by them would leave the range of float32."""
+COLDEST, HOTTEST = 1e-5, 1e5
+"""Temperatures below the first are greedy: dividing by them would leave the range of float32."""
+LARGEST = 1e20
+"""Of biases and penalties: whatever they are added to or divided by stays in float32."""
+REPETITION = (1e-4, 1e4)
+"""Likewise of a factor of the logits."""
+NOTHING = -1
+"""In the place of a token, where none is possible."""
+
+
+class NoTokenError(RuntimeError):
+    """Every token is forbidden, or the model's logits are no numbers."""
+
+    def __init__(self) -> None:
+        super().__init__("no token can follow: all are forbidden, or the logits are no numbers")
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class SamplingOptions:
     """Keep only the k likeliest tokens; 0: all."""
     top_p: float = 1.0
     """Keep the likeliest tokens that together have this share of the probability that top_k
-    leaves (arXiv:1904.09751)."""
+    leaves (arXiv:1904.09751), and always the likeliest."""
     min_p: float = 0.0
     """Keep tokens at least this likely, as a share of the likeliest (arXiv:2407.01082)."""
     repetition_penalty: float = 1.0
@@ -53,14 +65,21 @@ class SamplingOptions:
     """Report the log-probability of every token, and of so many likeliest ones beside it."""
 
     def __post_init__(self) -> None:
-        finite = (self.presence_penalty, self.frequency_penalty, *self.logit_bias.values())
+        added = (self.presence_penalty, self.frequency_penalty, *self.logit_bias.values())
+        least, most = REPETITION
+        # Limits of float32, in which all of this is computed.
         problems = {
-            "temperature must not be negative": not 0 <= self.temperature < math.inf,
+            "temperature must not be negative": not self.temperature >= 0,
+            f"temperature must be at most {HOTTEST:g}": not self.temperature <= HOTTEST,
             "top_k must not be negative": self.top_k < 0,
-            "top_p must be above 0, at most 1": not 0 < self.top_p <= 1,
+            "top_p must be from 0 to 1": not 0 <= self.top_p <= 1,
             "min_p must be from 0 to 1": not 0 <= self.min_p <= 1,
-            "repetition_penalty must be positive": not 0 < self.repetition_penalty < math.inf,
-            "penalties and biases must be finite": not all(map(math.isfinite, finite)),
+            f"repetition_penalty must be from {least:g} to {most:g}": (
+                not least <= self.repetition_penalty <= most
+            ),
+            f"penalties and biases must be finite, at most {LARGEST:g}": (
+                not all(-LARGEST <= value <= LARGEST for value in added)
+            ),
             "max_new_tokens must be positive": self.max_new_tokens < 1,
             "stop must not hold an empty text": "" in self.stop,
             "logprobs must not be negative": (self.logprobs or 0) < 0,
@@ -95,6 +114,7 @@ class Draw:
         # One uniform number per token, from the host: the same on every device, in any company.
         seed = options.seed
         self._dice = random.Random() if seed is None else random.Random(f"{seed}/{index}")
+        self._held: float | None = None
         self.bias_v: Tensor | None = None
         self.counts_v: Tensor | None = None
         self.seen_v: Tensor | None = None
@@ -114,10 +134,15 @@ class Draw:
 
     def uniform(self) -> float:
         """The next number of the dice, in [0, 1)."""
-        return self._dice.random()
+        return self._dice.random() if self._held is None else self._held
+
+    def hold(self) -> None:
+        """The next number stands until a token is noted, however often it is asked for."""
+        self._held = self.uniform()
 
     def note(self, token: int) -> None:
         """Counts a token of the answer."""
+        self._held = None
         if self.counts_v is not None and self.seen_v is not None:
             self.counts_v[token] += 1
             self.seen_v[token] = True
@@ -125,12 +150,18 @@ class Draw:
 
 @torch.inference_mode()
 def next_tokens(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """One token id per row [b].
+    """One token id per row [b]; NOTHING where none is possible.
 
     Args:
         logits_bv: float32 logits of the next token; tokens at -inf are never chosen.
     """
     logits_bv = changed_logits(logits_bv, draws)
+    chosen_b = _chosen(logits_bv, draws)
+    possible_b = logits_bv.gather(1, chosen_b[:, None]).squeeze(1).isfinite()
+    return chosen_b.where(possible_b, NOTHING)
+
+
+def _chosen(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
     ways = [_way(draw.options) for draw in draws]
     if len(set(ways)) == 1:
         return ways[0](logits_bv, draws)
@@ -217,7 +248,9 @@ def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
             mass,
         )
     cumulated = ordered.cumsum(dim=-1)
-    ordered = ordered.masked_fill(cumulated - ordered >= top_p * mass, 0)
+    outside = cumulated - ordered >= top_p * mass
+    outside[:, 0] = False  # however small the share
+    ordered = ordered.masked_fill(outside, 0)
     if any(o.min_p for o in options):
         ordered = ordered.masked_fill(
             ordered < ordered[:, :1] * _column([o.min_p for o in options], logits_bv), 0
@@ -226,7 +259,7 @@ def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
     dice = _column([draw.uniform() for draw in draws], logits_bv)
     place = (cumulated <= dice * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
     # Rounding may carry the sum past the last token that is left.
-    last = (ordered > 0).sum(dim=-1, keepdim=True) - 1
+    last = ((ordered > 0).sum(dim=-1, keepdim=True) - 1).clamp_min(0)
     return order.gather(1, torch.minimum(place, last)).squeeze(1)
 
 

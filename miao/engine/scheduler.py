@@ -10,7 +10,7 @@ from torch import Tensor
 
 from miao.engine.request import Event, Finish, Request, TokenLogprobs
 from miao.engine.runner import Piece, Runner
-from miao.engine.sampling import Draw, next_tokens, top_logprobs
+from miao.engine.sampling import NOTHING, Draw, NoTokenError, next_tokens, top_logprobs
 from miao.errors import MiaoError
 
 CPU_PREFILL, GPU_PREFILL = 256, 2048
@@ -59,6 +59,8 @@ class Scheduler:
         """The tokens that each row without a request holds from position 0 on."""
         self._used: list[int] = list(range(runner.cache.rows))
         """Rows, the longest unused first."""
+        self._failed: list[Event] = []
+        """Of the step that runs."""
 
     @property
     def context(self) -> int:
@@ -116,20 +118,20 @@ class Scheduler:
         self._left = [[] for _ in self._left]
 
     def step(self) -> list[Event]:
-        """Reads one chunk of new prompts, and grows every sequence that is read by a token."""
+        """Reads one chunk of new prompts, and grows every sequence that is read by a token.
+
+        What goes wrong with one request ends that one, with its `error`; the others go on.
+        """
         self._admit()
-        ready = [request for request in self.running if request.is_read]
-        logits: list[Tensor] = []
-        if ready:
-            logits.append(self._read(ready, [len(r.tokens) for r in ready]))
-        chunk, ends = self._next_chunk()
-        if chunk:
-            chunk_logits = self._read(chunk, ends)
-            complete = [row for row, r in enumerate(chunk) if r.computed == len(r.prompt)]
-            if complete:
-                logits.append(chunk_logits[complete])
-                ready += [chunk[row] for row in complete]
-        return self._extend(ready, torch.cat(logits)) if ready else []
+        read = self._read_all([(r, len(r.tokens)) for r in self.running if r.is_read])
+        chunk = self._read_all(self._next_chunk())
+        read += [(r, logits_v) for r, logits_v in chunk if r.computed == len(r.prompt)]
+        events = []
+        if read:
+            requests, logits = zip(*read, strict=True)
+            events = self._extend(list(requests), torch.stack(logits))
+        failed, self._failed = self._failed, []
+        return events + failed
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.runner.cache.rows:
@@ -137,15 +139,18 @@ class Scheduler:
             row = len(self.running)
             self.running.append(request)
             request.row = row
-            self._take_row(request)
+            try:
+                self._take_row(request)
+            except Exception as error:
+                self._fail(request, error)
 
-    def _next_chunk(self) -> tuple[list[Request], list[int]]:
+    def _next_chunk(self) -> list[tuple[Request, int]]:
         """Requests whose prompts are read next, and up to where. All of one pass get the same
         width, so those that need as much are read together."""
         unread = [r for r in self.running if not r.is_read]
         unread = [r for r in unread if r.computed < len(r.prompt)]
         if not unread:
-            return [], []
+            return []
         chunk: list[Request] = []
         width, room = 0, self.prefill_tokens
         for request in sorted(unread, key=lambda r: r.number):
@@ -157,7 +162,23 @@ class Scheduler:
             chunk.append(request)
             width = max(width, need)
         chunk.sort(key=lambda r: r.row)
-        return chunk, [min(len(r.prompt), r.computed + width) for r in chunk]
+        return [(r, min(len(r.prompt), r.computed + width)) for r in chunk]
+
+    def _read_all(self, wanted: list[tuple[Request, int]]) -> list[tuple[Request, Tensor]]:
+        """Reads requests up to where is said; those that could be, with the logits [v] behind."""
+        if not wanted:
+            return []
+        requests = [request for request, _ in wanted]
+        try:
+            return list(
+                zip(requests, self._read(requests, [end for _, end in wanted]), strict=True)
+            )
+        except Exception as error:
+            if len(wanted) == 1:
+                self._fail(requests[0], error)
+                return []
+        # Whose fault it is shows when each is read alone; what was written is written again.
+        return [read for one in wanted for read in self._read_all([one])]
 
     def _read(self, requests: list[Request], ends: list[int]) -> Tensor:
         """Logits [b, v] behind the last tokens that are read."""
@@ -185,37 +206,64 @@ class Scheduler:
             request.prompt_logprobs.append(TokenLogprobs(logprob, list(zip(*top, strict=True))))
 
     def _extend(self, requests: list[Request], logits_bv: Tensor) -> list[Event]:
+        try:
+            chosen = self._choose(requests, logits_bv)
+        except Exception as error:
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+                return []
+            # Whose fault it is shows when each is extended alone; all keep the dice they threw.
+            alone = zip(requests, logits_bv.split(1), strict=True)
+            return [event for request, row in alone for event in self._extend([request], row)]
+        events = []
+        for request, (token, logprobs) in zip(requests, chosen, strict=True):
+            try:
+                events.append(self._grow(request, token, logprobs))
+            except Exception as error:
+                self._fail(request, error)
+        return events
+
+    def _choose(
+        self, requests: list[Request], raw_bv: Tensor
+    ) -> list[tuple[int, TokenLogprobs | None]]:
+        """Every request's next token. It changes nothing, so that it may be done again."""
         draws = [request.draw for request in requests if request.draw is not None]
-        raw_bv = logits_bv
+        for draw in draws:
+            draw.hold()
+        logits_bv = raw_bv
         if any(request.constraint for request in requests):
-            logits_bv = logits_bv.clone()
+            logits_bv = raw_bv.clone()
             for row, request in enumerate(requests):
                 if request.constraint is not None:
                     logits_bv[row] = request.constraint.allowed(logits_bv[row])
         tokens_b = next_tokens(logits_bv, draws)
         tokens = tokens_b.tolist()
-        self._note_logprobs(requests, raw_bv, tokens_b)
-        return [self._grow(request, token) for request, token in zip(requests, tokens, strict=True)]
+        if NOTHING in tokens:
+            raise NoTokenError
+        return list(zip(tokens, self._logprobs(requests, raw_bv, tokens_b), strict=True))
 
-    def _note_logprobs(self, requests: list[Request], logits_bv: Tensor, tokens_b: Tensor) -> None:
+    def _logprobs(
+        self, requests: list[Request], logits_bv: Tensor, tokens_b: Tensor
+    ) -> list[TokenLogprobs | None]:
+        found: list[TokenLogprobs | None] = [None] * len(requests)
         wanted = [row for row, r in enumerate(requests) if r.options.logprobs is not None]
-        if not wanted:
-            return
-        most = max(requests[row].options.logprobs or 0 for row in wanted)
-        chosen, ids, values = top_logprobs(logits_bv[wanted], tokens_b[wanted], most)
-        columns = zip(wanted, chosen.tolist(), ids.tolist(), values.tolist(), strict=True)
-        for row, logprob, top_ids, top_values in columns:
-            count = requests[row].options.logprobs or 0
-            top = list(zip(top_ids[:count], top_values[:count], strict=True))
-            requests[row].logprobs.append(TokenLogprobs(logprob, top))
+        if wanted:
+            most = max(requests[row].options.logprobs or 0 for row in wanted)
+            chosen, ids, values = top_logprobs(logits_bv[wanted], tokens_b[wanted], most)
+            columns = zip(wanted, chosen.tolist(), ids.tolist(), values.tolist(), strict=True)
+            for row, logprob, top_ids, top_values in columns:
+                count = requests[row].options.logprobs or 0
+                top = list(zip(top_ids[:count], top_values[:count], strict=True))
+                found[row] = TokenLogprobs(logprob, top)
+        return found
 
-    def _grow(self, request: Request, token: int) -> Event:
+    def _grow(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> Event:
         if token in self.stop_ids:
-            if request.options.logprobs is not None:
-                request.logprobs.pop()
             self._leave(request, "stop")
             return Event(request, None, finishes=True)
         request.tokens.append(token)
+        if logprobs is not None:
+            request.logprobs.append(logprobs)
         assert request.draw is not None
         request.draw.note(token)
         finish = self._finish(request, token)
@@ -232,6 +280,12 @@ class Scheduler:
             return "stop"
         too_long = length - len(request.prompt) >= request.options.max_new_tokens
         return "length" if too_long or length >= self.context else None
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """Gives up a request that cannot go on."""
+        request.error = error
+        self._leave(request, "cancelled")
+        self._failed.append(Event(request, None, finishes=True))
 
     def _leave(self, request: Request, finish: Finish) -> None:
         """Gives the row back: the last running row moves into its place."""

@@ -16,7 +16,17 @@ from transformers import (
 )
 
 from miao.engine import SamplingOptions
-from miao.engine.sampling import Draw, changed_logits, next_tokens, top_logprobs
+from miao.engine.sampling import (
+    COLDEST,
+    HOTTEST,
+    LARGEST,
+    NOTHING,
+    REPETITION,
+    Draw,
+    changed_logits,
+    next_tokens,
+    top_logprobs,
+)
 from miao.errors import MiaoError
 
 DRAWS = 5_000
@@ -221,9 +231,12 @@ def test_answers_with_one_seed_have_dice_of_their_own() -> None:
     [
         ({"temperature": -0.1}, "temperature"),
         ({"top_k": -1}, "top_k"),
-        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"top_p": 1.01}, "top_p"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-38}, "repetition_penalty"),
+        ({"temperature": 1e300}, "temperature"),
+        ({"presence_penalty": 1e300}, "finite"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
@@ -237,3 +250,49 @@ def test_answers_with_one_seed_have_dice_of_their_own() -> None:
 def test_impossible_options_are_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(MiaoError, match=named):
         SamplingOptions(**options)
+
+
+EXTREMES: dict[str, list[float]] = {
+    "temperature": [0.0, 1e-300, COLDEST, 1.0, HOTTEST],
+    "top_p": [0.0, 1e-300, 1e-38, 1 - 1e-16, 1.0],
+    "min_p": [0.0, 1e-300, 1 - 1e-16, 1.0],
+    "repetition_penalty": [*REPETITION, 1.0],
+    "presence_penalty": [-LARGEST, 1e-300, LARGEST],
+    "frequency_penalty": [-LARGEST, 1e-300, LARGEST],
+}
+
+
+@pytest.mark.parametrize("vocab_size", [40, 400])
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in EXTREMES.items() for v in vs])
+def test_whatever_is_allowed_yields_a_token_in_float32(
+    name: str, value: float, vocab_size: int
+) -> None:
+    """Alone and beside every other extreme; a forbidden token is never drawn."""
+    logits_bv = 30 * torch.randn(1, vocab_size, generator=torch.Generator().manual_seed(1))
+    logits_bv[0, 5:20] = float("-inf")
+    for beside, others in EXTREMES.items():
+        for other in others:
+            given: dict[str, Any] = {"temperature": 1.0, beside: other} | {name: value}
+            bias = {1: LARGEST, 2: -LARGEST} if beside == "presence_penalty" else {}
+            options = SamplingOptions(**given, logit_bias=bias)
+            draw = Draw(options, [1, 2, 3], vocab_size, torch.device("cpu"))
+            for _ in range(3):
+                token = int(next_tokens(logits_bv, [draw])[0])
+                assert 0 <= token < vocab_size and not 5 <= token < 20, given
+                draw.note(token)
+
+
+def test_top_p_of_zero_is_the_likeliest_token() -> None:
+    logits = torch.randn(50, 300, generator=torch.Generator().manual_seed(2))
+    for tiny in (0.0, 1e-300):
+        options = SamplingOptions(temperature=1.0, top_p=tiny)
+        assert torch.equal(choose(logits, options), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_a_row_without_a_possible_token_says_so(temperature: float, top_k: int) -> None:
+    logits = torch.randn(3, 50)
+    logits[1], logits[2] = float("-inf"), float("nan")
+    tokens = choose(logits, SamplingOptions(temperature=temperature, top_k=top_k)).tolist()
+    assert tokens[0] >= 0 and tokens[1:] == [NOTHING, NOTHING]
