@@ -3,7 +3,8 @@
 Three executors, each waiting for the one before: clean (many tasks), find duplicates (one task),
 drop them (many tasks). Paths may be of any file system that fsspec knows (`s3://bucket/raw`). With
 one task per input file the result equals that of the built-in runner; with fewer, another one of
-several equal documents may stay.
+several equal documents may stay. What reading does to a text of any file (mojibake turned back,
+lost characters refused, scores looked at) is done here to each document.
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from miao.corpus.build.cleaning import CHUNK_RECORDS
-from miao.corpus.dedup.chunks import (
-    ChunkBuilder,
-    ChunkFacts,
-    load_arrays,
-    save_arrays,
-)
+from miao.corpus.clean.rules import low_quality
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFacts, load_arrays, save_arrays
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
 from miao.corpus.dedup.spans import without_spans
+from miao.corpus.read.formats import mend
 from miao.corpus.records import Document
 from miao.errors import MiaoError, install_hint
 from miao.recipe import CorpusOptions
@@ -116,13 +114,11 @@ class CleanStep(PipelineStep):
         builder = ChunkBuilder(self.options)
         part = 0
         for document in data or ():
-            source = document.metadata.get("source") or self.source
             with self.track_time():
-                record = builder.add(Document(document.text, str(source)))
+                record = self._cleaned(document, builder)
             if record is None:
                 self.stat_update("dropped")
                 continue
-            assert isinstance(record, Document)
             self.stat_update("forwarded")
             document.text = record.text
             document.metadata["source"] = record.source
@@ -131,6 +127,26 @@ class CleanStep(PipelineStep):
                 self._write(builder, rank, part)
                 builder, part = ChunkBuilder(self.options, builder.tools), part + 1
         self._write(builder, rank, part)
+
+    def _cleaned(self, document: Any, builder: ChunkBuilder) -> Document | None:
+        """What the reading of files and the cleaning make of a document; None: it goes."""
+        source = document.metadata.get("source") or self.source
+        record = Document(document.text, str(source))
+        try:
+            for how in mend(record):
+                self.stat_update(how)
+        except MiaoError as error:
+            if not self.options.skip_bad_records:
+                fix = f"{error.fix}, or set options.skip_bad_records = True"
+                raise MiaoError(error.what, where=f"document {document.id}", fix=fix) from None
+            self.stat_update("problems")
+            return None
+        if why := low_quality(self.options.clean, {"id": document.id, **document.metadata}):
+            builder.reject(record, "quality", why)
+            return None
+        cleaned = builder.add(record)
+        assert cleaned is None or isinstance(cleaned, Document)
+        return cleaned
 
     def _write(self, builder: ChunkBuilder, rank: int, part: int) -> None:
         name = f"{rank:05d}-{part:05d}"

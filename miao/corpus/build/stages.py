@@ -21,6 +21,7 @@ from miao.corpus.build.output import Output, Splitter
 from miao.corpus.build.timing import Timing
 from miao.corpus.clean.classifier import FACTS
 from miao.corpus.clean.own import file_of
+from miao.corpus.clean.rules import low_quality
 from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import RecordCounts, convert_file, read_records
@@ -169,19 +170,17 @@ class Stage:
     ) -> Iterator[Record]:
         """The records whose score in the quality column is high enough; no record keeps the
         column."""
-        column, least = self.options.clean.quality_column, self.options.clean.min_quality
         skipped = counts.skipped_files
         sources = find_sources(self.given, lambda path, why: skipped.append((path, why)))
         for path, source in sources:
             for record, shape, value in convert_file(
                 path, self.kind, source, problems.note, counts
             ):
-                score = value.get(column) if isinstance(value, dict) else None
-                if _number(score) >= least:
-                    counts.by_shape[shape] += 1
-                    yield record
-                else:
-                    accounts.reject_before("quality", record, f"{column} is {score!r}")
+                if why := low_quality(self.options.clean, value):
+                    accounts.reject_before("quality", record, why)
+                    continue
+                counts.by_shape[shape] += 1
+                yield record
         for line in counts.lines():
             warn(line)
 
@@ -217,13 +216,6 @@ def _stamp(file: Path) -> list[Any]:
     except OSError:  # whoever reads it says so
         return [None, None]
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _number(score: Any) -> float:
-    try:
-        return float("-inf") if score is None or isinstance(score, bool) else float(score)
-    except (TypeError, ValueError):
-        return float("-inf")
 
 
 class ProblemLog:

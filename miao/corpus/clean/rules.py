@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from miao.corpus.clean import checks, edits, web
 from miao.corpus.clean.language import check_languages, foreign_share
@@ -163,6 +164,19 @@ def document_checks(options: CleanOptions) -> list[Check]:
         *(Check(name, judge) for name, judge in web.web_checks(limits)),
     ]
     return [rule for rule in rules if rule]
+
+
+def low_quality(options: CleanOptions, value: Any) -> str | None:
+    """Why the score in an object's quality column is too low; None: it is not, or none is asked
+    for. An object without a number there is too low."""
+    if not (options.enabled and options.quality_column):
+        return None
+    score = value.get(options.quality_column) if isinstance(value, dict) else None
+    try:
+        number = float("-inf") if score is None or isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        number = float("-inf")
+    return None if number >= options.min_quality else f"{options.quality_column} is {score!r}"
 
 
 def _above(name: str, measure: Callable[[TextView], float], limit: float | None) -> Check | None:

@@ -81,16 +81,12 @@ class ChunkBuilder:
     def add(self, record: Record) -> Record | None:
         """The cleaned record, or None when it goes."""
         facts = self.facts
-        size = len(text_of(record))
-        facts.read += 1
-        facts.characters += size
         cleaned = self.tools.cleaner.clean(record)
         if isinstance(cleaned, Rejected):
-            facts.rejected[cleaned.rule] += 1
-            facts.rejected_characters[cleaned.rule] += size
-            shown = text_of(record)[:SHOWN]
-            facts.add_example(cleaned.rule, source=record.source, why=cleaned.detail, text=shown)
+            self.reject(record, cleaned.rule, cleaned.detail)
             return None
+        facts.read += 1
+        facts.characters += len(text_of(record))
         if self.tools.index and (overlap := self.tools.index.overlap(cleaned.view)):
             facts.overlaps.append(
                 {
@@ -110,6 +106,15 @@ class ChunkBuilder:
             facts.add_example(rule, source=record.source, before=before, after=after)
         self._keep(cleaned.record, cleaned.view)
         return cleaned.record
+
+    def reject(self, record: Record, rule: str, why: str) -> None:
+        """Counts a record that goes."""
+        text, facts = text_of(record), self.facts
+        facts.read += 1
+        facts.characters += len(text)
+        facts.rejected[rule] += 1
+        facts.rejected_characters[rule] += len(text)
+        facts.add_example(rule, source=record.source, why=why, text=text[:SHOWN])
 
     def _keep(self, record: Record, view: Any) -> None:
         dedup = self.options.dedup

@@ -187,7 +187,7 @@ def convert_file(
             break
         try:
             record, shape = converted(value, kind, source)
-            for how in _mend(record):
+            for how in mend(record):
                 counts.repair(path, how)
         except MiaoError as error:
             on_problem(Problem(path, line, error.what, _fix(path, value, kind, error), value))
@@ -218,8 +218,12 @@ def _file_problem(path: Source, error: DamagedFile) -> Problem:
     return Problem(path, line, error.what, error.fix)
 
 
-def _mend(record: Record) -> list[str]:
-    """Mends the record's strings in place; returns what was done."""
+def mend(record: Record) -> list[str]:
+    """Mends the record's strings in place; returns what was done.
+
+    Raises:
+        MiaoError: a text whose characters are lost.
+    """
     if isinstance(record, Document):
         record.text, done = mend_text(record.text)
         return done
