@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import settings
 
@@ -69,6 +71,25 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(SENTENCES * 2, vocab_size=360)
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer() -> Tokenizer:
+    """One that puts <|begin_of_text|> before every text, as Llama 3's does."""
+    begin, controls = "<|begin_of_text|>", ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
+    plain = train_tokenizer(SENTENCES * 2, vocab_size=360, special_tokens=controls)
+    text = json.dumps(plain.spec()).replace("<|endoftext|>", "<|finetune_right_pad_id|>")
+    spec, id = json.loads(text), plain.token_to_id(begin)
+    parts = [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    spec["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": parts,
+        "pair": [*parts, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {begin: {"id": begin, "ids": [id], "tokens": [begin]}},
+    }
+    config = {"bos_token": begin, "eos_token": "<|end_of_text|>"}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)), config)
 
 
 @pytest.fixture(scope="session")

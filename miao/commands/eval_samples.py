@@ -107,7 +107,7 @@ def _written(target: Target, options: argparse.Namespace) -> list[dict[str, str]
     model.set_compute_dtype(choose_dtype("fp32", device))
     texts, prompts = fixed_prompts()
     sampling = SamplingOptions(temperature=0.0, max_new_tokens=options.max_new_tokens)
-    begun = [[tokenizer.document_boundary_id, *tokenizer.encode(text)] for text in texts]
+    begun = [[*tokenizer.document_start, *tokenizer.encode(text)] for text in texts]
     continued = write_texts(model, tokenizer, begun, sampling)
     records = [
         {"prompt": text, "answer": answer, "chat": False}

@@ -76,8 +76,9 @@ def bits_per_byte(
     """
     sequences = _first_sequences(dataset, max_tokens)
     logprobs = sequence_logprobs(model, sequences, advance)
-    num_bytes = [sum(len(tokenizer.token_bytes(i)) for i in ids[1:-1]) for ids in sequences]
-    bits = [-float(values.sum()) / math.log(2) for values in logprobs]
+    begun = len(tokenizer.document_start)
+    num_bytes = [sum(len(tokenizer.token_bytes(i)) for i in ids[begun:-1]) for ids in sequences]
+    bits = [-float(values[begun - 1 :].sum()) / math.log(2) for values in logprobs]
     value = sum(bits) / max(sum(num_bytes), 1)
     # Standard error of a ratio of sums over documents (the delta method).
     residuals = [b - value * n for b, n in zip(bits, num_bytes, strict=True)]
@@ -110,9 +111,7 @@ def choose_by_perplexity(
     options of an item differ. Returns the scores by category and every choice.
     """
     texts = [item.prompt + option for item in items for option in item.options]
-    encoded = iter(
-        [[tokenizer.document_boundary_id, *ids] for ids in tokenizer.encode_batch(texts)]
-    )
+    encoded = iter([[*tokenizer.document_start, *ids] for ids in tokenizer.encode_batch(texts)])
     groups = [[next(encoded) for _ in item.options] for item in items]
     flat = [ids for group in groups for ids in group]
     values = iter(sequence_logprobs(model, flat, advance))

@@ -70,10 +70,8 @@ class MiaoLM(LM):
         limit, windows, owners = self.model.config.context_length, [], []
         for number, request in enumerate(requests):
             (text,) = request.args
-            ids = [
-                self.encoder.tokenizer.document_boundary_id,
-                *self.encoder.tokenizer.encode(text),
-            ]
+            tokenizer = self.encoder.tokenizer
+            ids = [*tokenizer.document_start, *tokenizer.encode(text)]
             for start in range(0, len(ids) - 1, limit):
                 piece = ids[start : start + limit + 1]
                 windows.append(Continuation(piece, len(piece) - 1))
@@ -113,7 +111,7 @@ class MiaoLM(LM):
         )
         tokenizer = self.encoder.tokenizer
         prompts = [
-            (self.encoder.context(text) or [tokenizer.document_boundary_id])[-(limit - longest) :]
+            (self.encoder.context(text) or [*tokenizer.document_start])[-(limit - longest) :]
             for text in contexts
         ]
         with ProgressLine("generating", len(prompts)) as line:

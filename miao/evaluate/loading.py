@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from miao.device import choose_device, choose_dtype
-from miao.evaluate.prompts import Encoder, own_beginning
+from miao.evaluate.prompts import Encoder
 from miao.model import Decoder, load_model
 from miao.tokenizer import Tokenizer
 
@@ -17,9 +17,7 @@ def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[D
     device = choose_device(options.device)
     model = load_model(directory).to(device)
     model.set_compute_dtype(choose_dtype(options.precision, device))
-    begin = own_beginning(directory)
-    if options.begin_document and begin[:1] != (tokenizer.document_boundary_id,):
-        begin = (tokenizer.document_boundary_id, *begin)
+    begin = tokenizer.document_start if options.begin_document else tokenizer.own_start
     if options.chat:
         assert tokenizer.chat_template is not None  # raises what is missing
     return model, Encoder(tokenizer, begin, options.chat, options.system)

@@ -138,7 +138,8 @@ def _passkey_prompt(
     said = space.join(2 * [recall.statement(language, name, number)])
     answer = len(tokenizer.encode(ending + number)) - len(tokenizer.encode(ending))
     sentences: list[str] = []
-    room = tokens - len(tokenizer.encode(said + ending + number)) - 2
+    begun = len(tokenizer.document_start)
+    room = tokens - len(tokenizer.encode(said + ending + number)) - begun - 1
     while True:
         sentence = recall.filler(rng, language)
         room -= len(tokenizer.encode(space + sentence))
@@ -147,7 +148,7 @@ def _passkey_prompt(
         sentences.append(sentence)
     sentences.insert(round(depth * len(sentences)), said)
     ids = tokenizer.encode(space.join(sentences) + ending + number)
-    return [tokenizer.document_boundary_id, *ids], answer
+    return [*tokenizer.document_start, *ids], answer
 
 
 @torch.inference_mode()

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol, TypeVar
-
-import tokenizers
 
 from miao.corpus.records import Message
 from miao.evaluate.items import Item
@@ -108,7 +105,7 @@ class Encoder:
         context = [*self.begin, *encoded[0]]
         pairs = [([*self.begin, *whole])[len(context) :] or whole[-1:] for whole in encoded[1:]]
         # Where nothing stands before the answer, it begins a document.
-        return [(context or [self.tokenizer.document_boundary_id], pair) for pair in pairs]
+        return [(context or [*self.tokenizer.document_start], pair) for pair in pairs]
 
     def wholes(self, prompt: Prompt) -> list[list[int]]:
         """Context and choice as one text, for each choice."""
@@ -117,7 +114,7 @@ class Encoder:
         texts = [prompt.context + choice for choice in prompt.choices]
         encoded = [[*self.begin, *ids] for ids in self._encode(texts)]
         if min(len(ids) for ids in encoded) < 2:  # the first token follows nothing
-            encoded = [[self.tokenizer.document_boundary_id, *ids] for ids in encoded]
+            encoded = [[*self.tokenizer.document_start, *ids] for ids in encoded]
         return encoded
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -126,15 +123,6 @@ class Encoder:
     @cached_property
     def _lines(self) -> LineEncoder:
         return LineEncoder(self.tokenizer, self.trusted)
-
-
-def own_beginning(directory: Path) -> tuple[int, ...]:
-    """The tokens that a model's tokenizer puts before every text when transformers calls it."""
-    file = directory / "tokenizer.json"
-    if not file.is_file():
-        return ()
-    backend = tokenizers.Tokenizer.from_file(str(file))
-    return tuple(backend.encode("", add_special_tokens=True).ids)
 
 
 class Sized(Protocol):

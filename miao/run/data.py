@@ -89,11 +89,13 @@ def shards(chain: Chain) -> None:
     """Token ids in memory-mapped files."""
     last_turn = chain.recipe.sft.last_turn_only
     outputs = [target / "manifest.json" for _, _, target in _shard_work(chain)]
-    inputs = {
+    inputs: dict[str, Any] = {
         "corpus": chain.marks["corpus"],
         "tokenizer": chain.marks["tokenizer"],
         "sft": {"last_turn_only": last_turn},
     }
+    if start := Tokenizer.from_directory(chain.run.tokenizer).own_start:
+        inputs["documents"] = {"begin": start}
     with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
             _build_shards(chain, last_turn)

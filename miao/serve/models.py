@@ -36,11 +36,6 @@ class Served:
         self.grammars = Grammars(self.tokenizer, self.scheduler.runner.model.config.tokens)
 
     @property
-    def _beginning(self) -> list[int]:
-        """What a document begins with."""
-        return [self.tokenizer.document_boundary_id]
-
-    @property
     def context(self) -> int:
         return self.scheduler.context
 
@@ -66,7 +61,7 @@ class Served:
         prompts = []
         for one in several:
             if isinstance(one, str):
-                one = [*self._beginning, *self.tokenizer.encode(one)]
+                one = [*self.tokenizer.document_start, *self.tokenizer.encode(one)]
             prompts.append(list(one))
         return prompts
 
@@ -76,7 +71,7 @@ class Served:
             shared = body.model_fields_set & ChatBody.model_fields.keys()
             return self.chat_prompt(ChatBody(**{name: getattr(body, name) for name in shared}))
         ids = self.tokenizer.encode(body.prompt or "")
-        return ids if body.add_special_tokens is False else [*self._beginning, *ids]
+        return ids if body.add_special_tokens is False else [*self.tokenizer.document_start, *ids]
 
     def check_prompt(self, prompt: list[int], param: str) -> None:
         """Raises:

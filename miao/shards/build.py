@@ -153,16 +153,20 @@ def encode_preferences(
 
 
 def _document_block(encoder: BulkEncoder, documents: list[Any]) -> Block:
-    """Ids of each document, with the boundary token at both ends: the first so that every token
-    of the text is predicted, the last so that the model learns to end."""
+    """Ids of each document between what documents begin with, so that every token of the text is
+    predicted, and the boundary token, so that the model learns to end."""
     texts = [document.text for document in documents]
     ids, offsets = encoder.encode(texts)
-    lengths = np.diff(offsets)
+    lengths, start = np.diff(offsets), encoder.tokenizer.document_start
+    added = len(start) + 1
     framed = np.full(
-        len(ids) + 2 * len(texts), encoder.tokenizer.document_boundary_id, dtype=np.uint32
+        len(ids) + added * len(texts), encoder.tokenizer.document_boundary_id, dtype=np.uint32
     )
-    framed[np.arange(len(ids)) + np.repeat(2 * np.arange(len(texts)) + 1, lengths)] = ids
-    return Block(framed, lengths + 2, None, sum(len(text.encode()) for text in texts))
+    before = added * np.arange(len(texts))
+    for place, id in enumerate(start):
+        framed[offsets[:-1] + before + place] = id
+    framed[np.arange(len(ids)) + np.repeat(before + len(start), lengths)] = ids
+    return Block(framed, lengths + added, None, sum(len(text.encode()) for text in texts))
 
 
 def _conversation_block(

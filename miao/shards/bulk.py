@@ -211,7 +211,7 @@ class _Encode:
 
 def _settings(job: Job, tokenizer: Tokenizer) -> list[Any]:
     """All that decides, beside its content, what shard a part gives."""
-    return [FORMAT, job.kind, tokenizer.fingerprint(), job.last_turn_only]
+    return [FORMAT, job.kind, tokenizer.fingerprint(), job.last_turn_only, *tokenizer.own_start]
 
 
 def _pass_over_known_beginnings(job: Job, tokenizer: Tokenizer) -> int:

@@ -91,6 +91,12 @@ class Tokenizer:
         named = self._named_id("eos_token")
         ends = [self.end_of_turn_id, self.document_boundary_id, named, *self._further_stop_ids]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in ends if i is not None))
+        self.own_start = self._find_start()
+        """What the tokenizer itself puts before every text, as transformers calls it (Llama 3's
+        <|begin_of_text|>); often nothing."""
+        self.document_start = self.own_start or (self.document_boundary_id,)
+        """What a text without context begins with, wherever it is trained on, measured or
+        continued: the tokenizer's own beginning, else the token that ends the document before."""
 
     @classmethod
     def from_directory(cls, path: str | Path) -> Tokenizer:
@@ -264,6 +270,15 @@ class Tokenizer:
     def _named_id(self, name: str) -> int | None:
         token = token_text(self._config.get(name))
         return None if token is None else self._backend.token_to_id(token)
+
+    def _find_start(self) -> tuple[int, ...]:
+        plain, whole = (self._backend.encode("a", add_special_tokens=s).ids for s in (False, True))
+        for place in range(len(whole) - len(plain) + 1):
+            if place and whole[place : place + len(plain)] == plain:
+                return tuple(whole[:place])
+        # Without such a rule some (DeepSeek) only say so in their settings.
+        bos = self._named_id("bos_token") if self._config.get("add_bos_token") else None
+        return () if bos is None else (bos,)
 
     def _find_ends(self) -> tuple[int, int]:
         """The ids that end an assistant's turn and a document."""

@@ -56,9 +56,8 @@ class SampleLog:
 
     def _continued(self, model: Decoder) -> list[dict[str, Any]]:
         tokenizer, texts = self.tokenizer, self.recipe.sample_texts
-        boundary = tokenizer.document_boundary_id
-        encoded = [[boundary, *tokenizer.encode(text)] for text in texts]
-        engine = Engine(model, frozenset([*tokenizer.stop_ids, boundary]))
+        encoded = [[*tokenizer.document_start, *tokenizer.encode(text)] for text in texts]
+        engine = Engine(model, frozenset(tokenizer.stop_ids))
         greedy = SamplingOptions(temperature=0.0, max_new_tokens=_room(model))
         said = [tokenizer.decode(ids) for ids in engine.generate(encoded, greedy)]
         return _records(texts, said)

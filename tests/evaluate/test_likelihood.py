@@ -249,3 +249,23 @@ def test_earlier_answers_in_the_prompt_do_not_count(
     sides = [[Message("assistant", text)] for text in ("2222", "2")]
     (score,) = prefer(model, tokenizer, [Preference(history, *sides, "s")])
     assert score.value == 1.0
+
+
+def test_a_beginning_of_the_tokenizer_itself_is_given_not_measured(
+    llama3_tokenizer: Tokenizer, make_model: Make, tmp_path: Path
+) -> None:
+    tokenizer = llama3_tokenizer
+    model = make_model(vocab_size=tokenizer.vocab_size)
+    score = bits_per_byte(model, documents(tokenizer, tmp_path, TEXTS), tokenizer, 1e9)
+    bits, end = 0.0, tokenizer.document_boundary_id
+    for text in TEXTS:
+        ids = [tokenizer.token_to_id("<|begin_of_text|>"), *tokenizer.encode(text), end]
+        bits -= float(by_full_softmax(model, ids, 64).sum()) / math.log(2)
+    assert score.value == pytest.approx(bits / sum(len(t.encode()) for t in TEXTS), rel=1e-5)
+    item = ChoiceItem("", ["今天", "The rain"], 0, "", "zh")
+    one = choose_by_perplexity(model, tokenizer, [item])[1]
+    means = []
+    for option in item.options:
+        ids = [tokenizer.token_to_id("<|begin_of_text|>"), *tokenizer.encode(option)]
+        means.append(float(by_full_softmax(model, ids, 64).mean()))
+    assert one == [means.index(max(means))]

@@ -124,3 +124,12 @@ def test_examples_are_left_out_from_the_end_until_the_rest_fits() -> None:
     assert fit(build, examples, 45)[1] == 5
     assert fit(build, examples, 3)[1] == 0, "what cannot fit is left for cutting"
     assert fit(build, examples, None)[1] == 5
+
+
+def test_what_has_no_context_begins_as_the_tokenizer_begins_texts(
+    llama3_tokenizer: Tokenizer,
+) -> None:
+    begin = llama3_tokenizer.token_to_id("<|begin_of_text|>")
+    for own in ((), llama3_tokenizer.own_start):
+        ((context, _),) = Encoder(llama3_tokenizer, own).pairs(Prompt("", ["a"], ["a"]))
+        assert context == [begin]

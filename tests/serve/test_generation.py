@@ -10,6 +10,9 @@ from unittest.mock import MagicMock
 import pytest
 
 from miao.serve.generation import Generation
+from miao.serve.models import Served
+from miao.serve.protocol import CompletionBody
+from miao.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize("turns", range(6))
@@ -36,3 +39,11 @@ def test_a_client_that_hangs_up_as_a_token_comes(turns: int) -> None:
         return bool(done) and listening.cancelled()
 
     assert asyncio.run(hang_up())
+
+
+def test_a_text_prompt_begins_as_the_tokenizer_begins_texts(llama3_tokenizer: Tokenizer) -> None:
+    served: Any = SimpleNamespace(tokenizer=llama3_tokenizer)
+    body = CompletionBody(model="m", prompt=["The rain", "今天"])
+    begin = llama3_tokenizer.token_to_id("<|begin_of_text|>")
+    expected = [[begin, *llama3_tokenizer.encode(text)] for text in ("The rain", "今天")]
+    assert Served.text_prompts(served, body) == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError
@@ -170,3 +171,14 @@ def test_no_records_are_an_error_that_names_the_source(
 ) -> None:
     with pytest.raises(MiaoError, match=f"'source' has no {kind}s"):
         build(tokenizer, tmp_path, kind, [])
+
+
+def test_documents_of_a_model_with_a_bos_begin_with_it(
+    llama3_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    llama3_tokenizer.save(tmp_path / "theirs")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    texts = ["今天天气很好。", "", "The rain was kind to it.\n"]
+    data = build(llama3_tokenizer, tmp_path, "document", [Document(text) for text in texts])
+    for number, text in enumerate(texts):
+        assert data.tokens(number).tolist() == [*theirs.encode(text), theirs.eos_token_id]

@@ -15,6 +15,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from miao.errors import MiaoError
 from miao.tokenizer import StreamDecoder, Tokenizer, train_tokenizer
@@ -270,3 +271,32 @@ def test_a_tokenizer_needs_an_end() -> None:
     spec["added_tokens"] = []
     with pytest.raises(MiaoError, match="no token that ends a text"):
         Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)), {})
+
+
+def test_documents_begin_as_the_tokenizer_itself_begins_texts(
+    tokenizer: Tokenizer, llama3_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """By transformers' own encoding; where a tokenizer adds nothing, with what ended the document
+    before."""
+    assert (tokenizer.own_start, tokenizer.document_start) == ((), (0,))
+    llama3_tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("The rain was kind.", "今天天气很好。", "a"):
+        own = [*llama3_tokenizer.document_start, *llama3_tokenizer.encode(text)]
+        assert own == theirs.encode(text) and own[0] == theirs.bos_token_id
+    spec = llama3_tokenizer.spec()  # two tokens, as GLM has ([gMASK]<sop>)
+    rule = spec["post_processor"]
+    rule["single"].insert(0, {"SpecialToken": {"id": "<|eot_id|>", "type_id": 0}})
+    eot = llama3_tokenizer.token_to_id("<|eot_id|>")
+    rule["special_tokens"]["<|eot_id|>"] = {
+        "id": "<|eot_id|>",
+        "ids": [eot],
+        "tokens": ["<|eot_id|>"],
+    }
+    two = llama3_tokenizer.with_spec(spec)
+    assert two.document_start == (eot, theirs.bos_token_id)
+    rule["single"].append({"SpecialToken": {"id": "<|eot_id|>", "type_id": 0}})  # an end is none
+    assert llama3_tokenizer.with_spec(spec).document_start == two.document_start
+    says_so = {"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>", "add_bos_token": True}
+    bare = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(tokenizer.spec())), says_so)
+    assert bare.document_start == (tokenizer.token_to_id("<|im_start|>"),)
