@@ -15,6 +15,7 @@ from tokenizers import pre_tokenizers
 
 from miao.errors import MiaoError
 from miao.files import fingerprint, read_json, write_json, write_text
+from miao.tokenizer.spec import decoding_steps, is_control, ordinary_spec
 from miao.tokenizer.template import MIAO_TEMPLATE, ChatTemplate
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -69,7 +70,7 @@ class Tokenizer:
     ):
         _be_quiet_about_forks()
         spec = json.loads(backend.to_str())
-        steps = _decoding_steps(spec)
+        steps = decoding_steps(spec)
         self.is_byte_level = "ByteLevel" in steps
         """Else it is one of sentencepiece, with pieces for single bytes."""
         self.strips_space = "Strip" in steps
@@ -80,10 +81,10 @@ class Tokenizer:
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
         # In ordinary text no control token counts. The library can pass over tokens that it takes
         # for special, so in a second backend all control tokens are (<think>, too) and no others.
-        self._ordinary = tokenizers.Tokenizer.from_str(json.dumps(_ordinary_spec(spec)))
+        self._ordinary = tokenizers.Tokenizer.from_str(json.dumps(ordinary_spec(spec)))
         self._ordinary.encode_special_tokens = True
 
-        self.control_ids: dict[str, int] = {t["content"]: t["id"] for t in added if _is_control(t)}
+        self.control_ids: dict[str, int] = {t["content"]: t["id"] for t in added if is_control(t)}
         self.special_ids = frozenset(token["id"] for token in added if token["special"])
         self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self._template = _template_of(self._config)
@@ -325,45 +326,6 @@ def _template_of(config: dict[str, Any]) -> ChatTemplate | None:
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     special = {name: token_text(config.get(name)) for name in names}
     return ChatTemplate(source, {name: text for name, text in special.items() if text is not None})
-
-
-def _is_control(token: dict[str, Any]) -> bool:
-    """Added tokens that steer the model; runs of spaces, which some families add too, do not."""
-    content = token["content"]
-    return token["special"] or (content.startswith("<") and content.endswith(">"))
-
-
-def _ordinary_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """The same vocabulary for ordinary text."""
-    added = spec["added_tokens"]
-    if spec["model"]["type"] != "Unigram":
-        plain = [{**token, "special": _is_control(token)} for token in added]
-        return {**spec, "added_tokens": plain}
-    # Here any piece is found in a text, control tokens too; but for a piece with a space in it,
-    # since spaces have become something else by then.
-    controls = {token["content"] for token in added if _is_control(token)}
-    pieces = [[f" {p}" if p in controls else p, score] for p, score in spec["model"]["vocab"]]
-    others = [token for token in added if not _is_control(token)]
-    return {**spec, "added_tokens": others, "model": {**spec["model"], "vocab": pieces}}
-
-
-def _decoding_steps(spec: dict[str, Any]) -> list[str]:
-    """The types of the decoder's steps.
-
-    Raises:
-        MiaoError: the vocabulary does not hold all bytes.
-    """
-    decoder = spec.get("decoder") or {}
-    steps = [step.get("type", "") for step in decoder.get("decoders", [decoder])]
-    model = spec["model"]
-    with_bytes = model.get("byte_fallback") and "ByteFallback" in steps
-    if not (model.get("type") == "BPE" and "ByteLevel" in steps) and not with_bytes:
-        raise MiaoError(
-            "this is not a byte-level BPE tokenizer (nor a sentencepiece one with byte pieces), "
-            "the only kinds that Miao reads",
-            fix="choose a model that has one: Qwen, Llama 3, DeepSeek, SmolLM, GPT-2, ...",
-        )
-    return steps
 
 
 def _read_object(path: Path) -> dict[str, Any]:
