@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -148,7 +149,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MiaoError("the file is missing", where=path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, too deep, too many digits
         raise MiaoError(f"the file is damaged: {error}", where=path) from error
 
 
@@ -166,11 +167,18 @@ def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+def read_jsonl(
+    path: str | Path, pass_over: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
     """Reads JSON lines of ours (none where there is no file); a last line that a crash cut short
-    is left out."""
+    is left out.
+
+    Args:
+        pass_over: told of every line that is no JSON object, or holds what nothing can show (a
+            number beyond all floats), which is then left out; None: such a line is an error.
+    """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         return []
     # Not splitlines(): JSON may hold U+2028 and its kin unescaped.
     lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
@@ -179,11 +187,31 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise MiaoError("not a JSON line", where=f"{path}:{number}") from error
+            records.append(json.loads(line) if pass_over is None else _showable(line))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                continue
+            problem = MiaoError("not a JSON line", where=f"{path}:{number}")
+            if pass_over is None:
+                raise problem from error
+            pass_over(str(problem))
     return records
+
+
+def _showable(line: str) -> dict[str, Any]:
+    """A line's object, its halves of surrogate pairs replaced. ValueError: see `read_jsonl`."""
+    record = json.loads(line, parse_int=_int_within_floats)
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    if "\\ud" in line.lower():
+        record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
+    return record
+
+
+def _int_within_floats(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError("a number beyond all floats")
+    return int(digits)
 
 
 def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:

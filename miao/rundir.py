@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import filecmp
+import json
+import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import IO, Any
 
 import yaml
 
+from miao.console import warn
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
@@ -92,6 +96,21 @@ class RunDir:
             raise MiaoError("the recipe is not a mapping of options", where=path)
         return text, recipe
 
+    def read_lines(self, path: Path, pass_over: Callable[[str], None]) -> list[dict[str, Any]]:
+        """The lines of one of the run's files, each naming its stage. What is damaged, a line or a
+        score in it, is left out and `pass_over` is told: one bad record hides no others."""
+        found = []
+        for number, record in enumerate(read_jsonl(path, pass_over), 1):
+            fits = isinstance(record.get("stage"), str) and all(map(_fits, record.items()))
+            if not fits or (CURVES & record.keys() and record.get("tokens") is None):
+                pass_over(f"{path}: record {number} is none that a run writes")
+                continue
+            if bad := [score for score in record.get("scores", []) if not _is_score(score)]:
+                record["scores"] = [score for score in record["scores"] if _is_score(score)]
+                pass_over(f"{path}: record {number}: {len(bad)} of its scores are damaged")
+            found.append(record)
+        return found
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While entered, no other command may change this run.
@@ -99,7 +118,7 @@ class RunDir:
         Raises:
             MiaoError: another one does now.
         """
-        with open(self.path / ".lock", "wb") as file:
+        with open(self.path / ".lock", "ab") as file:
             try:
                 lock(file)
             except OSError as error:
@@ -108,7 +127,36 @@ class RunDir:
                     where=self.path,
                     fix="wait until it has ended, or give this one another --name",
                 ) from error
-            yield
+            file.truncate(0)
+            file.write(json.dumps(self._holder(os.getpid())).encode())
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def _holder(self, pid: int) -> dict[str, Any]:
+        return {"host": socket.gethostname(), "pid": pid, "run": os.fsdecode(self.path.resolve())}
+
+    def is_worked_in(self) -> bool:
+        """Whether a command works in this run now, on this machine. A copy of a run that somebody
+        works in is not; nor is what a killed process left."""
+        try:
+            holder = json.loads((self.path / ".lock").read_bytes())
+        except PermissionError:
+            return os.name == "nt"  # there, nobody reads what is locked
+        except (OSError, ValueError):
+            return False
+        pid = holder.get("pid") if isinstance(holder, dict) else None
+        if not isinstance(pid, int) or holder != self._holder(pid) or os.name == "nt":
+            return False
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # another user's
+            return True
+        return True
 
     def finished(self, stage: str, fingerprint: str) -> bool:
         """Whether a stage is done, with these inputs and options."""
@@ -179,12 +227,37 @@ class RunDir:
 
     def replace_lines(self, path: Path, stage: str, records: list[dict[str, Any]]) -> None:
         """Puts a stage's lines in place of those it wrote before."""
-        kept = [record for record in read_jsonl(path) if record["stage"] != stage]
+        kept = [record for record in read_jsonl(path, warn) if record.get("stage") != stage]
         write_jsonl(path, [*kept, *records])
 
     def _stages(self) -> dict[str, dict[str, Any]]:
         path = self.path / "stages.json"
         return read_json(path) if path.exists() else {}
+
+
+NUMBERS = {"step", "tokens", "loss", "lr", "seconds", "grad_norm", "tokens_per_second"}
+TEXTS = {"prompt", "answer", "event"}
+CURVES = {"loss", "heldout_bits_per_byte", "heldout_reward"}
+"""Values that are drawn over tokens."""
+
+
+def _fits(item: tuple[str, Any]) -> bool:
+    """Whether a value is of the kind that lines of a run have under this key."""
+    key, value = item
+    if key in NUMBERS or key.startswith("heldout_"):
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if key == "scores":
+        return isinstance(value, list)
+    return key not in TEXTS or isinstance(value, str)
+
+
+def _is_score(score: Any) -> bool:
+    return (
+        isinstance(score, dict)
+        and all(isinstance(score.get(key), str) for key in ("task", "category"))
+        and all(isinstance(score.get(key), int | float) for key in ("value", "count"))
+        and all(isinstance(score.get(key), int | float | None) for key in ("stderr", "chance"))
+    )
 
 
 def find_model(path: str | Path) -> Path:

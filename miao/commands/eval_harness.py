@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from miao.console import headline, print_table, say
+from miao.console import headline, print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.lm_eval_adapter import MiaoLM
 from miao.evaluate.loading import load_for_evaluation
@@ -57,7 +57,7 @@ def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:
         "results": scores,
         "scores": [],
     }
-    kept = [record for record in read_jsonl(target.lines) if record["stage"] != line["stage"]]
+    kept = [r for r in read_jsonl(target.lines, warn) if r.get("stage") != line["stage"]]
     write_jsonl(target.lines, [*kept, line])
     say(f"  written to {target.lines}")
     return results

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from miao.console import print_table, say
+from miao.console import print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.statistics import compare_paired
 from miao.files import read_jsonl
@@ -35,10 +35,11 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--markdown", action="store_true", help="tables to paste into a page")
     options = parser.parse_args(words)
     runs = [(path.name, RunDir(path)) for path in options.runs]
+    evaluated = {run: _evaluations(run) for _, run in runs}
     scores = [
         (name, line["stage"], _cells(line["scores"]))
         for name, run in runs
-        for line in _evaluations(run)
+        for line in evaluated[run]
     ]
     measures = list(dict.fromkeys(measure for _, _, cells in scores for measure in cells))
     rows = [[name, stage, *(cells.get(m, "") for m in measures)] for name, stage, cells in scores]
@@ -49,7 +50,7 @@ def main(words: Sequence[str]) -> int:
         heads = [stage if len(runs) == 1 else f"{name}\n{stage}" for name, stage, _ in scores]
         lines = [[measure, *values] for measure, *values in zip(columns, *rows, strict=True)][2:]
         print_table(title, ["", *heads], lines, right_from=1)
-    changes = [row for name, run in runs for row in _changes(name, run)]
+    changes = [row for name, run in runs for row in _changes(name, run, evaluated[run])]
     columns = ["run", "stages", "questions", "items", "before", "after", "change", "p"]
     title = "the same questions, before and after (paired)"
     if changes and options.markdown:
@@ -62,7 +63,7 @@ def main(words: Sequence[str]) -> int:
 
 def _evaluations(run: RunDir) -> list[Record]:
     """The lines of stages, in the order in which these were trained."""
-    found = read_jsonl(run.eval_results) if run.eval_results.exists() else []
+    found = run.read_lines(run.eval_results, warn)
     lines = [line for line in found if "scores" in line and line["stage"] in ORDER]
     lines.sort(key=lambda line: ORDER.index(line["stage"]))
     if not lines:
@@ -89,15 +90,14 @@ def _cells(scores: list[Record]) -> dict[str, str]:
     return cells
 
 
-def _changes(name: str, run: RunDir) -> list[list[str]]:
+def _changes(name: str, run: RunDir, lines: list[Record]) -> list[list[str]]:
     """The questions that two neighbouring stages answered, by category and all together; and the
     problems that GRPO was held against."""
     rows = []
-    lines = _evaluations(run)
     stages = [line["stage"] for line in lines if run.answers(line["stage"]).exists()]
     for before, after in pairwise(stages):
-        old = {record["question"]: record for record in read_jsonl(run.answers(before))}
-        new = [r for r in read_jsonl(run.answers(after)) if r["question"] in old]
+        old = {record["question"]: record for record in _judged(run.answers(before))}
+        new = [record for record in _judged(run.answers(after)) if record["question"] in old]
         categories = sorted({record["category"] for record in new})
         for category in [*categories, ALL] if len(categories) > 1 else categories:
             mine = [record for record in new if category in (record["category"], ALL)]
@@ -119,6 +119,12 @@ def _changes(name: str, run: RunDir) -> list[list[str]]:
             category = f"reward {score['category']}"
             rows.append([name, f"before → {stage}", category, f"{score['count']:,}", *cells, ""])
     return rows
+
+
+def _judged(path: Path) -> list[Record]:
+    """Judged answers; what is damaged is said and left out."""
+    needed = {"question", "category", "right"}
+    return [record for record in read_jsonl(path, warn) if needed <= record.keys()]
 
 
 def _reward(score: Record, sign: str = "") -> str:

@@ -302,7 +302,7 @@ def _budget(stage: str, options: StageOptions, recipe: Recipe) -> float | None:
 def _data_wait(stage: str, recipe: Recipe) -> float | None:
     waits = [
         line["data_wait"]
-        for line in read_jsonl(RunDir(recipe.run_dir).metrics)
+        for line in read_jsonl(RunDir(recipe.run_dir).metrics, lambda _: None)
         if line.get("stage") == stage and isinstance(line.get("data_wait"), float)
     ]
     return sum(waits) / len(waits) if waits else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miao.console import warn
 from miao.errors import MiaoError
 from miao.evaluate.statistics import Difference, compare_paired, holm
 from miao.evaluate.store import answers_folder
@@ -98,11 +99,11 @@ def _compare(
 
 def _by_question(path: Path) -> dict[tuple[str, str, str], Record]:
     """Answers by subject, number and content of the question, where it is known what is right."""
-    records = [record for record in read_jsonl(path) if record.get("right") is not None]
-    try:
-        return {(r["subject"], str(r["id"]), r["question"]): r for r in records}
-    except KeyError as error:
-        raise MiaoError(f"an answer lacks {error}", where=path) from error
+    records = [record for record in read_jsonl(path, warn) if record.get("right") is not None]
+    whole = [record for record in records if {"subject", "id", "question"} <= record.keys()]
+    if len(whole) < len(records):
+        warn(f"{path}: {len(records) - len(whole)} answers name no question and are left out")
+    return {(str(r["subject"]), str(r["id"]), str(r["question"])): r for r in whole}
 
 
 def _said(record: Record) -> Any:

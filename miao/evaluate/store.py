@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miao import __version__
+from miao.console import warn
 from miao.errors import MiaoError
 from miao.files import read_jsonl, write_json, write_jsonl
 from miao.hubs import is_hub_name
@@ -100,7 +101,7 @@ def write_results(
         **facts,
         **(summary.to_json() if summary else {"scores": []}),
     }
-    kept = [record for record in read_jsonl(target.lines) if record["stage"] != line["stage"]]
+    kept = [r for r in read_jsonl(target.lines, warn) if r.get("stage") != line["stage"]]
     write_jsonl(target.lines, [*kept, line])
     return path
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from miao.console import count, duration
+from miao.console import count, duration, warn
 from miao.export.parity import Finding
-from miao.files import read_json, read_jsonl
+from miao.files import read_json
 from miao.hubs import is_hub_name, parse_hub_name
 from miao.model import ModelConfig, count_parameters, native_architecture
 from miao.recipe import STAGES
@@ -260,7 +260,7 @@ def _source(run: RunDir, stage: str, name: str, counts: Record, origin: str) -> 
 
 def _scores(run: RunDir, stages: list[str]) -> tuple[list[str], list[list[str]]]:
     """Column titles, and a row per measure and category in the order of the evaluation."""
-    by_stage = {line["stage"]: line["scores"] for line in read_jsonl(run.eval_results)}
+    by_stage = {line["stage"]: line["scores"] for line in run.read_lines(run.eval_results, warn)}
     columns = [stage for stage in stages if by_stage.get(stage)]
     rows: dict[tuple[str, str], dict[str, Record]] = {}
     for stage in columns:

@@ -42,6 +42,8 @@ class RunData:
     shards: dict[str, dict[str, Record]]
     """Manifest of the training shards by stage and source."""
     results: dict[str, Record]
+    problems: list[str]
+    """What was damaged and left out, with its place."""
     config: Record
     """`config.json` of the last stage's model."""
     parameters: int | None
@@ -77,8 +79,10 @@ def read_run(run: RunDir) -> RunData:
     recipe_text, recipe = run.read_recipe()
     # Runs from before there was GRPO do not mention it.
     enabled = [s for s in STAGES if recipe.get(s, {}).get("enabled", s != "grpo")]
-    lines = _by_stage(run.metrics)
-    evaluations = {stage: records[-1] for stage, records in _by_stage(run.eval_results).items()}
+    problems: list[str] = []
+    lines = _by_stage(run, run.metrics, problems)
+    evaluated = _by_stage(run, run.eval_results, problems)
+    evaluations = {stage: records[-1] for stage, records in evaluated.items()}
     config, parameters = _read_model(run, enabled)
     return RunData(
         name=str(recipe.get("name") or run.path.name),
@@ -93,13 +97,15 @@ def read_run(run: RunDir) -> RunData:
             stage: [r for r in rows if "heldout_bits_per_byte" in r]
             for stage, rows in lines.items()
         },
-        samples=_by_stage(run.samples),
+        samples=_by_stage(run, run.samples, problems),
         evaluations=evaluations,
-        answers={stage: read_jsonl(run.answers(stage)) for stage in enabled},
+        answers={stage: _answers(run.answers(stage), problems) for stage in enabled},
         expected={
             record["question"]: record.get("answers", [])
-            for record in read_jsonl(run.eval_items / "questions.jsonl")
+            for record in read_jsonl(run.eval_items / "questions.jsonl", problems.append)
+            if isinstance(record.get("question"), str)
         },
+        problems=problems,
         corpus=_read_if_there(run.corpus / "manifest.json"),
         shards={stage: _read_shards(run.shards(stage, "train")) for stage in STAGES},
         results={s: _read_if_there(run.checkpoints(s) / "result.json") for s in enabled},
@@ -133,15 +139,19 @@ def _read_if_there(path: Path) -> Record:
     return record
 
 
-def _by_stage(path: Path) -> dict[str, list[Record]]:
-    """The lines of a file of ours, by the stage that each names."""
+def _by_stage(run: RunDir, path: Path, problems: list[str]) -> dict[str, list[Record]]:
+    """The lines of a file of the run, by the stage that each names."""
     grouped: dict[str, list[Record]] = defaultdict(list)
-    for number, record in enumerate(read_jsonl(path), 1):
-        if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
-            raise MiaoError(
-                "the file is damaged: a line that names no stage",
-                where=f"{path}:{number}",
-                fix="delete that line, or run the recipe again",
-            )
+    for record in run.read_lines(path, problems.append):
         grouped[record["stage"]].append(record)
     return dict(grouped)
+
+
+def _answers(path: Path, problems: list[str]) -> list[Record]:
+    """Judged answers to the held-out questions."""
+    records = read_jsonl(path, problems.append)
+    texts = ("question", "answer", "category")
+    found = [r for r in records if all(isinstance(r.get(key), str) for key in texts)]
+    if len(found) < len(records):
+        problems.append(f"{path}: {len(records) - len(found)} records are no judged answers")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from miao.console import warn
 from miao.files import write_text
 from miao.report.benchmarks import benchmarks
 from miao.report.curves import long_context_curves, preference_curves, training_curves
@@ -17,6 +18,8 @@ from miao.report.templates import page_assets, template
 from miao.report.words import Text, stage_name
 from miao.rundir import RunDir
 
+SHOWN_PROBLEMS = 5
+
 
 def write_report(run: RunDir) -> Path:
     """Writes `report.html` of a run, finished or not, and returns its path.
@@ -24,11 +27,21 @@ def write_report(run: RunDir) -> Path:
     The page loads nothing from anywhere. Texts of the model and of the corpus are escaped, and a
     content security policy allows no script but the page's own (by its hash).
 
+    A damaged line is left out, and said here and on the page.
+
     Raises:
-        MiaoError: no such run, or a damaged file in it.
+        MiaoError: no such run, or a file in it that is damaged as a whole.
     """
-    write_text(run.report, render(read_run(run), run))
+    data = read_run(run)
+    if data.problems:
+        warn(f"left out, damaged: {'; '.join(data.problems[:SHOWN_PROBLEMS])}{_more(data)}")
+    write_text(run.report, render(data, run))
     return run.report
+
+
+def _more(data: RunData) -> str:
+    more = len(data.problems) - SHOWN_PROBLEMS
+    return f" and {more} more" if more > 0 else ""
 
 
 def render(data: RunData, run: RunDir) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from miao.errors import MiaoError
 from miao.files import read_jsonl
+from miao.report.words import category_name, stage_name, task_name
 from miao.rundir import RunDir
 
 CURVES = {
@@ -26,10 +29,14 @@ POINTS = 300
 """Per curve; more are averaged in runs of equal length."""
 SAMPLES = 40
 """Per stage, the newest."""
+LONGEST_NAME = 200
+PROBLEMS = 3
+"""Of a run, that are shown."""
 
 
 class Runs:
-    """The runs below a directory, or the one run that the directory is."""
+    """The runs below a directory, or the one run that the directory is. Whatever is damaged in one
+    of them is said of it, and hides neither the rest of it nor the others."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -38,15 +45,17 @@ class Runs:
     def found(self) -> dict[str, RunDir]:
         """Name -> run; the latest changed first."""
         if _is_run(self._directory):
-            return {self._directory.resolve().name: RunDir(self._directory)}
+            return {_shown(self._directory.resolve().name): RunDir(self._directory)}
         try:
             children = [path for path in self._directory.iterdir() if _is_run(path)]
         except OSError as error:
             raise MiaoError(f"cannot be read: {error.strerror}", where=self._directory) from error
-        return {path.name: RunDir(path) for path in sorted(children, key=_changed, reverse=True)}
+        children.sort(key=_changed, reverse=True)
+        return {_shown(path.name): RunDir(path) for path in children}
 
     def summary(self) -> list[dict[str, Any]]:
-        """One entry per run: name, when it last changed (seconds since 1970), where it stands."""
+        """One entry per run: name, when it last changed (seconds since 1970), whether a command
+        works in it, where it stands."""
         return [self._entry(name, run) for name, run in self.found().items()]
 
     def details(self, name: str) -> dict[str, Any]:
@@ -58,53 +67,60 @@ class Runs:
         run = self.found().get(name)
         if run is None:
             raise HTTPException(404, "there is no such run")
-        try:
-            rows, samples = self._lines(run.metrics), self._lines(run.samples)
-            evaluations = self._lines(run.eval_results)
-        except (MiaoError, OSError) as error:
-            return {"name": name, "problem": _problem(error, run), "stages": [], "curves": {}} | {
-                "scores": [],
-                "samples": [],
-            }
-        stages = list(dict.fromkeys(_stage(row) for row in rows))
+        rows, p = self._lines(run, run.metrics)
+        samples, q = self._lines(run, run.samples)
+        evaluations, r = self._lines(run, run.eval_results)
+        stages = list(dict.fromkeys(_text(row.get("stage")) for row in rows))
         curves = {
             stage: {
-                title: thin(_points([row for row in rows if _stage(row) == stage], key))
+                title: thin(_points([row for row in rows if _text(row.get("stage")) == stage], key))
                 for title, key in CURVES.items()
             }
             for stage in stages
         }
+        scores = [score for line in evaluations for score in _scores(line)]
         return {
             "name": name,
-            "problem": None,
+            "problem": _problem([*p, *q, *r]),
             "stages": stages,
             "curves": curves,
-            "scores": [score for line in evaluations for score in _scores(line)],
+            "scores": scores,
             "samples": [sample for line in _latest(samples) if (sample := _sample(line))],
+            "words": _words(stages, scores),
         }
 
     def _entry(self, name: str, run: RunDir) -> dict[str, Any]:
-        entry: dict[str, Any] = {"name": name, "changed": _changed(run.path), "problem": None}
-        try:
-            rows = [row for row in self._lines(run.metrics) if "loss" in row]
-        except (MiaoError, OSError) as error:
-            return entry | {"problem": _problem(error, run)}
-        if rows:
+        lines, problems = self._lines(run, run.metrics)
+        entry: dict[str, Any] = {
+            "name": name,
+            "changed": _changed(run.path),
+            "live": run.is_worked_in(),
+            "problem": _problem(problems),
+        }
+        if rows := [row for row in lines if "loss" in row]:
             last = rows[-1]
-            entry |= {"stage": _stage(last)}
+            stage = _text(last.get("stage"))
+            entry |= {"stage": stage, "stageName": stage_name(stage[:LONGEST_NAME])._asdict()}
             entry |= {key: _number(last.get(key)) for key in ("tokens", "loss")}
         return entry
 
-    def _lines(self, path: Path) -> list[dict[str, Any]]:
-        """The records of a file; read again only when it has changed."""
-        if not path.exists():
-            return []
-        state = path.stat()
-        mark = (state.st_mtime_ns, state.st_size)
-        if self._kept.get(path, (None, None))[0] != mark:
-            records = [line for line in read_jsonl(path) if isinstance(line, dict)]
-            self._kept[path] = (mark, records)
-        return self._kept[path][1]
+    def _lines(self, run: RunDir, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+        """The records of a file of a run, and what is wrong with others; read again only when it
+        has changed."""
+        try:
+            if not path.is_file():
+                return [], []
+            state = path.stat()
+            mark = (state.st_mtime_ns, state.st_size)
+            if self._kept.get(path, (None, None))[0] != mark:
+                problems: list[str] = []
+                records = read_jsonl(path, problems.append)
+                problems = [problem.replace(str(run.path / "_")[:-1], "") for problem in problems]
+                self._kept[path] = (mark, (records, problems))
+        except OSError as error:
+            return [], [f"{path.name}: {error.strerror}"]
+        kept: tuple[list[dict[str, Any]], list[str]] = self._kept[path][1]
+        return kept
 
 
 def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -139,23 +155,45 @@ _FRESH = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "metrics.jsonl").is_file() or (path / "recipe.yaml").is_file()
+    try:
+        return (path / "metrics.jsonl").is_file() or (path / "recipe.yaml").is_file()
+    except OSError:  # a directory that may not be looked into
+        return False
 
 
 def _changed(path: Path) -> float:
-    names = ("metrics.jsonl", "eval_results.jsonl", "samples.jsonl", "recipe.yaml")
-    return max(
-        ((path / name).stat().st_mtime for name in names if (path / name).exists()), default=0.0
-    )
+    changed = 0.0
+    for name in ("metrics.jsonl", "eval_results.jsonl", "samples.jsonl", "recipe.yaml"):
+        with suppress(OSError):
+            changed = max(changed, (path / name).stat().st_mtime)
+    return changed
 
 
-def _problem(error: Exception, run: RunDir) -> str:
-    """What is wrong; files by their names within the run."""
-    return str(error).replace(str(run.path / "_")[:-1], "")
+def _shown(name: str) -> str:
+    """A name of the file system as text; bytes that are none show as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _stage(row: dict[str, Any]) -> str:
-    return str(row.get("stage", ""))
+def _problem(problems: list[str]) -> str | None:
+    """The first of what is wrong, and how much more there is."""
+    shown = [_shown(problem) for problem in problems[:PROBLEMS]]
+    more = [f"+{len(problems) - PROBLEMS}"] if len(problems) > PROBLEMS else []
+    return "; ".join(shown + more) or None
+
+
+def _words(stages: list[str], scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What stages, tasks and categories are called in both languages."""
+    tasks = {score["task"]: task_name(score["task"])._asdict() for score in scores}
+    categories = {
+        f"{one['task']}\n{one['category']}": category_name(one["category"], one["task"])._asdict()
+        for one in scores
+    }
+    named = {stage: stage_name(stage[:LONGEST_NAME])._asdict() for stage in stages}
+    return {"stages": named, "tasks": tasks, "categories": categories}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> float | None:
@@ -172,8 +210,8 @@ def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float
 def _scores(line: dict[str, Any]) -> list[dict[str, Any]]:
     scores = line.get("scores")
     return [
-        {"stage": _stage(line)}
-        | {key: str(score.get(key, "")) for key in ("task", "category", "unit")}
+        {"stage": _text(line.get("stage"))}
+        | {key: _text(score.get(key)) for key in ("task", "category", "unit")}
         | {key: _number(score.get(key)) for key in ("value", "stderr", "chance", "count")}
         for score in (scores if isinstance(scores, list) else [])
         if isinstance(score, dict) and _number(score.get("value")) is not None
@@ -181,22 +219,14 @@ def _scores(line: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _latest(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    stages = dict.fromkeys(_stage(line) for line in samples)
-    return [
-        line
-        for stage in stages
-        for line in [line for line in samples if _stage(line) == stage][-SAMPLES:]
-    ]
+    by_stage: dict[str, list[dict[str, Any]]] = {}
+    for line in samples:
+        by_stage.setdefault(_text(line.get("stage")), []).append(line)
+    return [line for lines in by_stage.values() for line in lines[-SAMPLES:]]
 
 
 def _sample(line: dict[str, Any]) -> dict[str, Any] | None:
-    prompt, answer = line.get("prompt"), line.get("answer")
-    if not isinstance(answer, str):
+    if not isinstance(line.get("answer"), str):
         return None
-    tokens = _number(line.get("tokens"))
-    return {
-        "stage": _stage(line),
-        "prompt": str(prompt or ""),
-        "answer": answer,
-        "tokens": tokens,
-    }
+    texts = {key: _text(line.get(key)) for key in ("stage", "prompt", "answer")}
+    return texts | {"tokens": _number(line.get("tokens"))}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miao.console import warn
 from miao.files import append_jsonl, read_jsonl, write_jsonl
 
 
@@ -93,6 +94,7 @@ class MetricsLog:
 
     def forget_after(self, step: int) -> None:
         """Drops this stage's lines behind `step`: a resumed run writes them again."""
-        kept = [r for r in read_jsonl(self.path) if r["stage"] != self.stage or r["step"] <= step]
+        lines = read_jsonl(self.path, warn)
+        kept = [r for r in lines if r.get("stage") != self.stage or r.get("step", 0) <= step]
         if self.path.exists():
             write_jsonl(self.path, kept)

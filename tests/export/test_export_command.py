@@ -223,7 +223,7 @@ def test_nothing_that_stands_beside_the_gguf_takes_it_away(
     monkeypatch.setattr(parity_llama_cpp, "check_with_llama_cpp", broken)
     monkeypatch.setattr(ollama, "_template", broken)
     monkeypatch.setattr(card, "card_text", broken)
-    (run / "eval_results.jsonl").write_text("{\n{\n")
+    (run / "manifest.json").write_text("{")
     (run / "model" / "README.md").write_text("---\nlicense: [mit\n---\n")
     assert main([str(run), "--to", "gguf", "--quantize", "f16", "q8_0"]) == 0
     out = run / "export" / "gguf"

@@ -66,8 +66,27 @@ def test_anything_else_is_said(run: RunDir, tmp_path: Path, capsys: Capture) -> 
     assert not (empty / "report.html").exists()
 
 
-def test_a_damaged_run_is_a_message(run: RunDir, capsys: Capture) -> None:
-    metrics = run.metrics.read_bytes()
-    for content in (b'{"loss": 1}\n{"loss": 2}\n', b"[1]\n[2]\n", b"\xff\n{}\n"):
-        run.metrics.write_bytes(content + metrics)
-        assert "metrics.jsonl" in fails(capsys, run.path)
+LINES = (
+    b'{"loss": 1}\n{"loss": 2}',
+    b"[1]\n[2]",
+    b"\xff\n{}",
+    b'{"stage": "sft", "loss": "x", "tokens": 1, "prompt": 3, "scores": 5}\n{"stage": 1}',
+    b'{"stage": "sft", "loss": 1' + b"0" * 400 + b', "tokens": 1}\n' + b"[" * 99_999,
+    b'{"stage": "sft", "scores": [{"task": 1}], "tokens": {}, "answer": []}\n7',
+)
+
+
+@pytest.mark.parametrize("damage", LINES)
+def test_a_damaged_line_is_named_and_the_rest_is_shown(
+    run: RunDir, capsys: Capture, damage: bytes
+) -> None:
+    paths = (run.metrics, run.samples, run.eval_results, *run.path.glob("answers/*.jsonl"))
+    for path in paths:
+        path.write_bytes(damage + b"\n" + path.read_bytes())
+    assert main(["report", str(run.path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out, damaged: " in said and "metrics.jsonl" in said
+    page = run.report.read_text(encoding="utf-8")
+    assert "Damaged and left out" in page and "sprout" in page
+    assert main(["eval", "stages", str(run.path)]) == 0
+    assert "eval_results.jsonl" in capsys.readouterr().out

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi import FastAPI
@@ -17,6 +20,7 @@ from fastapi.testclient import TestClient
 from miao.commands.board import main
 from miao.errors import MiaoError
 from miao.files import write_jsonl
+from miao.rundir import RunDir
 from miao.serve.app import create_board
 from miao.serve.board import POINTS, thin
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
@@ -168,13 +172,74 @@ def test_the_board_follows_a_run_and_survives_damage(runs: Path) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write('{"stage": "sft", "tokens": 9, "loss": 2}\n{"stage": "sft", "tok')
     assert client.get("/runs/data/old").json()["curves"]["sft"]["loss"] == [[5.0, 2.5], [9.0, 2.0]]
-    path.write_bytes(b"\x00garbage\n[1, 2]\n\xff\n")
-    assert "not a JSON line" in client.get("/runs/data/old").json()["problem"]
+    path.write_bytes(b"\x00garbage\n[1, 2]\n\xff\n" + path.read_bytes())
+    details = client.get("/runs/data/old").json()
+    assert "metrics.jsonl:1: not a JSON line; " in details["problem"]
+    assert details["curves"]["sft"]["loss"] == [[5.0, 2.5], [9.0, 2.0]], "the rest is shown"
     assert any(
         "not a JSON" in (r["problem"] or "") for r in client.get("/runs/data").json()["runs"]
     )
     path.unlink()
     assert client.get("/runs/data/old").status_code == 404
+
+
+DAMAGE = {
+    "surrogates": b'{"stage": "\\ud800", "tokens": 1, "loss": 1, "prompt": "\\udfff", "answer": "x"}\n',
+    "large": b'{"stage": "sft", "tokens": 1, "loss": 1' + b"0" * 400 + b"}\n",
+    "larger": b'{"stage": "sft", "tokens": 1' + b"0" * 9000 + b', "loss": 1}\n',
+    "deep": b'{"stage": "sft", "tokens": 1, "loss": ' + b"[" * 99_999 + b"]" * 99_999 + b"}\n",
+    "kinds": b'{"stage": {"a": 1}, "tokens": "x", "loss": [], "scores": {"a": 1}, "answer": 7}\n',
+    "names": b'{"stage": "' + b"evaluate " * 9999 + b'", "tokens": 1, "loss": 1}\n',
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "name", "link", "folder"])
+def test_one_damaged_run_hides_no_other(runs: Path, damage: str) -> None:
+    bad = runs / "bad"
+    if damage == "name":
+        bad = runs / os.fsdecode(b"\xff\xfe")
+    bad.mkdir()
+    line = DAMAGE.get(damage, b'{"stage": "sft", "tokens": 1, "loss": 1}\n')
+    for name in ("metrics.jsonl", "samples.jsonl", "eval_results.jsonl"):
+        (bad / name).write_bytes(line + b'{"stage": "dpo", "tokens": 2, "loss": 3}\n{}\n')
+    if damage in ("link", "folder"):
+        (bad / "samples.jsonl").unlink()
+    if damage == "link":
+        (bad / "samples.jsonl").symlink_to("samples.jsonl")
+    elif damage == "folder":
+        (bad / "samples.jsonl").mkdir()
+    client = TestClient(create_board(runs))
+    listed = {run["name"]: run for run in client.get("/runs/data").json()["runs"]}
+    assert len(listed) == 3 and listed["old"]["loss"] == 2.5
+    name = "\\xff\\xfe" if damage == "name" else "bad"
+    assert listed[name]["loss"] == 3.0
+    details = client.get(f"/runs/data/{quote(name)}").json()
+    assert details["curves"]["dpo"]["loss"] == [[2.0, 3.0]]
+    is_told = damage in ("large", "larger", "deep")
+    assert ("metrics.jsonl:1: " in str(details["problem"])) is is_told
+
+
+def test_a_run_is_live_while_a_command_works_in_it(runs: Path, tmp_path: Path) -> None:
+    def live() -> set[str]:
+        found = TestClient(create_board(runs)).get("/runs/data").json()["runs"]
+        return {run["name"] for run in found if run["live"]}
+
+    assert live() == set(), "files that are new say nothing"
+    with RunDir(runs / "old").alone():
+        assert live() == {"old"}
+        shutil.copytree(runs / "old", runs / "copy")
+        assert live() == {"old"}
+    assert live() == set()
+    holder = RunDir(runs / "old")._holder(2**22 + 1)  # of a process that was killed
+    (runs / "old" / ".lock").write_text(json.dumps(holder))
+    assert live() == set()
+
+
+def test_the_board_names_tasks_in_both_languages(runs: Path) -> None:
+    words = TestClient(create_board(runs)).get("/runs/data/old").json()["words"]
+    assert words["stages"]["pretrain"] == {"zh": "预训练", "en": "Pretraining"}
+    (task,) = words["tasks"].values()
+    assert task["zh"] and task["en"] and len(words["categories"]) == 1
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "..%2f..", "no%20run", "old%2fmetrics.jsonl", "%00"])

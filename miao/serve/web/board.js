@@ -3,7 +3,7 @@
 import { apiKey, ask, Trouble } from "./server.js";
 import { at, make, preferences, say } from "./words.js";
 
-const EVERY = 4000, HUES = 8, LIVE = 120, MANY = 8;
+const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
 const TITLES = ["loss", "heldout", "speed", "gradNorm", "lr"];
 const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
 let runs = [];
@@ -11,6 +11,8 @@ const chosen = new Map(); // name -> hue
 const details = new Map(); // name -> { changed, data }
 const cards = new Map(); // name -> its place in the list
 let drawn = "";
+const opened = new Set(); // what the reader has unfolded
+const small = matchMedia("(max-width: 760px)");
 const hueClass = (number) => `hue-${number % HUES}${number < HUES ? "" : " again"}`;
 
 async function refresh() {
@@ -22,7 +24,7 @@ async function refresh() {
     if (!chosen.size && !details.size && runs.length) choose(runs[0].name);
     for (const name of chosen.keys()) {
       const { changed } = runs.find((run) => run.name === name);
-      if (details.get(name)?.changed !== changed) details.set(name, { changed, data: await (await ask(`/runs/data/${encodeURIComponent(name)}`)).json() });
+      if (details.get(name)?.changed !== changed) details.set(name, { changed, data: await detailsOf(name) });
     }
     at("notice").hidden = true;
     show();
@@ -31,6 +33,33 @@ async function refresh() {
     at("key").hidden = error.key !== "needKey";
     at("notice-text").textContent = error instanceof Trouble ? say(error.key, error.value) : String(error.message);
   }
+}
+
+/** A run's curves, scores and samples; what cannot be had of one run hides no others. */
+async function detailsOf(name) {
+  try { return await (await ask(`/runs/data/${encodeURIComponent(name)}`)).json(); }
+  catch (error) {
+    if (error instanceof Trouble && error.key !== "refused" && error.key !== "failed") throw error;
+    return { name, problem: String(error.value || error.message), stages: [], curves: {}, scores: [], samples: [], words: {} };
+  }
+}
+
+/** What a stage, task or category is called in the page's language. */
+const named = (kind, key) => shownDetails().map((data) => data.words[kind]?.[key]).find(Boolean)?.[document.documentElement.lang.slice(0, 2)] ?? key.split("\n").at(-1);
+const shownDetails = () => [...chosen.keys()].map((name) => details.get(name)?.data).filter(Boolean);
+
+/** A fold that stays as the reader left it when all is drawn anew. */
+function fold(key, title, ...children) {
+  const root = make("details", "", make("summary", "faint", title), ...children);
+  root.open = opened.has(key);
+  root.addEventListener("toggle", () => (root.open ? opened.add(key) : opened.delete(key)));
+  return root;
+}
+
+/** On a small screen the first `few`; the others behind a fold. */
+function few(key, nodes, count, css) {
+  if (!small.matches || nodes.length <= count) return nodes;
+  return [...nodes.slice(0, count), fold(key, say("more", nodes.length - count), make("div", css, ...nodes.slice(count)))];
 }
 
 function choose(name) {
@@ -48,7 +77,7 @@ function show(force = false) {
   const stage = at("stage").value;
   const shown = [...chosen].filter(([name]) => details.has(name)).map(([name, hue]) => ({ name, hue, data: details.get(name).data }));
   const charts = TITLES.map((title) => chart(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
-  at("charts").replaceChildren(...(charts.length ? charts : [make("p", "faint", say("noCurves"))]));
+  at("charts").replaceChildren(...(charts.length ? few("charts", charts, 2, "charts") : [make("p", "faint", say("noCurves"))]));
   showScores(shown, stage);
   showSamples(shown, stage);
   drawn = JSON.stringify([runs, [...chosen], [...chosen.keys()].map((name) => details.get(name)?.changed), stage]);
@@ -77,20 +106,20 @@ function card(run) {
   }
   const root = cards.get(run.name);
   const [box, swatch, words] = root.children;
-  const isLive = Date.now() / 1000 - run.changed < LIVE;
-  const facts = run.problem ? say("unreadable", run.problem)
-    : [run.stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
+  const stage = run.stageName?.[document.documentElement.lang.slice(0, 2)];
+  const facts = [stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
   box.checked = chosen.has(run.name);
-  root.classList.toggle("live", isLive);
+  root.classList.toggle("live", run.live);
   swatch.className = `swatch ${chosen.has(run.name) ? hueClass(chosen.get(run.name)) : "hue-none"}`;
-  words.replaceChildren(make("b", "", run.name), make("span", run.problem ? "bad" : "faint", facts), make("span", "faint state", isLive ? `● ${say("live")}` : ""));
+  words.replaceChildren(make("b", "", run.name), make("span", "faint", facts), make("span", "faint state", run.live ? `● ${say("live")}` : ""),
+    ...(run.problem ? [make("span", "bad", say("unreadable", run.problem))] : []));
   return root;
 }
 
 function showStages() {
   const stages = [...new Set([...chosen.keys()].flatMap((name) => details.get(name)?.data.stages || []))];
   const before = at("stage").value;
-  at("stage").replaceChildren(...stages.map((stage) => new Option(stage, stage)));
+  at("stage").replaceChildren(...stages.map((stage) => new Option(named("stages", stage), stage)));
   const [first] = chosen.keys();
   at("stage").value = stages.includes(before) ? before : runs.find((run) => run.name === first)?.stage ?? stages[0] ?? "";
   at("stage-row").hidden = !stages.length;
@@ -177,8 +206,9 @@ function showScores(chosenRuns, stage) {
   for (const run of shown) {
     for (const score of run.data.scores) {
       if (!belongs(score)) continue;
-      const key = `${score.task} · ${score.category}`;
-      if (!rows.has(key)) rows.set(key, { chance: score.chance, whole: score.category === "all", values: new Map() });
+      const whole = score.category === "all";
+      const key = named("tasks", score.task) + (whole ? "" : ` · ${named("categories", `${score.task}\n${score.category}`)}`);
+      if (!rows.has(key)) rows.set(key, { chance: score.chance, whole, values: new Map() });
       rows.get(key).values.set(run.name, score);
     }
   }
@@ -188,10 +218,15 @@ function showScores(chosenRuns, stage) {
     const error = score.stderr === null ? "" : ` ± ${(scale * score.stderr).toFixed(scale === 100 ? 1 : 3)}`;
     return (scale * score.value).toFixed(scale === 100 ? 1 : 3) + error + unit;
   };
-  const head = make("tr", "", make("th", "", say("task")), ...shown.map((run) => make("th", "num", run.name)), make("th", "num", say("chance")));
-  const body = [...rows].map(([name, row]) => make("tr", row.whole ? "whole" : "", make("td", "", name), ...shown.map((run) => make("td", "num", written(row.values.get(run.name)))),
-    make("td", "num", row.chance === null ? "" : `${Number((100 * row.chance).toPrecision(3))} %`)));
-  at("scores").replaceChildren(body.length ? make("table", "", make("thead", "", head), make("tbody", "", ...body)) : make("p", "faint", "–"));
+  const table = (wanted) => {
+    const head = make("tr", "", make("th", "", say("task")), ...shown.map((run) => make("th", "num", run.name)), make("th", "num", say("chance")));
+    const body = wanted.map(([name, row]) => make("tr", row.whole ? "whole" : "", make("td", "", name), ...shown.map((run) => make("td", "num", written(row.values.get(run.name)))),
+      make("td", "num", row.chance === null ? "" : `${Number((100 * row.chance).toPrecision(3))} %`)));
+    return make("table", "", make("thead", "", head), make("tbody", "", ...body));
+  };
+  const all = [...rows], totals = all.filter(([, row]) => row.whole);
+  const folds = small.matches && totals.length && totals.length < all.length;
+  at("scores").replaceChildren(...(!all.length ? [make("p", "faint", "–")] : folds ? [table(totals), fold("scores", say("more", all.length - totals.length), table(all))] : [table(all)]));
 }
 
 /** One block per prompt: the newest answer of every run beside each other, older ones folded. */
@@ -206,18 +241,15 @@ function showSamples(shown, stage) {
   }
   const written = (run) => (one) => make("div", `answer ${hueClass(run.hue)}`,
     make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), one.answer);
-  const open = new Set([...at("samples").querySelectorAll("details[open]")].map((node) => node.dataset.prompt));
   const nodes = [...prompts].map(([prompt, byRun]) => {
     const older = [...byRun].flatMap(([run, samples]) => samples.slice(1).map(written(run)));
-    const fold = make("details", "", make("summary", "faint", `${say("earlier")} (${older.length})`), make("div", "answers", ...older));
-    fold.dataset.prompt = prompt;
-    fold.open = open.has(prompt);
-    return make("section", "sample", make("b", "", prompt), make("div", "answers", ...[...byRun].map(([run, samples]) => written(run)(samples[0]))), ...(older.length ? [fold] : []));
+    return make("section", "sample", make("b", "", prompt), make("div", "answers", ...[...byRun].map(([run, samples]) => written(run)(samples[0]))), ...(older.length ? [fold(`older ${prompt}`, `${say("earlier")} (${older.length})`, make("div", "answers", ...older))] : []));
   });
-  at("samples").replaceChildren(...(nodes.length ? nodes : [make("p", "faint", "–")]));
+  at("samples").replaceChildren(...(nodes.length ? few("samples", nodes, FEW, "") : [make("p", "faint", "–")]));
 }
 
 preferences(() => show(true));
+small.addEventListener("change", () => show(true));
 at("stage").addEventListener("change", () => show(true));
 at("filter").addEventListener("input", showRuns);
 at("key").addEventListener("change", () => { apiKey.set(at("key").value); refresh(); });
