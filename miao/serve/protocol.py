@@ -87,8 +87,8 @@ class StructuredOutputs(Body):
         return self
 
 
-class Sampling(Body):
-    """What chat and plain completions have in common."""
+class Drawing(Body):
+    """What all protocols have in common: the model, how its tokens are drawn, labels."""
 
     model: str | None = None
     """A name of /v1/models; the served model when it is left out."""
@@ -102,19 +102,10 @@ class Sampling(Body):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[str, float] | None = None
     """Token id -> -100 to 100."""
-    max_tokens: int | None = Field(None, ge=-1, le=2**31 - 1)
-    """-1: to the end of the context."""
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
     stop: Text | list[Text] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs | None = None
-    # The names of vLLM before 0.12.
-    guided_choice: list[Text] | None = Field(None, max_length=1000)
-    guided_regex: Text | None = None
-    guided_grammar: Text | None = None
-    guided_json: dict[str, Any] | Text | None = None
     # Labels for whoever runs a server; they say nothing about the answer.
     user: Text | None = None
     metadata: dict[str, Any] | None = None
@@ -122,13 +113,6 @@ class Sampling(Body):
     prompt_cache_key: Text | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = None
-
-    @field_validator("max_tokens", "max_completion_tokens", check_fields=False)
-    @classmethod
-    def _some_tokens(cls, value: int | None) -> int | None:
-        if value == 0 and cls is not CompletionBody:
-            raise ValueError("must be positive, or -1 for all that the context has room for")
-        return value
 
     @field_validator("logit_bias")
     @classmethod
@@ -149,6 +133,31 @@ class Sampling(Body):
             raise ValueError(f"at most {MAX_STOPS} texts")
         return value
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class Sampling(Drawing):
+    """What chat and plain completions have in common."""
+
+    max_tokens: int | None = Field(None, ge=-1, le=2**31 - 1)
+    """-1: to the end of the context."""
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream_options: StreamOptions | None = None
+    # The names of vLLM before 0.12.
+    guided_choice: list[Text] | None = Field(None, max_length=1000)
+    guided_regex: Text | None = None
+    guided_grammar: Text | None = None
+    guided_json: dict[str, Any] | Text | None = None
+
+    @field_validator("max_tokens", "max_completion_tokens", check_fields=False)
+    @classmethod
+    def _some_tokens(cls, value: int | None) -> int | None:
+        if value == 0 and cls is not CompletionBody:
+            raise ValueError("must be positive, or -1 for all that the context has room for")
+        return value
+
     @model_validator(mode="after")
     def _form(self) -> Sampling:
         older = {
@@ -167,10 +176,6 @@ class Sampling(Body):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options: only together with stream: true")
         return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def includes_usage(self) -> bool:
