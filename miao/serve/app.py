@@ -27,6 +27,7 @@ from miao.serve.models import Served
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages
 from miao.serve.problems import KINDS, Problem, error_body
 from miao.serve.protocol import CompletionBody, EmbeddingBody
+from miao.serve.responses import ResponseBody
 from miao.serve.worker import Worker
 
 ERROR_SCHEMA = {
@@ -177,6 +178,11 @@ def _add_routes(
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """The assistant's next turn in a conversation."""
         return await endpoints.chat(body, request)
+
+    @app.post("/v1/responses", dependencies=private, responses=STREAMED)
+    async def responses(body: ResponseBody, request: Request) -> Response:
+        """The assistant's next turn, in OpenAI's newer protocol."""
+        return await endpoints.respond(body, request)
 
     @app.post("/v1/completions", dependencies=private, responses=STREAMED)
     async def completions(body: CompletionBody, request: Request) -> Response:

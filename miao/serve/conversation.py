@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from miao.serve.protocol import MAX_LOGPROBS, Body, Sampling, Text, TokenId
+from miao.serve.protocol import MAX_LOGPROBS, Body, Name, Sampling, Text, TokenId
+
+MAX_MESSAGES = 10_000
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class TextPart(Body):
@@ -64,7 +67,7 @@ class ChatMessage(Body):
 
 
 class Function(Body):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: Name
     description: Text | None = None
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
@@ -110,7 +113,7 @@ class TemplateOptions(Body):
 class ChatBody(Sampling):
     """POST /v1/chat/completions"""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=-1, le=2**31 - 1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
@@ -121,9 +124,7 @@ class ChatBody(Sampling):
     """False: at most one call."""
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
+    reasoning_effort: Effort | None = None
     """none: no thinking. The other degrees mean that the model may think."""
     modalities: list[Literal["text"]] | None = None
     continue_final_message: bool | None = None
@@ -158,6 +159,16 @@ class ChatBody(Sampling):
                 raise ValueError("continue_final_message: the last message is no assistant's text")
         return self
 
+    @classmethod
+    def of(cls, body: Body, **own: Any) -> ChatBody:
+        """The chat that another protocol's body means: the fields that both have, and `own`.
+
+        Raises:
+            ValidationError: it contradicts itself.
+        """
+        shared = body.model_fields_set & cls.model_fields.keys() - own.keys()
+        return cls(**{name: getattr(body, name) for name in shared}, **own)
+
     @property
     def offers_tools(self) -> bool:
         """Whether the model may call functions."""
@@ -186,7 +197,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=10_000)
+    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool | None = None
     """Of a prompt: that it begins a document (the default), as in /v1/completions."""
     return_token_strs: bool | None = None

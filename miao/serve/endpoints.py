@@ -22,6 +22,7 @@ from miao.serve.models import Served
 from miao.serve.problems import Problem
 from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.replies import ChatReply, Reply
+from miao.serve.responses import ResponseBody, ResponseReply
 from miao.serve.worker import Worker
 
 Result = TypeVar("Result")
@@ -51,6 +52,10 @@ class Endpoints:
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """One or more answers in a conversation."""
         return await self._converse(body, ChatReply, request)
+
+    async def respond(self, body: ResponseBody, request: Request) -> Response:
+        """The same conversation in OpenAI's newer protocol."""
+        return await self._converse(body.chat(), functools.partial(ResponseReply, body), request)
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """How one or more texts go on."""

@@ -68,8 +68,7 @@ class Served:
     def tokenize(self, body: TokenizeBody) -> list[int]:
         """Ids of a prompt, as those of /v1/completions, or of a conversation."""
         if body.messages is not None:
-            shared = body.model_fields_set & ChatBody.model_fields.keys()
-            return self.chat_prompt(ChatBody(**{name: getattr(body, name) for name in shared}))
+            return self.chat_prompt(ChatBody.of(body))
         ids = self.tokenizer.encode(body.prompt or "")
         return ids if body.add_special_tokens is False else [*self.tokenizer.document_start, *ids]
 

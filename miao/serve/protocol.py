@@ -14,6 +14,8 @@ MAX_LOGPROBS = 20
 MAX_DEPTH = 40
 """Of JSON in a request."""
 Text = Annotated[str, Field(max_length=2_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+"""Of a function."""
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 

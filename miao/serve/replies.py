@@ -102,6 +102,7 @@ class Spoken(Reply):
         ]
         self.pieces = [Piece() for _ in requests]
         """All that each answer has by now."""
+        self.thought_tokens = 0
 
     def gained(self, growth: Growth) -> Piece:
         """What an answer has gained, taken apart."""
@@ -113,6 +114,8 @@ class Spoken(Reply):
         if self._max_calls is not None:
             piece.calls = [call for call in piece.calls if call["index"] < self._max_calls]
         self.pieces[index].add(piece)
+        if piece.reasoning and not piece.content:
+            self.thought_tokens += growth.end - growth.first
         return piece
 
     def finish(self, index: int) -> str | None:
