@@ -19,7 +19,12 @@ class TextStream:
         self._decoder = StreamDecoder(tokenizer)
         self._stop = stop
         self._pending = ""
-        self.is_stopped = False
+        self.stopped_by: str | None = None
+        """The stop text that ended the answer."""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stopped_by is not None
 
     def feed(self, token: int) -> bool:
         """Takes the next token; True when a stop text is complete."""
@@ -43,9 +48,11 @@ class TextStream:
 
     def _add(self, text: str) -> None:
         self._pending += text
-        found = [place for stop in self._stop if (place := self._pending.find(stop)) >= 0]
+        places = [(self._pending.find(stop), stop) for stop in self._stop]
+        found = [(place, stop) for place, stop in places if place >= 0]
         if found:
-            self._pending, self.is_stopped = self._pending[: min(found)], True
+            place, self.stopped_by = min(found)
+            self._pending = self._pending[:place]
 
     def _held_back(self) -> int:
         """Length of the longest end of the text that is the beginning of a stop text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from miao.serve.board import add_board
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Guard
+from miao.serve.messages import CountBody, MessagesBody
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages
@@ -127,7 +128,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "Anthropic-Version"],
         )
     return app
 
@@ -144,6 +145,8 @@ def create_board(runs: Path, api_key: str | None = None) -> FastAPI:
 def _key_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
     async def authorised(request: Request) -> None:
         given = request.headers.get("authorization", "")
+        if not given and (key := request.headers.get("x-api-key")):  # Anthropic's clients
+            given = f"Bearer {key}"
         if api_key is not None and not _is_key(given, api_key):
             raise Problem(401, "the API key is missing or wrong")
 
@@ -183,6 +186,16 @@ def _add_routes(
     async def responses(body: ResponseBody, request: Request) -> Response:
         """The assistant's next turn, in OpenAI's newer protocol."""
         return await endpoints.respond(body, request)
+
+    @app.post("/v1/messages", dependencies=private, responses=STREAMED)
+    async def messages(body: MessagesBody, request: Request) -> Response:
+        """The assistant's next turn, in Anthropic's protocol."""
+        return await endpoints.message(body, request)
+
+    @app.post("/v1/messages/count_tokens", dependencies=private)
+    async def count_tokens(body: CountBody) -> Response:
+        """How many tokens that would read."""
+        return await endpoints.count(body)
 
     @app.post("/v1/completions", dependencies=private, responses=STREAMED)
     async def completions(body: CompletionBody, request: Request) -> Response:
@@ -245,7 +258,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error_body(500, "an error inside the server"), 500)
 
 
-def _problem_text(problem: dict[str, Any]) -> str:
+def _problem_text(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"] if part != "body")
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":

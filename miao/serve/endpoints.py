@@ -17,6 +17,7 @@ from miao.errors import MiaoError
 from miao.serve.completions import CompletionReply
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.generation import Generation, generation
+from miao.serve.messages import CountBody, MessagesBody, MessagesReply
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.problems import Problem
@@ -56,6 +57,16 @@ class Endpoints:
     async def respond(self, body: ResponseBody, request: Request) -> Response:
         """The same conversation in OpenAI's newer protocol."""
         return await self._converse(body.chat(), functools.partial(ResponseReply, body), request)
+
+    async def message(self, body: MessagesBody, request: Request) -> Response:
+        """The same conversation in Anthropic's protocol."""
+        return await self._converse(body.chat(), MessagesReply, request)
+
+    async def count(self, body: CountBody) -> Response:
+        """How long a conversation is, in Anthropic's protocol."""
+        served = self._find(body.model)
+        prompt = await asyncio.to_thread(served.chat_prompt, body.chat())
+        return JSONResponse({"input_tokens": len(prompt)})
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """How one or more texts go on."""
