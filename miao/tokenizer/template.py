@@ -26,6 +26,7 @@ from miao.corpus.records import Conversation, Message
 from miao.errors import MiaoError
 from miao.tokenizer.rendered import not_written, only_learned
 from miao.tokenizer.shield import END_LEARN, LEARN, Shield, Span, shield_of
+from miao.tokenizer.turns import mark_turns
 
 if TYPE_CHECKING:
     from miao.tokenizer.tokenizer import Tokenizer
@@ -278,12 +279,17 @@ class ChatTemplate:
         left_out: Counter[str] | None,
     ) -> list[Span]:
         shield = shield_of(tuple(tokenizer.control_ids))
+
+        def prompt(number: int) -> str:
+            before = conversation.messages[:number]
+            return self._render(shield, before, conversation.tools, True, enable_thinking=None)
+
         try:
             text = self._render(
                 shield, conversation.messages, conversation.tools, False, enable_thinking=None
             )
             if not self._marks_generation:
-                text = self._mark_turns(tokenizer, text, conversation)
+                text = mark_turns(tokenizer, text, self._turn_opening, conversation, prompt)
             text = only_learned(text, conversation, last_turn_only)
         except MiaoError as error:
             where = error.where or conversation.source or None
@@ -292,22 +298,6 @@ class ChatTemplate:
             plain = shield.restore(text.replace(LEARN, "").replace(END_LEARN, ""))
             left_out.update(not_written(plain, conversation))
         return shield.spans(text)
-
-    def _mark_turns(self, tokenizer: Tokenizer, text: str, conversation: Conversation) -> str:
-        """Marks what the assistant says where a template has no {% generation %} tags: from each
-        opening of its turn, as the generation prompt writes it, to the token that ends it."""
-        opening = self._turn_opening
-        ends = [token for token, id in tokenizer.control_ids.items() if id in tokenizer.stop_ids]
-        turn = f"({re.escape(opening)})(.*?(?:{'|'.join(map(re.escape, ends))}))"
-        marked, turns = re.subn(turn, rf"\1{LEARN}\2{END_LEARN}", text, flags=re.DOTALL)
-        said = sum(message.role == "assistant" for message in conversation.messages)
-        has_control = any(token in opening for token in tokenizer.control_ids)
-        if turns != said or not has_control:
-            raise MiaoError(
-                "the chat template does not show where the assistant speaks",
-                fix="put {% generation %} and {% endgeneration %} around it in the chat template",
-            )
-        return marked
 
 
 def message_fields(message: ChatMessage) -> dict[str, Any]:

@@ -41,7 +41,7 @@ MIAO_CONFIG: dict[str, Any] = {
 }
 
 # What other families call these two; the first that the vocabulary holds counts.
-_TURN_ENDS = (TURN_END, "<|eot_id|>", "<|eot|>", "<|end|>")
+_TURN_ENDS = (TURN_END, "<|eot_id|>", "<|eot|>", "<|end|>", "<end_of_turn>")
 _DOCUMENT_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")  # how sentencepiece spells a byte
 
@@ -241,6 +241,11 @@ class Tokenizer:
         """A `tokenizer.json` for encoding ordinary text: all control tokens in it are "special",
         so that an encoder can be told to pass over them."""
         return self._ordinary.to_str()
+
+    @property
+    def end_of_turn(self) -> str:
+        """The token that ends an assistant's turn, as it is spelt."""
+        return self.id_to_token(self.end_of_turn_id) or ""
 
     def fingerprint(self) -> str:
         """A stable hash of the vocabulary, its rules and the chat template."""
