@@ -157,19 +157,27 @@ def _turns(template: ChatTemplate) -> _Turns:
         messages = [Message(role, f"({role} {number})") for number, role in enumerate(roles)]
         return template.render(messages, add_generation_prompt=add_generation_prompt)
 
-    def around(*roles: Role) -> list[str]:
+    def around(*roles: Role, prompt: bool = False) -> list[str]:
         """What stands before, between and after the contents."""
         contents = [re.escape(f"({role} {number})") for number, role in enumerate(roles)]
-        return re.split("|".join(contents), render(roles))
+        return re.split("|".join(contents), render(roles, prompt))
 
+    if "strftime_now" in template.source:
+        raise MiaoError("the chat template writes the date of today")
     try:
         begun, to_answer, to_question, user_after = around("user", "assistant", "user")
         system_before, to_user = around("system", "user")[:2]
-        said = around("user", "assistant")[-1]
-        asked: tuple[Role, ...] = ("user",)
-        opening = render(asked, True).removeprefix(render(asked))
-        after = said if to_question.startswith(said) else ""
-        user_before = to_question.removeprefix(after)
+        said, asked = around("user", "assistant")[-1], around("user", prompt=True)[-1]
+        # Some templates end a text that goes on nowhere in another way.
+        if not (asked.startswith(user_after) and to_answer.startswith(user_after)):
+            user_after = ""
+        if to_question.startswith(said):
+            user_before = to_question.removeprefix(said)
+        else:
+            ends = (begun[i:] for i in range(len(begun) + 1))
+            user_before = next(end for end in ends if to_question.endswith(end))
+        after = to_question.removesuffix(user_before)
+        opening = asked.removeprefix(user_after)
         turns = {
             "system": _Turn(system_before, to_user.removesuffix(user_before)),
             "user": _Turn(user_before, user_after),
