@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +165,12 @@ class Reference:
 
 
 def make_reference(model: Decoder, tokenizer: Tokenizer) -> Reference:
-    """Computes with `model`, whose weights are float32."""
+    """Computes with `model`, whose weights are float32. Rows of the head behind the last token
+    count as any other: the programs that it is compared with draw them."""
     import torch
 
     model.eval()
+    model.config = replace(model.config, num_tokens=None)
     ids = _ids_to_read(model, tokenizer)
     with torch.inference_mode():
         logits_tv = model(torch.tensor([ids], device=model.device))[0].float().cpu().numpy()
