@@ -38,8 +38,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--kind", choices=get_args(Kind), default="document")
     parser.add_argument("--model", help="a run, or a directory with a model")
     parser.add_argument("--classifier", help="a directory of `miao corpus classifier`")
+    parser.add_argument(
+        "--tokens", type=int, default=1024, help="read by the model of each record (default 1024)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     options = parser.parse_args(words)
+    if options.tokens < 2:
+        raise MiaoError("--tokens must be 2 or more")
     if not (options.model or options.classifier):
         raise MiaoError("nothing to score by", fix="give --model RUN, --classifier DIR, or both")
     out = Path(options.out)
@@ -49,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     if options.classifier:
         scorers.append(_by_classifier(options.classifier))
     if options.model:
-        scorers.append(_by_model(options.model, options.device))
+        scorers.append(_by_model(options.model, options.device, options.tokens))
     headline(f"scores: {' '.join(options.paths)} to {out}")
     spread: dict[str, list[float]] = {}
     written = 0
@@ -68,11 +73,12 @@ def main(words: Sequence[str]) -> int:
     say(f"  {written:,} records in {out}")
     for name, values in spread.items():
         say(f"  {name}: {_spread(values)}")
-    name, values = next(iter(spread.items()), ("quality", [0.0]))
-    say_next(
-        f"miao corpus build {out} --out DIR --corpus.clean.quality_column {name} "
-        f"--corpus.clean.min_quality {min(values):.2f} --corpus.clean.max_quality {max(values):.2f}"
-    )
+    for name, values in list(spread.items())[:1]:
+        low, *_, high = quantiles(values * 2, n=20)
+        say_next(
+            f"miao corpus build {out} --out DIR --corpus.clean.quality_column {name} "
+            f"--corpus.clean.min_quality {low:.2f} --corpus.clean.max_quality {high:.2f}"
+        )
     return 0
 
 
@@ -94,7 +100,7 @@ def _by_classifier(directory: str) -> Scorer:
     return score
 
 
-def _by_model(path: str, device: str) -> Scorer:
+def _by_model(path: str, device: str, tokens: int) -> Scorer:
     from miao.device import choose_device
     from miao.evaluate.record_scores import record_scores
     from miao.model import load_model
@@ -104,7 +110,7 @@ def _by_model(path: str, device: str) -> Scorer:
     directory = find_model(path)
     tokenizer = Tokenizer.from_directory(directory)
     model = load_model(directory).to(choose_device(device))
-    return lambda records: record_scores(model, tokenizer, records)
+    return lambda records: record_scores(model, tokenizer, records, tokens)
 
 
 def _spread(values: list[float]) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import torch
 
-from miao.corpus.records import Conversation, Document, Preference, text_of
+from miao.corpus.records import Conversation, Document, Preference
 from miao.evaluate.likelihood import Advance, nothing, sequence_logprobs
 from miao.model.decoder import Decoder
 from miao.tokenizer import Tokenizer
@@ -21,7 +22,11 @@ Scored = Document | Conversation | Preference
 
 
 def record_scores(
-    model: Decoder, tokenizer: Tokenizer, records: Sequence[Scored], advance: Advance = nothing
+    model: Decoder,
+    tokenizer: Tokenizer,
+    records: Sequence[Scored],
+    most: int | None = None,
+    advance: Advance = nothing,
 ) -> list[dict[str, float]]:
     """Per record: `bits_per_byte` of a document; of a conversation `answer_bits_per_byte`, given
     what stands before, and `ifd`: the loss per token of its answers given all before, over their
@@ -29,54 +34,51 @@ def record_scores(
     those of its better answer.
 
     Numbers that are not defined (no answer, no byte) are left out.
+
+    Args:
+        most: read this many tokens of each, at its beginning (default: all).
     """
     sequences: list[list[int]] = []
-    masks: list[list[bool] | None] = []
+    masks: list[list[bool]] = []
     for record in records:
-        if isinstance(record, Document):
-            boundary = tokenizer.document_boundary_id
-            sequences.append([boundary, *tokenizer.encode(record.text), boundary])
-            masks.append(None)
-            continue
-        if isinstance(record, Preference):
-            record = Conversation(record.prompt + record.chosen, record.source)
-        ids, mask = tokenizer.chat_template.encode(tokenizer, record)
-        answer = [token for token, learned in zip(ids, mask, strict=True) if learned]
-        sequences += [ids, [tokenizer.document_boundary_id, *answer]]
-        masks += [mask, [False] + [True] * len(answer)]
-    values = sequence_logprobs(model, sequences, advance)
-    found, place = [], 0
+        for ids, mask in _sequences(tokenizer, record):
+            sequences.append(ids[:most])
+            masks.append(mask[:most])
+    values = iter(zip(sequences, masks, sequence_logprobs(model, sequences, advance), strict=True))
+    found = []
     for record in records:
-        if isinstance(record, Document):
-            found.append(_document(record, values[place]))
-            place += 1
-        else:
-            given, alone = (_answer(values[n], masks[n]) for n in (place, place + 1))
-            answer = sequences[place + 1][1:]
-            found.append(_conversation(given, alone, tokenizer, answer))
-            place += 2
+        loss, count, size = _loss(tokenizer, *next(values))
+        scores = {}
+        if size:
+            name = "bits_per_byte" if isinstance(record, Document) else "answer_bits_per_byte"
+            scores[name] = round(loss / math.log(2) / size, 4)
+        if not isinstance(record, Document):
+            alone, number, _ = _loss(tokenizer, *next(values))
+            if count and number and alone > 0:
+                scores["ifd"] = round(loss / count / (alone / number), 4)
+        found.append(scores)
     return found
 
 
-def _document(record: Document, logprobs: torch.Tensor) -> dict[str, float]:
-    size = len(text_of(record).encode())
-    bits = -float(logprobs.double().sum()) / math.log(2)
-    return {"bits_per_byte": round(bits / size, 4)} if size else {}
+def _sequences(tokenizer: Tokenizer, record: Scored) -> list[tuple[list[int], list[bool]]]:
+    """Ids and which of them count: of a document, or of a conversation and of its answers alone."""
+    start = list(tokenizer.document_start)
+    unseen = [False] * len(start)
+    if isinstance(record, Document):
+        ids = [*tokenizer.encode(record.text), tokenizer.document_boundary_id]
+        return [(start + ids, unseen + [True] * len(ids))]
+    if isinstance(record, Preference):
+        record = Conversation(record.prompt + record.chosen, record.source)
+    ids, mask = tokenizer.chat_template.encode(tokenizer, record)
+    answer = list(compress(ids, mask))
+    return [(ids, mask), (start + answer, unseen + [True] * len(answer))]
 
 
-def _answer(logprobs: torch.Tensor, mask: list[bool] | None) -> tuple[float, int]:
-    """The summed loss of the learned tokens, in nats, and how many they are."""
-    learned = torch.tensor((mask or [])[1:])
-    return -float(logprobs[learned].double().sum()), int(learned.sum())
-
-
-def _conversation(
-    given: tuple[float, int], alone: tuple[float, int], tokenizer: Tokenizer, answer: list[int]
-) -> dict[str, float]:
-    size = sum(len(tokenizer.token_bytes(token)) for token in answer)
-    found = {}
-    if size:
-        found["answer_bits_per_byte"] = round(given[0] / math.log(2) / size, 4)
-    if given[1] and alone[1] and alone[0] > 0:
-        found["ifd"] = round(given[0] / given[1] / (alone[0] / alone[1]), 4)
-    return found
+def _loss(
+    tokenizer: Tokenizer, ids: list[int], mask: list[bool], logprobs: torch.Tensor
+) -> tuple[float, int, int]:
+    """The summed loss of the tokens that count, in nats; how many they are, and their bytes."""
+    learned = torch.tensor(mask[1:], dtype=torch.bool)
+    counted = [token for token in compress(ids, mask) if token not in tokenizer.special_ids]
+    size = sum(len(tokenizer.token_bytes(token)) for token in counted)
+    return -float(logprobs[learned].double().sum()), int(learned.sum()), size

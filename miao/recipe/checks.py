@@ -133,7 +133,8 @@ def _check_grpo(grpo: GrpoOptions, parallel: str, need: Any) -> None:
 
 def _check_workshop(corpus: CorpusOptions, need: Any) -> None:
     clean, dedup, overlap = corpus.clean, corpus.dedup, corpus.contamination
-    limits = [name for name in vars(clean) if name.startswith("max_") and name != "max_characters"]
+    numbers = ("max_characters", "max_quality")
+    limits = [name for name in vars(clean) if name.startswith("max_") and name not in numbers]
     for name in (*limits, "min_chinese"):
         value = getattr(clean, name)
         need(

@@ -124,6 +124,13 @@ class CleanOptions:
     """Column with a quality score, such as score."""
     min_quality: float = 0.0
     """Smallest score in that column; a record without one goes."""
+    max_quality: float | None = None
+    """Largest score in that column: bits per byte, say, are suspicious when low and when high."""
+    blocked_domains: list[str] = field(default_factory=list)
+    """Files with a domain per line (lists such as UT1's): pages from there, and from names below
+    them, go."""
+    url_column: str = "url"
+    """Column with the address of a page."""
     empty_turns: bool = True
     """Reject conversations in which a turn is empty after cleaning."""
     role_order: bool = False

@@ -47,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "chinese share": ({"min_chinese": 0.5}, PROSE),
     "blocklist": ({"blocklists": ["{}/words.txt"]}, "这里有一则广告"),
     "quality": ({"quality_column": "score", "min_quality": 0.5}, "低分"),
+    "domain": ({"blocked_domains": ["{}/domains.txt"]}, "来自别处"),
     "short lines": ({"web": WebOptions(max_short_lines=0.67)}, "一\n二\n三\n四"),
     "ended lines": ({"web": WebOptions(min_ended_lines=0.5)}, "标题\n菜单\n目录"),
     "line ends": ({"web": WebOptions(max_line_ends=0.3)}, "一\n二\n三\n四"),
@@ -125,6 +126,7 @@ def test_both_runners_make_the_same_of_each_rule(tmp_path: Path, rule: str) -> N
     if rule in needs:
         pytest.importorskip(needs[rule])
     (tmp_path / "words.txt").write_text("广告", encoding="utf-8")
+    (tmp_path / "domains.txt").write_text("spam.example\n", encoding="utf-8")
     own = "def keep(text):\n    return '不要' not in text\n"
     (tmp_path / "own.py").write_text(own, encoding="utf-8")
     values, text = CASES[rule]
@@ -140,7 +142,9 @@ def test_both_runners_make_the_same_of_each_rule(tmp_path: Path, rule: str) -> N
     options = CorpusOptions(clean=CleanOptions(**filled))
     options.dedup = DedupOptions(paragraphs=rule == "repeated passages")
     rows = [{"text": good, "score": 0.9, "source": "web"} for good in GOOD]
-    ours, theirs = both(tmp_path, options, [*rows, {"text": text, "score": 0.1}])
+    ours, theirs = both(
+        tmp_path, options, [*rows, {"text": text, "score": 0.1, "url": "https://a.spam.example/1"}]
+    )
     assert ours == theirs
     fired = ours[1].keys() | ours[2].keys()
     if rule == "repeated passages":

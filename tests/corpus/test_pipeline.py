@@ -314,6 +314,35 @@ def test_quality_column(tmp_path: Path) -> None:
     )
     assert report.accounts["pretrain"].rejected == {"quality": 4}
     assert [r["text"] for r in lines_of(tmp_path / "corpus")] == ["第0篇文章", "第2篇文章"]
+    clean.max_quality = 0.85
+    build_corpus(options_for(path, clean=clean), 1, tmp_path / "corpus", stages=["pretrain"])
+    assert [r["text"] for r in lines_of(tmp_path / "corpus")] == ["第2篇文章"]
+
+
+def test_pages_from_blocked_domains_go(tmp_path: Path) -> None:
+    (tmp_path / "domains.txt").write_text("# adult\n\nspam.example\n*.Ads.example\nhk\n", "utf-8")
+    urls = {
+        "https://spam.example/a": True,
+        "http://deep.www.spam.example:8080/b?c=d": True,
+        "WWW.ADS.EXAMPLE/x": True,
+        "https://news.hk": True,
+        "https://notspam.example/": False,
+        "https://spam.example.org": False,
+        "http://[broken": False,
+        "": False,
+    }
+    rows = [{"text": f"第{n}篇文章", "url": url} for n, url in enumerate(urls)]
+    rows += [{"text": "没有地址"}, {"text": "地址是数", "url": 7}]
+    path = write(tmp_path / "in.jsonl", rows)
+    clean = CleanOptions(blocked_domains=[str(tmp_path / "domains.txt")])
+    report = build_corpus(options_for(path, clean=clean), 1, tmp_path / "out", stages=["pretrain"])
+    assert report.accounts["pretrain"].rejected == {"domain": 4}
+    kept = [r["text"] for r in lines_of(tmp_path / "out")]
+    stays = [f"第{n}篇文章" for n, (_, gone) in enumerate(urls.items()) if not gone]
+    assert kept == [*stays, "没有地址", "地址是数"]
+    with pytest.raises(MiaoError, match="cannot be read"):
+        clean.blocked_domains = [str(tmp_path / "none.txt")]
+        build_corpus(options_for(path, clean=clean), 1, tmp_path / "no", stages=["pretrain"])
 
 
 def test_mix_repeats_and_keeps_sources(tmp_path: Path) -> None:

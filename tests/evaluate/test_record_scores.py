@@ -37,7 +37,11 @@ def test_scores_are_sums_of_probabilities(tokenizer: Tokenizer) -> None:
     given = loss_of(model, ids, said)
     alone = [boundary, *(ids[place] for place in said)]
     direct = loss_of(model, alone, list(range(1, len(alone))))
-    size = sum(len(tokenizer.token_bytes(ids[place])) for place in said)
+    size = len(text.encode())
     assert found[0]["ifd"] == pytest.approx(given / direct, abs=1e-4)
     assert found[0]["answer_bits_per_byte"] == pytest.approx(given / math.log(2) / size, abs=1e-4)
     assert found[2] == found[0] and found[3] == {}
+    short = record_scores(model, tokenizer, [Document(text)], most=3)[0]
+    bits = loss_of(model, [boundary, *tokenizer.encode(text)][:3], [1, 2]) / math.log(2)
+    size = sum(len(tokenizer.token_bytes(token)) for token in tokenizer.encode(text)[:2])
+    assert short == {"bits_per_byte": pytest.approx(bits / size, abs=1e-4)}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from miao.corpus.build.cleaning import CHUNK_RECORDS
-from miao.corpus.clean.rules import low_quality
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFacts, load_arrays, save_arrays
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
 from miao.corpus.dedup.spans import without_spans
@@ -141,8 +140,8 @@ class CleanStep(PipelineStep):
                 raise MiaoError(error.what, where=f"document {document.id}", fix=fix) from None
             self.stat_update("problems")
             return None
-        if why := low_quality(self.options.clean, {"id": document.id, **document.metadata}):
-            builder.reject(record, "quality", why)
+        if rejected := builder.tools.columns.rejects({"id": document.id, **document.metadata}):
+            builder.reject(record, *rejected)
             return None
         cleaned = builder.add(record)
         assert cleaned is None or isinstance(cleaned, Document)

@@ -20,8 +20,8 @@ from miao.corpus.build.cleaning import clean_chunks
 from miao.corpus.build.output import Output, Splitter
 from miao.corpus.build.timing import Timing
 from miao.corpus.clean.classifier import FACTS
+from miao.corpus.clean.columns import Columns
 from miao.corpus.clean.own import file_of
-from miao.corpus.clean.rules import low_quality
 from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import RecordCounts, convert_file, read_records
@@ -159,25 +159,25 @@ class Stage:
     def _read(
         self, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
     ) -> Iterable[Record]:
-        clean = self.options.clean
-        if clean.enabled and clean.quality_column:
-            return self._good_records(problems, counts, accounts)
+        columns = Columns(self.options.clean)
+        if columns.wanted:
+            return self._good_records(columns, problems, counts, accounts)
         records: Iterable[Record] = read_records(self.given, self.kind, problems.note, counts)
         return records
 
     def _good_records(
-        self, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
+        self, columns: Columns, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
     ) -> Iterator[Record]:
-        """The records whose score in the quality column is high enough; no record keeps the
-        column."""
+        """The records whose columns (a score, an address) are as they should be."""
         skipped = counts.skipped_files
         sources = find_sources(self.given, lambda path, why: skipped.append((path, why)))
         for path, source in sources:
             for record, shape, value in convert_file(
                 path, self.kind, source, problems.note, counts
             ):
-                if why := low_quality(self.options.clean, value):
-                    accounts.reject_before("quality", record, why)
+                if rejected := columns.rejects(value):
+                    rule, why = rejected
+                    accounts.reject_before(rule, record, why)
                     continue
                 counts.by_shape[shape] += 1
                 yield record
@@ -204,7 +204,7 @@ def input_stamps(
         for file in find_files(paths) if paths else []:
             stamps[str(file)] = _stamp(Path(file))
     clean = options.clean
-    lists = [Path(path).expanduser() for path in clean.blocklists]
+    lists = [Path(path).expanduser() for path in clean.blocklists + clean.blocked_domains]
     lists += [Path(clean.classifier).expanduser() / FACTS] if clean.classifier else []
     lists += map(file_of, clean.keep_functions + clean.edit_functions)
     return stamps | {str(path): _stamp(path) for path in lists}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from miao.corpus.clean import checks, edits, web
+from miao.corpus.clean.columns import lines_of
 from miao.corpus.clean.language import check_languages, foreign_share
 from miao.corpus.clean.own import editor, keeper
 from miao.corpus.clean.personal import MASKERS
@@ -39,7 +39,8 @@ REASONS = {
     "language": "not a language that is wanted",
     "chinese share": "too little Chinese",
     "blocklist": "words that the user does not want",
-    "quality": "a low score in the quality column",
+    "quality": "a score in the quality column that is too low or too high",
+    "domain": "the page stands at a place that you do not want",
     "empty turn": "a turn without words",
     "role order": "turns that do not alternate",
     "refusal": "answers that refuse, or speak of being a language model",
@@ -166,19 +167,6 @@ def document_checks(options: CleanOptions) -> list[Check]:
     return [rule for rule in rules if rule]
 
 
-def low_quality(options: CleanOptions, value: Any) -> str | None:
-    """Why the score in an object's quality column is too low; None: it is not, or none is asked
-    for. An object without a number there is too low."""
-    if not (options.enabled and options.quality_column):
-        return None
-    score = value.get(options.quality_column) if isinstance(value, dict) else None
-    try:
-        number = float("-inf") if score is None or isinstance(score, bool) else float(score)
-    except (TypeError, ValueError):
-        number = float("-inf")
-    return None if number >= options.min_quality else f"{options.quality_column} is {score!r}"
-
-
 def _above(name: str, measure: Callable[[TextView], float], limit: float | None) -> Check | None:
     if limit is None:
         return None
@@ -230,19 +218,7 @@ def _classifier_judge(directory: str, least: float) -> Callable[[TextView], str 
 
 
 def _blocklist_judge(options: CleanOptions) -> Callable[[TextView], str | None]:
-    from pathlib import Path
-
-    words: list[str] = []
-    for path in options.blocklists:
-        try:
-            words += Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MiaoError(
-                f"the word list cannot be read: {error}",
-                where=path,
-                fix="a UTF-8 text file with one word or phrase per line",
-            ) from error
-    blocklist = checks.Blocklist(words)
+    blocklist = checks.Blocklist(lines_of(options.blocklists))
 
     def judge(view: TextView) -> str | None:
         found = blocklist.found(view)

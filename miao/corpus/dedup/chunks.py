@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from miao.corpus.clean import Cleaner, Rejected
+from miao.corpus.clean.columns import Columns
 from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.minhash import PERMUTATIONS, signature
 from miao.corpus.dedup.spans import spans_of
@@ -164,6 +165,7 @@ class Tools:
 
     def __init__(self, options: CorpusOptions):
         self.cleaner = Cleaner(options.clean)
+        self.columns = Columns(options.clean)
         paths = options.contamination.paths
         self.index = EvaluationIndex(options.contamination) if paths else None
 
