@@ -61,7 +61,7 @@ class Load:
         body = json.dumps(
             {"messages": messages, "stream": True, "temperature": 0, "max_tokens": self.tokens}
         ).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -107,7 +107,7 @@ def resident_mib(process: int) -> float:
 async def gauges(port: int) -> dict[str, float]:
     """What `/metrics` says is taken."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     text = (await reader.read()).decode()
     writer.close()
     found = re.findall(r"^miao_(running|waiting)\{.*\} ([\d.]+)$", text, re.MULTILINE)

@@ -220,11 +220,12 @@ class ServerChat(Chat):
             self._forget(turns)
 
     def _stream(self, turns: list[Message]) -> Iterator[Piece]:
-        sampling = self.sampling
+        sampling, context = self.sampling, self.client.context
+        most = sampling.max_new_tokens
         settings = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": most if context is None else min(most, context // 2),
         }
         # Not every server knows these.
         if sampling.seed is not None:

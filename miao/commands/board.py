@@ -8,7 +8,7 @@ from pathlib import Path
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.openai_api import api_key
-from miao.serve.listening import BACKLOG, address_of, is_loopback, listen
+from miao.serve.listening import BACKLOG, address_of, is_loopback, listen, names_of
 
 
 def main(words: list[str]) -> int:
@@ -36,7 +36,8 @@ def main(words: list[str]) -> int:
         say(f"  look at them: {address_of(options.host, listening)}/runs      stop: Ctrl-C")
         if key is None and not is_loopback(options.host):
             warn("anybody who can reach this address sees the runs: consider --api-key")
-        run_until_stopped(create_board(directory, key), listening, patience=2)
+        app = create_board(directory, key, names_of(options.host, options.allow_host))
+        run_until_stopped(app, listening, patience=2)
     return 0
 
 
@@ -50,6 +51,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="?", default="runs", help="directory of runs, or one run")
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
     parser.add_argument("--port", type=int, default=8001, help="0: any free one (default 8001)")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="also answer to this name, as behind a proxy; repeatable (default: where only this "
+        "machine can reach the board, to localhost alone)",
+    )
     parser.add_argument(
         "--api-key", help="the page asks for it (default: the variable MIAO_API_KEY)"
     )

@@ -15,7 +15,7 @@ from miao.files import read_json
 from miao.hubs import is_hub_name
 from miao.openai_api import api_key
 from miao.rundir import find_model
-from miao.serve.listening import BACKLOG, address_of, is_loopback, listen
+from miao.serve.listening import BACKLOG, address_of, is_loopback, listen, names_of
 
 
 def main(words: list[str]) -> int:
@@ -42,8 +42,9 @@ def main(words: list[str]) -> int:
     listening = listen(options.host, options.port)
     with listening, contextlib.ExitStack() as kept:
         models = load_models(options, kept)
-        limits = Limits(options.max_queue, options.timeout, options.max_body)
-        app = create_app(models, limits, key, tuple(options.cors_origin), options.runs)
+        limits = Limits(options.max_queue, options.timeout, options.max_body, options.read_timeout)
+        hosts = names_of(options.host, options.allow_host)
+        app = create_app(models, limits, key, tuple(options.cors_origin), options.runs, hosts)
         listening.listen(BACKLOG)
         _say_ready(options, listening, models, key)
         worker = app.state.worker
@@ -84,6 +85,12 @@ _OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
         "let web pages of this origin call the server; repeatable (default: none)",
         {"metavar": "ORIGIN", **_REPEATABLE},
     ),
+    (
+        "--allow-host",
+        "also answer to this name, as behind a proxy; repeatable (default: where only this machine "
+        "can reach the server, to localhost alone; else to any name)",
+        {"metavar": "NAME", **_REPEATABLE},
+    ),
     ("--runs", "also show this directory of runs, at /runs", {"metavar": "DIR", "type": Path}),
     ("--device", "auto, cpu, cuda, mps", {"default": "auto"}),
     (
@@ -96,6 +103,11 @@ _OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("--max-concurrency", "answers made at once (default 16)", {"type": int, "default": 16}),
     ("--max-queue", "requests that may wait; more get 429", {"type": int, "default": 64}),
     ("--timeout", "seconds after which a request is given up", {"type": float, "default": 600.0}),
+    (
+        "--read-timeout",
+        "seconds in which a request must have come whole (default 60)",
+        {"type": float, "default": 60.0},
+    ),
     ("--max-body", "bytes of a request at most", {"type": int, "default": 4 * 2**20}),
     (
         "--shutdown-timeout",
@@ -121,6 +133,7 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
         "max_queue",
         "timeout",
         "max_body",
+        "read_timeout",
         "context",
         "shutdown_timeout",
     ):

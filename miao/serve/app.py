@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
@@ -21,11 +20,11 @@ from miao.errors import MiaoError
 from miao.serve.board import add_board
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.endpoints import Endpoints
-from miao.serve.guard import Guard
+from miao.serve.guard import Gate, Guard
 from miao.serve.messages import CountBody, MessagesBody
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
-from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages, paths_of
 from miao.serve.problems import KINDS, Problem, error_body
 from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.responses import ResponseBody
@@ -71,6 +70,8 @@ class Limits:
     """Seconds after which a request is given up."""
     max_body: int = 4 * 2**20
     """Bytes of a request."""
+    read_timeout: float = 60.0
+    """Seconds in which a request must have come whole."""
 
 
 def create_app(
@@ -79,6 +80,7 @@ def create_app(
     api_key: str | None = None,
     cors_origins: tuple[str, ...] = (),
     runs: Path | None = None,
+    hosts: frozenset[str] | None = None,
 ) -> FastAPI:
     """The server's application over these models; the first one is what requests without a name
     get.
@@ -87,6 +89,7 @@ def create_app(
         api_key: what clients must send as a bearer token; None: nothing is asked for.
         cors_origins: web origins whose pages may call the server.
         runs: a directory of runs, shown at /runs.
+        hosts: see `Gate`.
     """
     limits = limits or Limits()
     worker = Worker({served.name: served.scheduler for served in models}, limits.max_queue)
@@ -114,13 +117,15 @@ def create_app(
         },
     )
     app.state.worker, app.state.metrics = worker, metrics
-    private = [Depends(_key_check(api_key))]
-    _add_routes(app, endpoints, worker, metrics, private)
-    add_pages(app, CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE)
+    _add_routes(app, endpoints, worker, metrics)
+    pages = CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE
+    add_pages(app, pages)
     if runs is not None:
-        add_board(app, runs, private, has_chat=True)
+        add_board(app, runs, has_chat=True)
     _add_error_handlers(app)
-    app.add_middleware(Guard, max_body=limits.max_body, metrics=metrics)
+    open_paths = frozenset({"/health", "/openapi.json", *paths_of(pages)})
+    gate = Gate(limits.max_body, limits.read_timeout, api_key, hosts, open_paths)
+    app.add_middleware(Guard, gate=gate, metrics=metrics)
     if cors_origins:
         from fastapi.middleware.cors import CORSMiddleware
 
@@ -129,107 +134,92 @@ def create_app(
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Api-Key", "Anthropic-Version"],
+            expose_headers=["X-Request-Id"],
         )
     return app
 
 
-def create_board(runs: Path, api_key: str | None = None) -> FastAPI:
+def create_board(
+    runs: Path, api_key: str | None = None, hosts: frozenset[str] | None = None
+) -> FastAPI:
     """An application that shows a directory of runs, and nothing else."""
     app = FastAPI(title="Miao", version=__version__, openapi_url=None)
-    add_pages(app, {"/": BOARD_PAGE["/runs"]} | BOARD_PAGE)
-    add_board(app, runs, [Depends(_key_check(api_key))], has_chat=False)
+    pages = {"/": BOARD_PAGE["/runs"]} | BOARD_PAGE
+    add_pages(app, pages)
+    add_board(app, runs, has_chat=False)
     _add_error_handlers(app)
+    gate = Gate(api_key=api_key, hosts=hosts, open_paths=paths_of(pages))
+    app.add_middleware(Guard, gate=gate)
     return app
 
 
-def _key_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
-    async def authorised(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if not given and (key := request.headers.get("x-api-key")):  # Anthropic's clients
-            given = f"Bearer {key}"
-        if api_key is not None and not _is_key(given, api_key):
-            raise Problem(401, "the API key is missing or wrong")
-
-    return authorised
-
-
-def _add_routes(
-    app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Metrics, private: list[Any]
-) -> None:
+def _add_routes(app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> Response:
         """Whether the server can answer."""
         alive = worker.is_alive
         return JSONResponse({"status": "ok" if alive else "down"}, 200 if alive else 503)
 
-    @app.get("/metrics", dependencies=private, response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """For Prometheus."""
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models", dependencies=private)
+    @app.get("/v1/models")
     async def list_models() -> Response:
         """All models that are served."""
         return JSONResponse(endpoints.models())
 
-    @app.get("/v1/models/{name:path}", dependencies=private)
+    @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> Response:
         """One of them."""
         return JSONResponse(endpoints.model(name))
 
-    @app.post("/v1/chat/completions", dependencies=private, responses=STREAMED)
+    @app.post("/v1/chat/completions", responses=STREAMED)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """The assistant's next turn in a conversation."""
         return await endpoints.chat(body, request)
 
-    @app.post("/v1/responses", dependencies=private, responses=STREAMED)
+    @app.post("/v1/responses", responses=STREAMED)
     async def responses(body: ResponseBody, request: Request) -> Response:
         """The assistant's next turn, in OpenAI's newer protocol."""
         return await endpoints.respond(body, request)
 
-    @app.post("/v1/messages", dependencies=private, responses=STREAMED)
+    @app.post("/v1/messages", responses=STREAMED)
     async def messages(body: MessagesBody, request: Request) -> Response:
         """The assistant's next turn, in Anthropic's protocol."""
         return await endpoints.message(body, request)
 
-    @app.post("/v1/messages/count_tokens", dependencies=private)
+    @app.post("/v1/messages/count_tokens")
     async def count_tokens(body: CountBody) -> Response:
         """How many tokens that would read."""
         return await endpoints.count(body)
 
-    @app.post("/v1/completions", dependencies=private, responses=STREAMED)
+    @app.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """How a text goes on."""
         return await endpoints.complete(body, request)
 
-    @app.post("/v1/embeddings", dependencies=private)
+    @app.post("/v1/embeddings")
     async def embeddings(body: EmbeddingBody) -> Response:
         """The mean of a text's last hidden states, of length 1."""
         return await endpoints.embed(body)
 
-    @app.post("/tokenize", dependencies=private)
+    @app.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> Response:
         """The token ids of a prompt or of a conversation."""
         return await endpoints.tokenize(body)
 
-    @app.post("/detokenize", dependencies=private)
+    @app.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> Response:
         """The text of token ids."""
         return await endpoints.detokenize(body)
 
 
-def _is_key(header: str, api_key: str) -> bool:
-    scheme, _, given = header.partition(" ")
-    # Compared in constant time, so that the time of an answer says nothing about the key.
-    # Headers are decoded as Latin-1; the key is what their bytes say.
-    matches = hmac.compare_digest(given.strip().encode("latin-1", "replace"), api_key.encode())
-    return scheme.lower() == "bearer" and matches
-
-
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def refuse(request: Request, problem: Problem) -> Response:
-        return JSONResponse(problem.body(), problem.status, problem.headers())
+        return problem.response()
 
     @app.exception_handler(MiaoError)
     async def explain(request: Request, error: MiaoError) -> Response:
@@ -252,10 +242,6 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         body = error_body(error.status_code, str(error.detail))
         return JSONResponse(body, error.status_code, dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return JSONResponse(error_body(500, "an error inside the server"), 500)
 
 
 def _problem_text(problem: Mapping[str, Any]) -> str:

@@ -132,21 +132,19 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def add_board(app: FastAPI, directory: Path, private: Sequence[Any], has_chat: bool) -> None:
+def add_board(app: FastAPI, directory: Path, has_chat: bool) -> None:
     """Adds the data of the page /runs.
 
     Args:
-        private: dependencies of the routes that show data.
         has_chat: the same server has the chat page.
     """
     runs = Runs(directory)
-    hidden: dict[str, Any] = {"dependencies": list(private), "include_in_schema": False}
 
-    @app.get("/runs/data", **hidden)
+    @app.get("/runs/data", include_in_schema=False)
     def list_runs() -> Response:
         return JSONResponse({"has_chat": has_chat, "runs": runs.summary()}, headers=_FRESH)
 
-    @app.get("/runs/data/{name}", **hidden)
+    @app.get("/runs/data/{name}", include_in_schema=False)
     def show_run(name: str) -> Response:
         return JSONResponse(runs.details(name), headers=_FRESH)
 

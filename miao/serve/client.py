@@ -30,16 +30,18 @@ class ChatClient:
         self._key = api_key
         with self._open("/models") as response:
             try:
-                names = [entry["id"] for entry in json.load(response)["data"]]
+                models = {entry["id"]: entry for entry in json.load(response)["data"]}
             except (ValueError, KeyError, TypeError) as error:
                 raise MiaoError("this is no OpenAI-compatible server", where=self.url) from error
-        if not names or (model is not None and model not in names):
+        if not models or (model is not None and model not in models):
             raise MiaoError(
                 f"the server has no model {model or 'at all'!r}",
                 where=self.url,
-                fix=f"it has: {', '.join(names)}" if names else None,
+                fix=f"it has: {', '.join(models)}" if models else None,
             )
-        self.model = model or names[0]
+        self.model = model or next(iter(models))
+        self.context: int | None = models[self.model].get("max_model_len")
+        """Longest prompt plus answer, in tokens, where the server says it."""
 
     def stream(
         self, messages: Sequence[dict[str, Any]], **options: Any

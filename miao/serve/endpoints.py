@@ -20,7 +20,7 @@ from miao.serve.generation import Generation, generation
 from miao.serve.messages import CountBody, MessagesBody, MessagesReply
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
-from miao.serve.problems import Problem
+from miao.serve.problems import Problem, failure
 from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.replies import ChatReply, Reply
 from miao.serve.responses import ResponseBody, ResponseReply
@@ -74,7 +74,7 @@ class Endpoints:
         prompts = await asyncio.to_thread(served.text_prompts, body)
         _check_count(prompts, "prompt")
         for prompt in prompts:
-            served.check_prompt(prompt, "prompt")
+            served.check_prompt(prompt, "prompt", body.max_tokens)
         # OpenAI's default for this route; 0 is for the prompt's log-probabilities alone.
         wanted = 16 if body.max_tokens is None else body.max_tokens or 1
         options = served.options(body, wanted, body.logprobs)
@@ -152,10 +152,11 @@ class Endpoints:
         """
         served = self._find(body.model)
         prompt = await asyncio.to_thread(served.chat_prompt, body)
-        served.check_prompt(prompt, "messages")
         wanted = body.max_completion_tokens
+        wanted = body.max_tokens if wanted is None else wanted
+        served.check_prompt(prompt, "messages", wanted)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        options = served.options(body, body.max_tokens if wanted is None else wanted, logprobs)
+        options = served.options(body, wanted, logprobs)
         requests = await asyncio.to_thread(served.requests, prompt, options, body)
         reply = reply_of(served, prompt, requests, body)
         return await self._answer(reply, bool(body.stream), request)
@@ -189,6 +190,9 @@ async def _events(running: Generation, reply: Reply) -> AsyncIterator[str]:
     except (Problem, MiaoError) as error:
         problem = error if isinstance(error, Problem) else Problem(400, str(error))
         for event in reply.failure(problem):
+            yield reply.written(event)
+    except Exception as error:
+        for event in reply.failure(failure("the server", error)):
             yield reply.written(event)
 
 

@@ -13,7 +13,7 @@ from miao.engine.text import TextStream
 from miao.errors import MiaoError
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
-from miao.serve.problems import Problem
+from miao.serve.problems import Problem, failure
 from miao.serve.worker import Busy, Worker
 
 RETRY_AFTER = 2
@@ -53,9 +53,10 @@ class Generation:
         loop = asyncio.get_running_loop()
 
         def deliver(event: Event) -> None:
-            stream = event.request.watcher
-            assert isinstance(stream, TextStream)
-            text = stream.take() + (stream.finish() if event.finishes else "")
+            stream, text = event.request.watcher, ""
+            if event.request.error is None:
+                assert isinstance(stream, TextStream)
+                text = stream.take() + (stream.finish() if event.finishes else "")
             try:
                 loop.call_soon_threadsafe(self._events.put_nowait, (event, text))
             except RuntimeError:  # the loop has ended, and everybody who listened
@@ -114,7 +115,7 @@ class Generation:
         if isinstance(error, MiaoError):
             return Problem(400, str(error))
         self.metrics.failures.inc()
-        return Problem(500, f"the engine failed: {type(error).__name__}")
+        return failure("the engine", error)
 
     def _note_first(self, request: Request) -> None:
         self.metrics.first_token.labels(self.served.name).observe(

@@ -1,64 +1,136 @@
-"""What stands before the routes: limits on size and kind of a request, and the count of answers."""
+"""What stands before the routes: who may ask, how much and how long; the count of answers, and a
+number for each request under which the log tells what went wrong."""
 
 from __future__ import annotations
 
+import asyncio
+import hmac
+import time
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miao.serve.metrics import Metrics
-from miao.serve.problems import error_body
+from miao.serve.problems import Problem, begin_request, failure
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is let in."""
+
+    max_body: int = 4 * 2**20
+    """Bytes of a request."""
+    read_timeout: float = 60.0
+    """Seconds in which a request must have come whole."""
+    api_key: str | None = None
+    """What clients must send; None: nothing is asked for."""
+    hosts: frozenset[str] | None = None
+    """Names by which clients may call the server; None: any. Where only this machine reaches it,
+    a page whose own name was made to lead here must not (DNS rebinding)."""
+    open_paths: frozenset[str] = frozenset()
+    """Paths that need no key."""
 
 
 class Guard:
-    """Refuses bodies that are too large (413) or not JSON (415), and counts responses.
+    """Refuses, before any of the body is read: names that are not this server's (403), ambiguous
+    framing (400), a wrong key (401), bodies that are too large (413) or not JSON (415); then bodies
+    that do not come in time (408). Counts responses.
 
     A web page of another origin can post text without asking the browser's leave, but not JSON.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int, metrics: Metrics):
-        self._app, self._max_body, self._metrics = app, max_body, metrics
+    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics | None = None):
+        self._app, self._gate, self._metrics = app, gate, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        number, has_begun = begin_request(), False
 
         async def counted(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                route = scope.get("route")
-                path = getattr(route, "path", "unknown")
-                self._metrics.responses.labels(path, str(message["status"])).inc()
+                has_begun = True
+                MutableHeaders(scope=message)["X-Request-Id"] = number
+                path = getattr(scope.get("route"), "path", "unknown")
+                if self._metrics is not None:
+                    self._metrics.responses.labels(path, str(message["status"])).inc()
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, counted)
-            return
-        size = 0
+        headers = Headers(scope=scope)
+        try:
+            self._admit(scope, headers)
+            await self._app(scope, self._limited(receive), counted)
+        except Problem as problem:
+            has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+            await problem.response(closes=has_body)(scope, receive, counted)
+        except Exception as error:
+            answer = failure("the server", error)
+            if has_begun:
+                raise
+            await answer.response()(scope, receive, counted)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        gate = self._gate
+        host = _name(headers.get("host", ""))
+        if gate.hosts is not None and host and host not in gate.hosts:
+            raise Problem(
+                403, f"this server does not answer to the name {host[:200]!r} (--allow-host)"
+            )
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Problem(400, "a request has a Content-Length or a Transfer-Encoding, not both")
+        if gate.api_key is not None and scope["path"] not in gate.open_paths:
+            kind, _, bearer = headers.get("authorization", "").partition(" ")
+            given = bearer if kind.lower() == "bearer" else headers.get("x-api-key", "")
+            if not _is_key(given, gate.api_key):
+                raise Problem(401, "the API key is missing or wrong")
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > gate.max_body:
+            raise Problem(413, self._too_large)
+        if scope["method"] == "POST":
+            kind = headers.get("content-type", "").split(";")[0].strip().lower()
+            if kind != "application/json":
+                raise Problem(415, "the body must be JSON (Content-Type: application/json)")
+
+    def _limited(self, receive: Receive) -> Receive:
+        size, is_whole = 0, False
+        end = time.monotonic() + self._gate.read_timeout
 
         async def limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()
+            closing = {"Connection": "close"}
+            try:
+                async with asyncio.timeout(max(0.001, end - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                late = f"the request did not come within {self._gate.read_timeout:g} seconds"
+                raise HTTPException(408, late, closing) from None
+            is_whole = not message.get("more_body", False)
             size += len(message.get("body", b""))
-            if size > self._max_body:
-                raise HTTPException(413, self._too_large)
+            if size > self._gate.max_body:
+                raise HTTPException(413, self._too_large, closing)
             return message
 
-        await self._app(scope, limited, counted)
-
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_body:
-            return JSONResponse(error_body(413, self._too_large), 413, {"Connection": "close"})
-        if scope["method"] == "POST":
-            kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-            if kind != b"application/json":
-                message = "the body must be JSON (Content-Type: application/json)"
-                return JSONResponse(error_body(415, message), 415)
-        return None
+        return limited
 
     @property
     def _too_large(self) -> str:
-        return f"the request is larger than {self._max_body} bytes"
+        return f"the request is larger than {self._gate.max_body} bytes"
+
+
+def _name(host: str) -> str:
+    """The name in a Host header: without its port, without the brackets of IPv6."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0].lower().rstrip(".") if ":" in host else host.lower().rstrip(".")
+
+
+def _is_key(given: str, api_key: str) -> bool:
+    # Compared in constant time, so that the time of an answer says nothing about the key.
+    # Headers are decoded as Latin-1; the key is what their bytes say.
+    return hmac.compare_digest(given.strip().encode("latin-1", "replace"), api_key.encode())

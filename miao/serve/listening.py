@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 from miao.errors import MiaoError
 
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 2048
 """Connections that may wait to be taken."""
 
@@ -46,3 +48,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def names_of(host: str, given: Sequence[str]) -> frozenset[str] | None:
+    """Names by which clients may call a server that listens at `host`; None: any.
+
+    Args:
+        given: names beside those of this machine.
+    """
+    if not given and not is_loopback(host):
+        return None
+    return LOCAL_NAMES | {name.lower() for name in given} | {host.lower()}

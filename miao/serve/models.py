@@ -72,9 +72,12 @@ class Served:
         ids = self.tokenizer.encode(body.prompt or "")
         return ids if body.add_special_tokens is False else [*self.tokenizer.document_start, *ids]
 
-    def check_prompt(self, prompt: list[int], param: str) -> None:
+    def check_prompt(self, prompt: list[int], param: str, wanted: int | None = None) -> None:
         """Raises:
         Problem: 400, with how many tokens are too many.
+
+        Args:
+            wanted: most tokens of the answer, where the client says so.
         """
         if not prompt:
             raise Problem(400, f"{param}: is empty", param)
@@ -86,6 +89,15 @@ class Served:
                 f"{param}: {len(prompt)} tokens are {excess} too many: with at least one token of "
                 f"the answer they must fit the context of {self.context} tokens",
                 param,
+                code="context_length_exceeded",
+            )
+        room = self.context - len(prompt)
+        if wanted is not None and wanted > room:
+            raise Problem(
+                400,
+                f"max_tokens: {wanted} tokens of the answer after {len(prompt)} of the prompt are "
+                f"more than the context of {self.context}: {room} fit (-1: all that do)",
+                "max_tokens",
                 code="context_length_exceeded",
             )
 

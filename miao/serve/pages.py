@@ -44,15 +44,23 @@ HEADERS = {
 }
 
 
+def paths_of(pages: Mapping[str, str]) -> frozenset[str]:
+    """Where pages and what they load stand."""
+    return frozenset({*pages, *_assets()})
+
+
 def add_pages(app: FastAPI, pages: Mapping[str, str]) -> None:
     """Adds pages and what they load.
 
     Args:
         pages: path -> file of `web/`. What they load stands below /web/.
     """
-    assets = {f"/web/{path.name}": path.name for path in WEB.iterdir() if path.suffix in TYPES}
-    for url, name in {**assets, **pages}.items():
+    for url, name in {**_assets(), **pages}.items():
         _add_file(app, url, WEB / name)
+
+
+def _assets() -> dict[str, str]:
+    return {f"/web/{path.name}": path.name for path in WEB.iterdir() if path.suffix in TYPES}
 
 
 def _add_file(app: FastAPI, url: str, path: Path) -> None:

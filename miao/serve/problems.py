@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+from contextvars import ContextVar
 from typing import Any
+
+from starlette.responses import JSONResponse
+
+log = logging.getLogger("miao.serve")
+_request: ContextVar[str] = ContextVar("request", default="-")
 
 KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
@@ -44,6 +53,15 @@ class Problem(Exception):
         """OpenAI's error object."""
         return error_body(self.status, self.message, self.param, self.code)
 
+    def response(self, closes: bool = False) -> JSONResponse:
+        """The answer that says so.
+
+        Args:
+            closes: end the connection, since the rest of the request will not be read.
+        """
+        headers = self.headers() | ({"Connection": "close"} if closes else {})
+        return JSONResponse(self.body(), self.status, headers)
+
     def headers(self) -> dict[str, str]:
         found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
@@ -59,3 +77,20 @@ def error_body(
     param = None if param is None else param.encode("utf-8", "replace").decode()
     error = {"message": message, "type": kind, "param": param, "code": code or CODES.get(status)}
     return {"type": "error", "error": error}
+
+
+def begin_request() -> str:
+    """A number for the request that this task answers; it stands in the response's headers and, if
+    something goes wrong, in the message and the log."""
+    number = f"req_{secrets.token_hex(12)}"
+    _request.set(number)
+    return number
+
+
+def failure(what: str, error: BaseException) -> Problem:
+    """A 500 that names the request; the log gets its traceback under the same number."""
+    number = _request.get()
+    log.error("%s failed in request %s", what, number, exc_info=error)
+    return Problem(
+        500, f"{what} failed: {type(error).__name__}; the server's log says more under {number}"
+    )

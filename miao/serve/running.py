@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from miao.console import say
 
@@ -21,6 +22,47 @@ LAST_RESORT = 5
 """Seconds that connections get to close after their answers were cut off."""
 GLANCE = 0.1
 """Seconds between two looks whether it is time to cut answers off."""
+
+
+HEAD_TIMEOUT = 30.0
+"""Seconds in which the head of a request must have come."""
+TOO_LATE = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
+)
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, which does not wait for ever for the head of a request."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+        elif self._patience is None:
+            self._patience = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if not self.transport.is_closing():
+            self.transport.write(TOO_LATE)
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -84,6 +126,7 @@ def run_until_stopped(
     """
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=round(patience) + LAST_RESORT,

@@ -144,17 +144,22 @@ class Worker:
         try:
             events = scheduler.step()
         except Exception as error:
-            # One broken step must not leave clients waiting, nor take the server down.
+            # What no single request is to blame for must not leave clients waiting either.
             requests = [*scheduler.running, *scheduler.waiting]
             scheduler.clear()
             for request in requests:
-                self._end(model, request, Event(request, None, finishes=True), error)
-            return
+                request.error = error
+            events = [Event(request, None, finishes=True) for request in requests]
         for event in events:
+            request = event.request
             if event.finishes:
-                self._end(model, event.request, event)
-            else:
-                self._deliver[event.request.number](event)
+                self._end(model, request, event, request.error)
+                continue
+            try:
+                self._deliver[request.number](event)
+            except Exception as error:
+                scheduler.cancel(request)
+                self._end(model, request, Event(request, None, finishes=True), error)
 
     def _begin(self, model: str, requests: Sequence[Request], deliver: Deliver) -> None:
         for request in requests:
@@ -177,4 +182,9 @@ class Worker:
         with self._changed:
             self._open[model] -= 1
         request.error = error
-        deliver(event)
+        try:
+            deliver(event)
+        except Exception as fault:
+            # A receiver that fails at the end is told so, without what it failed at.
+            request.error = fault
+            deliver(Event(request, None, finishes=True))

@@ -341,10 +341,18 @@ def test_what_cannot_be_honoured_is_refused(
 
 def test_a_prompt_over_the_context_says_by_how_much(client: openai.OpenAI) -> None:
     fits = [7] * (CONTEXT - 1)
-    assert (
-        client.completions.create(model="tiny", prompt=fits, max_tokens=5).usage.total_tokens
-        <= CONTEXT
-    )
+    for most in (1, -1, openai.omit):
+        answer = client.completions.create(model="tiny", prompt=fits, max_tokens=most)
+        assert answer.usage.total_tokens <= CONTEXT
+    with pytest.raises(
+        openai.BadRequestError, match=f"5 tokens .* {CONTEXT - 1} .* 1 fit"
+    ) as error:
+        client.completions.create(model="tiny", prompt=fits, max_tokens=5)
+    assert (error.value.code, error.value.param) == ("context_length_exceeded", "max_tokens")
+    with pytest.raises(openai.BadRequestError, match="max_tokens: 9999 tokens"):
+        client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "a"}], max_completion_tokens=9999
+        )
     with pytest.raises(openai.BadRequestError, match=f"{CONTEXT + 2} tokens are 3 too many"):
         client.completions.create(model="tiny", prompt=[7] * (CONTEXT + 2))
     with pytest.raises(openai.BadRequestError, match="below 360"):
