@@ -172,6 +172,16 @@ def text_key(text: str) -> tuple[int, int]:
     return first, second
 
 
+def folded_key(view: TextView) -> int:
+    """64 bits of a text in which only its tokens count; of its characters where it has none."""
+    from hashlib import blake2b
+
+    if not view.tokens.size:
+        return text_key(view.text)[0]
+    digest = blake2b(view.tokens.astype("<u8").tobytes(), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
 def random_words(count: int, seed: int) -> Hashes:
     """Splitmix64: the same numbers on every machine and with every version of numpy."""
     steps = np.arange(1, count + 1, dtype=np.uint64) * _MULTIPLIER + np.uint64(seed)

@@ -1,4 +1,8 @@
-"""The three kinds of record that training knows, and their one JSON form each."""
+"""The three kinds of record that training knows, and their one JSON form each.
+
+The `source` of a record is its own, or else its `origin`: the name of the file or folder that the
+user asked for.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ class Document:
 
     text: str
     source: str = ""
+    origin: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"text": self.text, "source": self.source}
@@ -51,6 +56,7 @@ class Conversation:
     messages: list[Message]
     source: str = ""
     tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -73,6 +79,7 @@ class Preference:
     chosen: list[Message]
     rejected: list[Message]
     source: str = ""
+    origin: str = field(default="", compare=False)
 
     @property
     def is_pair(self) -> bool:
@@ -97,6 +104,15 @@ FIELDS: dict[Kind, str] = {
     "preference": "preferences",
 }
 """The option of a recipe's `corpus` that names files of each kind."""
+
+
+def prompt_of(record: Record) -> str:
+    """What is asked: the first turn of the user; a document's text."""
+    if isinstance(record, Document):
+        return record.text
+    turns = record.messages if isinstance(record, Conversation) else record.prompt
+    asked = (message.content for message in turns if message.role == "user")
+    return next(asked, turns[0].content if turns else "")
 
 
 def text_of(record: Record) -> str:

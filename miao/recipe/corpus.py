@@ -46,7 +46,8 @@ class CorpusOptions:
 
     paths: list[str] = field(default_factory=list)
     """Text to pretrain on: files, folders or globs of txt, md, jsonl, csv, parquet (also .gz .xz
-    .bz2 .zst). Each path is one source. Empty: the built-in corpus."""
+    .bz2 .zst). Each path is one source, called as its file or folder, or by a name given before it
+    (wiki=data/dump). Empty: the built-in corpus."""
     conversations: list[str] = field(default_factory=list)
     """Conversations for SFT (messages, sharegpt, alpaca, question/answer). Empty: built-in."""
     preferences: list[str] = field(default_factory=list)

@@ -25,7 +25,7 @@ FLOW = {
     "exact": Text("完全重复", "exact duplicates"),
     "near": Text("近似重复", "near-duplicates"),
     "emptied": Text("段落都已出现过", "all paragraphs seen before"),
-    "heldout_duplicates": Text("与留出相同", "same as held out"),
+    "heldout_duplicates": Text("与留出相同或相近", "same as held out, or nearly"),
     "contaminated": Text("与评测集重合", "overlap with evaluation sets"),
     "left_out": Text("配比不需要", "not wanted by the mix"),
 }

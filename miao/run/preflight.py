@@ -12,7 +12,7 @@ from pathlib import Path
 from miao.corpus.build.pipeline import given_paths
 from miao.corpus.read.formats import RecordCounts, convert_file
 from miao.corpus.read.problems import stop
-from miao.corpus.read.sources import find_sources, is_dataset_name
+from miao.corpus.read.sources import find_sources, is_dataset_name, named
 from miao.corpus.records import KINDS, Kind
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
@@ -65,8 +65,13 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
 
 
 def _files(paths: list[str]) -> Iterator[tuple[Path, str]]:
-    local = [path for path in paths if path != "-" and not is_dataset_name(path)]
+    local = [path for path in paths if not _is_unseen(path)]
     yield from find_sources(local) if local else ()
+
+
+def _is_unseen(path: str) -> bool:
+    """Whether looking at it means to read or to download it."""
+    return named(path)[1] == "-" or is_dataset_name(path)
 
 
 def _records(recipe: Recipe, stage: str, kind: Kind) -> None:
@@ -99,7 +104,7 @@ def _weights(recipe: Recipe) -> None:
     if not corpus.paths and not (corpus.local and Path(corpus.local).is_dir()):
         topics = Seedbed(corpus.seedbed, recipe.seed).document_weights
         names = [name for name, weight in topics.items() if weight]
-    elif not any(path == "-" or is_dataset_name(path) for path in corpus.paths):
+    elif not any(map(_is_unseen, corpus.paths)):
         found = list(_files(corpus.paths))
         if {path.suffix.lower() for path, _ in found} <= PLAIN:
             names = sorted({name for _, name in found})

@@ -21,14 +21,16 @@ from miao.corpus.build.mix import (
     record_keys,
     takings,
 )
-from miao.corpus.build.output import Splitter
+from miao.corpus.build.output import SplitName, Splitter, crowded_origins
+from miao.corpus.build.split import HELDOUT, LEFT, TRAIN, Split
 from miao.corpus.clean.cleaner import excerpt
 from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile
 from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
 from miao.corpus.dedup.spans import without_spans
-from miao.corpus.records import Record, text_of
+from miao.corpus.ngrams import TextView, folded_key
+from miao.corpus.records import KINDS, Record, text_of
 from miao.corpus.steps import Progress, finish, finished, silent
-from miao.recipe import parse_quantity
+from miao.recipe import CorpusOptions, parse_quantity
 from miao.recipe.cleaning import MixOptions
 
 EXAMPLES = 8
@@ -69,6 +71,8 @@ class Accounts:
     """Records in the corpus."""
     lengths: list[int] = field(default_factory=list)
     mix: dict[str, Any] = field(default_factory=dict)
+    crowded: dict[str, int] = field(default_factory=dict)
+    """Paths whose records have too many names to be sources: path -> how many."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     overlaps: list[dict[str, Any]] = field(default_factory=list)
     overlaps_found: int = 0
@@ -156,7 +160,7 @@ class Assembly:
 
     chunks: Sequence[ChunkFile]
     duplicates: Duplicates
-    options: MixOptions
+    options: CorpusOptions
     seed: int
     stage: str
 
@@ -173,7 +177,12 @@ class Assembly:
         Args:
             state: the file that remembers how far this came, for these inputs' `mark`.
         """
-        plan = _Plan(self.chunks, self.duplicates, self.options, self.seed, self.stage)
+        plan = _Plan(self.chunks, self.duplicates, self.options.mix, self.seed, self.stage)
+        splitter.names, accounts.crowded = crowded_origins(self.chunks)
+        documents = KINDS[self.stage] == "document"
+        split = Split(
+            self.chunks, self.duplicates, self.options, plan.taken, splitter.name_of, documents
+        )
         accounts.mix = {name: share.to_json() for name, share in plan.shares.items()}
         number, turn = 0, 0
         done = finished(state, mark)
@@ -185,7 +194,7 @@ class Assembly:
             line.advance(turn * len(self.chunks) + number)
             while turn < plan.rounds:
                 while number < len(self.chunks):
-                    self._write_chunk(number, turn, plan, splitter, accounts)
+                    self._write_chunk(number, turn, plan, split, splitter, accounts)
                     number += 1
                     facts = {name: getattr(accounts, name) for name in _COUNTED}
                     facts |= {"next": [number, turn], "written": splitter.state()}
@@ -194,12 +203,19 @@ class Assembly:
                 number, turn = 0, turn + 1
 
     def _write_chunk(
-        self, number: int, turn: int, plan: _Plan, splitter: Splitter, accounts: Accounts
+        self,
+        number: int,
+        turn: int,
+        plan: _Plan,
+        split: Split,
+        splitter: Splitter,
+        accounts: Accounts,
     ) -> None:
         """Writes the records of a chunk that are taken more than `turn` times."""
         chunk = self.chunks[number]
         dropped, spans = self.duplicates.of_chunk(number)
         categories, copies = plan.of_chunk(number, dropped)
+        states = split.of_chunk(number)
         if turn == 0:
             names = [*plan.shares, OTHERS]
             for category in categories[(copies == 0) & (dropped == KEPT)].tolist():
@@ -207,7 +223,7 @@ class Assembly:
         languages = chunk.arrays("languages")[0]
         with open(chunk.path("jsonl"), encoding="utf-8") as lines:
             for place, line in enumerate(lines):
-                if copies[place] <= turn:
+                if copies[place] <= turn or (turn and states[place] != TRAIN):
                     continue
                 record = json.loads(line)
                 if place in spans:
@@ -218,9 +234,16 @@ class Assembly:
                         continue
                     if turn == 0:
                         accounts.add_edit(REPEATED, record["source"], whole, record["text"])
+                    if folded_key(TextView(record["text"])) in split.keys:
+                        states[place] = LEFT
+                if states[place] == LEFT:
+                    if turn == 0:
+                        splitter.leave(record)
+                    continue
                 if turn == 0:
                     accounts.languages[LANGUAGES[languages[place]]] += 1
-                splitter.write(record, again=turn > 0)
+                side: SplitName = "heldout" if states[place] == HELDOUT else "train"
+                splitter.write(record, side, again=turn > 0)
 
 
 class _Plan:
@@ -250,6 +273,10 @@ class _Plan:
     def rounds(self) -> int:
         """How often a record is taken at most; 1 or more."""
         return max([1, *(taking.most for taking in self.takings)])
+
+    def taken(self, number: int) -> NDArray[np.bool_]:
+        """Whether each record of a chunk is wanted at all."""
+        return self.of_chunk(number, self.duplicates.of_chunk(number)[0])[1] > 0
 
     def of_chunk(
         self, number: int, dropped: NDArray[np.uint8]

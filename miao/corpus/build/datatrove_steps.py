@@ -130,7 +130,7 @@ class CleanStep(PipelineStep):
     def _cleaned(self, document: Any, builder: ChunkBuilder) -> Document | None:
         """What the reading of files and the cleaning make of a document; None: it goes."""
         source = document.metadata.get("source") or self.source
-        record = Document(document.text, str(source))
+        record = Document(document.text, str(source), self.source)
         try:
             for how in mend(record):
                 self.stat_update(how)

@@ -195,8 +195,8 @@ class Taking:
         return (self.whole + bool(self.once_more_below)) * self.repeat
 
     def copies(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        more = _below(keys, self.once_more_below).astype(np.int64)
-        taken = np.where(_below(keys, self.below), self.whole + more, 0)
+        more = below(keys, self.once_more_below).astype(np.int64)
+        taken = np.where(below(keys, self.below), self.whole + more, 0)
         return taken * self.repeat
 
 
@@ -245,5 +245,6 @@ def record_keys(start: int, count: int, seed: int) -> NDArray[np.uint64]:
     return random_words(count, offset)
 
 
-def _below(keys: NDArray[np.uint64], bound: int) -> NDArray[np.bool_]:
+def below(keys: NDArray[np.uint64], bound: int) -> NDArray[np.bool_]:
+    """Which keys are below a bound of up to 2^64."""
     return np.ones(len(keys), dtype=bool) if bound >= _FULL else keys < np.uint64(bound)

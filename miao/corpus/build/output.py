@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.records import Kind
 from miao.errors import MiaoError, install_hint
 from miao.files import atomic_open
-from miao.recipe import CorpusOptions
 
 Output = Literal["jsonl", "parquet"]
-MAX_SOURCES = 24
-"""More sources than this in one corpus count as one per path."""
+SplitName = Literal["train", "heldout"]
+MOST_SOURCES = 256
+"""More own names than this in the records of one path are names of records, not of sources."""
+OPEN_FILES = 128
 PARQUET_ROWS = 4096
 ONE_SOURCE = {"conversation": "conversations", "preference": "preferences"}
 LENGTH_BINS = 24
@@ -33,27 +35,24 @@ class SourceCounts:
     """Lines written to train on, repetitions included."""
     heldout: int = 0
     heldout_duplicates: int = 0
-    """Left out of training because the same text is held out."""
+    """Left out of training because the same text, or one much like it, is held out."""
     repeated: int = 0
     """Lines of `train` that repeat earlier ones, as the mix wants."""
     characters: int = 0
 
 
 class Splitter:
-    """Writes records to train/ and heldout/, and can go on where it was interrupted.
+    """Writes records to train/ and heldout/, and can go on where it was interrupted."""
 
-    The split is by a hash of the content, so equal texts never stand on both sides.
-    """
-
-    def __init__(
-        self, directory: Path, options: CorpusOptions, kind: Kind, output: Output = "jsonl"
-    ):
-        self.directory, self.options, self.kind, self.output = directory, options, kind, output
+    def __init__(self, directory: Path, kind: Kind, output: Output = "jsonl"):
+        self.directory, self.kind, self.output = directory, kind, output
+        self.names: dict[str, str] = {}
+        """Sources that are written under another name than their own."""
         self.counts: dict[str, SourceCounts] = {}
         self.lengths = [0] * LENGTH_BINS
         """Distinct records written, by the binary logarithm of their characters."""
-        self._heldout: set[bytes] = set()
         self._files: dict[str, IO[bytes]] = {}
+        self._sizes: dict[str, int] = {}  # of files that are closed again
         if output == "parquet":
             require_parquet()
 
@@ -70,13 +69,9 @@ class Splitter:
 
     def state(self) -> dict[str, Any]:
         """What is written so far, on the disk for certain."""
-        sizes = {}
-        for name, file in self._files.items():
-            file.flush()
-            os.fsync(file.fileno())
-            sizes[name] = file.tell()
+        sizes = {name: _on_disk(file) for name, file in self._files.items()}
         counts = {name: vars(counts) for name, counts in self.counts.items()}
-        return {"sizes": sizes, "counts": counts, "lengths": self.lengths}
+        return {"sizes": self._sizes | sizes, "counts": counts, "lengths": self.lengths}
 
     def restore(self, state: dict[str, Any] | None) -> bool:
         """Goes back to an earlier state. False: there is none, or its files are damaged, and
@@ -92,26 +87,18 @@ class Splitter:
             return False
         for name, size in sizes.items():
             self._file(name).truncate(size)
-            if name.startswith("heldout/"):
-                with open(self.directory / name, encoding="utf-8") as lines:
-                    self._heldout |= {_digest(json.loads(line)) for line in lines}
         self.counts = {name: SourceCounts(**counts) for name, counts in state["counts"].items()}
         self.lengths = state["lengths"]
         return True
 
-    def write(self, record: dict[str, Any], again: bool = False) -> None:
+    def leave(self, record: dict[str, Any]) -> None:
+        """Counts a record that is not written because of one that is held out."""
+        self._counts_of(self.name_of(record["source"])).heldout_duplicates += 1
+
+    def write(self, record: dict[str, Any], split: SplitName, again: bool = False) -> None:
         """Writes a record (in its JSON form); `again`: it has been written before."""
-        source = self._source(record["source"])
-        digest = _digest(record)
-        counts = self.counts.setdefault(source, SourceCounts())
-        split = "train"
-        if int.from_bytes(digest[:8], "big") < self.options.heldout * 2**64:
-            if digest in self._heldout:
-                counts.heldout_duplicates += not again
-                return
-            if counts.heldout < self.options.heldout_max and not again:
-                self._heldout.add(digest)
-                split = "heldout"
+        source = self.name_of(record["source"])
+        counts = self._counts_of(source)
         if split == "train":
             counts.train += 1
             counts.repeated += again
@@ -139,31 +126,54 @@ class Splitter:
         for file in self._files.values():
             file.close()
         if self.output == "parquet":
-            for name in self._files:
+            for name in self._sizes | self._files:
                 write_parquet(self.directory / name, self.kind)
         return self.counts
 
-    def _source(self, name: str) -> str:
-        """Only documents are weighted by source; a file name made of the source's name."""
+    def name_of(self, source: str) -> str:
+        """The file of a source, made of its name; only documents are weighted by source."""
         if self.kind in ONE_SOURCE:
             return ONE_SOURCE[self.kind]
-        clean = re.sub(r"[^\w.\-]+", "_", name).strip("._")[:64] or "documents"
-        if clean not in self.counts and len(self.counts) >= MAX_SOURCES:
-            return "others"
-        return clean
+        name = self.names.get(source, source)
+        return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:64] or "documents"
+
+    def _counts_of(self, name: str) -> SourceCounts:
+        return self.counts.setdefault(name, SourceCounts())
 
     def _file(self, name: str) -> IO[bytes]:
-        if name not in self._files:
+        """The open file; of many, those that were not written to for longest are closed."""
+        file = self._files.pop(name, None)
+        if file is None:
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._files[name] = open(path, "ab")  # noqa: SIM115
-        return self._files[name]
+            file = open(path, "ab")  # noqa: SIM115
+            self._sizes.pop(name, None)
+            if len(self._files) >= OPEN_FILES:
+                oldest = next(iter(self._files))
+                with self._files.pop(oldest) as done:
+                    self._sizes[oldest] = _on_disk(done)
+        self._files[name] = file
+        return file
 
 
-def _digest(record: dict[str, Any]) -> bytes:
-    """A hash of what a record (in its JSON form) says, wherever it comes from."""
-    content = {key: value for key, value in record.items() if key != "source"}
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).digest()
+def _on_disk(file: IO[bytes]) -> int:
+    """The size of a file, after all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    return file.tell()
+
+
+def crowded_origins(chunks: Iterable[ChunkFile]) -> tuple[dict[str, str], dict[str, int]]:
+    """Names for the sources of paths whose records have too many: that of the path. And how many
+    each such path has."""
+    own: dict[str, set[str]] = {}
+    for chunk in chunks:
+        facts = chunk.facts()
+        for source, origin in zip(facts.sources, facts.origins, strict=True):
+            own.setdefault(origin, set()).add(source)
+    crowded = {origin: own[origin] for origin in sorted(own) if len(own[origin]) > MOST_SOURCES}
+    names = {source: origin for origin, sources in crowded.items() for source in sources}
+    return names, {origin: len(sources) for origin, sources in crowded.items()}
 
 
 def require_parquet() -> Any:

@@ -18,6 +18,7 @@ from miao.console import warn
 from miao.corpus.build.assemble import Accounts, Assembly
 from miao.corpus.build.cleaning import clean_chunks
 from miao.corpus.build.output import Output, Splitter
+from miao.corpus.build.split import ContentSplit
 from miao.corpus.build.timing import Timing
 from miao.corpus.clean.classifier import FACTS
 from miao.corpus.clean.columns import Columns
@@ -78,7 +79,7 @@ class Stage:
         return self.progress(f"{self.stage}: {what}", total)
 
     def _splitter(self) -> Splitter:
-        return Splitter(self.directory / "out", self.options, self.kind, self.output)
+        return Splitter(self.directory / "out", self.kind, self.output)
 
     def _built_in_inputs(self) -> list[Any]:
         options = self.options
@@ -93,8 +94,13 @@ class Stage:
         seedbed = Seedbed(self.options.seedbed, self.seed)
         with self._splitter() as splitter, self._line("writing", seedbed.size(self.kind)) as line:
             splitter.restore(None)
+            split = ContentSplit(self.options)
             for record in seedbed.records(self.kind):
-                splitter.write(record.to_json())
+                written = record.to_json()
+                if side := split.of(written, splitter.name_of(record.source)):
+                    splitter.write(written, side)
+                else:
+                    splitter.leave(written)
                 line.advance(len(record.text) if isinstance(record, Document) else 1)
             sources = splitter.finish()
         return {"sources": {name: vars(counts) for name, counts in sources.items()}}
@@ -107,7 +113,7 @@ class Stage:
             accounts.add_duplicates(duplicates.find(self._line), chunks, duplicates)
             step.characters = accounts.kept_characters
         with self.timing.step(self.stage, "mix and write") as step, self._splitter() as splitter:
-            assembly = Assembly(chunks, duplicates, self.options.mix, self.seed, self.stage)
+            assembly = Assembly(chunks, duplicates, self.options, self.seed, self.stage)
             assembly.write(splitter, accounts, self.directory / "written.json", mark, self._line)
             sources = splitter.finish()
             step.characters = accounts.kept_characters
@@ -197,12 +203,12 @@ def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
 def input_stamps(
     options: CorpusOptions, stages: Iterable[str] = tuple(KINDS)
 ) -> dict[str, list[Any]]:
-    """Size and modification time of every input file: what these stages depend on."""
+    """Size, modification time and name of every input file: what these stages depend on."""
     stamps: dict[str, list[Any]] = {}
     given = given_paths(options)
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
-        for file in find_files(paths) if paths else []:
-            stamps[str(file)] = _stamp(Path(file))
+        for file, name in find_sources(paths) if paths else []:
+            stamps[str(file)] = [*_stamp(Path(file)), name]
     clean = options.clean
     lists = [Path(path).expanduser() for path in clean.blocklists + clean.blocked_domains]
     lists += [Path(clean.classifier).expanduser() / FACTS] if clean.classifier else []

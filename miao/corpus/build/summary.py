@@ -17,7 +17,7 @@ def account_lines(accounts: dict[str, Any]) -> list[str]:
         ("equal to an earlier one", accounts["exact"]),
         ("nearly equal to another", accounts["near"]),
         ("all of it stands in earlier ones", accounts["emptied"]),
-        ("same text is held out", accounts["heldout_duplicates"]),
+        ("the same or nearly so is held out", accounts["heldout_duplicates"]),
         *((f"not wanted by the mix: {name}", n) for name, n in accounts["left_out"].items()),
     ]
     gone = [(what, number) for what, number in gone if number]
@@ -32,6 +32,8 @@ def account_lines(accounts: dict[str, Any]) -> list[str]:
         lines.append(f"edited by '{rule}': {number:,} records{removed}")
     for name, share in accounts["mix"].items():
         lines += [f"mix, {name}: {note}" for note in share["notes"]]
+    for origin, number in accounts.get("crowded", {}).items():
+        lines.append(f"{origin}: {number:,} names in `source` are too many for sources; it is one")
     if accounts["repeated"]:
         lines.append(f"{accounts['repeated']:,} lines of the corpus repeat earlier ones")
     return lines

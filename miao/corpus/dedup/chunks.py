@@ -18,10 +18,10 @@ import numpy as np
 from miao.corpus.clean import Cleaner, Rejected
 from miao.corpus.clean.columns import Columns
 from miao.corpus.dedup.contamination import EvaluationIndex
-from miao.corpus.dedup.minhash import PERMUTATIONS, signature
+from miao.corpus.dedup.minhash import FILL, PERMUTATIONS, SKETCH, signature, sketch
 from miao.corpus.dedup.spans import spans_of
-from miao.corpus.ngrams import language_of, text_key
-from miao.corpus.records import Document, Record, text_of
+from miao.corpus.ngrams import TextView, folded_key, language_of, text_key
+from miao.corpus.records import Document, Record, prompt_of, text_of
 from miao.files import atomic_open, read_json, write_json
 from miao.recipe import CorpusOptions
 
@@ -49,6 +49,8 @@ class ChunkFacts:
     overlaps: list[dict[str, Any]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     """Names, by the number that the arrays hold."""
+    origins: list[str] = field(default_factory=list)
+    """Of each of those, the path that its records come from."""
 
     def to_json(self) -> dict[str, Any]:
         return vars(self)
@@ -77,7 +79,9 @@ class ChunkBuilder:
         self._facts: list[tuple[int, int, int]] = []  # characters, language, source
         self._signatures: list[Any] = []
         self._spans: list[Any] = []  # arrays of (key, record, span)
-        self._sources: dict[str, int] = {}
+        self._splits: list[int] = []
+        self._sketches: list[Any] = []
+        self._sources: dict[tuple[str, str], int] = {}
 
     def add(self, record: Record) -> Record | None:
         """The cleaned record, or None when it goes."""
@@ -122,15 +126,18 @@ class ChunkBuilder:
         number = len(self.lines)
         content = record.to_json()
         self.lines.append(json.dumps(content, ensure_ascii=False))
-        source = self._sources.setdefault(record.source, len(self._sources))
+        source = self._sources.setdefault((record.source, record.origin), len(self._sources))
         self._facts.append((len(view.text), LANGUAGES.index(language_of(view)), source))
         if isinstance(record, Document):
             self._keys.append(text_key(record.text))
         else:
             content.pop("source")
             self._keys.append(text_key(json.dumps(content, ensure_ascii=False, sort_keys=True)))
+        enough = isinstance(record, Document) and len(view.tokens) >= dedup.near_min_tokens
+        self._sketches.append(sketch(view, dedup.near_ngram) if enough else None)
+        prompt = view if isinstance(record, Document) else TextView(prompt_of(record))
+        self._splits.append(folded_key(prompt))
         if dedup.near:
-            enough = isinstance(record, Document) and len(view.tokens) >= dedup.near_min_tokens
             self._signatures.append(signature(view, dedup.near_ngram) if enough else None)
         if isinstance(record, Document):
             spans = spans_of(view, dedup)
@@ -139,11 +146,14 @@ class ChunkBuilder:
 
     def arrays(self) -> dict[str, Any]:
         """keys (n, 2), characters, languages, sources (n), signatures and whether there is one,
-        spans (m): key, record in the chunk, span of the record."""
+        splits (n): what is asked, sketches (n, SKETCH), spans (m): key, record in the chunk, span
+        of the record."""
         columns = np.array(self._facts, dtype=np.int64).reshape(-1, 3)
         spans = np.concatenate([np.zeros((0, 3), dtype=np.uint64), *self._spans])
         made = [s is not None for s in self._signatures]
         empty = np.zeros(PERMUTATIONS, dtype=np.uint32)
+        none = np.full(SKETCH, FILL)
+        sketches = [none if s is None else s for s in self._sketches]
         signatures = [empty if s is None else s for s in self._signatures]
         return {
             "keys": np.array(self._keys, dtype=np.uint64).reshape(-1, 2),
@@ -152,11 +162,14 @@ class ChunkBuilder:
             "sources": columns[:, 2].astype(np.uint32),
             "signatures": np.array(signatures, dtype=np.uint32).reshape(-1, PERMUTATIONS),
             "has_signature": np.array(made, dtype=bool),
+            "splits": np.array(self._splits, dtype=np.uint64),
+            "sketches": np.array(sketches, dtype=np.uint32).reshape(-1, SKETCH),
             "spans": spans,
         }
 
     def finish(self) -> ChunkFacts:
-        self.facts.sources = list(self._sources)
+        self.facts.sources = [source for source, _ in self._sources]
+        self.facts.origins = [origin for _, origin in self._sources]
         return self.facts
 
 

@@ -23,7 +23,7 @@ from miao.corpus.read.kto import KtoPairs
 from miao.corpus.read.opened import DamagedFile, Source, format_of
 from miao.corpus.read.problems import OnProblem, Problem, place, stop
 from miao.corpus.read.readers import read_objects
-from miao.corpus.read.sources import find_sources
+from miao.corpus.read.sources import GivenName, find_sources
 from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record
 from miao.errors import MiaoError
@@ -187,6 +187,9 @@ def convert_file(
             break
         try:
             record, shape = converted(value, kind, source)
+            record.origin = source
+            if isinstance(source, GivenName):
+                record.source = source
             for how in mend(record):
                 counts.repair(path, how)
         except MiaoError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -36,7 +37,7 @@ class KtoPairs:
                 self._count -= 1
                 if not others:
                     del self._waiting[digest, not label]
-                return Preference(answer.prompt, chosen, rejected, answer.source)
+                return replace(answer, chosen=chosen, rejected=rejected)
         self._waiting.setdefault((digest, label), []).append((answer, raw))
         self._count += 1
         return None

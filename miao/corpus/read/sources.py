@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,16 +28,23 @@ def find_files(paths: Sequence[str | Path], on_skip: OnSkip | None = None) -> li
     return [file for file, _ in find_sources(paths, on_skip)]
 
 
+class GivenName(str):
+    """The name that the user gave a path (`wiki=data/dump/`): the source of all its records,
+    whatever they say themselves."""
+
+
 def find_sources(
     paths: Sequence[str | Path], on_skip: OnSkip | None = None
 ) -> list[tuple[Path, str]]:
-    """`find_files`, each with the name of what the user pointed at (a file's without extension)."""
+    """`find_files`, each with its name: the one given to its path, or else that of the file
+    (without extension) or folder that the user pointed at."""
     paths = [paths] if isinstance(paths, str | Path) else paths
     found: dict[str, tuple[Path, str]] = {}
     for given in paths:
-        for top, name in _expanded(given):
+        own, path = named(given)
+        for top, name in _expanded(path):
             for file in _files_at(top, on_skip or (lambda path, why: None)):
-                found.setdefault(os.path.realpath(file), (file, name))
+                found.setdefault(os.path.realpath(file), (file, own or name))
     if not found:
         raise MiaoError(
             "nothing that can be read here",
@@ -46,8 +54,17 @@ def find_sources(
     return list(found.values())
 
 
+def named(given: str | Path) -> tuple[GivenName | None, str | Path]:
+    """`NAME=PATH` as its two parts; a path without a name, or one that exists as it stands."""
+    match = re.fullmatch(r"(?![._])([\w.\-]{1,64})=(.+)", given) if isinstance(given, str) else None
+    if match is None or Path(given).exists():
+        return None, given
+    return GivenName(match[1]), match[2]
+
+
 def is_dataset_name(text: str) -> bool:
     """Whether it names a data set of a hub or of the catalogue rather than a path."""
+    text = str(named(text)[1])
     return text.startswith("catalog:") or is_hub_name(text.partition("?")[0])
 
 
