@@ -87,13 +87,15 @@ class TokenizerOptions:
     vocab_size: int = 6400
     """Number of tokens, special ones included."""
     sample: Quantity = "50M"
-    """Train on at most this many characters, from all over the sources (some 50 bytes of memory
-    per character)."""
+    """Train on at most this many characters, from all over the sources; on fewer, where memory is
+    short (Chinese takes up to 270 bytes of it per character with tokenizers, 150 with rustbpe;
+    English some 20)."""
     balance: float = 0.0
     """Of more text than that: 0: each source counts by its size, 1: all count the same, 0.5: by
     the square root of its size."""
-    trainer: Literal["tokenizers", "rustbpe"] = "tokenizers"
-    """The library that learns the merges."""
+    trainer: Literal["auto", "tokenizers", "rustbpe"] = "auto"
+    """The library that learns the merges (auto: tokenizers; where memory is short, rustbpe if it is
+    installed)."""
     pattern: str = "qwen2"
     """How text is cut before merging: qwen2 (single digits), llama3 (up to three), gpt2, or a
     regular expression (which llama.cpp will not know)."""

@@ -16,6 +16,7 @@ from miao.recipe import STAGES, parse_quantity, to_dict
 from miao.recipe.checks import check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
+from miao.tokenizer.sample import fit_training
 
 
 def corpus(chain: Chain) -> None:
@@ -64,6 +65,8 @@ def tokenizer(chain: Chain) -> None:
     options = chain.recipe.tokenizer
     output = chain.run.tokenizer / "tokenizer.json"
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
+    if options.trainer == "auto":  # which is the same, nearly always
+        relevant["trainer"] = "tokenizers"
     inputs: dict[str, Any] = {"corpus": chain.marks["corpus"], "tokenizer": relevant}
     if options.path:
         inputs["files"] = tokenizer_mark(options.path)
@@ -71,12 +74,17 @@ def tokenizer(chain: Chain) -> None:
         if todo and options.path:
             Tokenizer.from_directory(local_directory(options.path)).save(chain.run.tokenizer)
         elif todo:
+            from torch import device as torch_device
+
+            from miao.device import memory_bytes
+
+            files, free = _training_files(chain), memory_bytes(torch_device("cpu"))[0]
             size = parse_quantity(options.sample, "tokenizer.sample")
-            texts = sample_texts(_training_files(chain), size, options.balance)
+            size, trainer = fit_training(files, size, options.balance, options.trainer, free)
             tokenizer = train_tokenizer(
-                texts,
+                sample_texts(files, size, options.balance),
                 options.vocab_size,
-                trainer=options.trainer,
+                trainer=trainer,
                 pattern=options.pattern,
                 special_tokens=options.special_tokens,
             )

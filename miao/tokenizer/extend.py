@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from miao.errors import MiaoError
 from miao.tokenizer.tokenizer import Tokenizer
+from miao.tokenizer.train import bounded
 
 BATCH = 512
 _FIRST_STAND_IN = 0x20000
@@ -155,7 +157,7 @@ def _stand_ins(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
                 before = word
             yield "".join(line)
 
-    for text in texts:
+    for text in chain.from_iterable(map(bounded, texts)):
         batch.append(text)
         if len(batch) == BATCH:
             yield from encoded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
@@ -42,6 +43,13 @@ PATTERNS = {
 }
 """Ways to cut text before merging, by name."""
 TRAINERS = ("tokenizers", "rustbpe")
+LONGEST_PIECE = 128
+"""Characters of a word, as a pattern cuts them, that are learned from together: a word costs the
+trainers its length for every merge in it, and text without punctuation is one word. No token is
+nearly as long."""
+_LONG_RUN = re.compile(
+    rf"[^\W\d_]{{{LONGEST_PIECE}}}|[^\w\s]{{{LONGEST_PIECE}}}|\s{{{LONGEST_PIECE}}}"
+)
 
 
 def train_tokenizer(
@@ -57,8 +65,8 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Learns the merges that shorten `texts` most; the same texts always give the same tokenizer.
 
-    Memory grows with the number of different words (in Chinese, clauses): some 50 to 100 million
-    characters are plenty for a vocabulary of this size.
+    Memory grows with the number of different words (in Chinese, clauses; see `sample.MEMORY`): some
+    50 to 100 million characters are plenty for a vocabulary of this size.
 
     Args:
         vocab_size: tokens in all: the control tokens, 256 bytes, and the merges.
@@ -83,7 +91,7 @@ def train_tokenizer(
             fix="choose 1024 or more; 6400 suits small Chinese/English models",
         )
     expression = PATTERNS.get(pattern, pattern)
-    counted = _CountedTexts(texts)
+    counted = _CountedTexts(texts, pattern in PATTERNS)
     if trainer == "rustbpe":
         merges = vocab_size - smallest
         backend = _train_rustbpe(counted, expression, controls, merges, max_token_bytes)
@@ -179,11 +187,29 @@ def _train_rustbpe(
     return backend
 
 
-class _CountedTexts:
-    """Passes texts on, counts their characters, and names the text that is not Unicode."""
+def bounded(text: str, known: bool = True) -> Iterator[str]:
+    """A text to learn from, cut where a word would be too long; text with punctuation as it is.
 
-    def __init__(self, texts: Iterable[str]):
-        self._texts = texts
+    Args:
+        known: it is one of `PATTERNS` that cuts words; of others nobody can say how long they are.
+    """
+    if not known:
+        room = 8 * LONGEST_PIECE
+        yield from (text[at : at + room] for at in range(0, len(text), room))
+        return
+    begin = 0
+    for run in _LONG_RUN.finditer(text):
+        yield text[begin : run.end()]
+        begin = run.end()
+    yield text[begin:] if begin else text
+
+
+class _CountedTexts:
+    """Passes texts on (`bounded`), counts their characters, and names the text that is not
+    Unicode."""
+
+    def __init__(self, texts: Iterable[str], known: bool):
+        self._texts, self._known = texts, known
         self.characters = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -197,7 +223,7 @@ class _CountedTexts:
                     where=f"text {number}",
                     fix="clean it with text.encode('utf-8', 'replace').decode()",
                 ) from error
-            yield text
+            yield from bounded(text, self._known)
 
 
 def _with_visible_markup(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
