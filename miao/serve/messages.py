@@ -136,7 +136,6 @@ class CountBody(Drawing):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     stop_sequences: list[Text] | None = Field(None, max_length=MAX_STOPS)
-    service_tier: Literal["auto", "standard_only"] | None = None
     cache_control: CacheControl | None = None
 
     def chat(self) -> ChatBody:
@@ -149,7 +148,6 @@ class CountBody(Drawing):
         if self.system:
             messages.insert(0, {"role": "system", "content": _said(self.system)})
         own: dict[str, Any] = {"messages": messages, "tools": None, "tool_choice": None}
-        own["service_tier"] = None
         if messages[-1]["role"] == "assistant":
             own["continue_final_message"] = True
         if self.stop_sequences:

@@ -113,7 +113,7 @@ class Drawing(Body):
     metadata: dict[str, Any] | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default", "standard_only"] | None = None
     store: Literal[False] | None = None
 
     @field_validator("logit_bias")

@@ -12,6 +12,7 @@ import pytest
 from openai.resources.chat.completions import Completions as Chat
 from openai.resources.completions import Completions as Text
 from openai.resources.embeddings import Embeddings
+from openai.resources.responses import Responses
 
 from tests.serve.conftest import RunningServer
 
@@ -82,10 +83,62 @@ EMBEDDINGS: Table = {
     "encoding_format": [(CHANGES, "base64", {})],
     "user": [(LABEL, "u", {})],
 }
+FLAT_TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+LOGPROBS = {"include": ["message.output_text.logprobs"]}
+RESPONSES: Table = {
+    "model": [(CHANGES, "other", {})],
+    "input": [(CHANGES, "天气", {})],
+    "instructions": [(CHANGES, "Be brief.", {})],
+    "temperature": [(CHANGES, 0.0, {}), (REFUSED, 3.0, {})],
+    "top_p": [(CHANGES, 0.01, {})],
+    "max_output_tokens": [(CHANGES, 3, {})],
+    "stream": [(CHANGES, True, {})],
+    "stream_options": [(LABEL, {"include_obfuscation": False}, {})],
+    "include": [(CHANGES, LOGPROBS["include"], {}), (REFUSED, ["file_search_call.results"], {})],
+    "top_logprobs": [(CHANGES, 2, LOGPROBS), (REFUSED, 2, {})],
+    "text": [
+        (CHANGES, {"format": {"type": "json_object"}}, {}),
+        (REFUSED, {"verbosity": "low"}, {}),
+    ],
+    "tools": [(CHANGES, [FLAT_TOOL], {}), (REFUSED, [{"type": "web_search"}], {})],
+    "tool_choice": [(CHANGES, "required", {"tools": [FLAT_TOOL]})],
+    "parallel_tool_calls": [(LABEL, False, {})],
+    "reasoning": [(CHANGES, {"effort": "none"}, {}), (REFUSED, {"summary": "detailed"}, {})],
+    "truncation": [(LABEL, "disabled", {}), (REFUSED, "auto", {})],
+    "background": [(LABEL, False, {}), (REFUSED, True, {})],
+    "store": [(LABEL, False, {}), (REFUSED, True, {})],
+    "service_tier": [(LABEL, "auto", {}), (REFUSED, "priority", {})],
+    "metadata": [(LABEL, {"a": "b"}, {})],
+    "user": [(LABEL, "u", {})],
+    "safety_identifier": [(LABEL, "s", {})],
+    "prompt_cache_key": [(LABEL, "p", {})],
+    "previous_response_id": [(REFUSED, "resp_1", {})],
+    "conversation": [(REFUSED, "conv_1", {})],
+    "prompt": [(REFUSED, {"id": "p"}, {})],
+    "access_programs": [(REFUSED, {"cyber": "standard"}, {})],
+    "background_options": [(REFUSED, {}, {})],
+    "context_management": [(REFUSED, [], {})],
+    "image": [(REFUSED, {"context_compression": "enabled"}, {})],
+    "max_tool_calls": [(REFUSED, 3, {})],
+    "moderation": [(REFUSED, {}, {})],
+    "prompt_cache_options": [(REFUSED, {}, {})],
+    "prompt_cache_retention": [(REFUSED, "24h", {})],
+}
 SAMPLED = {"model": "tiny", "temperature": 1.0, "seed": 5, "max_tokens": 24, "logit_bias": NO_END}
 ROUTES: dict[str, tuple[Callable[..., Any], Table, dict[str, Any]]] = {
     "chat": (Chat.create, CHAT, SAMPLED | {"messages": [{"role": "user", "content": "hello"}]}),
     "text": (Text.create, TEXT, SAMPLED | {"prompt": "hello"}),
+    "responses": (
+        Responses.create,
+        RESPONSES,
+        {
+            "model": "tiny",
+            "input": "hello",
+            "temperature": 1.0,
+            "max_output_tokens": 24,
+            "extra_body": {"seed": 5, "logit_bias": NO_END},
+        },
+    ),
     "embeddings": (
         Embeddings.create,
         EMBEDDINGS,
@@ -126,15 +179,22 @@ def ask(client: openai.OpenAI, route: str, body: dict[str, Any]) -> Any:
     resources = {
         "chat": client.chat.completions,
         "text": client.completions,
+        "responses": client.responses,
         "embeddings": client.embeddings,
     }
     answer: Any = resources[route].create(**body)
     found = list(answer) if body.get("stream") is True else [answer]
+    if route == "responses" and len(found) == 1:  # it repeats what was asked
+        return [found[0].output_text, found[0].status, _nameless(found[0].output)]
     dumped = [one.model_dump(exclude={"id", "created"}) for one in found]
     for one in dumped:
         if one.get("usage"):
             one["usage"].pop("prompt_tokens_details", None)  # depends on who asked before
     return dumped
+
+
+def _nameless(output: list[Any]) -> list[Any]:
+    return [item.model_dump(exclude={"id", "call_id"}) for item in output]
 
 
 @pytest.mark.parametrize("route", ROUTES)
