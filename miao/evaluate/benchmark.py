@@ -228,7 +228,7 @@ def _generate(
     texts = write_texts(model, encoder.tokenizer, prompts, options, style.until, advance)
     answers = []
     for (item, _), text in zip(asked, texts, strict=True):
-        found = extract(text)
+        found = extract(text, "".join(item.letters))
         answer = Answer(item, None, text=text, found=found)
         if isinstance(item.answer, int):
             answer.choice = item.letters.index(found) if found in item.letters else None

@@ -7,53 +7,43 @@ import re
 from collections.abc import Callable, Sequence
 
 from miao.errors import MiaoError, did_you_mean
+from miao.evaluate.option import option
 from miao.evaluate.task import Compare
 
 _NUMBER = re.compile(r"(?:(?<![\d)])-)?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
 
 
-def first_capital(text: str) -> str | None:
-    """The first upper-case letter."""
+def first_capital(text: str, letters: str = "") -> str | None:
+    """The first upper-case letter, whatever it stands for (as OpenCompass does it)."""
     return next((letter for letter in text if letter.isupper()), None)
 
 
-def first_option(text: str) -> str | None:
-    """The letter that is named as the answer ("答案是B", "The answer is (C)"), else one that stands
-    alone, else the first upper-case letter."""
-    for pattern in (
-        r"(?:答案|选择|选项|应选|故选|选)[^A-Za-z\n]{0,6}([A-Z])(?![A-Za-z])",
-        r"[Aa]nswer(?: is|:)?[^A-Za-z\n]{0,4}([A-Z])(?![A-Za-z])",
-        r"(?<![A-Za-z])([A-Z])(?![A-Za-z])",
-    ):
-        if found := re.search(pattern, text):
-            return found[1]
-    return first_capital(text)
-
-
-def first_number(text: str) -> str | None:
+def first_number(text: str, letters: str = "") -> str | None:
     found = _NUMBER.search(text)
     return found[0] if found else None
 
 
-def last_number(text: str) -> str | None:
+def last_number(text: str, letters: str = "") -> str | None:
     found = _NUMBER.findall(text)
     return found[-1] if found else None
 
 
-def whole_text(text: str) -> str | None:
+def whole_text(text: str, letters: str = "") -> str | None:
     return text.strip() or None
 
 
-EXTRACTORS: dict[str, Callable[[str], str | None]] = {
+Extract = Callable[[str, str], str | None]
+"""From a text, and the letters of the question's options, to the answer."""
+EXTRACTORS: dict[str, Extract] = {
+    "option": option,
     "first_capital": first_capital,
-    "first_option": first_option,
     "first_number": first_number,
     "last_number": last_number,
     "text": whole_text,
 }
 
 
-def extractor(names: Sequence[str]) -> Callable[[str], str | None]:
+def extractor(names: Sequence[str]) -> Extract:
     """The first of several extractors that finds something.
 
     A name of `EXTRACTORS`, or `first:REGEX` or `last:REGEX` (the first or last match, of it the
@@ -64,13 +54,13 @@ def extractor(names: Sequence[str]) -> Callable[[str], str | None]:
     """
     made = [_one(name) for name in names]
 
-    def extract(text: str) -> str | None:
-        return next((found for one in made if (found := one(text)) is not None), None)
+    def extract(text: str, letters: str) -> str | None:
+        return next((found for one in made if (found := one(text, letters)) is not None), None)
 
     return extract
 
 
-def _one(name: str) -> Callable[[str], str | None]:
+def _one(name: str) -> Extract:
     kind, colon, pattern = name.partition(":")
     if not colon or kind not in ("first", "last"):
         if name not in EXTRACTORS:
@@ -85,7 +75,7 @@ def _one(name: str) -> Callable[[str], str | None]:
     except re.error as error:
         raise MiaoError(f"not a regular expression ({error}): {pattern}") from error
 
-    def search(text: str) -> str | None:
+    def search(text: str, letters: str) -> str | None:
         found = list(compiled.finditer(text))
         if not found:
             return None

@@ -75,7 +75,7 @@ class PromptStyle:
     """A prompt that is too long: cut its beginning, or leave examples out."""
     max_new_tokens: int = 32
     until: list[str] = field(default_factory=list)
-    extract: list[str] = field(default_factory=lambda: ["first_capital"])
+    extract: list[str] = field(default_factory=lambda: ["option"])
     """Names of extractors (miao/evaluate/extract.py) or regular expressions, tried in order."""
     compare: Compare = "letter"
     tolerance: float = 0.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.errors import MiaoError
 from miao.evaluate.extract import EXTRACTORS, extractor, is_right, to_number
+from miao.evaluate.option import option
+from miao.files import read_jsonl
 
 
 @pytest.mark.parametrize(
@@ -15,10 +19,6 @@ from miao.evaluate.extract import EXTRACTORS, extractor, is_right, to_number
     [
         ("first_capital", "the answer is b, or B", "B"),
         ("first_capital", "没有字母", None),
-        ("first_option", "CPU 是处理器，所以答案是：（B）。", "B"),
-        ("first_option", "The answer is (D) because A is wrong", "D"),
-        ("first_option", "I choose C", "C"),  # a lone I stands before it
-        ("first_option", "应选 A", "A"),
         ("last_number", "3+4=7，一共 1,200 个", "1,200"),
         ("last_number", "82-45", "45"),
         ("last_number", "答案是-6", "-6"),
@@ -30,16 +30,44 @@ from miao.evaluate.extract import EXTRACTORS, extractor, is_right, to_number
     ],
 )
 def test_what_is_found(name: str, text: str, found: str | None) -> None:
-    if text == "I choose C":
-        found = "I"
-    assert extractor([name])(text) == found
+    assert extractor([name])(text, "ABCD") == found
+
+
+def test_a_hundred_answers_and_the_letter_that_each_settles_on() -> None:
+    """Chinese and English, half and half; three of them settle on none."""
+    table = read_jsonl(Path(__file__).parent / "data/letters.jsonl")
+    assert [sum(row["lang"] == lang for row in table) for lang in ("zh", "en")] == [50, 50]
+    missed = [row for row in table if option(row["text"], "ABCD") != row["right"]]
+    assert not missed
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "found"),
+    [
+        ("DNA 是遗传物质，所以选B", "ABCD", "B"),
+        ("I believe it's C.", "ABCDEFGHIJ", "C"),
+        ("排除选项A，选B", "ABCD", "B"),
+        ("选E", "ABCD", None),  # no option of this question
+        ("选E", "ABCDE", "E"),
+        ("答案是A或B", "ABCD", None),
+        ("A、B 都错，选C", "ABC", "C"),
+        ("A is wrong. B is wrong.", "ABC", "C"),
+        ("A是B的两倍", "ABCD", None),
+        ("答案是B。\n\n问题：下一题？\n答案：C", "ABCD", "B"),
+        ("", "ABCD", None),
+        ("B", "", None),
+        ("这道题选1", "1234", "1"),
+    ],
+)
+def test_only_the_options_letters_count(text: str, letters: str, found: str | None) -> None:
+    assert option(text, letters) == found
 
 
 def test_the_first_that_finds_something_counts() -> None:
     extract = extractor(["first:#### (\\d+)", "last_number"])
-    assert extract("1 2 #### 3 4") == "3"
-    assert extract("1 2") == "2"
-    assert extract("") is None
+    assert extract("1 2 #### 3 4", "") == "3"
+    assert extract("1 2", "") == "2"
+    assert extract("", "") is None
 
 
 @pytest.mark.parametrize("name", ["first_captal", "last:(", "regex"])
@@ -79,7 +107,7 @@ def test_tolerance_texts_and_letters() -> None:
 
 @given(st.text(), st.sampled_from(sorted(EXTRACTORS)))
 def test_any_text_will_do(text: str, name: str) -> None:
-    found = extractor([name])(text)
-    assert found is None or (found and found in text)
+    found = extractor([name])(text, "ABCD")
+    assert found is None or (found and found in text) or name == "option"
     if found:
         to_number(found)
