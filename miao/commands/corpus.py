@@ -7,9 +7,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from miao.console import ProgressLine, headline, warn
+from miao.console import ProgressLine, headline, say, warn
 from miao.corpus.build.pipeline import build_corpus
 from miao.corpus.local import with_local_files
+from miao.corpus.read.formats import Reading
+from miao.corpus.read.kinds import paths_by_kind
 from miao.corpus.records import FIELDS, KINDS, Kind
 from miao.errors import MiaoError
 from miao.files import read_json, require_replaceable
@@ -17,6 +19,7 @@ from miao.options import option_kinds
 from miao.recipe import Recipe
 from miao.report.data_report import present_corpus
 
+SHOWN_PATHS = 10
 STAGE_OF: dict[Kind, str] = {kind: stage for stage, kind in KINDS.items()}
 
 
@@ -54,7 +57,10 @@ def build(words: Sequence[str]) -> int:
     )
     parser.add_argument("paths", nargs="*", help="files, folders, globs (default: the recipe's)")
     parser.add_argument("--out", required=True, help="the directory to write")
-    parser.add_argument("--kind", choices=list(STAGE_OF), default="document")
+    parser.add_argument(
+        "--kind", choices=list(STAGE_OF), help="read them as this (default: told, as by check)"
+    )
+    add_reading(parser)
     parser.add_argument("--recipe", help="take the options of this recipe's `corpus`")
     parser.add_argument("--output", choices=["jsonl", "parquet"], default="jsonl")
     own, overrides = _split(list(words))
@@ -62,9 +68,15 @@ def build(words: Sequence[str]) -> int:
     from miao.recipe.reading import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
+    corpus = recipe.corpus
+    corpus.columns = {**corpus.columns, **columns_of(options.columns)}
+    corpus.encoding = options.encoding or corpus.encoding
     if options.paths:
+        reading = Reading(corpus.columns, corpus.encoding)
+        given = {options.kind: options.paths} if options.kind else {}
+        given = given or paths_by_kind(options.paths, reading)
         for kind, name in FIELDS.items():
-            setattr(recipe.corpus, name, options.paths if kind == options.kind else [])
+            setattr(corpus, name, given.get(kind, []))
     else:
         recipe.corpus = with_local_files(recipe.corpus)
     stages = [STAGE_OF[kind] for kind, name in FIELDS.items() if getattr(recipe.corpus, name)]
@@ -73,6 +85,9 @@ def build(words: Sequence[str]) -> int:
     directory = Path(options.out)
     require_replaceable(directory, _is_corpus)
     headline(f"corpus: {', '.join(stages)} to {directory}")
+    for kind, name in FIELDS.items():
+        for path in getattr(recipe.corpus, name)[:SHOWN_PATHS]:
+            say(f"  {path}: {kind}s")
     report = build_corpus(
         recipe.corpus, recipe.seed, directory, stages, options.output, ProgressLine
     )
@@ -80,6 +95,31 @@ def build(words: Sequence[str]) -> int:
         warn(f"{report.problems} records could not be used: see {directory / 'problems.jsonl'}")
     present_corpus(directory)
     return 0
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to read."""
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="what columns are: question=q answer=data.a, text=title+body, unused=notes,score",
+    )
+    parser.add_argument("--encoding", help="of text that is no UTF-8: big5, cp1252 (default: told)")
+
+
+def columns_of(pairs: Sequence[str]) -> dict[str, str]:
+    """`["question=q", ...]` as a mapping."""
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        role, equals, column = pair.partition("=")
+        if not equals:
+            raise MiaoError(f"'{pair}' is no ROLE=COLUMN", where="--columns", fix="question=q")
+        again = role == "unused" and role in columns
+        columns[role] = f"{columns[role]},{column}" if again else column
+    return columns
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

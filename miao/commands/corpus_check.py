@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from miao.commands.corpus import add_reading, columns_of
 from miao.console import say
 from miao.corpus.check import Check
 from miao.corpus.read.convert import EXPECTED
+from miao.corpus.read.formats import Reading
 from miao.corpus.read.sources import is_dataset_name
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
@@ -35,12 +37,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--quarantine", default="quarantine.jsonl", help="where bad records go, with the reasons"
     )
+    add_reading(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(words)
     if options.limit is not None and options.limit < 1:
         raise MiaoError("--limit must be positive", where="the command line")
     paths = [_of_hub(path, options.limit) for path in options.paths]
-    check = Check(Path(options.quarantine), options.limit)
+    reading = Reading(columns_of(options.columns), options.encoding)
+    check = Check(Path(options.quarantine), options.limit, reading)
     check.run(paths, options.kind)
     if options.json:
         print(json.dumps(check.to_json(), ensure_ascii=False, indent=2))

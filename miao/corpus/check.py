@@ -12,20 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any
 
 from miao.console import ProgressLine, count, headline, say, say_next, warn
-from miao.corpus.read.convert import kind_of
-from miao.corpus.read.formats import RecordCounts, convert_file
-from miao.corpus.read.opened import DamagedFile, format_of
+from miao.corpus.read.accounting import UnreadColumns
+from miao.corpus.read.formats import AS_IT_IS, Reading, RecordCounts, convert_file
+from miao.corpus.read.kinds import sniff_kind
+from miao.corpus.read.opened import format_of
 from miao.corpus.read.problems import Problem, place
-from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import find_sources
 from miao.corpus.records import FIELDS, Document, Kind, Preference, Record, text_of
 from miao.files import atomic_open
 
-SNIFFED = 200
-"""Objects at the beginning of a file that its kind is told from."""
 SHOWN_FILES = 40
 FOLDED = 5
 """More files than this of one folder that are alike share a line."""
@@ -94,8 +92,8 @@ def language_of(text: str) -> str:
 class Check:
     """One run over all files; memory does not grow with them."""
 
-    def __init__(self, quarantine: Path, limit: int | None):
-        self.quarantine, self.limit = quarantine, limit
+    def __init__(self, quarantine: Path, limit: int | None, reading: Reading = AS_IT_IS):
+        self.quarantine, self.limit, self.reading = quarantine, limit, reading
         self.given: list[str] = []
         """What the user pointed at."""
         self.counts = RecordCounts()
@@ -116,7 +114,7 @@ class Check:
                 line.advance(1, f"{sum(found.records for found in self.found.values()):,} records")
 
     def _file(self, path: Path, source: str, asked: Kind | None) -> None:
-        kind = asked or sniff_kind(path)
+        kind = asked or sniff_kind(path, self.reading)
         counts, facts = RecordCounts(), Found()
         shapes: Counter[str] = Counter()
 
@@ -124,18 +122,22 @@ class Check:
             counts.problems += 1
             self._problem(problem)
 
-        records = convert_file(path, kind or "document", source, report, counts)
-        for record, shape, _ in islice(records, self.limit):
-            shapes[shape] += 1
-            facts.records += 1
-            facts.characters += len(text_of(record))
-            self.found.setdefault(kind or "document", Found()).add(record, self._draw)
+        records = convert_file(path, kind or "document", source, report, counts, self.reading)
+        try:
+            for record, shape, _ in islice(records, self.limit):
+                shapes[shape] += 1
+                facts.records += 1
+                facts.characters += len(text_of(record))
+                self.found.setdefault(kind or "document", Found()).add(record, self._draw)
+        except UnreadColumns as error:
+            report(Problem(path, 0, error.what, error.fix))
         for how, number in counts.repairs.items():
             self.counts.repairs[how] += number
             self.counts.repaired_files.setdefault(how, counts.repaired_files[how])
         self.counts.unread += counts.unread
         self.counts.problems += counts.problems
         self.counts.merged += counts.merged
+        self.counts.columns.update(counts.columns)
         form = format_of(path)
         self.files.append(
             {
@@ -149,6 +151,7 @@ class Check:
                 "merged": counts.merged,
                 "mended": dict(counts.repairs),
                 "unread_keys": dict(counts.unread),
+                "columns": counts.columns.to_json(),
             }
         )
 
@@ -176,6 +179,7 @@ class Check:
             "merged": self.counts.merged,
             "mended": dict(self.counts.repairs),
             "unread_keys": dict(self.counts.unread),
+            "columns": self.counts.columns.to_json(),
             "skipped_files": [f"{path}: {why}" for path, why in self.counts.skipped_files],
             "quarantine": str(self.quarantine) if self.counts.problems else None,
         }
@@ -216,13 +220,22 @@ class Check:
             paths = self.given if len(self.found) == 1 else [file["path"] for file in files]
             more = ["..."] if len(paths) > SHOWN_PATHS else []
             words += [f"--corpus.{FIELDS[kind]}", *map(shlex.quote, paths[:SHOWN_PATHS]), *more]
+        if self.reading.columns:
+            columns = json.dumps(dict(self.reading.columns), ensure_ascii=False)
+            words += ["--corpus.columns", shlex.quote(columns)]
+        if self.reading.encoding:
+            words += ["--corpus.encoding", self.reading.encoding]
         if self.counts.problems:
             words += ["--corpus.skip_bad_records", "true"]
         return " ".join(words)
 
     def _print_problems(self) -> None:
         if not self.counts.problems:
-            none = "no record is rejected" if self.counts.unread else "no problems"
+            none = (
+                "no record is rejected"
+                if self.counts.unread or self.counts.columns.unread
+                else "no problems"
+            )
             say(f"\n{none}" if self.found else "")
             return
         headline(_counted(self.counts.problems, "problem"))
@@ -234,19 +247,6 @@ class Check:
         if self.counts.problems > len(self.shown):
             say(f"  and {self.counts.problems - len(self.shown):,} more")
         say(f"all of them, with their records: {self.quarantine}")
-
-
-def sniff_kind(path: Path) -> Kind | None:
-    """The kind of record that most of the first objects of a file are best used as."""
-    votes: Counter[Kind] = Counter()
-    try:
-        for _, value in islice(read_objects(path, lambda problem: None), SNIFFED):
-            if kind := kind_of(value):
-                votes[kind] += 1
-    except DamagedFile:  # told when the file is read
-        pass
-    order = get_args(Kind)[::-1]
-    return max(votes, key=lambda kind: (votes[kind], order.index(kind)), default=None)
 
 
 def _alike(files: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

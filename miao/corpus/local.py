@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import say, warn
-from miao.corpus.check import sniff_kind
+from miao.corpus.read.kinds import sniff_kind
 from miao.corpus.read.opened import format_of
 from miao.corpus.records import FIELDS, Kind
 from miao.recipe import CorpusOptions

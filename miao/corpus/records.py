@@ -79,6 +79,7 @@ class Preference:
     chosen: list[Message]
     rejected: list[Message]
     source: str = ""
+    tools: list[dict[str, Any]] = field(default_factory=list)
     origin: str = field(default="", compare=False)
 
     @property
@@ -86,12 +87,15 @@ class Preference:
         return bool(self.chosen and self.rejected)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        record: dict[str, Any] = {
             "prompt": [message.to_json() for message in self.prompt],
             "chosen": [message.to_json() for message in self.chosen],
             "rejected": [message.to_json() for message in self.rejected],
             "source": self.source,
         }
+        if self.tools:
+            record["tools"] = self.tools
+        return record
 
 
 Record = Document | Conversation | Preference

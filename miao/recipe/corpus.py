@@ -62,6 +62,12 @@ class CorpusOptions:
     """Fraction of records kept out of training to measure on (chosen by content hash)."""
     heldout_max: int = 400
     """At most this many held-out records per source."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What columns of your data are, where it is not told rightly: {question: q, answer: data.a}
+    (text, title, messages, question, answer, context, history, system, reasoning, tools, chosen,
+    rejected, label, source; `a+b` joins two), and `unused: a,b` for those to leave out."""
+    encoding: str | None = None
+    """Encoding of text that is no UTF-8 (default: told; GB18030, Big5, UTF-16, UTF-32)."""
     skip_bad_records: bool = False
     """Count and skip unreadable records (listed in corpus/problems.jsonl) instead of stopping."""
     clean: CleanOptions = field(default_factory=CleanOptions)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.read.convert import TURNS_KEYS, fields_of
+from miao.corpus.read.columns import TURNS_KEYS, row_of
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import find_files
 from miao.corpus.read.turns import first_key, to_messages
@@ -96,7 +96,7 @@ def to_problem(value: Any) -> Problem:
         if isinstance(value.get("system"), str):
             messages.insert(0, Message("system", value["system"]))
     else:
-        fields = fields_of(value)
+        fields = row_of(value)
         turns = first_key(fields, TURNS_KEYS)
         if not turns:
             raise MiaoError(

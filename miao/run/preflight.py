@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 from miao.corpus.build.pipeline import given_paths
-from miao.corpus.read.formats import RecordCounts, convert_file
-from miao.corpus.read.problems import stop
+from miao.corpus.read.formats import LOOKED_AT as RECORDS
+from miao.corpus.read.formats import Reading, RecordCounts, convert_file
+from miao.corpus.read.problems import Problem, stop
 from miao.corpus.read.sources import find_sources, is_dataset_name, named
-from miao.corpus.records import KINDS, Kind
+from miao.corpus.records import KINDS, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
 from miao.hubs import is_hub_name
@@ -75,11 +76,20 @@ def _is_unseen(path: str) -> bool:
 
 
 def _records(recipe: Recipe, stage: str, kind: Kind) -> None:
-    """The first record of every file is one of this kind."""
-    for path, source in islice(_files(given_paths(recipe.corpus)[stage]), LOOKED_AT):
-        if recipe.corpus.skip_bad_records:
-            return
-        next(convert_file(path, kind, source, stop, RecordCounts()), None)
+    """The first record of every file is one of this kind, and of the first ones' columns enough is
+    read."""
+    corpus = recipe.corpus
+    reading = Reading(corpus.columns, corpus.encoding)
+    for path, source in islice(_files(given_paths(corpus)[stage]), LOOKED_AT):
+        first: list[Record] = []
+
+        def strict(problem: Problem, first: list[Record] = first) -> None:
+            if not first and not corpus.skip_bad_records:
+                stop(problem)
+
+        records = convert_file(path, kind, source, strict, RecordCounts(), reading)
+        for record, _, _ in islice(records, RECORDS):
+            first[:] = [record]
 
 
 def _tokenizer(options: TokenizerOptions) -> None:

@@ -139,14 +139,14 @@ def encode_preferences(
     absent: Encoded = ([], [])
     for batch in _batched(pairs):
         sides = [
-            Conversation(pair.prompt + answer, pair.source)
+            Conversation(pair.prompt + answer, pair.source, pair.tools)
             for pair in batch
             for answer in (pair.chosen, pair.rejected)
             if answer
         ]
         encoded = encode_conversations(tokenizer, sides, False, encoder, left_out)
         for pair in batch:
-            prompt = len(tokenizer.chat_template.encode_prompt(tokenizer, pair.prompt))
+            prompt = len(tokenizer.chat_template.encode_prompt(tokenizer, pair.prompt, pair.tools))
             chosen, mask = next(encoded) if pair.chosen else absent
             rejected, other = next(encoded) if pair.rejected else absent
             yield (chosen, _after(prompt, mask)), (rejected, _after(prompt, other))

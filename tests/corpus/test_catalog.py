@@ -85,7 +85,8 @@ def test_an_entry_becomes_records(entry: Entry) -> None:
         record = {here: record[there] for there, here in name.columns.items()}
     assert kind_of(record) == entry.kind
     if entry.kind == "document":
-        assert to_document(record, entry.name) == Document("好", record.get("source", entry.name))
+        text = "苗\n\n好" if "title" in record else "好"
+        assert to_document(record, entry.name) == Document(text, record.get("source", entry.name))
     elif entry.kind == "preference":
         one = to_preference(record)
         assert isinstance(one, Preference)
@@ -96,7 +97,8 @@ def test_an_entry_becomes_records(entry: Entry) -> None:
         assert isinstance(talk, Conversation)
         is_choice = entry.name in ("ceval", "cmmlu", "mmlu")
         said = [message.content for message in talk.messages]
-        assert said == ([OPTIONS, "A. 好"] if is_choice else ["问", "好"])
+        system = [record["meta_instruction"]] if "meta_instruction" in record else []
+        assert said == ([OPTIONS, "A. 好"] if is_choice else [*system, "问", "好"])
 
 
 def test_addresses() -> None:

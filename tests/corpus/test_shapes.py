@@ -81,9 +81,9 @@ def test_moss() -> None:
     call = {"name": "Search", "arguments": {"query": "天气"}}
     assert to_conversation(MOSS).messages == [
         Message("user", "问"),
-        Message("assistant", "", tool_calls=[call]),
+        Message("assistant", "", reasoning="想", tool_calls=[call]),
         Message("tool", "晴"),
-        Message("assistant", "答", reasoning="想"),
+        Message("assistant", "答"),
         *turns("再问", "再答"),
     ]
     plain = {"Commands": "<|Commands|>: None<eoc>", "Human": "a", "MOSS": "b"}

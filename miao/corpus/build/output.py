@@ -229,7 +229,10 @@ def _schema(arrow: Any, kind: Kind) -> Any:
     fields: dict[str, list[tuple[str, Any]]] = {
         "document": [("text", text)],
         "conversation": [("messages", arrow.list_(message)), ("tools", text)],
-        "preference": [(s, arrow.list_(message)) for s in ("prompt", "chosen", "rejected")],
+        "preference": [
+            *((side, arrow.list_(message)) for side in ("prompt", "chosen", "rejected")),
+            ("tools", text),
+        ],
     }
     return arrow.schema([*fields[kind], ("source", text)])
 

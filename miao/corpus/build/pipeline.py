@@ -42,6 +42,8 @@ class CorpusReport:
     """How often something was decoded otherwise than as plain UTF-8, or mended."""
     unread_keys: dict[str, dict[str, int]] = field(default_factory=dict)
     """Keys of turns that no record keeps, and of how many turns."""
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per shape: its characters, and the columns that were not read."""
     merged: dict[str, int] = field(default_factory=dict)
     """Labelled answers that became the second side of a pair: objects read are records, problems
     and these."""
@@ -60,6 +62,7 @@ class CorpusReport:
             self.skipped_files += read["skipped_files"]
             self.shapes[stage], self.repairs[stage] = read["shapes"], read["repairs"]
             self.merged[stage], self.unread_keys[stage] = read["merged"], read["unread_keys"]
+            self.columns[stage] = read["columns"]
             self.accounts[stage] = Accounts.from_json(result["accounts"])
 
 
@@ -154,6 +157,7 @@ def _as_json(
         "shapes": report.shapes,
         "repairs": report.repairs,
         "unread_keys": report.unread_keys,
+        "columns": report.columns,
         "merged": report.merged,
         "problems": report.problems,
         "skipped_files": report.skipped_files,

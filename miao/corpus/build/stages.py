@@ -25,7 +25,7 @@ from miao.corpus.clean.columns import Columns
 from miao.corpus.clean.own import file_of
 from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
-from miao.corpus.read.formats import RecordCounts, convert_file, read_records
+from miao.corpus.read.formats import Reading, RecordCounts, convert_file, read_records
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.sources import find_files, find_sources
 from miao.corpus.records import KINDS, Document, Kind, Record
@@ -35,7 +35,10 @@ from miao.errors import MiaoError
 from miao.files import fingerprint
 from miao.recipe import CorpusOptions
 
-SETTINGS = ("clean", "dedup", "contamination", "mix", "heldout", "heldout_max", "skip_bad_records")
+SETTINGS = (
+    *("clean", "dedup", "contamination", "mix", "heldout", "heldout_max", "skip_bad_records"),
+    *("columns", "encoding"),
+)
 """Options that the records of the user's own files depend on."""
 AFTER_CLEANING = ("exact", "near_threshold", "keep", "prefer", "across_sources")
 """Options of `dedup` that cleaning knows nothing of."""
@@ -58,6 +61,10 @@ class Stage:
     def given(self) -> list[str]:
         """The user's paths; none: the built-in corpus."""
         return given_paths(self.options)[self.stage]
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.options.columns, self.options.encoding)
 
     @property
     def kind(self) -> Kind:
@@ -128,7 +135,8 @@ class Stage:
         version, settings, stamps = self._own_inputs()
         dedup = {k: v for k, v in settings["dedup"].items() if k not in AFTER_CLEANING}
         skip, clean = settings["skip_bad_records"], settings["clean"]
-        return [version, self.kind, clean, settings["contamination"], dedup, skip, stamps]
+        how = [settings["columns"], settings["encoding"]]
+        return [version, self.kind, clean, settings["contamination"], dedup, skip, how, stamps]
 
     def _clean(self) -> tuple[list[ChunkFile], dict[str, Any], Accounts]:
         """The chunks of clean records, what was read, and the accounts so far."""
@@ -152,6 +160,7 @@ class Stage:
                 "shapes": counts.by_shape,
                 "repairs": counts.repairs,
                 "unread_keys": counts.unread,
+                "columns": counts.columns.to_json(),
                 "merged": counts.merged,
             }
             finish(done, mark, {"chunks": len(chunks), "read": read, "before": vars(before)})
@@ -168,7 +177,9 @@ class Stage:
         columns = Columns(self.options.clean)
         if columns.wanted:
             return self._good_records(columns, problems, counts, accounts)
-        records: Iterable[Record] = read_records(self.given, self.kind, problems.note, counts)
+        records: Iterable[Record] = read_records(
+            self.given, self.kind, problems.note, counts, self.reading
+        )
         return records
 
     def _good_records(
@@ -179,7 +190,7 @@ class Stage:
         sources = find_sources(self.given, lambda path, why: skipped.append((path, why)))
         for path, source in sources:
             for record, shape, value in convert_file(
-                path, self.kind, source, problems.note, counts
+                path, self.kind, source, problems.note, counts, self.reading
             ):
                 if rejected := columns.rejects(value):
                     rule, why = rejected

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miao.corpus.ngrams import TextView
-from miao.corpus.read.convert import fields_of, to_prompt
+from miao.corpus.read.columns import row_of
+from miao.corpus.read.convert import to_prompt
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.shapes import STEM_KEYS
 from miao.corpus.read.sources import find_files
@@ -167,7 +168,7 @@ def _compared(value: Any, options: ContaminationOptions) -> dict[str, float]:
     whole, stem, alone = "\n".join(strings), "", strings
     try:
         asked = "\n".join(message.content for message in to_prompt(value))
-        fields = fields_of(value)
+        fields = row_of(value)
         stem = str(fields.get(first_key(fields, STEM_KEYS) or ""))
         if asked not in strings:  # with its options, which are no questions themselves
             whole, alone = asked, [stem]

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
-from miao.corpus.read.shapes import KTO_KEYS, desirable, rewritten, with_aliases
+from miao.corpus.read.asked import answer_key, answer_of, prompt_of, source_of, tools_of
+from miao.corpus.read.columns import (
+    ANSWER_KEYS,
+    CHOSEN_KEYS,
+    MEDIA_KEYS,
+    QUESTION_KEYS,
+    REJECTED_KEYS,
+    SYSTEM_KEYS,
+    TEXT_KEYS,
+    TITLE_KEYS,
+    TOOLS_KEYS,
+    TURNS_KEYS,
+    Row,
+    row_of,
+)
+from miao.corpus.read.marks import tools_within, without_marks
+from miao.corpus.read.shapes import KTO_KEYS, desirable, rewritten
 from miao.corpus.read.turns import (
     blank,
     first_key,
     named,
-    plain_json,
-    present,
-    reasoning_of,
     said,
-    to_messages,
     words,
 )
 from miao.corpus.records import FIELDS, Conversation, Document, Kind, Message, Preference, Record
 from miao.errors import MiaoError, did_you_mean
-
-# Where several keys of one row are present, the first counts.
-TEXT_KEYS = ("text", "content")
-TURNS_KEYS = ("messages", "conversations", "conversation")
-QUESTION_KEYS = ("instruction", "prompt", "question", "query", "input")
-ANSWER_KEYS = ("output", "response", "answer", "completion", "target")
-MATERIAL_KEYS = ("input", "context")  # what a question is about, appended to it
-SYSTEM_KEYS = ("system", "system_prompt")
 
 EXPECTED: dict[Kind, str] = {
     "document": '{"text": "..."}, {"content": "..."} or any conversation',
@@ -43,7 +47,7 @@ _CONVERSATION_KEYS = (*TURNS_KEYS, *QUESTION_KEYS, *ANSWER_KEYS, "history", *SYS
 KNOWN_KEYS: dict[Kind, tuple[str, ...]] = {
     "document": (*TEXT_KEYS, *_CONVERSATION_KEYS),
     "conversation": _CONVERSATION_KEYS,
-    "preference": ("chosen", "rejected", *_CONVERSATION_KEYS),
+    "preference": (*CHOSEN_KEYS, *REJECTED_KEYS, *_CONVERSATION_KEYS),
 }
 
 
@@ -55,23 +59,28 @@ def shape_of(value: Any, kind: Kind) -> str | None:
         return "multiple choice"
 
 
-def _recognised(value: Any, kind: Kind) -> tuple[str | None, dict[str, Any]]:
-    """An object's shape, and its fields in the ordinary form of that shape."""
-    fields = fields_of(value)
-    if kind == "document" and (text := first_key(fields, TEXT_KEYS)):
-        return text, fields
-    if particular := rewritten(fields, kind):
-        return particular
-    if kind == "preference" and {"chosen", "rejected"} <= fields.keys():
-        return "chosen/rejected", fields
-    if kind == "preference" and desirable(fields) is None:
-        return None, fields
+def _recognised(value: Any, kind: Kind) -> tuple[str | None, Row]:
+    """An object's shape, and its row in the ordinary form of that shape."""
+    row = row_of(value)
+    text = first_key(row, TEXT_KEYS) if kind == "document" else None
+    if not text and (particular := rewritten(row, kind)):
+        shape, row = particular
+        return shape, row
+    if text:
+        distilled = rewritten(row, "conversation") if text == "content" else None
+        if distilled and distilled[0] == "question/reasoning/content":
+            return distilled
+        return text, row
+    if kind == "preference" and {"chosen", "rejected"} <= row.keys():
+        return "chosen/rejected", row
+    if kind == "preference" and desirable(row) is None:
+        return None, row
     if kind == "preference":
-        return (LABELLED if _recognised(unlabelled(fields), "conversation")[0] else None), fields
-    if turns := first_key(fields, TURNS_KEYS):
-        return turns, fields
-    question, answer = first_key(fields, QUESTION_KEYS), first_key(fields, ANSWER_KEYS)
-    return (f"{question}/{answer}" if question and answer else None), fields
+        return (LABELLED if _recognised(unlabelled(row), "conversation")[0] else None), row
+    if turns := first_key(row, TURNS_KEYS):
+        return turns, row
+    question, answer = first_key(row, QUESTION_KEYS), answer_key(row)
+    return (f"{question}/{answer}" if question and answer else None), row
 
 
 def kind_of(value: Any) -> Kind | None:
@@ -83,12 +92,18 @@ def kind_of(value: Any) -> Kind | None:
     return "document" if shape_of(value, "document") else None
 
 
-def converted(value: Any, kind: Kind, source: str) -> tuple[Record, str]:
-    """An object as a record of this kind, and its shape."""
-    shape, fields = _recognised(value, kind)
+def converted(value: Any, kind: Kind, source: str) -> tuple[Record, str, Row]:
+    """An object as a record of this kind, its shape, and the row that it was read from."""
+    shape, row = _recognised(value, kind)
     if shape is None:
         raise _unrecognised(value, kind)
-    return _CONVERTERS[kind](fields, shape, source), shape
+    media = first_key(row.origin, MEDIA_KEYS) if kind != "document" else None
+    if media and row.origin.peek(media) not in ("", [], {}):
+        raise MiaoError(
+            f"the record has '{media}', and only text is learned",
+            fix=f"drop it, or learn its text alone: --columns unused={media}",
+        )
+    return _CONVERTERS[kind](row, shape, source), shape, row
 
 
 def to_document(value: Any, source: str = "") -> Document:
@@ -110,23 +125,47 @@ def to_conversation(value: Any, source: str = "") -> Conversation:
     return cast(Conversation, converted(value, "conversation", source)[0])
 
 
-def _document(fields: dict[str, Any], shape: str, source: str) -> Document:
-    if shape in TEXT_KEYS:
-        return Document(words(fields[shape], f"'{shape}'"), _source(fields, source))
-    conversation = _conversation(fields, shape, source)
-    turns = [message.content for message in conversation.messages if message.content]
+def _document(row: Row, shape: str, source: str) -> Document:
+    key = first_key(row, TEXT_KEYS) if shape in TEXT_KEYS or shape == "段落" else None
+    if key:
+        text = words(row[key], f"'{key}'")
+        title = first_key(row, TITLE_KEYS)
+        if title and isinstance(row.peek(title), str) and not blank(row.peek(title)):
+            name = row[title].strip()
+            text = text if text.lstrip().startswith(name) else f"{name}\n\n{text}"
+        return Document(text, source_of(row, source))
+    conversation = _conversation(row, shape, source)
+    turns = [
+        part
+        for message in conversation.messages
+        for part in (message.reasoning, message.content)
+        if part
+    ]
+    row.read -= set(TOOLS_KEYS)
+    row.origin.read -= set(TOOLS_KEYS)
+    calls = [message.tool_calls for message in conversation.messages if message.tool_calls]
+    if calls:
+        row.origin.aside["calls of tools"] = calls
     return Document(words("\n".join(turns), "the turns' text"), conversation.source)
 
 
-def _conversation(fields: dict[str, Any], shape: str, source: str) -> Conversation:
-    if desirable(fields) is False:
+def _conversation(row: Row, shape: str, source: str) -> Conversation:
+    if desirable(row) is False:
         raise MiaoError("the answer is labelled as undesirable", fix="use it for preferences")
-    messages = _prompt(fields, (*TURNS_KEYS, *QUESTION_KEYS))
-    if not first_key(fields, TURNS_KEYS):
-        messages += _answer(fields)
+    messages = prompt_of(row, (*TURNS_KEYS, *QUESTION_KEYS))
+    if not first_key(row, TURNS_KEYS):
+        messages += answer_of(row)
     if not any(message.role == "assistant" for message in messages):
         raise MiaoError("no assistant turn to learn from", fix="add the answer or drop the record")
-    return Conversation(messages, _source(fields, source), _tools(fields))
+    messages, tools = _with_tools(row, messages)
+    return Conversation(messages, source_of(row, source), tools)
+
+
+def _with_tools(row: Row, messages: list[Message]) -> tuple[list[Message], list[dict[str, Any]]]:
+    """The messages without what their system turn says of tools, and the tools."""
+    given = tools_of(row)
+    tools = tools_within(messages) or given
+    return [message for message in messages if message.role != "system" or message.content], tools
 
 
 def to_preference(value: Any, source: str = "") -> Preference:
@@ -147,8 +186,8 @@ def to_prompt(value: Any) -> list[Message]:
     Raises:
         MiaoError: nothing is asked.
     """
-    fields = _recognised(value, "conversation")[1]
-    messages = _prompt(fields, (*TURNS_KEYS, *QUESTION_KEYS, *TEXT_KEYS))
+    row = _recognised(value, "conversation")[1]
+    messages = prompt_of(row, (*TURNS_KEYS, *QUESTION_KEYS, *TEXT_KEYS))
     while messages and messages[-1].role != "user":
         messages.pop()
     if not messages:
@@ -160,41 +199,47 @@ def to_prompt(value: Any) -> list[Message]:
     return messages
 
 
-def unlabelled(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields without KTO's label."""
-    return {key: value for key, value in fields.items() if key not in KTO_KEYS}
+def unlabelled(row: Row) -> Row:
+    """The row without KTO's label; what is read of it is read of the row."""
+    other = Row({key: value for key, value in row.items() if key not in KTO_KEYS}, row.origin)
+    other.taken = frozenset(other)
+    return other
 
 
-def _single(fields: dict[str, Any], source: str) -> Preference:
+def _single(row: Row, source: str) -> Preference:
     """A single answer, labelled (KTO) or with an empty other side (as Miao writes it)."""
-    good = desirable(fields)
+    good = desirable(row)
     if good is None:
-        good = fields["rejected"] == []
-        prompt = _prompt(fields, (*QUESTION_KEYS, *TURNS_KEYS))
-        answer = said(fields["chosen" if good else "rejected"], "the answer")
+        good = row["rejected"] == []
+        prompt, tools = _with_tools(row, prompt_of(row, (*QUESTION_KEYS, *TURNS_KEYS)))
+        answer = without_marks(said(row["chosen" if good else "rejected"], "the answer"))
+        row.read.add("chosen")
     else:
-        turns = cast(Conversation, converted(unlabelled(fields), "conversation", source)[0])
-        prompt, answer = turns.messages[:-1], turns.messages[-1:]
+        row.read.update(KTO_KEYS)
+        shape, other = _recognised(unlabelled(row), "conversation")
+        assert shape is not None
+        turns = _conversation(other, shape, source)
+        prompt, answer, tools = turns.messages[:-1], turns.messages[-1:], turns.tools
         source = turns.source
     if answer[0].role != "assistant" or not any(m.role == "user" for m in prompt):
         raise MiaoError("a labelled answer must follow a prompt", fix="mend or drop the record")
     sides = (answer, []) if good else ([], answer)
-    return Preference(prompt, *sides, _source(fields, source))
+    return Preference(prompt, *sides, source_of(row, source), tools)
 
 
-def _preference(fields: dict[str, Any], shape: str, source: str) -> Preference:
-    if shape == LABELLED or ([] in (fields["chosen"], fields["rejected"])):
-        return _single(fields, source)
-    chosen, rejected = (said(fields[key], f"'{key}'") for key in ("chosen", "rejected"))
+def _preference(row: Row, shape: str, source: str) -> Preference:
+    if shape == LABELLED or ([] in (row["chosen"], row["rejected"])):
+        return _single(row, source)
+    chosen, rejected = (without_marks(said(row[key], f"'{key}'")) for key in ("chosen", "rejected"))
     if chosen == rejected:
         raise MiaoError("'chosen' and 'rejected' are the same", fix="drop the record")
-    given = _prompt(fields, (*QUESTION_KEYS, *TURNS_KEYS))
+    given = prompt_of(row, (*QUESTION_KEYS, *TURNS_KEYS))
     if given in (chosen, rejected):  # some data repeat one side as `messages`
         given = []
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
-    prompt = _joined(given, chosen[:shared])
+    prompt, tools = _with_tools(row, _joined(given, chosen[:shared]))
     chosen, rejected = chosen[shared:], rejected[shared:]
     if all(message.role == "system" for message in prompt):
         keys = ", ".join(f"'{key}'" for key in QUESTION_KEYS)
@@ -206,10 +251,10 @@ def _preference(fields: dict[str, Any], shape: str, source: str) -> Preference:
             "'chosen' and 'rejected' do not answer the same turn",
             fix="they may differ only from an assistant's turn on",
         )
-    return Preference(prompt, chosen, rejected, _source(fields, source))
+    return Preference(prompt, chosen, rejected, source_of(row, source), tools)
 
 
-_CONVERTERS: dict[Kind, Callable[[dict[str, Any], str, str], Record]] = {
+_CONVERTERS: dict[Kind, Callable[[Row, str, str], Record]] = {
     "document": _document,
     "conversation": _conversation,
     "preference": _preference,
@@ -229,78 +274,6 @@ def _joined(given: list[Message], shared: list[Message]) -> list[Message]:
             fix="make them equal, or leave one of them out",
         )
     return given + shared
-
-
-def _prompt(fields: dict[str, Any], keys: Sequence[str]) -> list[Message]:
-    """The turns under the first of these keys, or the history and the question there.
-
-    A system text that stands apart comes before them, unless they begin with one.
-    """
-    key = first_key(fields, keys)
-    messages: list[Message] = []
-    if key and (key in TURNS_KEYS or isinstance(fields[key], list)):
-        messages = to_messages(fields[key], f"'{key}'")
-    elif key:
-        messages = [*_history(fields), Message("user", _question(fields, key))]
-    system = first_key(fields, SYSTEM_KEYS)
-    if system and not blank(fields[system]) and not (messages and messages[0].role == "system"):
-        messages.insert(0, Message("system", words(fields[system], f"'{system}'")))
-    return messages
-
-
-def _question(fields: dict[str, Any], key: str) -> str:
-    keys = [key, *(extra for extra in MATERIAL_KEYS if extra in fields and extra != key)]
-    parts = [words(fields[part], f"'{part}'") for part in keys if not blank(fields[part])]
-    return words("\n".join(parts), f"'{key}'")
-
-
-def _answer(fields: dict[str, Any]) -> list[Message]:
-    key = first_key(fields, ANSWER_KEYS)
-    assert key is not None
-    messages = said(fields[key], f"'{key}'")
-    if messages[0].role == "assistant" and not messages[0].reasoning:
-        messages[0].reasoning = reasoning_of(fields, "the answer")
-    return messages
-
-
-def _history(fields: dict[str, Any]) -> list[Message]:
-    """Alpaca's earlier rounds, `[[question, answer], ...]`, or turns."""
-    rounds = fields.get("history", [])
-    if isinstance(rounds, str):  # in a cell of a table
-        rounds = [] if blank(rounds) else plain_json(rounds, "'history'")
-    rounds = rounds if isinstance(rounds, list) else [rounds]
-    if rounds and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in rounds):
-        return to_messages(rounds, "'history'")
-    messages = []
-    for number, pair in enumerate(rounds, 1):
-        where = f"round {number} of 'history'"
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise MiaoError(f"{where} is no pair", fix="write it as [question, answer]")
-        messages.append(Message("user", words(pair[0], where)))
-        messages.append(Message("assistant", words(pair[1], where)))
-    return messages
-
-
-def _tools(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """The descriptions of tools, beside the turns or (some data have them there) in the first."""
-    tools = fields.get("tools", "")
-    if turns := first_key(fields, TURNS_KEYS):
-        listed = fields[turns] if isinstance(fields[turns], list) else [None]
-        tools = tools or present(listed[0]).get("tools", "")
-    tools = [] if blank(tools) else plain_json(tools, "'tools'")
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise MiaoError(f"'tools' is {named(tools)}", fix="it must be a list of JSON schemas")
-    return tools
-
-
-def _source(fields: dict[str, Any], default: str) -> str:
-    value = fields.get("source", "")
-    return default if blank(value) else words(value, "'source'")
-
-
-def fields_of(value: Any) -> dict[str, Any]:
-    """An object's fields that are not null; a bare list is one of turns."""
-    return {TURNS_KEYS[0]: value} if isinstance(value, list) else with_aliases(present(value))
 
 
 def _unrecognised(value: Any, kind: Kind) -> MiaoError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from miao.console import warn
+from miao.corpus.read.accounting import Columns
+from miao.corpus.read.columns import TEXT_KEYS, check_mapping, mapped
 from miao.corpus.read.convert import (
     EXPECTED,
     LABELLED,
@@ -40,8 +43,34 @@ __all__ = [
 
 MOST_KEYS = 8
 """Unread keys that are named."""
+DOCUMENT_SHAPES = (*TEXT_KEYS, "段落")
+LOOKED_AT = 200
+"""Records after which a file is refused of which much is not read."""
 SINGLE = "kto, single"
 """The shape of a labelled answer without a counterpart to the same prompt."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of data that cannot be told from them."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Roles and the columns that have them (`read.columns.mapped`)."""
+    encoding: str | None = None
+    """Of text that is no UTF-8."""
+
+    def __post_init__(self) -> None:
+        check_mapping(self.columns)
+        if self.encoding:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                fix = "such as gb18030, big5, cp950, shift_jis, cp1252"
+                what = f"no encoding is called '{self.encoding}'"
+                raise MiaoError(what, where="corpus.encoding", fix=fix) from error
+
+
+AS_IT_IS = Reading()
 
 
 @dataclass(slots=True)
@@ -60,6 +89,8 @@ class RecordCounts:
     repaired_files: dict[str, str] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
     """Keys of turns that no record keeps, once for each turn."""
+    columns: Columns = field(default_factory=Columns)
+    """What was read of the objects' columns, and what was not."""
     skipped_files: list[tuple[Path, str]] = field(default_factory=list)
 
     def repair(self, path: Source, how: str) -> None:
@@ -73,7 +104,7 @@ class RecordCounts:
             f"first in {self.repaired_files[how]}"
             for how, number in self.repairs.items()
         ]
-        return mended + unread_lines(self.unread)
+        return mended + unread_lines(self.unread) + self.columns.lines()
 
 
 @overload
@@ -82,6 +113,7 @@ def read_records(
     kind: Literal["document"],
     on_problem: OnProblem | None = None,
     counts: RecordCounts | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Iterator[Document]: ...
 @overload
 def read_records(
@@ -89,6 +121,7 @@ def read_records(
     kind: Literal["conversation"],
     on_problem: OnProblem | None = None,
     counts: RecordCounts | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Iterator[Conversation]: ...
 @overload
 def read_records(
@@ -96,12 +129,14 @@ def read_records(
     kind: Literal["preference"],
     on_problem: OnProblem | None = None,
     counts: RecordCounts | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Iterator[Preference]: ...
 def read_records(
     paths: Sequence[str | Path],
     kind: Kind,
     on_problem: OnProblem | None = None,
     counts: RecordCounts | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Iterator[Any]:
     """All records of one kind in files, folders and glob patterns, in the order of the files.
 
@@ -117,7 +152,7 @@ def read_records(
     said = counts is not None
     counts = counts if counts is not None else RecordCounts()
     sources = find_sources(paths, lambda path, why: counts.skipped_files.append((path, why)))
-    return _records(sources, kind, on_problem or stop, counts, said)
+    return _records(sources, kind, on_problem or stop, counts, said, reading)
 
 
 def _records(
@@ -126,6 +161,7 @@ def _records(
     on_problem: OnProblem,
     counts: RecordCounts,
     say_repairs: bool,
+    reading: Reading,
 ) -> Iterator[Record]:
     first_problem: Problem | None = None
     found = 0
@@ -137,7 +173,7 @@ def _records(
         on_problem(problem)
 
     for path, source in sources:
-        for record, shape, _ in convert_file(path, kind, source, report, counts):
+        for record, shape, _ in convert_file(path, kind, source, report, counts, reading):
             found += 1
             counts.by_file[str(path)] += 1
             counts.by_shape[shape] += 1
@@ -168,41 +204,61 @@ def unread_lines(unread: Counter[str]) -> list[str]:
 
 
 def convert_file(
-    path: Source, kind: Kind, source: str, on_problem: OnProblem, counts: RecordCounts
+    path: Source,
+    kind: Kind,
+    source: str,
+    on_problem: OnProblem,
+    counts: RecordCounts,
+    reading: Reading = AS_IT_IS,
 ) -> Iterator[tuple[Record, str, Any]]:
     """The records of one file, each with its shape and the raw object that completed it.
 
     Strings are mended on the way (`read.encoding.mend_text`). What cannot become a record
     goes to `on_problem`, and so does a file whose rest cannot be read, when that returns.
+
+    Raises:
+        UnreadColumns: much of the text stands in columns that are not read; told after the first
+            `LOOKED_AT` records, ten times as many, ..., and at the end.
     """
-    pairs = KtoPairs()
-    objects = read_objects(path, on_problem, counts.repair)
+    pairs, columns, look = KtoPairs(), Columns(), LOOKED_AT
+    objects = read_objects(path, on_problem, counts.repair, encoding=reading.encoding)
+    found = 0
     while True:
         try:
-            line, value = next(objects)
+            line, given = next(objects)
         except StopIteration:
             break
         except DamagedFile as error:
             on_problem(_file_problem(path, error))
             break
+        value, aside = mapped(given, reading.columns)
         try:
-            record, shape = converted(value, kind, source)
+            record, shape, row = converted(value, kind, source)
             record.origin = source
             if isinstance(source, GivenName):
                 record.source = source
             for how in mend(record):
                 counts.repair(path, how)
         except MiaoError as error:
-            on_problem(Problem(path, line, error.what, _fix(path, value, kind, error), value))
+            on_problem(Problem(path, line, error.what, _fix(path, value, kind, error), given))
             continue
+        if kind == "document" and isinstance(record, Document) and shape not in DOCUMENT_SHAPES:
+            counts.repair(path, "conversations read as documents, the text of their turns")
         counts.unread.update(unread_keys(value))
+        columns.add(shape, row, aside, record)
+        found += 1
+        if found == look:
+            columns.require_read(path)
+            look *= 10
         if shape == LABELLED and isinstance(record, Preference):
             yield from ((single, SINGLE, raw) for single, raw in pairs.overflow())
-            if (pair := pairs.add(record, value)) is None:
+            if (pair := pairs.add(record, given)) is None:
                 continue
             record = pair
             counts.merged += 1
-        yield record, shape, value
+        yield record, shape, given
+    counts.columns.update(columns)
+    columns.require_read(path)
     yield from ((single, SINGLE, raw) for single, raw in pairs.rest())
 
 

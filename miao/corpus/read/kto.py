@@ -37,7 +37,8 @@ class KtoPairs:
                 self._count -= 1
                 if not others:
                     del self._waiting[digest, not label]
-                return replace(answer, chosen=chosen, rejected=rejected)
+                tools = answer.tools or other.tools
+                return replace(answer, chosen=chosen, rejected=rejected, tools=tools)
         self._waiting.setdefault((digest, label), []).append((answer, raw))
         self._count += 1
         return None

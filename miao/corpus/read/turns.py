@@ -22,6 +22,9 @@ ROLE_NAMES: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "claude": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "function_call": "assistant",  # sharegpt: the turn's value is the call itself
@@ -33,10 +36,20 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 LEARN_KEYS = ("weight", "train", "training", "loss")
 """Whether a turn is learned, as OpenAI, axolotl (two of them), XTuner and ms-swift say it."""
 _KNOWN_KEYS = {
-    *("role", "from", "content", "value", "tool_calls", "tools", *REASONING_KEYS, *LEARN_KEYS),
+    *(
+        "role",
+        "from",
+        "content",
+        "value",
+        "tool_calls",
+        "function_call",
+        "tools",
+        *REASONING_KEYS,
+        *LEARN_KEYS,
+    ),
     *("id", "tool_call_id"),  # of a call and its result, which follow each other
 }
-_SAID = {"content", "value", "tool_calls"}
+_SAID = {"content", "value", "tool_calls", "function_call"}
 _FLAGS = dict.fromkeys(("1", "1.0", "true"), True) | dict.fromkeys(("0", "0.0", "false"), False)
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*(.*)", re.DOTALL)
 _TURN = '{"role": "system|user|assistant|tool", "content": "..."}'
@@ -101,6 +114,8 @@ def to_messages(value: Any, where: str) -> list[Message]:
         value = plain_json(value, where)
     if not isinstance(value, list):
         raise MiaoError(f"{where} is {named(value)}", fix=f"it must be a list of turns {_TURN}")
+    if len(value) > 1 and all(isinstance(turn, str) for turn in value):  # LIMA: both sides in turn
+        value = [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate(value)]
     turns = [_message(turn, f"turn {number} of {where}") for number, turn in enumerate(value, 1)]
     messages = [message for message in turns if message.role != "system" or message.content]
     if not messages:
@@ -139,8 +154,8 @@ def _message(turn: Any, where: str) -> Message:
     calls = []
     if name.lower() == "function_call":
         content, calls = "", to_tool_calls(content, where)
-    elif role == "assistant" and "tool_calls" in fields:
-        calls = to_tool_calls(fields["tool_calls"], where)
+    elif role == "assistant" and (key := first_key(fields, ("tool_calls", "function_call"))):
+        calls = to_tool_calls(fields[key], where)
     if (calls or role == "system") and (content is None or blank(content)):
         content = ""
     elif content is None:
@@ -197,7 +212,11 @@ def unread_keys(value: Any) -> Iterator[str]:
 def _joined_parts(content: Any, where: str) -> Any:
     """A list of parts as one string, where all of them are text."""
     if isinstance(content, list) and content:
-        texts = [part.get("text") for part in content if present(part).get("type") == "text"]
+        texts = [
+            part.get("text", part.get("value"))
+            for part in content
+            if present(part).get("type") == "text"
+        ]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "\n".join(texts)
         kinds = {str(present(part).get("type", "text"))[:40] for part in content}
