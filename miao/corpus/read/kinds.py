@@ -13,7 +13,7 @@ from miao.corpus.read.convert import kind_of
 from miao.corpus.read.formats import AS_IT_IS, Reading
 from miao.corpus.read.opened import DamagedFile
 from miao.corpus.read.readers import read_objects
-from miao.corpus.read.sources import find_sources
+from miao.corpus.read.sources import find_sources, named
 from miao.corpus.records import Kind
 
 SNIFFED = 200
@@ -42,9 +42,10 @@ def paths_by_kind(paths: Sequence[str], reading: Reading = AS_IT_IS) -> dict[Kin
         kinds = {
             str(path): sniff_kind(path, reading) or "document" for path, _ in find_sources([given])
         }
-        alike = len({*kinds.values()}) == 1
+        alike, name = len({*kinds.values()}) == 1, named(given)[0]
         for path, kind in kinds.items():
-            names, name = found.setdefault(kind, []), given if alike else path
-            if name not in names:
-                names.append(name)
+            names = found.setdefault(kind, [])
+            word = given if alike else f"{name}={path}" if name else path
+            if word not in names:
+                names.append(word)
     return found
