@@ -1,10 +1,21 @@
-"""Answers that must have a form: JSON, JSON of a schema, or a call of a function."""
+"""Answers that must have a form: JSON, JSON of a schema, or a call of a function.
+
+A form comes from whoever asks, so its cost is bounded: its size, the work of its compilation and of
+every step (llguidance gives up beyond `FUEL`). What a step costs is spent beside the engine, in
+threads of its own (llguidance works without Python's lock); compiled forms are kept.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import os
+import sys
 import tempfile
-from functools import cached_property
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +23,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miao.engine.schemas import arguments_of, closed, moved
+from miao.engine.schemas import arguments_of, check, closed, moved
 from miao.errors import MiaoError, first_line, install_hint
 from miao.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+MAX_FORM = 100_000
+"""Characters of a form."""
+KEPT_FORMS = 32
+THREADS = 2
+FUEL: dict[str, Any] = {
+    "initial_lexer_fuel": 200_000,
+    "step_lexer_fuel": 50_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 100_000,
+}
+"""llguidance's units of work; tenths of a second each."""
 
 
 class Grammars:
@@ -29,6 +53,8 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int):
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._kept: OrderedDict[str, GrammarConstraint] = OrderedDict()
+        self._lock = threading.Lock()
 
     def json(self, schema: dict[str, Any] | None = None) -> GrammarConstraint:
         """Any JSON object, or what a JSON schema allows (see `schemas.closed`).
@@ -38,6 +64,7 @@ class Grammars:
         """
         from llguidance import LLMatcher
 
+        check(schema or {})
         schema = {"type": "object"} if schema is None else closed(schema)
         return self._constraint(
             LLMatcher.grammar_from_json_schema, schema, overrides={"whitespace_flexible": False}
@@ -90,6 +117,7 @@ class Grammars:
         alternatives: list[dict[str, Any]] = []
         for number, tool in enumerate(tools):
             place = "#" if len(tools) == 1 else f"#/anyOf/{number}"
+            check(tool.get("parameters") or {})
             parameters = arguments_of(tool.get("parameters"))
             properties = {
                 "name": {"const": tool["name"]},
@@ -112,16 +140,40 @@ class Grammars:
         return self._constraint(LLMatcher.grammar_from_lark, lark)
 
     def _constraint(self, make: Any, *arguments: Any, **options: Any) -> GrammarConstraint:
-        from llguidance import LLMatcher
+        """A constraint of the grammar that `make` makes; one that is known is not compiled again.
+
+        Raises:
+            MiaoError: it is too large, or cannot be enforced.
+        """
+        key = f"{make.__name__} {json.dumps(arguments)}"
+        if len(key) > MAX_FORM:
+            raise MiaoError(
+                f"the form asked for has {len(key)} characters; at most {MAX_FORM} are taken"
+            )
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+        if kept is None:
+            kept = self._compiled(make, *arguments, **options)
+            with self._lock:
+                self._kept[key] = kept
+                while len(self._kept) > KEPT_FORMS:
+                    self._kept.popitem(last=False)
+        return kept.copy()
+
+    def _compiled(self, make: Any, *arguments: Any, **options: Any) -> GrammarConstraint:
+        from llguidance import LLMatcher, LLParserLimits
 
         try:
-            matcher = LLMatcher(self._backend, make(*arguments, **options), log_level=0)
-            if matcher.is_error():
-                raise ValueError(matcher.get_error())
+            limits = LLParserLimits(**FUEL)
+            grammar = make(*arguments, **options)
+            matcher = LLMatcher(self._backend, grammar, log_level=0, limits=limits)
         except (ValueError, TypeError, RuntimeError) as error:
-            reason = first_line(error)
-            raise MiaoError(f"the form asked for cannot be enforced: {reason}") from error
-        return GrammarConstraint(matcher, self._vocab_size)
+            raise _refusal(first_line(error)) from error
+        constraint = GrammarConstraint(matcher, self._vocab_size)
+        constraint.check()
+        return constraint
 
     @cached_property
     def _backend(self) -> LLTokenizer:
@@ -142,17 +194,76 @@ class Grammars:
 
 
 class GrammarConstraint:
-    """One answer's place in its grammar (`Constraint` of the scheduler)."""
+    """One answer's place in its grammar (`Constraint` of the scheduler). What may come next is
+    worked out beside the engine, as soon as the place is known."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int):
+    def __init__(self, matcher: LLMatcher, vocab_size: int, known: Future[Tensor] | None = None):
         self._matcher, self._vocab_size = matcher, vocab_size
+        self._forbidden = known or _threads().submit(self._look_ahead)
+
+    def copy(self) -> GrammarConstraint:
+        """Another answer at the same place."""
+        return GrammarConstraint(self._matcher.deep_copy(), self._vocab_size, self._forbidden)
+
+    def check(self) -> None:
+        """Raises:
+        MiaoError: nothing has this form, or it is too complex.
+        """
+        self._forbidden.result()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._forbidden.done()
+
+    def wait(self, seconds: float) -> None:
+        concurrent.futures.wait([self._forbidden], seconds)
 
     def allowed(self, logits_v: Tensor) -> Tensor:
-        """The logits with everything that the grammar forbids at -inf."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        mask = np.unpackbits(bits, bitorder="little")[: self._vocab_size].astype(bool)
-        return logits_v.masked_fill(~torch.from_numpy(mask).to(logits_v.device), float("-inf"))
+        """The logits with everything that the grammar forbids at -inf.
+
+        Raises:
+            MiaoError: see `check`.
+        """
+        forbidden_v = self._forbidden.result()
+        return logits_v.masked_fill(forbidden_v.to(logits_v.device), float("-inf"))
 
     def accept(self, token: int) -> bool:
-        """Takes note of a token; True when the form is complete and nothing may follow."""
-        return not self._matcher.consume_token(token) or self._matcher.is_stopped()
+        """Takes note of a token; True when the form is complete and nothing may follow.
+
+        Raises:
+            MiaoError: see `check`.
+        """
+        is_taken = self._matcher.consume_token(token)
+        self._raise_errors()
+        if not is_taken or self._matcher.is_stopped():
+            return True
+        self._forbidden = _threads().submit(self._look_ahead)
+        return False
+
+    def _look_ahead(self) -> Tensor:
+        self._raise_errors()
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._raise_errors()
+        mask = np.unpackbits(bits, bitorder="little")[: self._vocab_size].astype(bool)
+        if not mask.any():
+            raise _refusal("nothing has it")
+        return ~torch.from_numpy(mask)
+
+    def _raise_errors(self) -> None:
+        if self._matcher.is_error():
+            reason = first_line(ValueError(self._matcher.get_error()))
+            raise _refusal("nothing has it" if reason == "NoExtensionBias" else reason)
+
+
+def _refusal(reason: str) -> MiaoError:
+    return MiaoError(f"the form asked for cannot be enforced: {reason}")
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, "miao-grammar", _yield_to_others)
+
+
+def _yield_to_others() -> None:
+    if sys.platform == "linux":
+        os.nice(10)  # of this thread alone; the engine's go first

@@ -26,6 +26,13 @@ class TokenLogprobs(NamedTuple):
 class Constraint(Protocol):
     """Restricts which tokens may come, as a grammar does. One per request."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `allowed` would answer at once. Until then the others go on without it."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns when it is ready, or after so long."""
+
     def allowed(self, logits_v: Tensor) -> Tensor:
         """The logits with everything that must not come at -inf."""
 
@@ -70,6 +77,8 @@ class Request:
     """How many tokens stand in the cache."""
     reused: int = 0
     """How many of the prompt's tokens stood there before."""
+    held_v: Tensor | None = field(default=None, repr=False)
+    """Logits that wait for the constraint."""
     error: Exception | None = None
     """Why it was given up, where that was no wish of anybody."""
     submitted: float = field(default_factory=time.monotonic)

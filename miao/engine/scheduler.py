@@ -14,6 +14,8 @@ from miao.engine.sampling import NOTHING, Draw, NoTokenError, next_tokens, top_l
 from miao.errors import MiaoError
 
 CPU_PREFILL, GPU_PREFILL = 256, 2048
+PATIENCE = 0.05
+"""Seconds that a step may wait for a constraint, where there is nothing else to do."""
 SHORTEST_PREFIX = 8
 """Tokens below which a common beginning is not worth a copy."""
 SCORED_LOGITS = 2**24
@@ -123,9 +125,12 @@ class Scheduler:
         What goes wrong with one request ends that one, with its `error`; the others go on.
         """
         self._admit()
-        read = self._read_all([(r, len(r.tokens)) for r in self.running if r.is_read])
+        held = [r for r in self.running if r.held_v is not None]
+        grown = [r for r in self.running if r.is_read and r.held_v is None]
+        read = self._read_all([(r, len(r.tokens)) for r in grown])
         chunk = self._read_all(self._next_chunk())
         read += [(r, logits_v) for r, logits_v in chunk if r.computed == len(r.prompt)]
+        read = self._without_late(read, held, may_wait=not (read or chunk))
         events = []
         if read:
             requests, logits = zip(*read, strict=True)
@@ -204,6 +209,23 @@ class Scheduler:
         chosen, ids, values = top_logprobs(logits_tv[: len(targets)], targets, most)
         for logprob, *top in zip(chosen.tolist(), ids.tolist(), values.tolist(), strict=True):
             request.prompt_logprobs.append(TokenLogprobs(logprob, list(zip(*top, strict=True))))
+
+    def _without_late(
+        self, read: list[tuple[Request, Tensor]], held: list[Request], may_wait: bool
+    ) -> list[tuple[Request, Tensor]]:
+        """Those whose constraints are ready, with some that were `held` before; the logits of
+        others are held."""
+        if held and may_wait and held[0].constraint is not None:
+            held[0].constraint.wait(PATIENCE)
+        ready = []
+        for request, logits_v in [*((r, r.held_v) for r in held), *read]:
+            if logits_v is None or request.finish is not None:
+                continue
+            is_late = request.constraint is not None and not request.constraint.is_ready
+            request.held_v = logits_v.clone() if is_late else None
+            if not is_late:
+                ready.append((request, logits_v))
+        return ready
 
     def _extend(self, requests: list[Request], logits_bv: Tensor) -> list[Event]:
         try:

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from miao.errors import MiaoError
+
 _ONE = ("additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -15,6 +17,8 @@ _JOINING = {"allOf", "not", "if", "unevaluatedProperties", "dependentSchemas", "
 _SILENT = {"type", "title", "description", "$schema", "strict"}
 """Keys of an object's schema that say nothing of what it may hold."""
 
+MAX_PATTERNS = 32
+"""In patternProperties: each is compared with each."""
 _LARGEST = 9 * 10**18
 """Of an integer without bounds: nearly all of 64 bits."""
 
@@ -41,6 +45,59 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
             return copy.deepcopy(schema)
         if not part.keys() & {"additionalProperties", "patternProperties"}:
             part["additionalProperties"] = False
+    return found
+
+
+def check(schema: dict[str, Any]) -> None:
+    """Raises:
+    MiaoError: the schema takes more work than it is worth, or leads back to itself without end,
+        so that an answer could only be cut off.
+    """
+    parts = list(_parts(schema))
+    patterns = sum(
+        len(found) for part in parts if isinstance(found := part.get("patternProperties"), dict)
+    )
+    if patterns > MAX_PATTERNS:
+        raise MiaoError(f"the schema has {patterns} patternProperties; at most {MAX_PATTERNS}")
+    ending: set[int] = set()
+    size = -1
+    while size < len(ending):
+        size = len(ending)
+        ending |= {id(part) for part in parts if _ends(part, schema, ending)}
+    if id(schema) not in ending:
+        raise MiaoError("nothing finite has the form that the schema asks for ($ref)")
+
+
+def _ends(part: dict[str, Any], root: dict[str, Any], ending: set[int]) -> bool:
+    """Whether something finite has the form, given parts of which that is known."""
+
+    def ends(one: Any) -> bool:
+        return not isinstance(one, dict) or id(one) in ending
+
+    needed: list[Any] = []
+    if isinstance(reference := part.get("$ref"), str):
+        needed.append(_target(root, reference))
+    if isinstance(several := part.get("allOf"), list):
+        needed += several
+    named, required = part.get("properties"), part.get("required")
+    if isinstance(named, dict) and isinstance(required, list):
+        needed += [named.get(name) for name in required if isinstance(name, str)]
+    least = part.get("minItems")
+    if isinstance(least, int) and least > 0:
+        first = part.get("prefixItems")
+        needed += first[:least] if isinstance(first, list) else []
+        needed += [part.get("items")] if least > len(first or ()) else []
+    choices = [part[key] for key in ("anyOf", "oneOf") if isinstance(part.get(key), list)]
+    return all(map(ends, needed)) and all(any(map(ends, found)) for found in choices if found)
+
+
+def _target(root: dict[str, Any], reference: str) -> Any:
+    """The part that a local reference names; None where there is none."""
+    found: Any = root
+    path = reference.removeprefix("#").split("/")[1:]
+    for key in path if reference.startswith("#") else [""]:
+        key = key.replace("~1", "/").replace("~0", "~")
+        found = found.get(key) if isinstance(found, dict) else None
     return found
 
 

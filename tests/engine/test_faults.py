@@ -16,6 +16,8 @@ from tests.engine.test_scheduler import Make, by_full_forward, random_prompts, s
 class _Broken:
     """A constraint or watcher that raises at the nth token."""
 
+    is_ready = True
+
     def __init__(self, at: int):
         self.left = at
 
@@ -27,6 +29,9 @@ class _Broken:
 
     def accept(self, token: int) -> bool:
         return self.feed(token)
+
+    def wait(self, seconds: float) -> None:
+        pass
 
     def allowed(self, logits_v: torch.Tensor) -> torch.Tensor:
         return logits_v
@@ -126,6 +131,47 @@ def test_a_fault_of_one_request_ends_that_one_alone(
     for index in (0, 2, 3):
         assert found[index].error is None
         assert found[index].answer == usual[index].answer
+
+
+class _Slow(_Broken):
+    """Ready only when told so."""
+
+    is_ready = False
+
+    def __init__(self) -> None:
+        super().__init__(100)
+
+    def accept(self, token: int) -> bool:
+        self.is_ready = False
+        return False
+
+
+def test_a_slow_constraint_delays_its_own_request_alone(make_model: Make) -> None:
+    """The others grow; its logits wait, and its answer is the same in the end."""
+    model = make_model()
+    options = SamplingOptions(max_new_tokens=6)
+    slow = Request([1, 2, 3], options, constraint=_Slow())
+    others = [Request([7 + n], options) for n in range(3)]
+    scheduler = scheduler_of(model, rows=3)
+    for request in (others[0], slow, *others[1:]):
+        scheduler.submit(request)
+    while any(request.finish is None for request in others):
+        scheduler.step()
+        assert slow.answer == []
+    assert [r.answer for r in others] == [by_full_forward(model, [7 + n], 6) for n in range(3)]
+    for count in range(1, 7):
+        assert scheduler.step() == [] and len(slow.answer) == count - 1
+        slow.constraint.is_ready = True
+        scheduler.step()
+        if count < 6:  # with its next token it is read again, and its logits wait again
+            assert len(slow.answer) == count
+            scheduler.step()
+    assert slow.answer == by_full_forward(model, [1, 2, 3], 6) and slow.finish == "length"
+    cancelled = Request([1, 2, 3], options, constraint=_Slow())
+    scheduler.submit(cancelled)
+    scheduler.step()
+    scheduler.cancel(cancelled)
+    assert scheduler.step() == [] and not scheduler.has_work
 
 
 def test_an_engine_raises_what_went_wrong(make_model: Make) -> None:

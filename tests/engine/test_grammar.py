@@ -90,3 +90,67 @@ def test_calls_have_the_form_of_the_template(
 def test_what_cannot_be_enforced_is_refused(grammars: Grammars, schema: dict[str, Any]) -> None:
     with pytest.raises(MiaoError, match="cannot be enforced"):
         grammars.json({"type": "string"} | schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"const": "x" * 500_000}, "500040 characters; at most 100000"),
+        ({"patternProperties": {f"^a{n}.*{n}$": {} for n in range(300)}}, "300 patternProperties"),
+        ({"type": "object", "allOf": [
+            {"anyOf": [{"properties": {f"{a}{n}": {}}, "required": [f"{a}{n}"]} for n in range(9)]}
+            for a in "abcdefghi"
+        ]}, "too large"),
+        ({"$ref": "#"}, "nothing finite"),
+        ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+         "nothing finite"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+         "nothing finite"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "nothing finite"),
+        ({"enum": []}, "cannot be enforced"),
+        ({"type": "string", "minLength": 5, "maxLength": 3}, "cannot be enforced"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_forms_that_cost_too_much_or_that_nothing_has(
+    grammars: Grammars, schema: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(MiaoError, match=reason):
+        grammars.json(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "null"}]},
+        {"type": "object", "properties": {"next": {"$ref": "#"}}},
+        {"type": "array", "items": {"$ref": "#"}},
+    ],
+    ids=str,
+)
+def test_what_leads_back_to_itself_but_may_end_is_taken(
+    grammars: Grammars, schema: dict[str, Any]
+) -> None:
+    grammars.json(schema)
+
+
+def test_a_form_is_compiled_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = SCHEMA | {"title": "compiled once"}
+    first = [grammars.json(schema) for _ in range(2)]
+    monkeypatch.setattr(grammars, "_compiled", lambda *arguments, **options: 1 / 0)
+    for token in grammars._tokenizer.encode('{"name'):
+        assert not first[0].accept(token)
+    # The others still stand at the beginning.
+    for constraint in (first[1], grammars.json(schema)):
+        logits = constraint.allowed(torch.zeros(grammars._vocab_size))
+        allowed = [grammars._tokenizer.decode([i]) for i in (logits == 0).nonzero().flatten()]
+        assert allowed and all(text.startswith("{") for text in allowed)
+
+
+def test_a_form_that_grows_too_complex_is_an_error_and_no_end(grammars: Grammars) -> None:
+    names = {f"p{n}_{'x' * 10}": {"type": "string"} for n in range(1500)}
+    constraint = grammars.json({"type": "object", "properties": names})
+    with pytest.raises(MiaoError, match="cannot be enforced"):
+        for token in grammars._tokenizer.encode('{"p3_xxxxxxxxxx": "a", "p4'):
+            constraint.accept(token)
+            constraint.check()
