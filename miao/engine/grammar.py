@@ -233,6 +233,7 @@ class GrammarConstraint:
         Raises:
             MiaoError: see `check`.
         """
+        self.check()  # whoever looks ahead must have done so
         is_taken = self._matcher.consume_token(token)
         self._raise_errors()
         if not is_taken or self._matcher.is_stopped():
