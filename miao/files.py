@@ -24,7 +24,7 @@ def full_disk_is_a_user_error(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing_parent(target)).free
+            free = free_space(target)
             raise MiaoError(
                 f"the disk is full ({free / 2**20:.0f} MiB left); nothing half-written was kept",
                 where=target,
@@ -41,6 +41,18 @@ def full_disk_is_a_user_error(target: Path) -> Iterator[None]:
                 fix="choose another --out_dir",
             ) from error
         raise
+
+
+def free_space(path: Path) -> int:
+    """Bytes that may still be written on the disk of a path, which need not exist."""
+    return shutil.disk_usage(_existing_parent(path)).free
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error is not None and is_full_disk(error.__cause__)
 
 
 @contextmanager

@@ -29,6 +29,15 @@ class ExpertBalance:
             mixture.nudge_bias(load_e, self.rate)
             self.loads[number] = self.loads[number] + load_e if number in self.loads else load_e
 
+    def state(self) -> dict[str, Tensor]:
+        """The counts, for a checkpoint."""
+        return {f"load.{number}": load for number, load in self.loads.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave, from among others."""
+        loads = {name: load for name, load in tensors.items() if name.startswith("load.")}
+        self.loads = {int(name.removeprefix("load.")): load for name, load in loads.items()}
+
     def read(self) -> dict[str, Any]:
         """The balance since the last reading, and starts over; empty for a dense model.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import atomic_directory, read_json, sha256_of, write_json, write_text
+from miao.files import atomic_directory, free_space, read_json, sha256_of, write_json, write_text
 from miao.model.directory import read_safetensors, write_safetensors
 from miao.train.parallel import Named, Parallel, own_weights
 
@@ -81,6 +81,56 @@ class CheckpointStore:
         )
         self._thread.start()
 
+    def save_small(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+        """Writes, before it returns, what there may still be room for: the weights without the
+        optimizer's state, if need be as bfloat16. Older checkpoints all stay. All processes call
+        it together, and learn whether it went well."""
+        self._join()
+        model, host = self._snapshot(tensors, small=True)
+        if self.writes:
+            for dtype in (torch.float32, torch.bfloat16):
+                self._error = None
+                weights = {name: tensor.to(dtype) for name, tensor in model.items()}
+                content = {"small": str(dtype), "permanent": False, "optimizer_steps": 0}
+                content |= {"processes": self.world.size}
+                self._write(state["step"], json.dumps(state | content), weights, host, prune=False)
+                if self._error is None:
+                    break
+        done = self.world.from_main(self._error is None)
+        self._error = None
+        return bool(done)
+
+    def require_room(self, saves: bool, say: Callable[[str], None]) -> None:
+        """Asks the disk before training whether the checkpoints and the model will fit; fewer are
+        kept where not all do, which is said.
+
+        Args:
+            saves: whether there are checkpoints before the last.
+
+        Raises:
+            MiaoError: not even those that there must be at a time do.
+        """
+        if not self.writes:
+            return
+        optimizer, model = self.parallel.optimizer, self.parallel.model
+        sizes = {name: p.numel() * 4 for name, p in model.named_parameters()}
+        one = 4 * sum(p.numel() for p in own_weights(model).values())
+        one += sum(sizes[name.partition(".")[2]] for name in optimizer.buffer_names)
+        room = free_space(self.directory) - sum(sizes.values())  # of the model at the end
+        room += sum(file.stat().st_size for file in self.directory.glob("step-*/*"))
+        fits = int(room / max(one, 1)) - saves
+        if fits < 1:
+            raise MiaoError(
+                f"a checkpoint takes {one / 2**20:,.0f} MiB, the model at the end "
+                f"{sum(sizes.values()) / 2**20:,.0f}, and "
+                f"{free_space(self.directory) / 2**20:,.0f} MiB of disk are free",
+                where=self.directory,
+                fix="free some space, or choose another place with --out_dir",
+            )
+        if saves and fits < self.keep_last:
+            say(f"the disk has room for {fits} checkpoints beside the newest, not {self.keep_last}")
+            self.keep_last = fits
+
     def failure(self, wait: bool = False) -> Exception | None:
         """Why a save failed, once; None while it is being written (unless `wait`) or went well."""
         if wait:
@@ -128,7 +178,9 @@ class CheckpointStore:
                 if step_of(path) > step:
                     _remove(path)
 
-    def _snapshot(self, more: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _snapshot(
+        self, more: dict[str, Tensor], small: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights and buffers, copied into host memory that is kept for the next save."""
         states = self.world.gather_objects(random_states(self.device))
         draws = {
@@ -137,7 +189,7 @@ class CheckpointStore:
             for name, tensor in state.items()
         }
         model = self._to_host("model.", self.parallel.weights())
-        host = self._to_host("optimizer.", self.parallel.buffers())
+        host = {} if small else self._to_host("optimizer.", self.parallel.buffers())
         host |= self._to_host("optimizer.", iter((more | draws).items()))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -157,7 +209,12 @@ class CheckpointStore:
         return copies
 
     def _write(
-        self, step: int, content: str, model: dict[str, Tensor], buffers: dict[str, Tensor]
+        self,
+        step: int,
+        content: str,
+        model: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        prune: bool = True,
     ) -> None:
         try:
             target = self.directory / f"step-{step:08d}"
@@ -170,7 +227,8 @@ class CheckpointStore:
                     temporary / CHECKSUMS, {name: sha256_of(temporary / name) for name in names}
                 )
             self.newest_step = step
-            self._prune()
+            if prune:
+                self._prune()
         except Exception as error:  # told to the loop, which decides
             self._error = error
 

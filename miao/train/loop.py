@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from miao.console import ProgressLine, by_product, count, say, warn
 from miao.errors import Interrupted, MiaoError
+from miao.files import is_full_disk
 from miao.model.counts import flops_per_token, mfu_conventions
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
@@ -20,29 +22,14 @@ from miao.train.balance import ExpertBalance
 from miao.train.checkpoint import CheckpointStore, Loaded
 from miao.train.gradients import StepGradients
 from miao.train.guard import Guard
-from miao.train.metrics import Meter, MetricsLog, Summed
+from miao.train.metrics import Meter, MetricsLog, Summed, TrainResult, status_line
 from miao.train.objectives import Objective
 from miao.train.optim import learning_rate_factor
 from miao.train.parallel import Parallel
 from miao.train.prefetch import StepSource, Whole, prefetched
 from miao.train.samples import SampleLog
-from miao.train.signals import StopRequest
+from miao.train.signals import NO_ROOM, StopRequest
 from miao.train.world import World
-
-
-@dataclass
-class TrainResult:
-    """What a stage's training came to."""
-
-    steps: int
-    tokens: int
-    seconds: float
-    loss: float
-    tokens_per_second: float
-    mfu: float
-    """Causal: attention counted as far as it is computed (docs, page 13)."""
-    mfu_palm: float = math.nan
-    mfu_bitbrain: float = math.nan
 
 
 class Trainer:
@@ -103,6 +90,8 @@ class Trainer:
         """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
         self.disk_warned = False
+        self.disk_full = False
+        """A checkpoint could not be written for want of room."""
 
     def run(self) -> TrainResult:
         """Trains to the end of the budget.
@@ -112,6 +101,8 @@ class Trainer:
             MiaoError: loss or gradient are bad again and again; the last checkpoint cannot be
                 written.
         """
+        every = of_budget(self.options.save_every, self.budget, f"{self.stage}.save_every")
+        self.store.require_room(0 < every < self.budget, warn)
         self._resume()
         self.model.train()
         try:
@@ -147,17 +138,22 @@ class Trainer:
                 if self.step % self.guard.every == 0 or self.tokens >= self.budget:
                     self._settle()
                 self.seconds += time.perf_counter() - began + waited
-                line.advance(self.tokens - before, self._line())
+                line.advance(self.tokens - before, status_line(self.step, self.last))
                 if self.guard.rollback_to is not None:
                     return
                 self._periodic(before)
                 self._tell_failure(self.store.failure())
+                if self.disk_full:
+                    self.stop.number = self.stop.number or NO_ROOM
                 if self.world.size == 1:
                     self.stop_agreed = self.stop.number or 0
                 if self.stop_agreed and self.tokens < self.budget:
                     self._settle()
                     if self.guard.rollback_to is not None:  # back first, then a step, then the stop
                         return
+                    if self.stop_agreed == NO_ROOM:
+                        self._end_for_want_of_room()
+                        continue
                     self._save(must=True)
                     raise Interrupted(self.stop_agreed)
 
@@ -252,20 +248,6 @@ class Trainer:
             **self.balance.read(),
         )
 
-    def _line(self) -> str:
-        last = self.last
-        if "tokens_per_second" not in last:
-            return "warming up" if self.step > 1 else "first step"
-        text = f"loss {last['loss']:.3f}"
-        if "reward" in last:
-            text = f"reward {last['reward']:.3f}"
-        if "accuracy" in last:
-            text += f" accuracy {last['accuracy']:.0%} margin {last['margin']:.2f}"
-        if "heldout_bits_per_byte" in last:
-            text += f" held-out {last['heldout_bits_per_byte']:.3f} bits/byte"
-        text += f" | {count(last['tokens_per_second'])} tok/s MFU {last['mfu']:.0%}"
-        return text + (f" data wait {last['data_wait']:.0%}" if last["data_wait"] >= 0.005 else "")
-
     def _lr_factor(self, tokens: float) -> float:
         options = self.options
         return learning_rate_factor(
@@ -286,6 +268,8 @@ class Trainer:
             return
         self._restore(loaded)
         self._forget_lines_after(self.step)
+        if "small" in loaded[0]:
+            say("  the optimizer begins anew: there was no room on the disk to keep its state")
         say(f"  resumed at step {self.step} ({count(self.tokens)} of {count(self.budget)} tokens)")
         if (before := loaded[0].get("processes", 1)) != self.world.size:
             say(
@@ -325,11 +309,8 @@ class Trainer:
         tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         if self.gradients.scaler is not None:
             self.gradients.scaler.restore(tensors)
-        self.meter.weight, self.meter.loss = state["weight"], tensors.pop("sum.loss", None)
-        loads = {name: t for name, t in tensors.items() if name.startswith("load.")}
-        self.balance.loads = {int(name.removeprefix("load.")): t for name, t in loads.items()}
-        metrics = {name: t for name, t in tensors.items() if name.startswith("sum.metric.")}
-        self.meter.metrics = {n.removeprefix("sum.metric."): t for n, t in metrics.items()}
+        self.meter.restore(state["weight"], tensors)
+        self.balance.restore(tensors)
 
     def _save(self, must: bool = False, permanent: bool = False) -> None:
         """Begins a checkpoint in the background.
@@ -342,7 +323,16 @@ class Trainer:
             assert not must, "go back first"
             return
         self._tell_failure(self.store.failure(wait=True))
-        meter = self.meter
+        self.store.save(*self._content(), permanent)
+        if must:
+            error = self.store.failure(wait=True)
+            if self.world.from_main(is_full_disk(error)) and self._save_small():
+                return
+            if error:
+                raise error
+
+    def _content(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint keeps beside weights and optimizer."""
         state = {
             "stage": self.stage,
             "step": self.step,
@@ -352,20 +342,37 @@ class Trainer:
             "last": self.last,
             "guard": self.guard.state(),
             "micro_batch": self.gradients.state(),
-            "weight": meter.weight,
+            "weight": self.meter.weight,
         }
-        tensors = {f"sum.metric.{name}": value for name, value in meter.metrics.items()}
-        tensors |= {f"load.{number}": load for number, load in self.balance.loads.items()}
+        tensors = self.meter.state() | self.balance.state()
         if self.gradients.scaler is not None:
             tensors |= self.gradients.scaler.state()
-        if meter.loss is not None:
-            tensors["sum.loss"] = meter.loss
-        self.store.save(state, tensors, permanent)
-        if must and (error := self.store.failure(wait=True)):
-            raise error
+        return state, tensors
+
+    def _save_small(self) -> bool:
+        done = self.store.save_small(*self._content())
+        if done and self.world.is_main:
+            warn(
+                f"the disk is full: step {self.step} is kept without the optimizer's state, which "
+                "begins anew from there; older checkpoints stay"
+            )
+        return done
+
+    def _end_for_want_of_room(self) -> None:
+        """Ends training (`MiaoError`) while there is something to keep; goes on where nothing can
+        be written, in the hope that somebody makes room."""
+        self.stop.number, self.stop_agreed, self.disk_full = None, 0, False
+        if self._save_small():
+            raise MiaoError(
+                f"the disk is full, training ends after step {self.step} "
+                f"({count(self.tokens)} of {count(self.budget)} tokens)",
+                where=self.store.directory,
+                fix="free some space, or lower keep_last, then run again: it goes on from there",
+            )
 
     def _tell_failure(self, error: Exception | None) -> None:
         if error is not None:
+            self.disk_full |= is_full_disk(error)
             warn(f"a checkpoint could not be written; training goes on, older ones stay: {error}")
 
     def _forget_lines_after(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miao.console import warn
+from miao.console import count, warn
 from miao.files import append_jsonl, read_jsonl, write_jsonl
 
 
@@ -55,6 +56,17 @@ class Meter:
         self.tokens += tokens
         self.data_wait += waited
 
+    def state(self) -> dict[str, Tensor]:
+        """The sums, for a checkpoint; their weight is kept beside them."""
+        sums = {} if self.loss is None else {"sum.loss": self.loss}
+        return sums | {f"sum.metric.{name}": value for name, value in self.metrics.items()}
+
+    def restore(self, weight: int, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave, from among others."""
+        self.weight, self.loss = weight, tensors.get("sum.loss")
+        mine = {name: t for name, t in tensors.items() if name.startswith("sum.metric.")}
+        self.metrics = {name.removeprefix("sum.metric."): t for name, t in mine.items()}
+
     def read(self) -> dict[str, float]:
         """The means since the last reading, and starts over. Synchronises with the device."""
         weight = max(self.weight, 1)
@@ -98,3 +110,33 @@ class MetricsLog:
         kept = [r for r in lines if r.get("stage") != self.stage or r.get("step", 0) <= step]
         if self.path.exists():
             write_jsonl(self.path, kept)
+
+
+def status_line(step: int, last: dict[str, float]) -> str:
+    """What the progress line says of the newest figures."""
+    if "tokens_per_second" not in last:
+        return "warming up" if step > 1 else "first step"
+    text = f"loss {last['loss']:.3f}"
+    if "reward" in last:
+        text = f"reward {last['reward']:.3f}"
+    if "accuracy" in last:
+        text += f" accuracy {last['accuracy']:.0%} margin {last['margin']:.2f}"
+    if "heldout_bits_per_byte" in last:
+        text += f" held-out {last['heldout_bits_per_byte']:.3f} bits/byte"
+    text += f" | {count(last['tokens_per_second'])} tok/s MFU {last['mfu']:.0%}"
+    return text + (f" data wait {last['data_wait']:.0%}" if last["data_wait"] >= 0.005 else "")
+
+
+@dataclass
+class TrainResult:
+    """What a stage's training came to."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+    tokens_per_second: float
+    mfu: float
+    """Causal: attention counted as far as it is computed (docs, page 13)."""
+    mfu_palm: float = math.nan
+    mfu_bitbrain: float = math.nan

@@ -9,6 +9,9 @@ from typing import Any
 
 from miao.console import warn
 
+NO_ROOM = 255
+"""Asks all processes to stop as a signal does: a checkpoint found no room on the disk."""
+
 
 class StopRequest:
     """While entered, notes the first Ctrl-C or SIGTERM in `number`; a second one raises

@@ -198,7 +198,7 @@ def test_a_full_disk_loses_neither_the_run_nor_the_older_checkpoints(
     whole = trainer(sources, tmp_path / "whole")
     whole.run()
     written = steps(tmp_path / "whole")
-    FullDisk(monkeypatch, range(3, 8))  # the first checkpoint is two files
+    FullDisk(monkeypatch, range(3, 18))  # of two files each; two smaller forms are tried, too
     running = trainer(sources, tmp_path / "full", keep_last=99)
     running.run()
     assert_same_bits(whole.model, running.model)
@@ -295,3 +295,60 @@ def test_random_states_come_back() -> None:
     assert draw() != first
     set_random_states(states, cpu)
     assert draw() == first and not states
+
+
+def test_a_save_that_cannot_succeed_ends_training_with_a_smaller_form(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = trainer(sources, tmp_path / "whole")
+    whole.run()
+    running = trainer(sources, tmp_path)
+    original = directory.save_file
+
+    def no_room_for_an_optimizer(tensors: Any, path: Path, **more: Any) -> None:
+        """From the second step on."""
+        if running.step > 1 and any(name.startswith(("momentum.", "exp_avg")) for name in tensors):
+            raise directory.SafetensorError(f"No space left (os error {errno.ENOSPC})")
+        original(tensors, path, **more)
+
+    monkeypatch.setattr(directory, "save_file", no_room_for_an_optimizer)
+    with pytest.raises(
+        MiaoError, match=r"the disk is full, training ends after step \d+ "
+    ) as caught:
+        running.run()
+    assert 1 < running.step < whole.step, "not at the last step"
+    assert "it goes on from there" in str(caught.value)
+    assert "is kept without the optimizer's state" in capsys.readouterr().out
+    monkeypatch.undo()
+    resumed = trainer(sources, tmp_path)
+    result = resumed.run()
+    assert f"resumed at step {running.step} " in (said := capsys.readouterr().out)
+    assert "the optimizer begins anew" in said
+    assert result.tokens == whole.tokens and abs(result.loss - whole.last["loss"]) < 0.5
+
+
+def test_the_disk_is_asked_before_training(
+    sources: list[TokenDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    running = trainer(sources, tmp_path, keep_last=3)
+    model = 4 * sum(p.numel() for p in running.model.parameters())
+    buffers = sum(
+        4 * dict(running.model.named_parameters())[name.partition(".")[2]].numel()
+        for name in running.optimizer.buffer_names
+    )
+    free = model + 3 * (model + buffers) + 9
+    monkeypatch.setattr("miao.train.checkpoint.free_space", lambda path: free)
+    running.run()
+    assert "room for 2 checkpoints beside the newest, not 3" in capsys.readouterr().out
+    assert running.store.keep_last == 2 and len(steps(tmp_path)) == 2
+    free = model + 2 * (model + buffers) - 9
+    none = trainer(sources, tmp_path / "none", keep_last=1)
+    with pytest.raises(MiaoError, match=r"a checkpoint takes .* MiB of disk are free"):
+        none.run()
+    assert none.step == 0
