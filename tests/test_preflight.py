@@ -12,7 +12,7 @@ import pytest
 
 from miao.cli import main
 from miao.errors import MiaoError
-from miao.recipe import DpoOptions, PretrainOptions, SftOptions, StageOptions
+from miao.recipe import DpoOptions, PretrainOptions, Recipe, SftOptions, StageOptions
 from miao.recipe.reading import load_recipe
 from miao.recipe.stages import TeacherOptions
 from miao.run.models import warn_if_diverged
@@ -177,3 +177,18 @@ def test_a_training_that_diverged_is_no_success(
     assert (f"guessing ({math.log(4096):.2f}): the training diverged" in said) is warned
     if warned:
         assert f"lower {stage}.learning_rate and {stage}.muon_learning_rate" in said
+
+
+def test_the_disk_is_asked_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("从前有一棵小苗。\n" * 1000, encoding="utf-8")
+    recipe = Recipe(out_dir=str(tmp_path / "runs"))
+    recipe.corpus.paths = [str(text)]
+    recipe.sft.enabled = recipe.dpo.enabled = recipe.grpo.enabled = False
+    monkeypatch.setattr("miao.run.preflight.free_space", lambda path: 2**40)
+    preflight(recipe)
+    monkeypatch.setattr("miao.run.preflight.free_space", lambda path: 2**20)
+    with pytest.raises(MiaoError, match=r"the run writes [\d,]+ MiB or more .* 1 MiB of disk"):
+        preflight(recipe)

@@ -17,6 +17,7 @@ from miao.corpus.read.sources import find_sources, is_dataset_name, named
 from miao.corpus.records import KINDS, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
+from miao.files import free_space
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES, Recipe, TokenizerOptions
 from miao.recipe.checks import check_weights
@@ -45,6 +46,7 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
     checks = [partial(_records, recipe, stage, kind) for stage, kind in KINDS.items()]
     if up_to != "corpus":
         checks.append(partial(_tokenizer, recipe.tokenizer))
+    checks.append(partial(_disk, recipe, stages))
     if stages:
         checks += [partial(check, recipe) for check in (_weights, _device, _trackers)]
         checks.append(partial(_base, recipe, stages[0]))
@@ -147,6 +149,31 @@ def _base(recipe: Recipe, first: str) -> None:
         raise no_model(first)
     if path is not None and not is_hub_name(path):
         find_model(path)
+
+
+def _disk(recipe: Recipe, stages: list[str]) -> None:
+    """There is room for the least that the run writes: the corpus and its shards (each about as
+    large as the text), and of every stage one checkpoint and its model."""
+    from miao.model import count_parameters, load_config, new_config
+
+    paths = {path for kind in given_paths(recipe.corpus).values() for path, _ in _files(kind)}
+    needed = 2 * sum(path.stat().st_size for path in paths)
+    path = recipe.model.path
+    if stages and not is_hub_name(path or ""):
+        size = recipe.tokenizer.vocab_size
+        config = load_config(find_model(path)) if path else new_config(recipe.model, size, None)
+        for stage in stages:  # 4 bytes of model, 8 of checkpoint: weights, one mean of gradients
+            adapter = getattr(getattr(recipe, stage), "adapter", None)
+            alone = adapter is None or adapter.kind == "none"
+            needed += (12 if alone else 4) * count_parameters(config).total
+    there = sum(file.stat().st_size for file in recipe.run_dir.rglob("*") if file.is_file())
+    if needed > (free := free_space(recipe.run_dir)) + there:
+        raise MiaoError(
+            f"the run writes {needed / 2**20:,.0f} MiB or more (corpus, shards, a checkpoint and a "
+            f"model of every stage), and {free / 2**20:,.0f} MiB of disk are free",
+            where=recipe.run_dir,
+            fix="free some space, or choose another place with --out_dir",
+        )
 
 
 def _teacher(recipe: Recipe, stage: str) -> None:
