@@ -43,11 +43,15 @@ def signature(view: TextView, n: int) -> Signatures | None:
 def sketch(view: TextView, n: int) -> Signatures:
     """(SKETCH,) the smallest hashes of the text's different n-grams, in order, then `FILL`."""
     grams = (view.ngrams(n) >> np.uint64(32)).astype(np.uint32)
-    if grams.size > 8 * SKETCH:  # enough of them are different, most likely
-        some = np.unique(np.partition(grams, 4 * SKETCH)[: 4 * SKETCH])
-        grams = some if some.size >= SKETCH else grams
-    smallest = np.unique(grams)[:SKETCH]
-    return np.pad(smallest, (0, SKETCH - smallest.size), constant_values=FILL)
+    row = np.full(SKETCH, FILL)
+    for some in (4 * SKETCH, grams.size):  # so many hold enough different ones, most likely
+        smallest = np.partition(grams, some)[:some] if some < grams.size else grams.copy()
+        smallest.sort()
+        smallest = smallest[np.diff(smallest, prepend=~smallest[:1]) != 0][:SKETCH]
+        if smallest.size == SKETCH:
+            break
+    row[: smallest.size] = smallest
+    return row
 
 
 class Sketches:
