@@ -22,10 +22,13 @@ class ExpertBalance:
         self.mixtures, self.rate = model.mixtures(), rate
         self.loads: dict[int, Tensor] = {}
 
-    def after_step(self) -> None:
-        """Takes the step's counts; no synchronisation with the device."""
+    def after_step(self, good: Tensor | None = None) -> None:
+        """Takes the step's counts, or none where `good` (bool []) does not hold; no synchronisation
+        with the device."""
         for number, mixture in self.mixtures.items():
             load_e = mixture.take_load()
+            if good is not None:
+                load_e = load_e * good
             mixture.nudge_bias(load_e, self.rate)
             self.loads[number] = self.loads[number] + load_e if number in self.loads else load_e
 

@@ -92,11 +92,6 @@ class StepGradients:
             del passed
             self._halve_micro_batch()
 
-    def zero_where(self, bad: Tensor) -> None:
-        """Makes the gradient zero where `bad` (bool []) holds, without asking the device."""
-        for gradient in self.parallel.gradients():
-            gradient.masked_fill_(bad, 0.0)
-
     def state(self) -> list[int]:
         """The micro-batch at first and now."""
         return [self.first_micro_batch, self.micro_batch]

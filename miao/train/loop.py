@@ -178,12 +178,10 @@ class Trainer:
                 whole.rows == self.rows_per_step,
                 step.scale,
             )
-            if self.guard.at_once:
-                apply = self._settle()
-            else:
-                self.gradients.zero_where(~good)
-                apply = True
-            if apply:
+            if not self.guard.at_once:  # the device knows, and leaves a bad step out by itself
+                self.parallel.step(good)
+                self.balance.after_step(good)
+            elif self._settle():
                 self.parallel.step()
                 self.balance.after_step()
             else:
@@ -195,6 +193,8 @@ class Trainer:
         good = True
         for verdict in self.guard.settle():
             good, summed = verdict.good, verdict.payload
+            if not (good or self.guard.at_once):
+                self.optimizer.num_steps -= 1  # it had no effect
             if good:
                 self.meter.add(
                     summed.loss, summed.metrics, summed.weight, summed.tokens, summed.waited

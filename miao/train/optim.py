@@ -79,6 +79,9 @@ class MuonAdamW(torch.optim.Optimizer):
         ]
         super().__init__(groups, {"lr": lr})
         self.num_steps = 0
+        self.good: Tensor | None = None
+        """Whether the next update counts (bool [], on the device); None: it does. Of one that does
+        not the gradient must be zero."""
         self.set_lr_factor(1.0)
 
     def set_lr_factor(self, factor: float) -> None:
@@ -112,7 +115,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for shape, stack in by_shape.items():
             gradients = _gradients(stack)
             buffers = [self._buffer(p, "momentum") for p in stack]
-            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            self._average(buffers, gradients, group["momentum"])
             nesterov = list(torch._foreach_lerp(gradients, buffers, group["momentum"]))
             begun.append((stack, self.orthogonalizer.begin(nesterov, shape)))
             if len(begun) > self.orthogonalizer.ahead:
@@ -123,24 +126,41 @@ class MuonAdamW(torch.optim.Optimizer):
     def _apply(self, stack: list[nn.Parameter], finish: Finish, group: dict[str, Any]) -> None:
         rows, columns = stack[0].shape[-2:]
         scale = math.sqrt(max(1.0, rows / columns))
-        matrices = [local(p) for p in stack]
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(matrices, finish(), alpha=-group["lr"] * scale)
+        matrices, updates = [local(p) for p in stack], finish()
+        torch._foreach_mul_(matrices, self._if_good(1 - group["lr"] * group["weight_decay"]))
+        if self.good is not None:
+            torch._foreach_mul_(updates, self._if_good(1.0, 0.0))
+        torch._foreach_add_(matrices, updates, alpha=-group["lr"] * scale)
 
     def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         gradients, values = _gradients(parameters), [local(p) for p in parameters]
         first = [self._buffer(p, "exp_avg") for p in parameters]
         second = [self._buffer(p, "exp_avg_sq") for p in parameters]
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
+        self._average(first, gradients, beta1)
+        torch._foreach_mul_(second, self._if_good(beta2))
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
         denominators = torch._foreach_sqrt(second)
         torch._foreach_div_(denominators, math.sqrt(1 - beta2**self.num_steps))
         torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
+        if self.good is not None:
+            torch._foreach_mul_(denominators, self._if_good(1.0, math.inf))
+        torch._foreach_mul_(values, self._if_good(1 - group["lr"] * group["weight_decay"]))
         step_size = group["lr"] / (1 - beta1**self.num_steps)
         torch._foreach_addcdiv_(values, first, denominators, -step_size)
+
+    def _average(self, buffers: list[Tensor], gradients: list[Tensor], kept: float) -> None:
+        """buffer = kept·buffer + (1 - kept)·gradient."""
+        if self.good is not None:  # a buffer averaged with itself stays, to the bit
+            pairs = zip(gradients, buffers, strict=True)
+            gradients = [torch.where(self.good, gradient, buffer) for gradient, buffer in pairs]
+        torch._foreach_lerp_(buffers, gradients, 1 - kept)
+
+    def _if_good(self, value: float, otherwise: float = 1.0) -> Any:
+        """The value, or what changes nothing where the update does not count."""
+        if self.good is None:
+            return value
+        return torch.full((), value, device=self.good.device).masked_fill_(~self.good, otherwise)
 
     def _buffer(self, parameter: nn.Parameter, name: str) -> Tensor:
         state = self.state[parameter]

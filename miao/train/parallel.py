@@ -93,8 +93,13 @@ class Parallel:
         """Of the whole gradient; the same number in every process."""
         return nn.utils.get_total_norm(self.gradients(), foreach=True)
 
-    def step(self) -> None:
-        """Applies the gradient."""
+    def step(self, good: Tensor | None = None) -> None:
+        """Applies the gradient; where `good` (bool [], on the device) does not hold, weights and
+        buffers stay as they are, and the host does not have to know."""
+        if good is not None:
+            for gradient in self.gradients():
+                gradient.masked_fill_(~good, 0.0)
+        self.optimizer.good = good
         self.optimizer.step()
 
     def leave_out(self) -> None:

@@ -95,13 +95,17 @@ class Zero(Sharded):
     def forget_gradients(self) -> None:
         self.engine.optimizer.zero_grad()
 
-    def step(self) -> None:
+    def step(self, good: Tensor | None = None) -> None:
         self.optimizer.num_steps += 1
-        self.engine.step()
+        self._step(good)
 
     def leave_out(self) -> None:
-        for part in self.gradients():
-            part.fill_(torch.nan)  # the engine drops such a gradient and all that belongs to it
+        self._step(torch.zeros((), dtype=torch.bool, device=self.model.device))
+
+    def _step(self, good: Tensor | None) -> None:
+        if good is not None:
+            for part in self.gradients():  # the engine drops such a gradient and all it would do
+                part.masked_fill_(~good, torch.nan)
         self.engine.step()
 
     def weights(self) -> Named:
