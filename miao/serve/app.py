@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from miao.serve.board import add_board
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Gate, Guard
+from miao.serve.invalid import what_is_wrong
 from miao.serve.messages import CountBody, MessagesBody
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
@@ -230,7 +231,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def invalid(
         request: Request, error: RequestValidationError | ValidationError
     ) -> Response:
-        problems = [_problem_text(problem) for problem in error.errors()]
+        problems = what_is_wrong(error.errors())
         first = error.errors()[0]
         param = next(
             (part for part in first["loc"] if isinstance(part, str) and part != "body"), None
@@ -242,11 +243,3 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         body = error_body(error.status_code, str(error.detail))
         return JSONResponse(body, error.status_code, dict(error.headers or {}))
-
-
-def _problem_text(problem: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part != "body")
-    what = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        what = "this server does not know the field"
-    return f"{where}: {what}" if where else what

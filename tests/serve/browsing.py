@@ -44,7 +44,8 @@ class Script:
         self.deltas: list[dict[str, Any]] = []
         self.wait = 0.0
         self.refusal: Response | None = None
-        self.breaks = False
+        self.breaks = self.at_once = False
+        self.context = 10**6  # in letters: here a letter is a token
         self.bodies: list[dict[str, Any]] = []
         self.hung_up = False
         self.app = FastAPI()
@@ -57,12 +58,20 @@ class Script:
         self.deltas, self.wait = [{"content": text} for text in texts], wait
 
     async def models(self) -> Response:
-        return JSONResponse({"data": [{"id": "seedling"}, {"id": "poet"}]})
+        names = ("seedling", "poet")
+        return JSONResponse({"data": [{"id": n, "max_model_len": self.context} for n in names]})
 
     async def chat(self, request: Request) -> Response:
         self.bodies.append(await request.json())
         if self.refusal is not None:
             return self.refusal
+        self.prompt = sum(len(str(m["content"])) for m in self.bodies[-1]["messages"])
+        if self.prompt >= self.context:
+            code = "context_length_exceeded"
+            return JSONResponse({"error": {"message": "too many tokens", "code": code}}, 400)
+        if self.at_once:
+            whole = "".join([event async for event in self.events()])
+            return Response(whole, media_type="text/event-stream")
         return StreamingResponse(self.events(), media_type="text/event-stream")
 
     async def events(self) -> AsyncIterator[str]:
@@ -73,7 +82,9 @@ class Script:
             if self.breaks:
                 return
             end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-            usage = {"choices": [], "usage": {"completion_tokens": len(self.deltas)}}
+            count = len(self.deltas)
+            sizes = {"prompt_tokens": self.prompt, "total_tokens": self.prompt + count}
+            usage = {"choices": [], "usage": {"completion_tokens": count} | sizes}
             yield f"data: {json.dumps(end)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n"
         except asyncio.CancelledError:
             self.hung_up = True

@@ -323,3 +323,87 @@ def test_the_board(open_page: Any, tmp_path: Path) -> None:
         until(page, "document.querySelector('.reading').innerText.includes('1.234')")
     finally:
         running.stop()
+
+
+FORMULAS = (
+    "能量 $E = mc^2$，根 \\(\\sqrt{2}\\)：\n\n$$x = \\frac{-b}{2a}$$\n\n\\[\na_1\n+ a_2\n\\]\n\n"
+    "苹果 $5，梨 $10；$3和$x 坏的 $\\frac{$ 与 $\\href{javascript:window.hacked=1}{x}$ \\$y\\$ `$z$`\n\n"
+    '```python\n# 注\ndef f(n): return "好" + 1\n```\n\n```nonsense\ndef f\n```'
+)
+
+
+def test_formulas_and_colours_of_code(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    script.says(FORMULAS)
+    ask(page, "公式")
+    wait_for_answer(page)
+    until(page, "document.querySelectorAll('math').length === 4")
+    text = page.locator(".message.assistant .text")
+    assert text.locator("math mfrac").count() == 1 and text.locator("math msqrt").count() == 1
+    assert text.locator(".formula.block").count() == 2, "two stand on lines of their own"
+    written = text.inner_text()
+    assert "苹果 $5，梨 $10；$3和$x 坏的 $\\frac{$ 与 $\\href" in written and "$y$ $z$" in written
+    assert (
+        text.locator("math a, math [href]").count() == 0 and page.evaluate("window.hacked") is None
+    )
+    coloured = {
+        css: text.locator(f".code .{css}").all_inner_texts() for css in ("keyword", "string")
+    }
+    assert coloured == {"keyword": ["def", "return"], "string": ['"好"']}
+    assert text.locator(".code .comment").inner_text() == "# 注"
+    assert all(url.startswith((script.url, "data:")) for url in page.requested)
+
+
+def test_a_full_context_leaves_out_the_oldest_turns_and_says_so(
+    script: Any, open_page: Any
+) -> None:
+    script.context = 100
+    page = open_page(script.url)
+    page.wait_for_selector("#model option", state="attached")
+    for number in range(6):
+        script.says("好" * 20)
+        ask(page, f"{number}" * 10)
+        until(
+            page,
+            f"document.querySelectorAll('.message.assistant .actions button').length >= {2 * number + 2}",
+        )
+    sent = script.bodies[-1]["messages"]
+    assert sent[0]["role"] == "user" and sent[-1]["content"] == "5" * 10
+    assert 1 < len(sent) < 11, "the oldest turns are not sent"
+    assert "不再发给模型" in page.inner_text(".left-out")
+    assert page.locator(".message").count() == 12, "and are still there"
+    assert re.search(r"上下文已用 \d+%", page.locator(".stats").last.inner_text())
+    page.click("#language")
+    assert "not sent to the model" in page.inner_text(".left-out")
+    page.click("#language")
+    ask(page, "长" * 200)
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "100" in page.inner_text("#notice-text") and "新对话" in page.inner_text("#notice-retry")
+    page.click("#notice-retry")
+    assert page.locator(".message").count() == 0
+
+    page.click("#open-settings")
+    page.select_option("[name=overflow]", "stop")
+    page.click("#save-settings")
+    for number in range(6):
+        before = len(script.bodies)
+        ask(page, f"{number}" * 10)
+        until(page, "document.querySelector('#stop').hidden")
+        assert len(script.bodies) == before + 1, "nothing is asked again"
+        if page.locator("#notice").is_visible():
+            break
+    assert number > 1 and page.locator(".left-out").count() == 0
+
+
+def test_what_arrives_at_once_has_no_speed(script: Any, open_page: Any) -> None:
+    page = open_page(script.url)
+    script.says(*["字"] * 300)
+    script.at_once = True
+    ask(page, "快")
+    wait_for_answer(page)
+    assert "词元/秒" not in page.inner_text(".message.assistant .stats")
+    script.says(*["字"] * 12, wait=0.05)
+    script.at_once = False
+    ask(page, "慢")
+    until(page, "document.querySelectorAll('.message.assistant .actions button').length >= 4")
+    assert "词元/秒" in page.locator(".stats").last.inner_text()

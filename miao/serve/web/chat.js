@@ -1,4 +1,5 @@
 // The chat page: conversations, their messages, and an answer that grows.
+import { contextOf, firstSent, learnContexts, learnSize, leaveOutOne } from "./context.js";
 import { explain, notify, notifyBack, prepareFrame, showSide } from "./frame.js";
 import { copyText, render } from "./markdown.js";
 import { answer, ask, models } from "./server.js";
@@ -9,6 +10,7 @@ import { at, make, preferences, say } from "./words.js";
 let chats = store.all();
 let chat = store.create();
 let running = null; // the AbortController of the answer that streams
+const AT_ONCE = 100; // milliseconds
 const IDEAS = ["idea1", "idea2", "idea3", "idea4"];
 
 // ---- what the page shows
@@ -61,7 +63,10 @@ const worded = (label, action) => small(say(label), label, action);
 
 function showMessages() {
   const list = at("messages");
-  if (chat.messages.length) list.replaceChildren(...chat.messages.map(shown));
+  if (chat.messages.length) {
+    list.replaceChildren(...chat.messages.map(shown));
+    if (chat.from && chat.messages[chat.from]) list.children[chat.from].before(make("p", "left-out", say("leftOut", chat.from)));
+  }
   else list.replaceChildren(make("div", "welcome", make("div", "sprout"), make("h1", "", say("welcome")), make("p", "", say("welcomeMore")), make("div", "ideas", ...IDEAS.map(idea))));
   at("scroll").scrollTop = at("scroll").scrollHeight;
 }
@@ -121,6 +126,7 @@ function figures(stats) {
   if (stats.tokens) parts.push(`${stats.about ? "≈ " : ""}${stats.tokens} ${say(stats.tokens === 1 ? "token" : "tokens")}`);
   if (stats.speed) parts.push(`${stats.about ? "≈ " : ""}${stats.speed.toFixed(stats.speed < 100 ? 1 : 0)} ${say("perSecond")}`);
   if (stats.first !== undefined) parts.push(`${say("first")} ${Math.round(stats.first * 1000)} ms`);
+  if (stats.used) parts.push(say("used", Math.round(100 * stats.used)));
   if (stats.stopped) parts.push(say("stopped"));
   if (stats.cut) parts.push(say("cutShort"));
   return parts.join(" · ");
@@ -205,9 +211,10 @@ function halt() {
 // ---- an answer
 
 function requestBody() {
-  const messages = chat.messages.map(({ role, content, reasoning_content, tool_calls, tool_call_id }) =>
-    ({ role, content, ...(reasoning_content && { reasoning_content }), ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) }));
   const settings = current();
+  const from = firstSent(chat, at("model").value, settings.overflow !== "stop");
+  const messages = chat.messages.slice(from).map(({ role, content, reasoning_content, tool_calls, tool_call_id }) =>
+    ({ role, content, ...(reasoning_content && { reasoning_content }), ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) }));
   if (settings.system) messages.unshift({ role: "system", content: settings.system });
   const body = { messages };
   if (at("model").value) body.model = at("model").value;
@@ -231,7 +238,7 @@ async function reply() {
   at("spoken").textContent = say("answering");
   const root = () => at("messages").lastChild; // the language may change meanwhile, and all is drawn anew
   const begun = performance.now();
-  let first = null, last = begun, pieces = 0, painted = false;
+  let first = null, last = begun, pieces = 0, arrivals = 0, painted = false;
   const paint = () => {
     painted = false;
     const scroll = at("scroll");
@@ -247,6 +254,7 @@ async function reply() {
     }
     for (const part of delta.tool_calls || []) { addCall(message, part); gained = true; }
     if (!gained) return;
+    if (performance.now() - last > 1) arrivals++;
     last = performance.now();
     first ??= last;
     pieces++;
@@ -258,8 +266,11 @@ async function reply() {
   if (running === control) { running = null; busy(false); }
   const tokens = result.usage?.completion_tokens ?? pieces;
   message.stats = { tokens, about: !result.usage };
+  learnSize(mine, body.messages, result.usage);
+  if (result.usage?.total_tokens && contextOf(body.model)) message.stats.used = result.usage.total_tokens / contextOf(body.model);
   if (first !== null) message.stats.first = (first - begun) / 1000;
-  if (tokens > 1 && last > first) message.stats.speed = (tokens - 1) / ((last - first) / 1000);
+  // What came at once, from a proxy that waits for the whole, was not generated at that speed.
+  if (tokens > 1 && last - first > AT_ONCE && arrivals > 2) message.stats.speed = (tokens - 1) / ((last - first) / 1000);
   if (trouble?.name === "AbortError") message.stats.stopped = true;
   if (result.finish === "length") message.stats.cut = true;
   const isEmpty = !message.content && !message.reasoning_content && !message.tool_calls;
@@ -268,9 +279,12 @@ async function reply() {
   keep(mine);
   if (mine !== chat) return;
   at("spoken").textContent = message.content;
+  const isTooLong = trouble?.code === "context_length_exceeded";
+  if (isTooLong && current().overflow !== "stop" && leaveOutOne(mine)) { reply(); return; }
   if (trouble && isEmpty) showMessages();
   else { paint(); finish(root(), message, mine.messages.indexOf(message)); }
-  if (trouble && trouble.name !== "AbortError") {
+  if (isTooLong) notify("tooLong", contextOf(body.model) ?? "?", startNew, "newChat");
+  else if (trouble && trouble.name !== "AbortError") {
     explain(trouble, () => {
       if (running) return;
       if (mine.messages.at(-1) === message) mine.messages.pop();
@@ -323,7 +337,8 @@ async function watch() {
 
 async function loadModels() {
   try {
-    const names = await models();
+    const known = await models(), names = known.map((model) => model.id);
+    learnContexts(known);
     const wanted = at("model").value || current().model;
     at("model").replaceChildren(...names.map((name) => new Option(name, name)));
     if (names.includes(wanted)) at("model").value = wanted;

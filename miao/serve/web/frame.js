@@ -7,13 +7,15 @@ const AFAR = 200; // pixels from the end at which a button leads there
 let retry = null; // what the notice's button does
 let noticed = null; // the key of what the notice says
 
-export function notify(key, value, action = null) {
+export function notify(key, value, action = null, label = "retry") {
   noticed = key;
   retry = action;
   at("notice").hidden = key === null;
   at("notice").classList.toggle("good", GOOD_NEWS.includes(key));
   at("notice-text").textContent = key === null ? "" : say(key, value);
   at("notice-retry").hidden = action === null;
+  at("notice-retry").dataset.say = label;
+  at("notice-retry").textContent = say(label);
 }
 
 export function explain(error, action) {

@@ -1,6 +1,8 @@
 // Markdown to DOM nodes. Texts only ever become text nodes, tags come from the list in this file,
 // and the single attribute taken from a text is the address of a link, which must be http(s) or
 // mailto. Images stay links: showing one would tell another server who reads.
+import { coloured } from "./colours.js";
+import { endOfMath, formula, formulaAt, MATH_BLOCK } from "./math.js";
 import { make, say } from "./words.js";
 
 const DEEPEST = 12;
@@ -46,6 +48,7 @@ function endOfBlock(lines, start) {
     return Math.min(at + 1, lines.length);
   }
   if (HEADING.test(first) || RULE.test(first)) return at;
+  if (MATH_BLOCK.test(first)) return endOfMath(lines, start);
   if (first.trimStart().startsWith(">")) {
     while (at < lines.length && lines[at].trim() && !FENCE.test(lines[at])) at++;
     return at;
@@ -61,7 +64,7 @@ function endOfBlock(lines, start) {
 
 const closes = (line, mark) => line.trim().length >= mark.length && new RegExp(`^ {0,3}[${mark[0]}]+\\s*$`).test(line);
 const begins = (lines, at) => FENCE.test(lines[at]) || HEADING.test(lines[at]) || RULE.test(lines[at])
-  || ITEM.test(lines[at]) || lines[at].trimStart().startsWith(">") || isTable(lines, at);
+  || ITEM.test(lines[at]) || MATH_BLOCK.test(lines[at]) || lines[at].trimStart().startsWith(">") || isTable(lines, at);
 const isTable = (lines, at) => at + 1 < lines.length && lines[at].includes("|")
   && lines[at + 1].includes("-") && lines[at + 1].length < 2000 && TABLE_LINE.test(lines[at + 1]);
 
@@ -117,7 +120,7 @@ function codeBlock(lines, fence) {
   copy.type = "button";
   copy.addEventListener("click", () => copyText(source, copy));
   const head = make("div", "code-head", make("span", "", fence[2].trim().slice(0, 40)), copy);
-  return make("div", "code", head, make("pre", "", make("code", "", source)));
+  return make("div", "code", head, make("pre", "", make("code", "", ...coloured(source, fence[2]))));
 }
 
 /** A line without its first spaces, `width` of them at most. */
@@ -160,7 +163,7 @@ function table(lines) {
 }
 
 // In order of precedence; each finds the nearest mark from where the text stands.
-const MARKS = /(`+)|\\([\\`*_{}[\]()#+\-.!~|<>])|(!?\[)|(\*\*\*|___|\*\*|__|~~|\*|_)|(https?:\/\/[^\s<>"'`，。；！？、（）《》]+)|( {2,}\n|\n)/g;
+const MARKS = /(`+)|(\$\$?|\\[([])|\\([\\`*_{}[\]()#+\-.!~|<>$])|(!?\[)|(\*\*\*|___|\*\*|__|~~|\*|_)|(https?:\/\/[^\s<>"'`，。；！？、（）《》]+)|( {2,}\n|\n)/g;
 
 /** Appends a line of text with its emphasis, code and links. */
 function inline(parent, text, depth = 0) {
@@ -174,17 +177,21 @@ function inline(parent, text, depth = 0) {
       const end = closing(text, found[1], at + found[1].length);
       if (end < 0) marks.lastIndex = at + found[1].length;
       else done(make("code", "", text.slice(at + found[1].length, end).replace(/\n/g, " ").replace(/^ (.*\S.*) $/, "$1")), end + found[1].length);
-    } else if (found[2]) done(document.createTextNode(found[2]), at + 2);
-    else if (found[6]) done(make("br"), at + found[6].length);
+    } else if (found[2]) {
+      const math = formulaAt(text, found[2], at);
+      if (math) done(formula(math.source, math.isBlock, text.slice(at, math.end)), math.end);
+      else if (found[2][0] === "\\") done(document.createTextNode(found[2][1]), at + 2);
+    } else if (found[3]) done(document.createTextNode(found[3]), at + 2);
+    else if (found[7]) done(make("br"), at + found[7].length);
     else if (depth > DEEPEST) continue;
-    else if (found[3]) {
+    else if (found[4]) {
       const target = text.slice(at, at + 4000).match(/^!?\[([^[\]\n]*)\]\(\s*<?([^\s()<>]+(?:\([^\s()<>]*\)[^\s()<>]*)?)>?(?:\s+"[^"\n]*")?\s*\)/);
       if (target) done(link(target[2], target[1] || target[2], depth), at + target[0].length);
-    } else if (found[5]) {
-      const address = found[5].replace(/[.,;:!?)\]*_~]+$/, "");
+    } else if (found[6]) {
+      const address = found[6].replace(/[.,;:!?)\]*_~]+$/, "");
       done(link(address, address, DEEPEST), at + address.length);
     } else {
-      const mark = found[4];
+      const mark = found[5];
       const open = at + mark.length;
       const end = emphasisEnd(text, mark, at, open);
       if (end < 0) { marks.lastIndex = mark.length === 3 ? at + 1 : open; continue; }

@@ -2,10 +2,11 @@
 
 /** What went wrong, as a key of WORDS and the value it mentions. */
 export class Trouble extends Error {
-  constructor(key, value = "") {
+  constructor(key, value = "", code = null) {
     super(`${key} ${value}`);
     this.key = key;
     this.value = value;
+    this.code = code;
   }
 }
 
@@ -27,17 +28,17 @@ export async function ask(path, options = {}) {
     throw new Trouble("gone");
   }
   if (response.ok) return response;
-  let message = `${response.status} ${response.statusText}`;
-  try { message = String((await response.json()).error.message); } catch { /* no JSON: a proxy's page */ }
+  let message = `${response.status} ${response.statusText}`, code = null;
+  try { ({ message, code } = (await response.json()).error); } catch { /* no JSON: a proxy's page */ }
   if (response.status === 401) throw new Trouble("needKey");
   if (response.status === 429) throw new Trouble("busy", response.headers.get("Retry-After") || "5");
   if ([502, 503, 504].includes(response.status)) throw new Trouble("gone");
-  throw new Trouble(response.status < 500 ? "refused" : "failed", message);
+  throw new Trouble(response.status < 500 ? "refused" : "failed", String(message), code);
 }
 
 export async function models() {
   const body = await (await ask("/v1/models")).json();
-  return body.data.map((model) => String(model.id));
+  return body.data.map((model) => ({ id: String(model.id), context: model.max_model_len }));
 }
 
 /** Streams one answer: `grew(delta)` for each piece; returns { finish, usage }. */

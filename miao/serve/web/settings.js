@@ -25,7 +25,7 @@ export function openSettings() {
 function saveSettings(event) {
   event.preventDefault();
   const form = at("settings-form").elements;
-  const values = { model: settings.model, system: form.system.value.trim(), thinking: form.thinking.value, tools: form.tools.value.trim() };
+  const values = { model: settings.model, system: form.system.value.trim(), thinking: form.thinking.value, overflow: form.overflow.value, tools: form.tools.value.trim() };
   const problem = (text) => { at("settings-problem").textContent = text; };
   for (const name of NUMBERS) {
     const field = form[name];
