@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from miao.cli import main
 from miao.commands.export import MARK
-from miao.files import read_json, read_jsonl, write_jsonl
+from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.run.chain import Chain
 from miao.rundir import RunDir, find_model
+from miao.tokenizer import Tokenizer
 from miao.train.checkpoint import CheckpointStore, list_checkpoints, step_of
 from tests.train.pair import run_processes
 
@@ -288,3 +290,64 @@ def test_inspect_shows_pieces(run_dir: Path, capsys: pytest.CaptureFixture[str])
     records = run_dir / "corpus" / "sft" / "train" / "conversations.jsonl"
     assert main(["tokenizer", "inspect", str(run_dir), "--file", str(records), "--count", "1"]) == 0
     assert "im_end" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def base_model(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model: no chat template, and no tokens for one."""
+    directory = tmp_path_factory.mktemp("base") / "model"
+    shutil.copytree(run_dir / "models" / "pretrain", directory)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (directory / name).read_text(encoding="utf-8")
+        text = text.replace("<|im_start|>", "<|unused_1|>").replace("<|im_end|>", "<|unused_2|>")
+        (directory / name).write_text(text, encoding="utf-8")
+    config = read_json(directory / "tokenizer_config.json")
+    del config["chat_template"]
+    config["eos_token"] = "<|endoftext|>"
+    write_json(directory / "tokenizer_config.json", config)
+    return directory
+
+
+def test_a_stage_that_is_off_makes_no_demands(
+    recipe: Path, base_model: Path, tmp_path: Path
+) -> None:
+    """A base model is continued with SFT and DPO off: no chat template is asked for, their options
+    need not fit, nothing is tokenised for them."""
+    words = ["run", str(recipe), "--out_dir", str(tmp_path), "--model.path", str(base_model)]
+    words += ["--tokenizer.path", str(base_model), "--pretrain.tokens", "2K"]
+    off = ["--sft.enabled", "false", "--dpo.enabled", "false", "--sft.epochs", "-1"]
+    assert main([*words, *off]) == 0
+    run = tmp_path / "tiny"
+    assert sorted(path.name for path in (run / "shards").iterdir()) == ["pretrain"]
+    assert [line["stage"] for line in read_jsonl(run / "eval_results.jsonl")] == ["pretrain"]
+    before = written(run / "models")
+    more = ["--tokenizer.path", str(base_model), "--sft.enabled", "true"]
+    assert main([*words, *more]) == 2  # said before anything is done
+    assert written(run / "models") == before
+
+
+def test_a_base_model_gets_a_template_and_rows_for_its_tokens(
+    recipe: Path, base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(recipe), "--out_dir", str(tmp_path), "--model.path", str(base_model)]
+    words += ["--tokenizer.path", str(base_model), "--pretrain.enabled", "false"]
+    words += ["--dpo.enabled", "false", "--tokenizer.special_tokens", '["<|cite|>"]']
+    assert main(words) == 2
+    said = "".join(capsys.readouterr())
+    assert "no chat template" in said and "--tokenizer.chat_template" in said
+    assert main([*words, "--tokenizer.chat_template", "chatml"]) == 0
+    run = tmp_path / "tiny"
+    old, new = (Tokenizer.from_directory(d) for d in (base_model, run / "model"))
+    assert new.vocab_size == old.vocab_size + 3
+    assert new.id_to_token(new.end_of_turn_id) == "<|im_end|>"
+    rows, grown = (
+        load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+        for directory in (base_model, run / "models" / "base")
+    )
+    assert (grown[: len(rows)] == rows).all() and len(grown) == len(rows) + 3
+    torch.testing.assert_close(grown[len(rows) :], rows.mean(0).expand(3, -1))
+    assert len(load_file(run / "model" / "model.safetensors")["model.embed_tokens.weight"]) == (
+        len(rows) + 3
+    )
+    lines = [line["stage"] for line in read_jsonl(run / "eval_results.jsonl")]
+    assert lines == ["before", "sft"]

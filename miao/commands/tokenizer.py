@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -233,28 +232,11 @@ def _shown(what: str, texts: list[str]) -> Iterator[str]:
 
 
 def _write_grown_model(directory: Path, out: Path, extension: Any) -> None:
-    """The model with a row for each new token: the mean of the rows of what it was made of, so
-    that the model reads it as before, nearly, until it has learned better."""
-    import torch
+    """The model with a row for each new token."""
+    from miao.model import load_model, save_model, with_tokens
 
-    from miao.model import Decoder, load_model, save_model
-
-    old = load_model(directory)
-    size = extension.tokenizer.vocab_size
-    rows = max(size, old.config.vocab_size)
-    model = Decoder(replace(old.config, vocab_size=rows))
-    state = old.state_dict()
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.shape == state[name].shape:
-                value.copy_(state[name])
-                continue
-            known = len(state[name])
-            value[:known] = state[name]
-            value[known:] = state[name].mean(dim=0)
-            for id, parts in extension.made_of.items():
-                if parts:
-                    value[id] = state[name][parts].mean(dim=0)
+    model = load_model(directory)
+    model = with_tokens(model, extension.tokenizer.vocab_size, extension.made_of)
     with atomic_directory(out) as temporary:
         save_model(model, temporary)
         extension.tokenizer.save(temporary)

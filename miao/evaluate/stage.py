@@ -50,8 +50,10 @@ def evaluate_stage(
     if choices := [ChoiceItem.from_json(r) for r in read_jsonl(run.eval_items / "choice.jsonl")]:
         with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
+    talks = tokenizer.has_chat_template  # else a base model, which is asked nothing
     if questions := [
-        QuestionItem.from_json(r) for r in read_jsonl(run.eval_items / "questions.jsonl")
+        QuestionItem.from_json(r)
+        for r in (read_jsonl(run.eval_items / "questions.jsonl") if talks else [])
     ]:
         with ProgressLine("questions", len(questions)) as line:
             found, texts = answer_questions(
@@ -67,7 +69,7 @@ def evaluate_stage(
             }
             for item, text in zip(questions, texts, strict=True)
         ]
-    kept = heldout_preferences(run, options.preference_pairs)
+    kept = heldout_preferences(run, options.preference_pairs) if talks else []
     pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
     work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
     with ProgressLine("preferences", work) as line:

@@ -1,6 +1,6 @@
 """The decoder, its configuration, its KV cache, and its directories on disk."""
 
-from miao.model.build import new_config, with_longer_context
+from miao.model.build import new_config, with_longer_context, with_tokens
 from miao.model.cache import KVCache
 from miao.model.config import ModelConfig, round_up
 from miao.model.counts import count_parameters, flops_per_token
@@ -21,4 +21,5 @@ __all__ = [
     "round_up",
     "save_model",
     "with_longer_context",
+    "with_tokens",
 ]

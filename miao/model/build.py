@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from miao.errors import MiaoError
 from miao.model.config import ModelConfig, round_up
@@ -111,6 +114,28 @@ def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
     longer = Decoder(config)
     longer.load_state_dict(model.state_dict())
     return longer.eval()
+
+
+def with_tokens(model: Decoder, tokens: int, made_of: Mapping[int, Sequence[int]]) -> Decoder:
+    """A trained model with rows for new tokens, each the mean of the rows of what it was made of
+    (of nothing: of all tokens), so that the model reads them as before, nearly, until it has
+    learned better. Rows that a padded vocabulary has to spare are used first.
+
+    Args:
+        tokens: how many there are then.
+        made_of: ids of old tokens by new id.
+    """
+    old, rows = model.state_dict(), max(tokens, model.config.vocab_size)
+    grown = Decoder(replace(model.config, vocab_size=rows, num_tokens=None))
+    known = model.config.tokens
+    with torch.no_grad():
+        for name, value in grown.state_dict().items():
+            value[: len(old[name])] = old[name]
+            if name in ("model.embed_tokens.weight", "lm_head.weight"):
+                value[len(old[name]) :] = old[name][:known].mean(dim=0)
+                for id, parts in made_of.items():
+                    value[id] = old[name][[*parts] or slice(known)].mean(dim=0)
+    return grown.eval()
 
 
 def _scaled(

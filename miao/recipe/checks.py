@@ -48,7 +48,7 @@ def check_recipe(recipe: Recipe) -> None:
     need((recipe.tokenizer.workers or 1) > 0, "tokenizer.workers: must be positive")
     _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
     for stage in STAGES:
-        if stage != "grpo" or recipe.grpo.enabled:
+        if getattr(recipe, stage).enabled:
             _check_stage(stage, getattr(recipe, stage), model, need)
     _check_grpo(recipe.grpo, recipe.parallel, need)
     for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):

@@ -90,6 +90,10 @@ class TokenizerOptions:
 
     path: str | None = None
     """Use this tokenizer (a directory with tokenizer.json) instead of training one."""
+    chat_template: str | None = None
+    """Give the tokenizer of `path` this chat template, as a base model needs for SFT: miao (tools
+    and <think>), chatml, llama3, gemma, or a .jinja file. Control tokens that it lacks are added,
+    and the model gets rows for them. null: its own."""
     vocab_size: int = 6400
     """Number of tokens, special ones included."""
     sample: Quantity = "50M"
@@ -106,8 +110,14 @@ class TokenizerOptions:
     """How text is cut before merging: qwen2 (single digits), llama3 (up to three), gpt2, or a
     regular expression (which llama.cpp will not know)."""
     special_tokens: list[str] = field(default_factory=list)
-    """Control tokens of your own, such as "<|user|>", after the 16 that are always there."""
+    """Control tokens of your own, such as "<|user|>", after the 16 that are always there (or, with
+    `path`, after those of that tokenizer)."""
     workers: int | None = None
     """Processes that tokenise (default: one per core, fewer for little text)."""
     fast_encoder: bool = True
     """Tokenise with fastokens where it is installed and gives the same ids."""
+
+    @property
+    def adds_to_given(self) -> bool:
+        """Whether the tokenizer of `path` gets a chat template or tokens."""
+        return self.path is not None and bool(self.chat_template or self.special_tokens)

@@ -130,7 +130,7 @@ class Chain:
         if before is None:
             return
         if before["fingerprint"] == mark:
-            why = "its files are gone"
+            why = "not all of its files are there"
         elif "inputs" in before:
             why = f"changed: {changes(before['inputs'], inputs)}"
         else:

@@ -16,6 +16,7 @@ from miao.recipe import STAGES, parse_quantity, to_dict
 from miao.recipe.checks import check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
+from miao.tokenizer.named_templates import with_chat
 from miao.tokenizer.sample import fit_training
 
 
@@ -68,11 +69,16 @@ def tokenizer(chain: Chain) -> None:
     if options.trainer == "auto":  # which is the same, nearly always
         relevant["trainer"] = "tokenizers"
     inputs: dict[str, Any] = {"corpus": chain.marks["corpus"], "tokenizer": relevant}
+    if options.chat_template is None:
+        del relevant["chat_template"]
     if options.path:
         inputs["files"] = tokenizer_mark(options.path)
     with chain.stage("tokenizer", inputs, output) as todo:
         if todo and options.path:
-            Tokenizer.from_directory(local_directory(options.path)).save(chain.run.tokenizer)
+            given = Tokenizer.from_directory(local_directory(options.path))
+            with_chat(given, options.chat_template, options.special_tokens).save(
+                chain.run.tokenizer
+            )
         elif todo:
             from torch import device as torch_device
 
@@ -96,7 +102,7 @@ def tokenizer(chain: Chain) -> None:
 def shards(chain: Chain) -> None:
     """Token ids in memory-mapped files."""
     last_turn = chain.recipe.sft.last_turn_only
-    outputs = [target / "manifest.json" for _, _, target in _shard_work(chain)]
+    outputs = [target / "manifest.json" for _, _, target in _needed_work(chain)]
     inputs: dict[str, Any] = {
         "corpus": chain.marks["corpus"],
         "tokenizer": chain.marks["tokenizer"],
@@ -112,6 +118,8 @@ def shards(chain: Chain) -> None:
 
     for stage, kind in KINDS.items():
         found = sorted(chain.run.shards(stage, "train").glob("*/manifest.json"))
+        if not found:
+            continue
         manifests = [read_manifest(path) for path in found]
         tokens = sum(manifest.tokens for manifest in manifests)
         size = sum(manifest.bytes for manifest in manifests)
@@ -151,11 +159,11 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     jobs = [
         Job([path], kind, path.stem, target, last_turn_only, may_be_empty=split == "heldout")
-        for kind, path, target in _shard_work(chain)
+        for kind, path, target in _needed_work(chain)
         for split in [path.parent.name]
     ]
-    wanted = {job.directory for job in jobs}
-    for stale in set((chain.run.path / "shards").glob("*/*/*")) - wanted:
+    known = {target for _, _, target in _shard_work(chain)}
+    for stale in set((chain.run.path / "shards").glob("*/*/*")) - known:
         if stale not in {job.workplace for job in jobs}:
             shutil.rmtree(stale, ignore_errors=True)
     with ProgressLine("tokenising", sum(job.size for job in jobs)) as line:
@@ -164,6 +172,23 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
         )
     if report.reused:
         say(f"  {report.reused} of {report.reused + report.encoded} shards were there already")
+
+
+def _needed_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
+    """What of `_shard_work` some stage that is on trains on or measures with."""
+    recipe = chain.recipe
+    replays = {
+        "pretrain": recipe.sft.enabled and recipe.sft.replay > 0,
+        "sft": recipe.dpo.enabled and recipe.dpo.replay > 0,
+    }
+    used = {stage for stage in KINDS if getattr(recipe, stage).enabled or replays.get(stage)}
+    heldout = chain.run.shards("pretrain", "heldout")  # bits per byte, of whatever is trained
+    return [
+        work
+        for work in _shard_work(chain)
+        if work[2].is_relative_to(heldout)
+        or any(work[2].is_relative_to(chain.run.path / "shards" / stage) for stage in used)
+    ]
 
 
 def _shard_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:

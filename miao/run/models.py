@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
-from miao.files import fingerprint, sha256_of, write_json
-from miao.hubs import is_hub_name
+from miao.files import atomic_directory, fingerprint, sha256_of, write_json
+from miao.hubs import is_hub_name, local_directory
 from miao.recipe import STAGES, PretrainOptions, SftOptions, StageOptions, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
 from miao.run.measuring import evaluate, evaluate_before
@@ -18,6 +18,10 @@ from miao.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from miao.train.loop import TrainResult
+
+
+GROWN = "base"
+"""The name, among the run's models, of the one that it begins with, where tokens were added."""
 
 
 def train(chain: Chain, stage: str) -> None:
@@ -47,7 +51,9 @@ def train(chain: Chain, stage: str) -> None:
         files = problem_files(chain.recipe.grpo)
         inputs["files"] |= {str(path): sha256_of(path) for path in files}
     measures = chain.recipe.evaluate.enabled and chain.world.is_main
-    if measures and stage != "pretrain" and base and not base.is_relative_to(chain.run.path):
+    own = base is not None and base.is_relative_to(chain.run.path)
+    given = not own or base == chain.run.model(GROWN)
+    if measures and stage != "pretrain" and base and given:
         with chain.beside(f"the evaluation before {stage}"):
             evaluate_before(chain, stage, base, base_mark)
     with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
@@ -127,10 +133,34 @@ def _base_model(chain: Chain, stage: str) -> Path | None:
         if getattr(chain.recipe, earlier).enabled:
             return chain.run.model(earlier)
     if chain.recipe.model.path:
-        return find_model(chain.recipe.model.path)
+        return _with_rows(chain, find_model(chain.recipe.model.path))
     if stage == "pretrain":
         return None
     raise no_model(stage)
+
+
+def _with_rows(chain: Chain, base: Path) -> Path:
+    """The model that a recipe begins with; a copy with rows for the tokens that the recipe adds to
+    its tokenizer, if it adds any."""
+    options = chain.recipe.tokenizer
+    if not options.adds_to_given:
+        return base
+    from miao.model import load_model, save_model, with_tokens
+
+    grown = chain.run.model(GROWN)
+    path = str(chain.recipe.model.path)
+    inputs = {"model": model_mark(path, base), "tokenizer": chain.marks["tokenizer"]}
+    with chain.stage(GROWN, inputs, grown / "config.json", quiet=True) as todo:
+        if todo:
+            tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
+            before = Tokenizer.from_directory(local_directory(str(options.path))).vocab_size
+            new: dict[int, list[int]] = {id: [] for id in range(before, tokenizer.vocab_size)}
+            model = with_tokens(load_model(base, before), tokenizer.vocab_size, new)
+            with atomic_directory(grown) as directory:
+                save_model(model, directory)
+                tokenizer.save(directory, model_max_length=model.config.context_length)
+            say(f"  {grown}: {len(new)} tokens are new, their rows are the mean of all others")
+    return grown
 
 
 def no_model(stage: str) -> MiaoError:
@@ -147,6 +177,8 @@ def _base_mark(chain: Chain, stage: str, base: Path | None) -> str:
     if before:
         return chain.marks[before[-1]]
     path = chain.recipe.model.path
+    if base == chain.run.model(GROWN):
+        return chain.marks[GROWN]
     return fingerprint(model_mark(path, base)) if path and base else str(path)
 
 

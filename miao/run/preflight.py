@@ -25,6 +25,7 @@ from miao.recipe.stages import AdapterOptions, TeacherOptions
 from miao.rewards import load_environment, load_rewards, problem_files
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
+from miao.tokenizer.named_templates import check_template_name
 from miao.tokenizer.tokenizer import CONTROL_TOKENS
 
 LOOKED_AT = 64
@@ -43,9 +44,12 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
     reached = STAGES[: STAGES.index(up_to) + 1] if up_to in STAGES else STAGES
     trains = up_to in STAGES or up_to == "report"
     stages = [s for s in reached if trains and getattr(recipe, s).enabled]
-    checks = [partial(_records, recipe, stage, kind) for stage, kind in KINDS.items()]
+    used = [stage for stage in KINDS if getattr(recipe, stage).enabled or not trains]
+    checks = [partial(_records, recipe, stage, KINDS[stage]) for stage in used]
     if up_to != "corpus":
         checks.append(partial(_tokenizer, recipe.tokenizer))
+        talks = [stage for stage in stages if stage != "pretrain"]
+        checks += [partial(_chat_template, recipe.tokenizer, talks[0])] if talks else []
     checks.append(partial(_disk, recipe, stages))
     if stages:
         checks += [partial(check, recipe) for check in (_weights, _device, _trackers)]
@@ -105,6 +109,20 @@ def _tokenizer(options: TokenizerOptions) -> None:
             f"{options.vocab_size} is too small: the 256 bytes and the control tokens need {least}",
             where="tokenizer.vocab_size",
             fix="choose 1024 or more; 6400 suits small Chinese/English models",
+        )
+
+
+def _chat_template(options: TokenizerOptions, stage: str) -> None:
+    if options.chat_template is not None:
+        check_template_name(options.chat_template, "tokenizer.chat_template")
+        return
+    known = options.path and not is_hub_name(options.path)
+    if known and not Tokenizer.from_directory(str(options.path)).has_chat_template:
+        raise MiaoError(
+            f"{stage} learns conversations, and this tokenizer has no chat template",
+            where=options.path,
+            fix="--tokenizer.chat_template miao (or chatml, llama3, gemma, a .jinja file); "
+            f"or leave the stage out: --{stage}.enabled false",
         )
 
 

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from miao.errors import MiaoError
-from miao.tokenizer.tokenizer import Tokenizer
+from miao.tokenizer.tokenizer import MARKUP_TOKENS, Tokenizer
 from miao.tokenizer.train import bounded
 
 BATCH = 512
@@ -85,7 +85,8 @@ def extend_tokenizer(
             raise MiaoError(f"{token!r} is no control token", fix="write it as <|name|>")
         vocabulary[token] = id
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        spec["added_tokens"].append({"id": id, "content": token, **flags, "special": True})
+        special = token not in MARKUP_TOKENS
+        spec["added_tokens"].append({"id": id, "content": token, **flags, "special": special})
         made_of[id] = []
     extended = tokenizer.with_spec(spec)
     assert extended.vocab_size == first + len(pairs) + len(control_tokens)

@@ -153,6 +153,10 @@ class Tokenizer:
         write_json(directory / "tokenizer_config.json", config)
 
     @property
+    def has_chat_template(self) -> bool:
+        return self._template is not None
+
+    @property
     def chat_template(self) -> ChatTemplate:
         """The template of this tokenizer's conversations.
 
@@ -162,7 +166,8 @@ class Tokenizer:
         if self._template is None:
             raise MiaoError(
                 "this tokenizer has no chat template",
-                fix="use the instruct version of the model, or put a chat_template.jinja beside it",
+                fix="use the instruct version of the model, or give it one: "
+                "--tokenizer.chat_template miao (or chatml, llama3, gemma, a .jinja file)",
             )
         return self._template
 
@@ -236,6 +241,15 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception
             raise MiaoError(f"tokenizers does not take this vocabulary: {error}") from error
         return Tokenizer(backend, self._config, self._further_stop_ids)
+
+    def with_template(self, source: str) -> Tokenizer:
+        """The same vocabulary with another chat template.
+
+        Raises:
+            MiaoError: no valid Jinja.
+        """
+        config = self._config | {"chat_template": source}
+        return Tokenizer(self._backend, config, self._further_stop_ids)
 
     def ordinary_json(self) -> str:
         """A `tokenizer.json` for encoding ordinary text: all control tokens in it are "special",

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from miao.corpus.records import Conversation, Message
 from miao.errors import MiaoError
 from miao.tokenizer import MIAO_TEMPLATE, ChatTemplate, Tokenizer
+from miao.tokenizer.named_templates import NAMED_TEMPLATES, with_chat
 from miao.tokenizer.template import message_fields
 
 WEATHER = {
@@ -414,3 +416,56 @@ def test_transformers_agrees_on_ordinary_conversations(
     messages = [Message("system", system), Message("user", question)]
     messages += [Message("assistant", answer.lstrip(), reasoning=answer if reasons else None)]
     assert_equals_transformers(tokenizer, theirs, Conversation(messages))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chatml", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n 你好 <|im_end|>\n"
+         "<|im_start|>assistant\nHi!<|im_end|>\n<|im_start|>user\n?<|im_end|>\n"
+         "<|im_start|>assistant\n"),
+        ("llama3", "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+         "<|start_header_id|>user<|end_header_id|>\n\n你好<|eot_id|>"
+         "<|start_header_id|>assistant<|end_header_id|>\n\nHi!<|eot_id|>"
+         "<|start_header_id|>user<|end_header_id|>\n\n?<|eot_id|>"
+         "<|start_header_id|>assistant<|end_header_id|>\n\n"),
+        ("gemma", "<start_of_turn>system\nS<end_of_turn>\n<start_of_turn>user\n你好<end_of_turn>\n"
+         "<start_of_turn>model\nHi!<end_of_turn>\n<start_of_turn>user\n?<end_of_turn>\n"
+         "<start_of_turn>model\n"),
+    ],
+)  # fmt: skip
+def test_a_base_model_gets_a_template_by_its_name(
+    llama3_tokenizer: Tokenizer, name: str, expected: str, tmp_path: Path
+) -> None:
+    """The turns of the public ones, behind what the tokenizer itself puts before texts; the tokens
+    that they write are added, the old ids stay, and answers end with the template's token."""
+    made = with_chat(llama3_tokenizer, name, ["<|cite|>"])
+    messages = [Message("system", "S"), Message("user", " 你好 "), Message("assistant", "Hi!")]
+    messages.append(Message("user", "?"))
+    assert made.chat_template.render(messages, add_generation_prompt=True) == (
+        "<|begin_of_text|>" + expected
+    )
+    tokens = NAMED_TEMPLATES[name].tokens
+    added = {*tokens, "<|cite|>"} - llama3_tokenizer.control_ids.keys()
+    assert made.vocab_size == llama3_tokenizer.vocab_size + len(added)
+    assert made.encode("The rain 今天") == llama3_tokenizer.encode("The rain 今天")
+    assert made.id_to_token(made.end_of_turn_id) == tokens[-1]
+    ids, mask = made.chat_template.encode(made, Conversation(messages[:3]))
+    said = [id for id, learned in zip(ids, mask, strict=True) if learned]
+    assert made.decode(said, skip_special_tokens=False) == "Hi!" + tokens[-1]
+    assert ids[:1] == list(made.own_start) and ids.count(made.own_start[0]) == 1
+    made.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    given = theirs.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert made.chat_template.encode_prompt(made, messages) == given
+
+
+def test_a_template_of_a_file_or_of_no_name(llama3_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}<|u|>{{ m.content }}{% endfor %}")
+    made = with_chat(llama3_tokenizer, str(tmp_path / "own.jinja"), ["<|u|>"])
+    assert made.chat_template.render([Message("user", "a")]) == "<|u|>a"
+    assert "<|u|>" in made.control_ids
+    with pytest.raises(MiaoError, match="chatml"):
+        with_chat(llama3_tokenizer, "chatlm")
+    assert with_chat(llama3_tokenizer, None) is llama3_tokenizer
