@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         }
         files = [str(file) for file in suite["files"] if (folder / file).exists()]
         pytest = [sys.executable, "-m", "pytest", "-p", HERE.stem, "-p", "no:cacheprovider"]
-        pytest += ["-q", "-m", "not slow"]  # those fetch models
+        pytest += ["-q", "-m", "not slow", *suite["options"]]  # slow ones fetch models
         return subprocess.call([*pytest, *files, *more], cwd=folder, env=environment)
     finally:
         server.terminate()
@@ -168,7 +168,14 @@ def _prepare_vllm() -> None:
 
     helpers: Any = types.ModuleType("tests.utils")
     helpers.RemoteOpenAIServer = RemoteOpenAIServer
-    sys.modules["tests.utils"] = helpers
+    tokenizers: Any = types.ModuleType("vllm.tokenizers")
+    tokenizers.get_tokenizer = None  # of models that are not here
+    sys.modules |= {
+        "tests": types.ModuleType("tests"),
+        "tests.utils": helpers,
+        "vllm": types.ModuleType("vllm"),
+        "vllm.tokenizers": tokenizers,
+    }
 
 
 LLAMA_CPP: dict[str, dict[str, str]] = {
@@ -226,12 +233,28 @@ SUITES: dict[str, dict[str, Any]] = {
             "unit/test_embedding.py",
             "unit/test_tool_call.py",
         ],
+        "options": [],
         "prepare": _prepare_llama_cpp,
         "does not apply": {
             f"{file}.py::{test}*": reason
             for reason, tests in LLAMA_CPP.items()
             for file, names in tests.items()
             for test in names.split()
+        },
+    },
+    "vllm": {
+        "folder": "tests/entrypoints/openai",
+        "files": ["completion/test_completion.py"],
+        "options": ["--noconftest"],  # it imports vLLM
+        "prepare": _prepare_vllm,
+        "does not apply": {
+            "test_completion.py::test_single_completion*": "words and counts of its own model",
+            "test_completion.py::test_completion_streaming*": "its own model does not end so soon",
+            "test_completion.py::test_echo_logprob_completion*": "a tokenizer of its own model",
+            "test_completion.py::test_completion_truncation_side*": "a field of vLLM alone",
+            "test_completion.py::test_prompt_logprobs*": "a field of vLLM alone; here: echo",
+            "test_completion.py::test_completion_stream_options*": "a field of vLLM alone",
+            "test_completion.py::test_batch_completions*": "beam search",
         },
     },
 }
