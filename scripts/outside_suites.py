@@ -122,7 +122,9 @@ def _prepare_llama_cpp() -> None:
         return str(original(self, f"/v1{path}" if path in own else path, *more))
 
     def nameless(call: Any) -> Any:
-        def made(self: Any, method: str, path: str, data: Any = None, *more: Any, **given: Any):
+        def made(
+            self: Any, method: str, path: str, data: Any = None, *more: Any, **given: Any
+        ) -> Any:
             if isinstance(data, dict):
                 data = {key: value for key, value in data.items() if key != "model"}
             return call(self, method, path, data, *more, **given)
