@@ -7,50 +7,55 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from miao.corpus.dedup.contamination import FEWEST, FEWEST_ALONE, Passage, Passages, wording
 from miao.corpus.ngrams import TextView
 from miao.evaluate.items import Item
-
-NGRAM = 13
-"""Tokens (Chinese characters, or words) in a row; as usual since GPT-3 (arXiv:2005.14165)."""
-SHARE = 0.5
-"""A question is flagged when at least so much of it stands in the training text."""
+from miao.recipe.cleaning import ContaminationOptions
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """How much of each question was found: a share of its n-grams, 0 to 1; None for questions
-    too short to tell."""
+    """How much of each question stands side by side in a text, from `min_share` on, else 0; None
+    for questions too short to tell."""
 
     shares: list[float | None]
     documents: int
 
     @property
     def flagged(self) -> list[bool]:
-        return [share is not None and share >= SHARE for share in self.shares]
+        return [bool(share) for share in self.shares]
 
 
 def find_contamination(
     items: Sequence[Item],
     texts: Iterable[str],
     advance: Callable[[int], None] = lambda done: None,
-    ngram: int = NGRAM,
 ) -> Contamination:
-    """Looks for every question (its text and its options) in training texts, which are read once.
-
-    Case, width, punctuation and white space do not count.
+    """Looks for every question, with its options and (a long one) alone, in training texts, which
+    are read once, as decontamination does (`miao.corpus.dedup.contamination`).
     """
-    grams = [TextView("\n".join([item.question, *item.options])).ngrams(ngram) for item in items]
-    wanted = np.unique(np.concatenate(grams)) if grams else np.zeros(0, dtype=np.uint64)
-    seen = np.zeros(len(wanted), dtype=bool)
-    count = 0
+    options, count = ContaminationOptions(), 0
+    passages: list[Passage] = []
+    owners: list[int] = []
+    shares: list[float | None] = [None] * len(items)
+    fields = {text: None for item in items for text in (item.question, *item.options)}
+    for number, item in enumerate(items):
+        whole = "\n".join([item.question, *item.options])
+        for text, fewest in {item.question: FEWEST_ALONE, whole: FEWEST}.items():
+            if len(TextView(text).tokens) - options.ngram + 1 >= fewest:
+                passages.append(Passage("", text, options.min_share))
+                owners.append(number)
+                shares[number] = 0.0
+    common = wording(
+        [
+            np.zeros(0, dtype=np.uint64),
+            *(np.unique(TextView(f).ngrams(options.ngram)) for f in fields),
+        ]
+    )
+    index = Passages(passages, options.ngram, common)
     for text in texts:
         count += 1
-        if len(wanted):
-            places = np.searchsorted(wanted, hashes := TextView(text).ngrams(ngram))
-            places = np.minimum(places, len(wanted) - 1)
-            seen[places[wanted[places] == hashes]] = True
+        for number, share in index.held(TextView(text)).items():
+            shares[owners[number]] = max(share, shares[owners[number]] or 0.0)
         advance(1)
-    shares = [
-        float(seen[np.searchsorted(wanted, own)].mean()) if len(own) else None for own in grams
-    ]
     return Contamination(shares, count)

@@ -131,6 +131,8 @@ def test_questions_in_the_training_text_are_found() -> None:
 def test_half_a_question_is_half_contaminated() -> None:
     words = [f"word{n}" for n in range(60)]
     half = find_contamination([item(" ".join(words))], [" ".join(words[:36])])
-    assert half.shares == [pytest.approx(24 / 48)] and half.flagged == [True]
+    assert half.shares == [pytest.approx(34 / 58)] and half.flagged == [True]
+    less = find_contamination([item(" ".join(words))], [" ".join(words[:30])])
+    assert less.shares == [0.0] and less.flagged == [False]
     assert find_contamination([], ["x"]).shares == []
     assert find_contamination([item("x")], []).shares == [None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,8 +149,7 @@ class EvaluationIndex:
                 where=", ".join(options.paths),
                 fix="give files of questions, or lower --corpus.contamination.ngram",
             )
-        grams, times = np.unique(np.concatenate(list(fields.values())), return_counts=True)
-        self.passages = Passages(list(found.values()), options.ngram, grams[times > COMMON])
+        self.passages = Passages(list(found.values()), options.ngram, wording(fields.values()))
 
     def overlap(self, view: TextView) -> Overlap | None:
         """What the text holds most of, if that is enough to call it contaminated."""
@@ -160,6 +159,12 @@ class EvaluationIndex:
         best = max(held, key=lambda number: (held[number], -number))
         passage = self.passages.passages[best]
         return Overlap(passage.place, passage.text[:200], held[best])
+
+
+def wording(fields: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """The n-grams that stand in too many fields (the different ones of each) to tell anything."""
+    grams, times = np.unique(np.concatenate(list(fields)), return_counts=True)
+    return grams[times > COMMON]
 
 
 def _compared(value: Any, options: ContaminationOptions) -> dict[str, float]:
