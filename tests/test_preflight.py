@@ -158,8 +158,10 @@ def test_everything_at_once_and_nothing_written(capsys: pytest.CaptureFixture[st
         ("pretrain", PretrainOptions(), 8.4, 100, True),
         ("pretrain", PretrainOptions(), 8.2, 100, False),
         ("pretrain", PretrainOptions(), 8.4, 3, False),  # it had hardly begun
+        ("pretrain", PretrainOptions(), 21_725_131.0, 8, True),
         ("sft", SftOptions(), 79480.0, 100, True),
         ("sft", SftOptions(teacher=TeacherOptions("t")), 9.0, 100, False),
+        ("sft", SftOptions(teacher=TeacherOptions("t")), 900.0, 100, True),
         ("dpo", DpoOptions(), 9.0, 100, False),
     ],
 )
@@ -192,3 +194,23 @@ def test_the_disk_is_asked_before_the_first_stage(
     monkeypatch.setattr("miao.run.preflight.free_space", lambda path: 2**20)
     with pytest.raises(MiaoError, match=r"the run writes [\d,]+ MiB or more .* 1 MiB of disk"):
         preflight(recipe)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"margin": 0.0004, "kl": 1e-7}, "moved nothing: margin 0.0004, KL 1.0e-07"),
+        ({"margin": -0.0004, "kl": 1e-7}, "raise dpo.learning_rate"),
+        ({"margin": 0.3, "kl": 0.02}, ""),
+        ({"margin": 0.001, "kl": 0.02}, ""),  # it moved, if not to where it should
+        ({"margin": 0.3}, ""),  # no reference, no beginning to compare with
+        ({"margin": 9.0, "kl": 5.0, "chosen_logprob": -900.0, "chosen_tokens": 30.0}, "diverged"),
+    ],
+)
+def test_preferences_that_moved_nothing_or_too_much_are_said(
+    capsys: pytest.CaptureFixture[str], metrics: dict[str, float], said: str
+) -> None:
+    result = TrainResult(50, 1, 1.0, math.log(2), 1.0, 0.1, metrics=metrics)
+    warn_if_diverged("dpo", DpoOptions(), result, 4096)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert said in printed if said else not printed

@@ -10,11 +10,14 @@ from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
 from miao.files import atomic_directory, fingerprint, sha256_of, write_json
 from miao.hubs import is_hub_name, local_directory
-from miao.recipe import STAGES, PretrainOptions, SftOptions, StageOptions, to_dict
+from miao.recipe import STAGES, DpoOptions, PretrainOptions, SftOptions, StageOptions, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
 from miao.run.measuring import evaluate, evaluate_before
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
+
+STILL, MOVED = 0.01, 100
+"""Below this are margin, and KL per token times that, of a model that preferences did not move."""
 
 if TYPE_CHECKING:
     from miao.train.loop import TrainResult
@@ -113,16 +116,33 @@ def _train(chain: Chain, stage: str, base: Path | None) -> None:
 def warn_if_diverged(
     stage: str, options: StageOptions, result: TrainResult, vocab_size: int
 ) -> None:
-    """Says so of a language model that is worse than one which knows nothing."""
+    """Says so of a model that is worse than one which knows nothing, and of preferences that did
+    not move it."""
     from miao.train.stage import FEWEST_STEPS
 
-    chance = math.log(vocab_size)
-    alone = isinstance(options, PretrainOptions | SftOptions) and options.teacher.path is None
-    if alone and result.steps >= FEWEST_STEPS and result.loss > chance:
-        rates = ["learning_rate"] + ["muon_learning_rate"] * bool(options.muon_learning_rate)
+    chance, loss = math.log(vocab_size), result.loss
+    rates = ["learning_rate"] + ["muon_learning_rate"] * bool(options.muon_learning_rate)
+    named = " and ".join(f"{stage}.{rate}" for rate in rates)
+    what, teacher = "the loss", getattr(options, "teacher", None)
+    if isinstance(options, DpoOptions):
+        of = result.metrics
+        loss = -of.get("chosen_logprob", 0.0) / max(of.get("chosen_tokens", 1.0), 1.0)
+        what = "the loss of the chosen answers' tokens"
+        if max(abs(of.get("margin", 1.0)), MOVED * of.get("kl", 1.0)) < STILL:
+            warn(
+                f"the preferences moved nothing: margin {of['margin']:.4f}, KL {of['kl']:.1e} per "
+                f"token, both 0 at the beginning; raise {named}, {stage}.epochs or lower "
+                f"{stage}.batch_tokens"
+            )
+    elif not isinstance(options, PretrainOptions | SftOptions):
+        return
+    # A few steps may end where they began; a teacher's loss has a scale of its own.
+    few = result.steps < FEWEST_STEPS or isinstance(options, DpoOptions)
+    limit = chance + few if teacher is None or teacher.path is None else 2 * chance
+    if loss > limit:
         warn(
-            f"the loss is above that of guessing ({chance:.2f}): the training diverged; lower "
-            + " and ".join(f"{stage}.{rate}" for rate in rates)
+            f"{what}, {loss:,.2f}, is above that of guessing ({chance:.2f}): the training "
+            f"diverged; lower {named}"
         )
 
 

@@ -133,6 +133,7 @@ def train_stage(
     )
     with log:
         result = trainer.run()
+    result.metrics |= trainer.last
     _write_model(stage, trainer, run, tokenizer)
     world.barrier()
     return result
@@ -281,7 +282,9 @@ def heldout_losses(
 def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, Any]:
     """What the run keeps of a finished training stage."""
     facts = {
-        k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(result).items()
+        k: None if isinstance(v, float) and math.isnan(v) else v
+        for k, v in asdict(result).items()
+        if k != "metrics"
     }
     return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
 
