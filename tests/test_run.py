@@ -18,6 +18,7 @@ from miao.commands.export import MARK
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.run.chain import Chain
 from miao.rundir import RunDir, find_model
+from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.checkpoint import CheckpointStore, list_checkpoints, step_of
 from tests.train.pair import run_processes
@@ -351,3 +352,31 @@ def test_a_base_model_gets_a_template_and_rows_for_its_tokens(
     )
     lines = [line["stage"] for line in read_jsonl(run / "eval_results.jsonl")]
     assert lines == ["before", "sft"]
+
+
+def test_own_control_tokens_are_trained_where_a_source_means_them(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        {"text": f"<|cite|>{n} 今天天气很好。The rain was kind to it. <|im_end|>"}
+        for n in range(90)
+    ]
+    write_jsonl(tmp_path / "notes.jsonl", texts)
+    words = ["shards", str(recipe), "--out_dir", str(tmp_path)]
+    words += ["--corpus.paths", f'["{tmp_path / "notes.jsonl"}"]', "--corpus.dedup.near", "false"]
+    words += ["--tokenizer.special_tokens", '["<|cite|>"]', "--tokenizer.vocab_size", "500"]
+    assert main(words) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "<|cite|>: no shard holds them" in said
+    assert "<|cite|> " in said and "learned as letters" in said
+    assert main([*words, "--tokenizer.meant", '{"nots": ["<|cite|>"]}']) == 2
+    assert "there is no source 'nots'" in "".join(capsys.readouterr())
+    assert main([*words, "--tokenizer.meant", '{"notes": ["<|cite|>"]}']) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "no shard holds them" not in said and "tokenizer: done before" in said
+    run = tmp_path / "tiny"
+    data = TokenDataset(run / "shards" / "pretrain" / "train" / "notes")
+    tokenizer = Tokenizer.from_directory(run / "tokenizer")
+    cite, end = (tokenizer.token_to_id(token) for token in ("<|cite|>", "<|im_end|>"))
+    ids = data.tokens(0).tolist()
+    assert ids[1] == cite and end not in ids

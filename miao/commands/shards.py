@@ -103,7 +103,13 @@ def append_command(options: argparse.Namespace) -> None:
     kind: Any = options.kind or (before.kind if before else "document")
     source = options.source or (before.source if before else directory.name)
     job = Job(
-        options.paths, kind, source, directory, last_turn_only=options.last_turn_only, keep=True
+        options.paths,
+        kind,
+        source,
+        directory,
+        last_turn_only=options.last_turn_only,
+        keep=True,
+        meant=tuple(options.meant),
     )
     with ProgressLine("tokenising", job.size) as line:
         report = build_datasets(
@@ -178,6 +184,12 @@ def _add_append(verbs: Any) -> None:
         "--last-turn-only", action="store_true", help="of a conversation learn the last turn only"
     )
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument(
+        "--meant",
+        nargs="+",
+        default=[],
+        help="control tokens that the text means where it spells them, such as '<|im_start|>'",
+    )
     parser.add_argument("--plain-encoder", action="store_true", help="do not use fastokens")
 
 

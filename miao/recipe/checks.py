@@ -92,10 +92,15 @@ def check_recipe(recipe: Recipe) -> None:
 
 def check_weights(weights: dict[str, float], sources: Collection[str]) -> None:
     """Raises `MiaoError` for a weight (`corpus.weights`) of a source that does not exist."""
-    if unknown := sorted(set(weights) - set(sources)):
+    check_sources(weights, sources, "corpus.weights")
+
+
+def check_sources(named: Collection[str], sources: Collection[str], where: str) -> None:
+    """Raises `MiaoError` for a source that does not exist, of an option that names some."""
+    if unknown := sorted(set(named) - set(sources)):
         raise MiaoError(
             f"there is no source '{unknown[0]}'",
-            where="corpus.weights",
+            where=where,
             fix=did_you_mean(unknown[0], sources) or f"sources: {', '.join(sources)}",
         )
 

@@ -112,6 +112,10 @@ class TokenizerOptions:
     special_tokens: list[str] = field(default_factory=list)
     """Control tokens of your own, such as "<|user|>", after the 16 that are always there (or, with
     `path`, after those of that tokenizer)."""
+    meant: dict[str, list[str]] = field(default_factory=dict)
+    """Control tokens that texts of a source mean where they spell them, such as
+    {"minimind": ["<|im_start|>", "<|im_end|>"]} ("*": every source). All others that are spelt in a
+    text are learned as its letters, counted and said."""
     workers: int | None = None
     """Processes that tokenise (default: one per core, fewer for little text)."""
     fast_encoder: bool = True

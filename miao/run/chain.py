@@ -26,7 +26,7 @@ from miao.train.world import World
 NOT_IN_FINGERPRINT = {
     "enabled", "log_every", "eval_every", "sample_every", "save_every", "keep_last", "keep_every",
     "micro_batch", "spike_action", "spike_threshold", "spike_window", "workers", "fast_encoder",
-    "activation_checkpointing", "parallel_answers",
+    "activation_checkpointing", "parallel_answers", "meant",
 }  # fmt: skip
 
 MOST_INPUTS = 200_000

@@ -13,7 +13,7 @@ from miao.corpus.records import KINDS, Kind
 from miao.files import fingerprint, read_json
 from miao.hubs import local_directory
 from miao.recipe import STAGES, parse_quantity, to_dict
-from miao.recipe.checks import check_weights
+from miao.recipe.checks import check_sources, check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 from miao.tokenizer.named_templates import with_chat
@@ -110,6 +110,10 @@ def shards(chain: Chain) -> None:
     }
     if start := Tokenizer.from_directory(chain.run.tokenizer).own_start:
         inputs["documents"] = {"begin": start}
+    if meant := chain.recipe.tokenizer.meant:
+        inputs["tokenizer.meant"] = meant
+        sources = {path.stem for _, path, _ in _shard_work(chain)}
+        check_sources(set(meant) - {"*"}, sorted(sources), "tokenizer.meant")
     with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
             _build_shards(chain, last_turn)
@@ -127,6 +131,26 @@ def shards(chain: Chain) -> None:
         notes = sum((manifest.notes for manifest in manifests), Counter())
         for line in note_lines(notes, kind):
             say(f"    {line}")
+    _warn_of_unused(chain)
+
+
+def _warn_of_unused(chain: Chain) -> None:
+    """Control tokens of the user's own that no shard holds: nothing would train them."""
+    own = chain.recipe.tokenizer.special_tokens
+    if not own:
+        return
+    from miao.shards.stats import token_counts
+
+    ids = Tokenizer.from_directory(chain.run.tokenizer).control_ids
+    found = [
+        token_counts(path.parent)[0]
+        for path in (chain.run.path / "shards").glob("*/train/*/manifest.json")
+    ]
+    if unused := [token for token in own if not any(counts[ids[token]] for counts in found)]:
+        warn(
+            f"{', '.join(unused)}: no shard holds them, so nothing trains them; where a text that "
+            "spells them means them, say so: --tokenizer.meant"
+        )
 
 
 def require_rows(chain: Chain, up_to: str) -> None:
@@ -158,7 +182,15 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
     options = chain.recipe.tokenizer
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     jobs = [
-        Job([path], kind, path.stem, target, last_turn_only, may_be_empty=split == "heldout")
+        Job(
+            [path],
+            kind,
+            path.stem,
+            target,
+            last_turn_only,
+            may_be_empty=split == "heldout",
+            meant=tuple(options.meant.get(path.stem, options.meant.get("*", []))),
+        )
         for kind, path, target in _needed_work(chain)
         for split in [path.parent.name]
     ]

@@ -19,6 +19,9 @@ from miao.tokenizer.bulk import BulkEncoder
 
 UNREAD = "unread"
 """Before a turn's key that is not read, as a note."""
+SPELT, MEANT = "spelt", "meant"
+"""Before a control token, as a note (see `BulkEncoder.spelt`)."""
+MOST_NAMED = 6
 BATCH_RECORDS = 1024
 BATCH_CHARACTERS = 4_000_000
 Encoded = tuple[list[int], list[bool]]
@@ -89,6 +92,15 @@ def note_lines(notes: Counter[str], kind: str) -> list[str]:
         }.items()
         if (number := notes[name])
     ]
+    for word, words in {
+        SPELT: "spelt in the text, and learned as letters; if the text means it: --tokenizer.meant",
+        MEANT: "spelt in the text, and meant",
+    }.items():
+        found = [(name.split()[1], n) for name, n in notes.items() if name.startswith(word + " ")]
+        if found:
+            named = ", ".join(f"{token} {n:,} times" for token, n in sorted(found)[:MOST_NAMED])
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            lines.append(f"{named}{more}: {words}")
     unread = {k.removeprefix(UNREAD).strip(): n for k, n in notes.items() if k.startswith(UNREAD)}
     return lines + unread_lines(Counter(unread))
 
@@ -166,7 +178,8 @@ def _document_block(encoder: BulkEncoder, documents: list[Any]) -> Block:
     for place, id in enumerate(start):
         framed[offsets[:-1] + before + place] = id
     framed[np.arange(len(ids)) + np.repeat(before + len(start), lengths)] = ids
-    return Block(framed, lengths + added, None, sum(len(text.encode()) for text in texts))
+    num_bytes = sum(len(text.encode()) for text in texts)
+    return Block(framed, lengths + added, None, num_bytes, encoder.spelt(texts))
 
 
 def _conversation_block(
@@ -180,6 +193,7 @@ def _conversation_block(
         if any(one[1]):
             kept.append((one, _num_bytes(conversation.messages)))
     notes["unlearned"] = len(conversations) - len(kept)
+    notes += encoder.spelt(m.content for one in conversations for m in one.messages)
     return _masked_block([one for one, _ in kept], sum(size for _, size in kept), +notes)
 
 

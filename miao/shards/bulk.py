@@ -59,6 +59,7 @@ class Job:
         source: the name under which the data is counted and weighted.
         keep: the shards that are there stay, and the new ones come after them.
         may_be_empty: a dataset without a sequence is no error.
+        meant: control tokens that the texts mean where they spell them.
     """
 
     paths: Sequence[str | Path]
@@ -68,6 +69,7 @@ class Job:
     last_turn_only: bool = False
     keep: bool = False
     may_be_empty: bool = False
+    meant: tuple[str, ...] = ()
     smallest_part: int = SMALLEST_PART
     parts: list[Part] = field(init=False)
 
@@ -128,7 +130,7 @@ def build_datasets(
         report.reused += _pass_over_known_beginnings(job, tokenizer)
         if known > job.size:
             advance(known - job.size)
-    encoder = BulkEncoder(tokenizer, fast)
+    encoder = BulkEncoder(tokenizer, fast, [token for job in jobs for token in job.meant])
     report.slow_because = encoder.slow_because
     much = sum(job.size for job in jobs) > WORTH_SPEED or not encoder.is_missing
     if fast and encoder.slow_because and much:
@@ -178,9 +180,10 @@ class _Encode:
     fast: bool
 
     @cached_property
-    def encoder(self) -> BulkEncoder:
-        """Of this process: not before the worker has its copy."""
-        return BulkEncoder(self.tokenizer, self.fast)
+    def encoders(self) -> dict[tuple[str, ...], BulkEncoder]:
+        """By what texts mean. Of this process: not before the worker has its copy."""
+        every = {job.meant for job in self.jobs}
+        return {meant: BulkEncoder(self.tokenizer, self.fast, meant) for meant in every}
 
     @cached_property
     def old_shards(self) -> list[dict[str, Shard]]:
@@ -201,7 +204,8 @@ class _Encode:
             writer = ShardWriter(temporary, manifest)
             unread: Counter[str] = Counter()
             records = read_part(part, unread)
-            for block in encode_blocks(records, job.kind, self.encoder, job.last_turn_only):
+            encoder = self.encoders[job.meant]
+            for block in encode_blocks(records, job.kind, encoder, job.last_turn_only):
                 writer.add(block)
             writer.notes.update({f"{UNREAD} {name}": number for name, number in unread.items()})
             shard = replace(writer.close(), origin=part.name, key=key)
@@ -211,7 +215,8 @@ class _Encode:
 
 def _settings(job: Job, tokenizer: Tokenizer) -> list[Any]:
     """All that decides, beside its content, what shard a part gives."""
-    return [FORMAT, job.kind, tokenizer.fingerprint(), job.last_turn_only, *tokenizer.own_start]
+    more = [*tokenizer.own_start, *job.meant]
+    return [FORMAT, job.kind, tokenizer.fingerprint(), job.last_turn_only, *more]
 
 
 def _pass_over_known_beginnings(job: Job, tokenizer: Tokenizer) -> int:

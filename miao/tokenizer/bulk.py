@@ -6,13 +6,15 @@ difficult before it is used, and on a sample of the texts all the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.errors import install_hint
+from miao.errors import MiaoError, did_you_mean, install_hint
 from miao.tokenizer.tokenizer import Tokenizer
 
 Ids = NDArray[np.uint32]
@@ -42,10 +44,25 @@ class BulkEncoder:
     Args:
         tokenizer: whose ids are meant.
         fast: use fastokens where it is installed and gives these ids.
+        meant: control tokens that the texts mean where they spell them.
+
+    Raises:
+        MiaoError: one of `meant` is no control token of the tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, fast: bool = True):
+    def __init__(self, tokenizer: Tokenizer, fast: bool = True, meant: Sequence[str] = ()):
         self.tokenizer = tokenizer
+        for token in meant:
+            if token not in tokenizer.control_ids:
+                raise MiaoError(
+                    f"{token!r} is no control token of this tokenizer",
+                    where="tokenizer.meant",
+                    fix=did_you_mean(token, tokenizer.control_ids)
+                    or "add it: --tokenizer.special_tokens",
+                )
+        self._meant = re.compile("(" + _any_of(meant) + ")") if meant else None
+        self._spelt = re.compile(_any_of(tokenizer.control_ids))
+        self._firsts = {token[0] for token in tokenizer.control_ids}
         self.slow_because = "" if fast else "switched off"
         """Why the tokenizer's own library encodes; empty: fastokens does."""
         self.is_missing = False
@@ -64,6 +81,44 @@ class BulkEncoder:
             EncoderMismatch: fastokens gave other ids for a text of the sample.
             MiaoError: half a surrogate pair in a text.
         """
+        if self._meant is not None and any(map(self._meant.search, texts)):
+            return self._encode_with_meant(texts, self._meant)
+        return self._encode_ordinary(texts)
+
+    def spelt(self, texts: Iterable[str]) -> Counter[str]:
+        """How often control tokens are spelt in texts, by token: with "meant" before those that
+        are meant, "spelt" before those whose letters are learned."""
+        looked_at = (text for text in texts if any(first in text for first in self._firsts))
+        found = Counter(token for text in looked_at for token in self._find(text))
+        known = {token: self._meant and self._meant.fullmatch(token) for token in found}
+        return Counter({f"{'meant' if known[t] else 'spelt'} {t}": n for t, n in found.items()})
+
+    def _find(self, text: str) -> list[str]:
+        found: list[str] = self._spelt.findall(text)
+        return found
+
+    def _encode_with_meant(
+        self, texts: Sequence[str], meant: re.Pattern[str]
+    ) -> tuple[Ids, Offsets]:
+        """Cut at the tokens that are meant, as the library cuts texts at added tokens."""
+        cut = [meant.split(text) for text in texts]  # ordinary text and tokens by turns
+        ids, starts = self._encode_ordinary([piece for pieces in cut for piece in pieces[::2]])
+        known, parts, lengths, at = self.tokenizer.control_ids, [], [], 0
+        for pieces in cut:
+            length = 0
+            for place, piece in enumerate(pieces):
+                if place % 2:
+                    part: Ids = np.array([known[piece]], dtype=np.uint32)
+                else:
+                    part, at = ids[starts[at] : starts[at + 1]], at + 1
+                parts.append(part)
+                length += len(part)
+            lengths.append(length)
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return np.concatenate(parts), offsets
+
+    def _encode_ordinary(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
         if self._fast is None:
             return _flat(self.tokenizer.encode_batch(texts))
         try:
@@ -119,6 +174,10 @@ class BulkEncoder:
 class EncoderMismatch(Exception):
     """The fast encoder and the tokenizer disagree about a text; what it encoded is not to be
     used."""
+
+
+def _any_of(tokens: Iterable[str]) -> str:
+    return "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
 
 
 def _flat(encoded: list[list[int]]) -> tuple[Ids, Offsets]:

@@ -229,3 +229,29 @@ def _decodes(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_control_tokens_that_are_meant_are_tokens_and_all_spelt_ones_are_counted(
+    tokenizer: Tokenizer, fast: bool
+) -> None:
+    """As the library cuts texts at added tokens; what is not meant stays letters."""
+    texts = [
+        "<|im_start|>user\n今天天气很好<|im_end|>\n<|im_start|>assistant\nThe rain<|im_end|>",
+        "no token here, 1 < 2",
+        "<|im_end|><|im_end|> <think>a</think>",
+        "",
+    ]
+    meant = ["<|im_start|>", "<|im_end|>"]
+    encoder = BulkEncoder(tokenizer, fast, meant)
+    ids = encoder.encode_batch(texts)
+    assert ids[:2] == [tokenizer.encode(text, allow_special=True) for text in texts[:2]]
+    end = tokenizer.token_to_id("<|im_end|>")
+    assert ids[2:] == [[end, end, *tokenizer.encode(" <think>a</think>")], []]
+    assert encoder.spelt(texts) == {
+        "meant <|im_start|>": 2, "meant <|im_end|>": 4, "spelt <think>": 1, "spelt </think>": 1,
+    }  # fmt: skip
+    plain = BulkEncoder(tokenizer, fast)
+    assert plain.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    with pytest.raises(MiaoError, match="no control token"):
+        BulkEncoder(tokenizer, fast, ["<|im_strat|>"])
