@@ -210,7 +210,8 @@ def test_the_disk_is_asked_before_the_first_stage(
 def test_preferences_that_moved_nothing_or_too_much_are_said(
     capsys: pytest.CaptureFixture[str], metrics: dict[str, float], said: str
 ) -> None:
-    result = TrainResult(50, 1, 1.0, math.log(2), 1.0, 0.1, metrics=metrics)
+    result = TrainResult(50, 1, 1.0, math.log(2), 1.0, 0.1)
+    result.metrics |= metrics
     warn_if_diverged("dpo", DpoOptions(), result, 4096)
     printed = " ".join(capsys.readouterr().out.split())
     assert said in printed if said else not printed

@@ -140,5 +140,5 @@ class TrainResult:
     """Causal: attention counted as far as it is computed (docs, page 13)."""
     mfu_palm: float = math.nan
     mfu_bitbrain: float = math.nan
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict, init=False)
     """What the last log lines said."""
