@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -162,6 +165,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise MiaoError("the file is missing", where=path) from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, too deep, too many digits
+        refuse_lfs_pointer(path)
         raise MiaoError(f"the file is damaged: {error}", where=path) from error
 
 
@@ -244,10 +248,56 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_lfs_pointer(path: Any, beginning: bytes | None = None) -> None:
+    """Raises:
+    MiaoError: instead of the file there is what Git LFS leaves where it does not fetch it.
+    """
+    if beginning is None:
+        with open(path, "rb") as file:
+            beginning = file.read(len(LFS_POINTER))
+    if beginning.startswith(LFS_POINTER):
+        raise MiaoError(
+            "a Git LFS pointer: the file itself was not fetched",
+            where=str(path),
+            fix="`git lfs pull` in its repository, or download the file itself",
+        )
+
+
 def cache_directory() -> Path:
-    """Where Miao keeps what it can make or download again: MIAO_CACHE, else ~/.cache/miao."""
+    """Where Miao keeps what it can make or download again: MIAO_CACHE, else ~/.cache/miao; where
+    that cannot be written, a temporary directory of this user's, which is said."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MIAO_CACHE") or Path(base) / "miao")
+    return _writable_cache(Path(os.environ.get("MIAO_CACHE") or Path(base) / "miao"))
+
+
+@functools.cache
+def _writable_cache(wanted: Path) -> Path:
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=wanted).close()
+        return wanted
+    except OSError as error:
+        fallback = _own_temporary_directory()
+        print(f"! no cache in {wanted} ({error.strerror}): it is {fallback}", file=sys.stderr)
+        return fallback
+
+
+def _own_temporary_directory() -> Path:
+    """The same for every command of a user, if nobody else made or may write it: code is loaded
+    from there."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    path = Path(tempfile.gettempdir()) / f"miao-cache-{user}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="miao-cache-"))
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022:
+        return path
+    return Path(tempfile.mkdtemp(prefix="miao-cache-"))
 
 
 def _existing_parent(path: Path) -> Path:

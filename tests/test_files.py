@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from miao import files
+from miao.corpus.read.formats import read_records
 from miao.errors import MiaoError
 from miao.files import (
     append_jsonl,
     atomic_directory,
     atomic_open,
+    cache_directory,
     fingerprint,
     read_json,
     read_jsonl,
@@ -272,3 +274,33 @@ def test_sha256(tmp_path: Path) -> None:
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(path) == expected
     assert json.loads(json.dumps(expected)) == expected
+
+
+def test_an_unwritable_cache_falls_back_to_a_directory_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIAO_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = cache_directory()
+    assert found.parent == tmp_path and cache_directory() == found
+    assert capsys.readouterr().err.count(f"it is {found}") == 1, "said once"
+    if os.name != "nt":
+        assert found.stat().st_mode & 0o077 == 0
+        found.chmod(0o777)  # what others may write is not taken: code is loaded from there
+        monkeypatch.setenv("MIAO_CACHE", str(tmp_path / "file" / "other"))
+        assert cache_directory() != found
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.txt", "x.jsonl", "x.csv", "x.parquet", "x.txt.gz"])
+def test_a_git_lfs_pointer_is_named_as_such(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "utf-8"
+    )
+    with pytest.raises(MiaoError, match="a Git LFS pointer") as caught:
+        if name.endswith(".json"):
+            read_json(path)
+        else:
+            list(read_records([path], "document"))
+    assert str(path) in str(caught.value) and "git lfs pull" in str(caught.value)

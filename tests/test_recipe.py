@@ -205,3 +205,9 @@ def test_a_missing_recipe_names_what_was_meant(
     (tmp_path / "mine.yaml").touch()
     assert "did you mean 'mine.yaml'?" in said("mein.yaml")
     assert "recipes here: mine.yaml; `miao recipe` lists those" in said("nothing")
+
+
+def test_a_run_may_have_a_chinese_name() -> None:
+    assert load_recipe("smoke", ["--name", "小苗-1"]).run_dir == Path("runs/小苗-1")
+    with pytest.raises(MiaoError, match="of any script"):
+        load_recipe("smoke", ["--name", "小/苗"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -379,6 +381,12 @@ def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     say(f"  wrote {out} ({sum(sizes.values()) / 2**20:.1f} MiB): {', '.join(sizes)}")
     if options.to == "gguf":
-        say_next(f"ollama create {origin.name} -f {out / 'Modelfile'}")
+        # Ollama knows no other letters in a model's name.
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name).strip("-.") or "miao"
+        say_next(shlex.join(["ollama", "create", name, "-f", str(out / "Modelfile")]))
     else:
-        say_next(f"miao chat {out}", f"miao push {out} --to hf:OWNER/{origin.name}")
+        to = f"hf:OWNER/{origin.name}"
+        say_next(
+            shlex.join(["miao", "chat", str(out)]),
+            shlex.join(["miao", "push", str(out), "--to", to]),
+        )

@@ -16,7 +16,7 @@ import numpy as np
 from miao.errors import MiaoError, install_hint
 from miao.export.gguf_names import Architecture, Shape, TensorPlan, describe
 from miao.export.gguf_tokenizer import tokenizer_settings
-from miao.files import atomic_open, read_json
+from miao.files import atomic_open, read_json, refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -182,6 +182,7 @@ class _Weights:
                     self._files[name] = file
                     self.shapes[name] = tuple(tensor.get_shape())
             except (SafetensorError, OSError, ValueError) as error:
+                refuse_lfs_pointer(path)
                 raise MiaoError(f"the file is damaged: {error}", where=path) from error
         return self
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import read_json, usual_mode, write_json
+from miao.files import read_json, refuse_lfs_pointer, usual_mode, write_json
 from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
 from miao.model.hf_config import from_hf, to_hf
@@ -203,6 +203,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
+        refuse_lfs_pointer(path)
         raise MiaoError(
             f"the file is damaged: {error}", where=path, fix="restore it from a copy or train again"
         ) from error

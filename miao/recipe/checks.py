@@ -32,7 +32,7 @@ def check_recipe(recipe: Recipe) -> None:
 
     need(
         bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", recipe.name)),
-        "name: letters, digits, '.', '_' and '-' only",
+        "name: letters, digits, '.', '_' and '-' only, of any script (中文也行)",
     )
     need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
     need(recipe.corpus.heldout_max >= 0, "corpus.heldout_max: must not be negative")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from miao.console import console
+from miao.console import console, warn
 from miao.errors import Interrupted, MiaoError, first_line
 
 HOST_TIMEOUT = timedelta(days=30)
@@ -194,6 +194,11 @@ def join_world(device: str) -> Iterator[World]:
         MiaoError: a device that cannot be shared out; contact with the others is lost.
     """
     if _number("WORLD_SIZE", 1) == 1:
+        if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
+            warn(
+                "accelerate launch --cpu has started one process only, whatever --num_processes "
+                "says; for several: torchrun --standalone --nproc-per-node N -m miao ..."
+            )
         yield World()
         return
     console.quiet = _number("RANK") != 0

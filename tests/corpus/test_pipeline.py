@@ -83,7 +83,9 @@ def test_every_record_is_accounted_for(
     try:
         report = build_corpus(options, 1, directory / "corpus", stages=["pretrain"])
     except MiaoError as error:
-        assert re.search("no record is left|no document|no record belongs", str(error))
+        assert re.search(
+            "no record is left|none is left to train on|no document|no record belongs", str(error)
+        )
         return
     accounts = report.accounts["pretrain"]
     assert accounts.read + report.problems == len(texts)
@@ -484,3 +486,17 @@ def test_datatrove_gives_the_same(tmp_path: Path) -> None:
         theirs += map(json.loads, gzip.decompress(file.read_bytes()).decode().splitlines())
     key = json.dumps
     assert sorted(theirs, key=key) == sorted(lines_of(tmp_path / "built"), key=key)
+
+
+def test_a_single_record_that_is_held_out_is_not_called_none(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "in.jsonl", [{"text": "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"}]
+    )
+    said = []
+    for seed in range(40):
+        try:
+            build_corpus(options_for(path, heldout=0.4), seed, tmp_path / f"{seed}", ["pretrain"])
+        except MiaoError as error:
+            said.append(str(error))
+    assert said and all("held out 1 of 1 records" in one for one in said)
+    assert all("--corpus.heldout 0" in one for one in said)

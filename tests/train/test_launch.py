@@ -15,7 +15,7 @@ from miao.files import read_json, read_jsonl
 from miao.model import load_model
 from miao.shards import TokenDataset
 from miao.train.checkpoint import list_checkpoints
-from miao.train.world import GRACE
+from miao.train.world import GRACE, join_world
 from tests.train.pair import run_two
 from tests.train.shared_cases import Case, fail, launched_train
 from tests.train.tiny import curve
@@ -143,3 +143,16 @@ def test_one_killed_the_other_says_so_and_both_go_on_to_the_bit(
         assert curve(run) == curve(whole)
         found = load_model(run / "model").state_dict()
         assert all(torch.equal(found[name], truth[name]) for name in truth)
+
+
+def test_accelerate_s_single_process_on_cpus_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `accelerate launch --cpu --num_processes 2` leaves in the environment."""
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with join_world("cpu") as world:
+        assert world.size == 1
+    assert "one process only" in capsys.readouterr().out

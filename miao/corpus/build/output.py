@@ -118,6 +118,11 @@ class Splitter:
             MiaoError: nothing is left to train on.
         """
         if not any(count.train for count in self.counts.values()):
+            if held := sum(count.heldout for count in self.counts.values()):
+                raise MiaoError(
+                    f"held out {held} of {held} records: none is left to train on",
+                    fix="bring more text, or hold nothing out: --corpus.heldout 0",
+                )
             raise MiaoError(
                 "no record is left to train on",
                 fix="bring more text, lower --corpus.heldout, or look at what the rules of "

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from miao.corpus.read.meter import metered
 from miao.errors import MiaoError, install_hint
+from miao.files import LFS_POINTER, refuse_lfs_pointer
 from miao.hubs.remote import RemoteFile
 
 FORMATS = (
@@ -108,6 +109,8 @@ def open_binary(path: Source) -> Iterator[IO[bytes]]:
         raise unknown_format(path)
     with ExitStack() as stack:
         raw: Any = metered(stack.enter_context(path.open("rb")), CHUNK)
+        refuse_lfs_pointer(path, raw.read(len(LFS_POINTER)))
+        raw.seek(0)
         if known[1] or known[0] in (".parquet", ".arrow"):
             _check_beginning(path, known[1], raw)
         yield stack.enter_context(_unpacked(path, known[1], raw))
