@@ -209,3 +209,12 @@ def test_calls_take_turns(load: Any) -> None:
         "| 1,234 | – |",
         "| 0.5 | – |",
     ]
+
+
+def test_mixed_shapes_are_accounted_for_to_the_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    found = importlib.import_module("corpus_accounts").measure(300, tmp_path)
+    assert all(stage["duplicates"] and stage["out"] for stage in found["stages"].values())
+    assert found["stages"]["sft"]["problems"]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miao.commands.corpus import build
 from miao.commands.corpus_check import main
 from miao.corpus.check import Found, language_of
 from miao.corpus.local import with_local_files
@@ -330,3 +331,37 @@ def test_files_that_are_alike_share_a_line(
     assert f"{tmp_path / 'poems'}/: 30 .txt, 29 documents (text), " in out
     assert f"{tmp_path / 'poems' / 'more.jsonl'}: 1 document (text), 5 characters, 1 REJEC" in out
     assert "7.txt:" not in out
+
+
+def test_build_and_check_decide_the_kind_alike(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cut.jsonl.gz", "photo.png"):
+        (folder / name).unlink()
+    given, out = [str(folder), "--corpus.skip_bad_records", "true"], tmp_path / "out"
+    assert build([*given, "--out", str(out)]) == 0
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    assert manifest["records"] == {"pretrain": 51, "sft": 1, "dpo": 1}
+    assert "chat.jsonl: conversations" in capsys.readouterr().out
+    main([str(folder), "--quarantine", str(tmp_path / "q"), "--json"])
+    kinds = json.loads(capsys.readouterr().out)["kinds"]
+    assert {kind: found["records"] for kind, found in kinds.items()} == {
+        **{"document": 51, "conversation": 3, "preference": 1},
+    }
+    chats = str(folder / "chat.jsonl")
+    assert build([chats, *given[1:], "--kind", "document", "--out", str(tmp_path / "texts")]) == 0
+    assert "conversations read as documents" in "".join(capsys.readouterr())
+
+
+def test_columns_and_encoding_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "a.csv"
+    table.write_bytes("q,a\nGröße?,Zwölf\n".encode("cp1252"))
+    words = [str(table), "--columns", "question=q", "answer=a", "--encoding", "cp1252"]
+    assert main([*words, "--quarantine", str(tmp_path / "q")]) == 0
+    out = capsys.readouterr().out
+    assert "user: Größe?" in out and "read as CP1252" in out
+    assert """--corpus.columns '{"question": "q", "answer": "a"}' --corpus.encoding cp1252""" in out
+    assert build([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "Größe?" in next((tmp_path / "out").glob("sft/*/*.jsonl")).read_text("utf-8")
