@@ -186,21 +186,34 @@ class RunDir:
         """What was noted of every finished stage."""
         return self._stages()
 
-    def begin(self, stage: str, fingerprint: str) -> bool:
-        """Prepares a training stage; True when half-done work of the same stage is continued.
+    def begin(
+        self, stage: str, fingerprint: str, inputs: dict[str, Any], despite_changes: bool = False
+    ) -> dict[str, Any] | None:
+        """Prepares a training stage, which goes on from checkpoints of equal inputs and options.
 
-        Checkpoints and samples made with other inputs or options are removed.
+        Those of others are set aside as `checkpoints/<stage>.before`, or (`despite_changes`) gone
+        on with. Returns the inputs that they were made with; None: there were none.
         """
         _clear_leftovers(self.model(stage))
         directory = self.checkpoints(stage)
-        mark = directory / "stage.json"
-        if mark.exists() and read_json(mark) == {"fingerprint": fingerprint}:
-            return any(directory.glob("step-*"))
-        shutil.rmtree(directory, ignore_errors=True)
-        if self.samples.exists():
-            self.replace_lines(self.samples, stage, [])
-        write_json(mark, {"fingerprint": fingerprint})
-        return False
+        aside, mark = directory.with_name(f"{stage}.before"), directory / "stage.json"
+        now = {"fingerprint": fingerprint, "inputs": inputs}
+        if despite_changes and not any(directory.glob("step-*")) and aside.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            os.replace(aside, directory)
+        before = read_json(mark) if mark.exists() else {}
+        half = any(directory.glob("step-*")) and not (directory / "result.json").exists()
+        changed = before.get("fingerprint") != fingerprint
+        if changed and not (half and despite_changes):
+            shutil.rmtree(aside, ignore_errors=True)
+            if half:
+                os.replace(directory, aside)
+            shutil.rmtree(directory, ignore_errors=True)
+            if self.samples.exists():
+                self.replace_lines(self.samples, stage, [])
+        if changed:
+            write_json(mark, now)
+        return before.get("inputs", {}) if half and changed else None
 
     def last_model(self) -> Path | None:
         """The model of the last training stage that is done; where that directory was removed, the

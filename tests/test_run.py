@@ -254,6 +254,23 @@ def test_a_killed_run_continues_and_ends_the_same(
     assert all((ours[name] == whole[name]).all() for name in whole)
 
 
+def test_a_half_trained_stage_goes_on_with_other_options(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--pretrain.save_every", "0.2"]
+    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
+    assert killed.code == -signal.SIGKILL, killed.said
+    checkpoints = tmp_path / "tiny" / "checkpoints"
+    words += ["--pretrain.tokens", "16K", "--pretrain.learning_rate", "1e-3"]
+    assert main([*words, "--resume-with-changes"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "goes on from what was half trained, although changed: pretrain.tokens 12K -> 16K" in said
+    )
+    assert "pretrain.learning_rate 0.003 -> 0.001" in said and "resumed at step" in said
+    assert not (checkpoints / "pretrain.before").exists()
+
+
 def test_training_on_your_own_files(recipe: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()

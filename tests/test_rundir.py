@@ -32,16 +32,21 @@ def test_a_stage_is_finished_for_its_inputs_only(tmp_path: Path) -> None:
     assert not run.finished("dpo", "two"), "its model began with one that is gone"
 
 
-def test_half_done_work_is_continued_for_the_same_inputs_only(tmp_path: Path) -> None:
+def test_half_done_work_is_continued_for_the_same_inputs_and_else_set_aside(
+    tmp_path: Path,
+) -> None:
     run = RunDir(tmp_path)
-    assert not run.begin("pretrain", "one")
-    assert not run.begin("pretrain", "one"), "begun, but nothing was saved"
-    checkpoint = run.checkpoints("pretrain") / "step-00000010"
-    checkpoint.mkdir()
-    assert run.begin("pretrain", "one")
-    assert not run.begin("pretrain", "other")
-    assert not checkpoint.exists()
-    assert read_json(run.checkpoints("pretrain") / "stage.json") == {"fingerprint": "other"}
+    one, other = {"rate": 1}, {"rate": 2}
+    assert run.begin("pretrain", "one", one) is None
+    directory = run.checkpoints("pretrain")
+    (directory / "step-00000010").mkdir()
+    assert run.begin("pretrain", "one", one) is None and (directory / "step-00000010").exists()
+    assert run.begin("pretrain", "other", other) == one
+    assert not (directory / "step-00000010").exists()
+    assert (tmp_path / "checkpoints" / "pretrain.before" / "step-00000010").exists()
+    assert run.begin("pretrain", "other", other, despite_changes=True) == one
+    assert (directory / "step-00000010").exists(), "taken back"
+    assert read_json(directory / "stage.json") == {"fingerprint": "other", "inputs": other}
 
 
 def test_lines_of_a_stage_are_replaced_and_others_kept(tmp_path: Path) -> None:
@@ -161,17 +166,17 @@ def test_the_final_model_is_whole_or_the_one_before(
 
 def test_a_stage_begun_anew_has_no_old_samples(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.begin("sft", "one")
+    run.begin("sft", "one", {})
     lines = [{"stage": stage, "tokens": 1} for stage in ("pretrain", "sft")]
     write_jsonl(run.samples, lines)
-    run.begin("sft", "one")
+    run.begin("sft", "one", {})
     assert read_jsonl(run.samples) == lines
-    run.begin("sft", "two")
+    run.begin("sft", "two", {})
     assert read_jsonl(run.samples) == lines[:1]
 
 
 def test_a_run_that_has_no_model_yet(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.begin("pretrain", "a")
+    run.begin("pretrain", "a", {})
     with pytest.raises(MiaoError, match="it is in pretrain"):
         find_model(tmp_path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from miao import __version__
 from miao.console import ProgressLine, by_product, headline, say, say_next, warn
 from miao.errors import MiaoError, install_hint
-from miao.export.origin import Origin, find_origin
+from miao.export.origin import MARK, Origin, find_origin
 from miao.files import atomic_directory, write_json, write_text
 from miao.hubs import is_hub_name, local_directory
 from miao.hubs.files import is_model_file
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from miao.export.card import Card
     from miao.export.parity import Finding
 
-MARK = "miao_export.json"
-"""Stands in every export: what it was made from. A directory without it is never replaced."""
 DTYPES = ("float32", "bfloat16", "float16")
 FILE_TYPES = ("f32", "f16", "q8_0", "q4_0")
 

@@ -11,6 +11,8 @@ from miao.options import make_parser
 from miao.recipe import Recipe
 from miao.recipe.reading import SHIPPED, find_recipe, load_recipe
 
+RESUME = "--resume-with-changes"
+
 
 def main(words: Sequence[str], verb: str, what: str) -> int:
     """Runs the stages of a recipe that are not done yet.
@@ -24,6 +26,7 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
         print(
             f"miao {verb} RECIPE [--key.sub value ...]\n\n{what}\n\n"
             "RECIPE: a YAML file of yours, or a name that `miao recipe` lists\n"
+            f"{RESUME}: a half-trained stage goes on although its options or data have changed\n"
         )
         make_parser(Recipe, f"miao {verb} RECIPE").print_help()
         return 0
@@ -33,13 +36,15 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
     from miao.run.preflight import preflight
     from miao.train.world import said_once
 
+    despite_changes = RESUME in words
+    words = [word for word in words if word != RESUME]
     up_to = "report" if verb == "run" else verb
     with said_once():
         recipe, path = load_recipe(words[0], words[1:]), find_recipe(words[0])
         if path is not None and str(path) != words[0] and path.parent != SHIPPED:
             say(f"  recipe: {path} here, not the {words[0]} that comes with Miao")
         preflight(recipe, up_to)
-    run_recipe(recipe, up_to)
+    run_recipe(recipe, up_to, despite_changes)
     if verb == "corpus":  # a later stage has more to say at its end
         with said_once():
             say_next(f"miao run {shlex.join(words)}")

@@ -10,6 +10,9 @@ from miao.hubs import is_hub_name
 from miao.recipe import STAGES
 from miao.rundir import RunDir, find_model
 
+MARK = "miao_export.json"
+"""Stands in every export: what it was made from. A directory without it is never replaced."""
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -18,9 +18,12 @@ from miao.rundir import RunDir
 from miao.train.world import World, join_world
 
 
-def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
+def run_recipe(recipe: Recipe, up_to: str = "report", despite_changes: bool = False) -> RunDir:
     """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
     processes the first prepares, measures and writes; all of them train.
+
+    Args:
+        despite_changes: half-trained stages go on although their inputs or options have changed.
 
     Raises:
         MiaoError: the stage named is not enabled.
@@ -28,17 +31,17 @@ def run_recipe(recipe: Recipe, up_to: str = "report") -> RunDir:
     if up_to in STAGES and not getattr(recipe, up_to).enabled:
         raise MiaoError(f"the recipe does not enable {up_to}", fix=f"--{up_to}.enabled true")
     with join_world(recipe.device) as world:
-        return _run_in(world, recipe, up_to)
+        return _run_in(world, recipe, up_to, despite_changes)
 
 
-def _run_in(world: World, recipe: Recipe, up_to: str) -> RunDir:
+def _run_in(world: World, recipe: Recipe, up_to: str, despite_changes: bool) -> RunDir:
     run = RunDir(recipe.run_dir)
     with world.main_first():
         recipe.corpus = with_local_files(recipe.corpus)
     if world.is_main:
         run.path.mkdir(parents=True, exist_ok=True)
     with run.alone() if world.is_main else nullcontext():
-        return _in_order(Chain(recipe, run, world), up_to)
+        return _in_order(Chain(recipe, run, world, despite_changes=despite_changes), up_to)
 
 
 def _in_order(chain: Chain, up_to: str) -> RunDir:

@@ -51,6 +51,8 @@ class Chain:
     marks: dict[str, str] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """Stages that this command runs."""
+    despite_changes: bool = False
+    """Half-trained stages go on although their inputs or options have changed."""
     failed: list[str] = field(default_factory=list)
     """What stands beside the models and could not be made."""
 

@@ -12,6 +12,7 @@ from miao.files import atomic_directory, fingerprint, sha256_of, write_json
 from miao.hubs import is_hub_name, local_directory
 from miao.recipe import STAGES, DpoOptions, PretrainOptions, SftOptions, StageOptions, to_dict
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, model_mark
+from miao.run.changes import changes
 from miao.run.measuring import evaluate, evaluate_before
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ def train(chain: Chain, stage: str) -> None:
             evaluate_before(chain, stage, base, base_mark)
     with chain.stage(stage, inputs, chain.run.model(stage) / "config.json") as todo:
         if todo:
-            _train(chain, stage, base)
+            _train(chain, stage, base, inputs)
     if measures:
         with chain.beside(f"the evaluation after {stage}"):
             evaluate(chain, stage, base)
@@ -81,15 +82,22 @@ def report(chain: Chain) -> None:
         say(f"  {chain.run.report}")
 
 
-def _train(chain: Chain, stage: str, base: Path | None) -> None:
+def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) -> None:
     from miao.device import choose_device
     from miao.train.samples import SampleLog
     from miao.train.stage import result_facts, train_stage
 
     if chain.world.is_main:
-        half = stage not in chain.run.facts() and any(chain.run.checkpoints(stage).glob("step-*"))
-        if not chain.run.begin(stage, chain.marks[stage]) and half:
-            say("  what was half trained with other inputs or options is begun anew")
+        mark, despite = chain.marks[stage], chain.despite_changes
+        before = chain.run.begin(stage, mark, inputs, despite)
+        if before is not None:
+            changed = changes(before, inputs) if before else "its inputs or options"
+            say(
+                f"  goes on from what was half trained, although changed: {changed}"
+                if despite
+                else f"  begun anew, changed: {changed}; what was half trained is set aside, "
+                "--resume-with-changes goes on from it"
+            )
     chain.world.barrier()
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     result = train_stage(

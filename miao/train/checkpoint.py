@@ -26,6 +26,7 @@ from torch import Tensor
 from miao.errors import MiaoError
 from miao.files import atomic_directory, free_space, read_json, sha256_of, write_json, write_text
 from miao.model.directory import read_safetensors, write_safetensors
+from miao.recipe import StageOptions, of_budget
 from miao.train.parallel import Named, Parallel, own_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -171,6 +172,24 @@ class CheckpointStore:
         self.newest_step = step
         return self._take(content or _read(self.directory / f"step-{step:08d}", verify=False))
 
+    def resume_stable(
+        self, say: Callable[[str], None], stage: str, options: StageOptions, budget: float
+    ) -> Loaded | None:
+        """`resume`; where the budget has changed since, from the newest checkpoint before wsd's
+        decay of then began, if there is one."""
+        found = newest = self.resume(say)
+        old = newest[0].get("budget", budget) if newest else budget
+        if options.schedule != "wsd" or old == budget:
+            return newest
+        stable = old - of_budget(options.decay, old, f"{stage}.decay")
+        while found and found[0]["tokens"] > stable:
+            found = self.resume(say, before=found[0]["step"])
+        if found is None:
+            say("no checkpoint is left from before the rate fell: the newest one is gone on with")
+            return self.resume(say)
+        self.forget_after(found[0]["step"])
+        return found
+
     def forget_after(self, step: int) -> None:
         """Removes the checkpoints of later steps: a path that was left."""
         if self.writes:
@@ -245,7 +264,12 @@ class CheckpointStore:
         """Puts a checkpoint's content into the model and the optimizer."""
         state, weights, buffers = content
         own = own_weights(self.parallel.model)
-        assert set(own) == set(weights), sorted(set(own) ^ set(weights))
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
+            raise MiaoError(
+                "the checkpoints are of another model",
+                where=self.directory,
+                fix="restore the options of the model, or begin anew without --resume-with-changes",
+            )
         for rank in range(state.get("processes", 1)):
             prefix = _of_process(rank) + "random."
             names = [name for name in buffers if name.startswith(prefix)]

@@ -124,7 +124,7 @@ class Trainer:
         return TrainResult(self.step, self.tokens, self.seconds, loss, median, **shares)
 
     def _train(self, line: ProgressLine) -> None:
-        """Goes on until the budget is spent, or until the guard wants to go back."""
+        """Goes on until the budget is spent, or the guard wants to go back."""
         loader, tokens, budget = self.loader, self.tokens, self.budget
         with closing(
             prefetched(loader, self.rows_per_step, tokens, budget, self.world)
@@ -260,7 +260,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        loaded = self.store.resume(warn)
+        loaded = self.store.resume_stable(warn, self.stage, self.options, self.budget)
         if loaded is None:
             self._forget_lines_after(-1)
             if self.options.spike_action == "rollback":
@@ -302,8 +302,11 @@ class Trainer:
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = max(self.seconds, state["seconds"])
         self.last |= state["last"]
-        self.loader_state = state["loader"]
-        self.loader.restore(self.loader_state)
+        try:
+            self.loader.restore(state["loader"])
+            self.loader_state = state["loader"]
+        except MiaoError as error:  # of data that were changed on purpose
+            warn(f"the data begin from their start: {error.what}")
         self.guard.restore(state["guard"], decisions=not rollback)
         self.gradients.restore(state["micro_batch"])
         tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
@@ -337,6 +340,7 @@ class Trainer:
             "stage": self.stage,
             "step": self.step,
             "tokens": self.tokens,
+            "budget": self.budget,
             "seconds": self.seconds,
             "loader": self.loader_state,
             "last": self.last,
@@ -352,15 +356,12 @@ class Trainer:
     def _save_small(self) -> bool:
         done = self.store.save_small(*self._content())
         if done and self.world.is_main:
-            warn(
-                f"the disk is full: step {self.step} is kept without the optimizer's state, which "
-                "begins anew from there; older checkpoints stay"
-            )
+            what = f"step {self.step} is kept without the optimizer's state, older checkpoints stay"
+            warn(f"the disk is full: {what}")
         return done
 
     def _end_for_want_of_room(self) -> None:
-        """Ends training (`MiaoError`) while there is something to keep; goes on where nothing can
-        be written, in the hope that somebody makes room."""
+        """Ends training (`MiaoError`) unless nothing can be written: somebody may make room."""
         self.stop.number, self.stop_agreed, self.disk_full = None, 0, False
         if self._save_small():
             raise MiaoError(

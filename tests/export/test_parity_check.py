@@ -21,6 +21,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from miao.errors import MiaoError
+from miao.export import parity
 from miao.export.huggingface import Exported, write_huggingface
 from miao.export.parity import (
     Finding,
@@ -174,6 +175,9 @@ def test_a_forgotten_stop_token_is_noticed(
     directory = damaged(exported, tmp_path)
     edit(directory / "generation_config.json", eos_token_id=2)
     assert differing(directory, exported[1]) == ["stop tokens"]
+    foreign = parity.check_with_transformers(directory, exported[1], own=False)
+    (found,) = (finding for finding in foreign if finding.what == "stop tokens")
+    assert found.passed and "Miao also stops at [0]" in found.measured
 
 
 def test_another_chat_template_is_noticed(exported: tuple[Path, Reference], tmp_path: Path) -> None:
