@@ -369,6 +369,14 @@ def test_a_base_model_gets_a_template_and_rows_for_its_tokens(
     )
     lines = [line["stage"] for line in read_jsonl(run / "eval_results.jsonl")]
     assert lines == ["before", "sft"]
+    lora = ["--name", "lora", "--tokenizer.chat_template", "chatml", "--sft.adapter.kind", "lora"]
+    assert main([*words, *lora]) == 0  # the new rows are trained beside the adapter
+    adapter = tmp_path / "lora" / "adapters" / "sft"
+    new_ids = [old.vocab_size + number for number in range(3)]
+    assert read_json(adapter / "adapter_config.json")["trainable_token_indices"] == new_ids
+    trained = load_file(tmp_path / "lora" / "model" / "model.safetensors")
+    moved = trained["model.embed_tokens.weight"] != grown
+    assert moved.any(dim=1).nonzero().squeeze(1).tolist()[0] == old.vocab_size
 
 
 def test_own_control_tokens_are_trained_where_a_source_means_them(

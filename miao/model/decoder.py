@@ -7,9 +7,11 @@ that type is chosen once, at the embedding (`compute_dtype`). There is no autoca
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,6 +20,7 @@ from miao.model.cache import Cache
 from miao.model.config import ModelConfig, check_config
 from miao.model.feedforward import MLP, MoE
 from miao.model.layers import Linear, RMSNorm
+from miao.model.token_rows import HEAD, TokenRows
 from miao.ops.attention import Mask, document_mask, has_varlen
 from miao.ops.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_logprobs
 from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
@@ -150,6 +153,7 @@ class Decoder(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.is_compiled = False
+        self.token_rows: TokenRows | None = None
 
     def forward(
         self,
@@ -188,12 +192,12 @@ class Decoder(nn.Module):
         if output == "hidden":
             return hidden_btd
         if output == "logits":
-            return self.lm_head(hidden_btd)
+            return self._all_logits(hidden_btd)
         assert labels_bt is not None, f"output={output!r} needs labels"
         head = linear_cross_entropy if output == "loss" else linear_logprobs
         result = head(
             hidden_btd.flatten(0, 1),
-            self.lm_head.weight,
+            self.head_weight,
             labels_bt.flatten(),
             tokens=self.config.tokens,
         )
@@ -207,7 +211,26 @@ class Decoder(nn.Module):
 
     def token_logits(self, hidden_nd: Tensor) -> Tensor:
         """Logits [n, tokens]: of what can come next, without the rows of a padded vocabulary."""
-        return self.lm_head(hidden_nd)[..., : self.config.tokens]
+        return self._all_logits(hidden_nd)[..., : self.config.tokens]
+
+    def _all_logits(self, hidden_nd: Tensor) -> Tensor:
+        if self.token_rows is None:
+            return self.lm_head(hidden_nd)
+        return F.linear(hidden_nd, self.head_weight.to(hidden_nd.dtype))
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [v, d], with the rows that are trained by themselves."""
+        if self.token_rows is None:
+            return self.lm_head.weight
+        return self.token_rows.within(HEAD, self.lm_head.weight)
+
+    def train_token_rows(self, ids: Sequence[int]) -> None:
+        """Makes the rows of these tokens parameters of their own."""
+        embedding = self.model.embed_tokens
+        head = None if self.config.tie_word_embeddings else self.lm_head.weight
+        self.token_rows = TokenRows(ids, embedding.weight, head)
+        embedding.register_forward_hook(self.token_rows.embed)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """The type of activations and matrix products; weights stay as they are."""

@@ -114,6 +114,9 @@ class AdapterOptions:
     """Share of the adapters' inputs that is dropped while training."""
     targets: list[str] = field(default_factory=list)
     """Which linear layers, such as [q_proj, v_proj]; empty: all in the blocks."""
+    tokens: list[str] = field(default_factory=list)
+    """Control tokens whose rows of the embedding and the head are trained as well (PEFT's
+    trainable_token_indices); those that the recipe adds to a given tokenizer always are."""
 
 
 @dataclass

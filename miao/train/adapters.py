@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from miao.files import atomic_directory
 from miao.model import Decoder
 from miao.model.directory import write_safetensors
 from miao.model.layers import Linear
+from miao.model.token_rows import EMBEDDING, HEAD
 from miao.recipe import StageOptions
 from miao.recipe.grpo import GrpoOptions
 from miao.recipe.stages import AdapterOptions, DpoOptions, SftOptions
@@ -24,6 +26,7 @@ from miao.recipe.stages import AdapterOptions, DpoOptions, SftOptions
 ADAM_BYTES = 12
 """Per trained number: its gradient and AdamW's two means, float32."""
 _PREFIX = "base_model.model."
+_PLACES = {EMBEDDING: f"model.{EMBEDDING}", HEAD: HEAD}
 _NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 Options = TypeVar("Options", bound=StageOptions)
 
@@ -86,13 +89,19 @@ def require_peft(where: str) -> None:
 
 
 def add_adapter(
-    model: Decoder, options: AdapterOptions, base: Path, seed: int, quiet: bool = False
+    model: Decoder,
+    options: AdapterOptions,
+    base: Path,
+    seed: int,
+    quiet: bool = False,
+    tokens: Sequence[int] = (),
 ) -> None:
     """Puts an adapter that changes nothing yet into the model, and freezes everything else.
 
     Args:
         base: where the model's weights came from; the adapter will name it.
         quiet: says nothing.
+        tokens: ids whose rows of the embedding (and of an untied head) are trained as well.
 
     Raises:
         MiaoError: peft is missing, or a target that the model does not have.
@@ -115,6 +124,8 @@ def add_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
+    if tokens:
+        model.train_token_rows(tokens)
     if quiet:
         return
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -123,6 +134,8 @@ def add_adapter(
         f"{count(trained)} of {count(whole)} parameters are trained, all by AdamW; gradients and "
         f"optimizer hold {_mib(trained)} instead of {_mib(whole)}"
     )
+    if tokens:
+        say(f"  the rows of {len(tokens)} tokens are trained, too")
     if model.mixtures():
         say("  routed experts and their router have no adapter: they stay as they are")
 
@@ -149,6 +162,10 @@ def merged(model: Decoder) -> Decoder:
         rest = model.state_dict()
         for name, target in own.items():
             target.copy_(found[name] if name in found else rest[name])
+        if model.token_rows is not None:
+            for part in (EMBEDDING, HEAD):
+                table = own[f"{_PLACES[part]}.weight"]
+                table.copy_(model.token_rows.within(part, table))
     plain.set_compute_dtype(model.compute_dtype)
     return plain.to(model.device).eval()
 
@@ -161,10 +178,17 @@ def save_adapter(model: Decoder, directory: Path) -> None:
         name if name.startswith(_PREFIX) else _PREFIX + name: value.detach().cpu().contiguous()
         for name, value in state.items()
     }
+    config: Any = copy.deepcopy(vars(model)["peft_config"]["default"])
+    config.inference_mode = True
+    if (rows := model.token_rows) is not None:
+        ids = rows.ids.tolist()
+        apart = {name: ids for name in rows.rows}
+        config.trainable_token_indices = apart if HEAD in apart else ids
+        for name, values in rows.rows.items():
+            place = f"{_PREFIX}{_PLACES[name]}.token_adapter.trainable_tokens_delta"
+            tensors[place] = values.detach().cpu().contiguous()
     with atomic_directory(directory) as temporary:
         write_safetensors(tensors, temporary / "adapter_model.safetensors")
-        config: Any = copy.deepcopy(vars(model)["peft_config"]["default"])
-        config.inference_mode = True
         config.save_pretrained(temporary)
 
 

@@ -21,9 +21,10 @@ from miao.device import (
     peak_memory_mib,
     unused_gpu,
 )
-from miao.errors import MiaoError
+from miao.errors import MiaoError, did_you_mean
 from miao.evaluate.likelihood import answer_loss, bits_per_byte
 from miao.files import atomic_directory
+from miao.hubs import local_directory
 from miao.model import (
     Decoder,
     ModelConfig,
@@ -118,7 +119,8 @@ def train_stage(
     if (adapter := adapter_of(options)) is not None:
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
-        add_adapter(model, adapter, base, recipe.seed)
+        tokens = _trained_tokens(f"{stage}.adapter.tokens", adapter.tokens, recipe, tokenizer)
+        add_adapter(model, adapter, base, recipe.seed, tokens=tokens)
     log = TrackedLog(
         run.metrics,
         stage,
@@ -137,6 +139,25 @@ def train_stage(
     _write_model(stage, trainer, run, tokenizer)
     world.barrier()
     return result
+
+
+def _trained_tokens(
+    where: str, named: list[str], recipe: Recipe, tokenizer: Tokenizer
+) -> list[int]:
+    """Ids of the tokens whose rows are trained beside an adapter: named ones, and new ones."""
+    known = tokenizer.control_ids
+    for token in named:
+        if token not in known:
+            raise MiaoError(
+                f"{token!r} is no control token of this tokenizer",
+                where=where,
+                fix=did_you_mean(token, known) or "add it: --tokenizer.special_tokens",
+            )
+    new: range | tuple[()] = ()
+    if recipe.tokenizer.adds_to_given:
+        given = Tokenizer.from_directory(local_directory(str(recipe.tokenizer.path)))
+        new = range(given.vocab_size, tokenizer.vocab_size)
+    return sorted({*(known[token] for token in named), *new})
 
 
 def _make_trainer(

@@ -13,7 +13,8 @@ from miao.cli import main
 from miao.engine.engine import Engine
 from miao.engine.sampling import SamplingOptions
 from miao.errors import Interrupted, MiaoError
-from miao.model import Decoder, ModelConfig, save_model
+from miao.export.adapter import merge_adapter
+from miao.model import Decoder, ModelConfig, load_model, save_model
 from miao.model.directory import read_safetensors
 from miao.recipe import DpoOptions, PretrainOptions, SftOptions
 from miao.recipe.stages import AdapterOptions
@@ -189,3 +190,53 @@ def test_chat_with_an_adapter_is_chat_with_the_merged_model(
         assert main(["chat", *words, *question]) == 0
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[2] == answers[3] != answers[1]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_new_tokens_are_trained_beside_an_adapter_and_peft_reads_them(
+    tied: bool, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    """Their gradients are those of the whole matrices, no other row moves, and PEFT's model, the
+    merged one, and the one that `miao export --merge-lora` writes have the same logits."""
+    transformers = pytest.importorskip("transformers")
+    tokens, base = [5, 90, 91], tmp_path / "base"
+    model, whole = (make_model(tie_word_embeddings=tied) for _ in range(2))
+    save_model(model, base)
+    ids = IDS.clone()
+    ids[0, :6] = torch.tensor([5, 90, 91, 5, 90, 7])
+    with torch.no_grad():
+        before = model(ids)
+    add_adapter(model, AdapterOptions("lora", rank=3), base, seed=0, tokens=tokens)
+    torch.testing.assert_close(model(ids), before, atol=1e-4, rtol=1e-5)
+    assert model.token_rows is not None
+    rows = model.token_rows.rows
+    for one in (model, whole):
+        one(ids[:, :-1], labels_bt=ids[:, 1:], output="loss").backward()
+    tables = {"embed_tokens": whole.model.embed_tokens, "lm_head": whole.lm_head}
+    assert set(rows) == ({"embed_tokens"} if tied else set(tables))
+    for name, values in rows.items():
+        gradient = tables[name].weight.grad
+        assert values.grad is not None and gradient is not None
+        torch.testing.assert_close(values.grad, gradient[tokens], atol=1e-4, rtol=1e-3)
+    assert model.model.embed_tokens.weight.grad is None and model.lm_head.weight.grad is None
+    disturb(model)
+    for values in rows.values():
+        values.data += 0.3
+    changed = model(ids).detach()
+    save_adapter(model, tmp_path / "adapter")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    other = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    plain = merged(model)
+    (tmp_path / "written").mkdir()
+    assert merge_adapter(base, tmp_path / "adapter", tmp_path / "written").passed
+    written = load_model(tmp_path / "written")
+    with torch.no_grad():
+        torch.testing.assert_close(other(ids).logits, changed, atol=2e-3, rtol=1e-4)
+        torch.testing.assert_close(plain(ids), changed, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(written(ids), changed, atol=2e-3, rtol=1e-4)
+    kept = [id for id in range(97) if id not in tokens]
+    own, old = (one.model.embed_tokens.weight[kept] for one in (plain, whole))
+    assert torch.equal(own, old)
+    options = SamplingOptions(max_new_tokens=9)
+    answers = [Engine(m, frozenset()).generate([[5, 90, 3]], options) for m in (model, plain)]
+    assert answers[0] == answers[1]

@@ -43,7 +43,7 @@ class DistillObjective:
         hidden_btd = hidden_states(model, batch)
         loss, cross_entropy, divergence = linear_distillation(
             hidden_btd.flatten(0, 1),
-            self.head.lm_head.weight,
+            self.head.head_weight,
             batch.labels_bt.flatten(),
             teacher_btd.flatten(0, 1),
             self.teacher.lm_head.weight,
