@@ -438,3 +438,20 @@ def test_moss_commands_that_are_none() -> None:
     turn = {"Human": "a", "Commands": "<|Commands|>: Search(a)<eoc>", "MOSS": "b"}
     with pytest.raises(MiaoError, match="the commands of 'turn_1' are no calls"):
         converted({"chat": {"turn_1": turn}}, "conversation", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Human: a" + "\n" * 300_000 + "b\nAssistant: c",
+        "<|im_start|>user\na" + " " * 300_000 + "b<|im_end|>\n<|im_start|>assistant\nc",
+        "USER: a" + " " * 300_000 + "b\nASSISTANT: c",
+    ],
+)
+def test_long_blanks_in_written_turns_take_no_longer_than_words(text: str) -> None:
+    record, _, _ = converted({"text": text}, "conversation", "")
+    assert [turn[-1:] for turn in told(record)] == ["b", "c"]
+    blank = {"role": "system", "content": "a" + " " * 300_000 + "b <tools>"}
+    answer = {"role": "assistant", "content": "c" + " " * 300_000 + "call> <tool_call>"}
+    record, _, _ = converted([blank, answer], "conversation", "")
+    assert told(record)[1].endswith("<tool_call>")

@@ -19,40 +19,37 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("tool", "function response", "observation", "ipython"), "tool"),
 }
 _MARKS = {
-    "ChatML": (r"\s*<\|im_start\|>(\w+)\n", r"<\|im_end\|>"),
+    "ChatML": (r"<\|im_start\|>(\w+)\n", r"<\|im_end\|>"),
     "Llama 3": (
-        r"\s*<\|start_header_id\|>(\w+)<\|end_header_id\|>\n+",
+        r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\n+",
         r"<\|(?:eot_id|eom_id|end_of_text)\|>",
     ),
-    "Gemma": (r"\s*<start_of_turn>(\w+)\n", r"<end_of_turn>"),
+    "Gemma": (r"<start_of_turn>(\w+)\n", r"<end_of_turn>"),
     "Zephyr, Phi, GLM": (
-        r"\s*<\|(system|user|assistant|observation)\|>:?\n?",
+        r"<\|(system|user|assistant|observation)\|>:?\n?",
         r"<\|(?:end|endoftext|eot)\|>|</s>",
     ),
-    "Llama 2": (r"\s*\[(/?INST)\]", r"</?s>"),
+    "Llama 2": (r"\[(/?INST)\]", r"</?s>"),
     "Guanaco": (
-        r"(?:\A\s*|\n+|(?<=\S))### ?(Human|User|Assistant|System|Instruction|Response):",
+        r"(?:\A|\n|(?<=\S))### ?(Human|User|Assistant|System|Instruction|Response):",
         r"</s>",
     ),
-    "HH-RLHF, BELLE": (r"(?:\A\s*|\n+)(Human|Assistant|System):", r"<\|endoftext\|>|</s>"),
+    "HH-RLHF, BELLE": (r"(?:\A|\n)(Human|Assistant|System):", r"<\|endoftext\|>|</s>"),
     "Vicuna, Glaive": (
-        r"(?:\A\s*|\n+|</s>\s*| (?=ASS))(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE):\s",
+        r"(?:\A|\n|</s>| (?=ASS))(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE):\s",
         r"<\|endoftext\|>|</s>",
     ),
 }
 """What begins a turn, with its role, and what may stand at its end: the marks of the usual chat
 templates, and the names in transcripts."""
 _TURNS = [
-    (re.compile(begin, re.ASCII), re.compile(rf"(?:\s*(?:{end}))+\s*\Z"))
-    for begin, end in _MARKS.values()
+    (re.compile(begin, re.ASCII), re.compile(rf"(?:{end})\Z")) for begin, end in _MARKS.values()
 ]
 _BEGINNING = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|\[gMASK\](?:<sop>|sop)?)?")
 _LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
-_CALL = re.compile(
-    r"\s*<tool_call>\s*(.*?)\s*</tool_call>\s*|\s*<functioncall>\s*(\{.*\})\s*", re.DOTALL
-)
-_RESULT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
-_TOOLS = re.compile(r"\s*<tools>\s*(.*?)\s*</tools>\s*", re.DOTALL)
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>|<functioncall>\s*(\{.*\})", re.DOTALL)
+_RESULT = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
+_TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 
 
 def written_turns(text: Any) -> list[dict[str, Any]] | None:
@@ -64,7 +61,7 @@ def written_turns(text: Any) -> list[dict[str, Any]] | None:
     if not isinstance(text, str):
         return None
     beginning = _BEGINNING.match(text)
-    text = text[beginning.end() :] if beginning else text
+    text = (text[beginning.end() :] if beginning else text).lstrip()
     for mark, end in _TURNS:
         if mark.match(text):
             turns = _turns(text, mark, end)
@@ -79,7 +76,9 @@ def _turns(text: str, mark: re.Pattern[str], end: re.Pattern[str]) -> list[dict[
     turns: list[dict[str, Any]] = []
     for match, following in zip(found, [*found[1:], None], strict=True):
         content = text[match.end() : following.start() if following else len(text)]
-        content = end.sub("", content).strip()
+        content = content.strip()
+        while ending := end.search(content):
+            content = content[: ending.start()].rstrip()
         if system := _LLAMA_SYSTEM.match(content):
             turns.append({"role": "system", "content": system[1]})
             content = content[system.end() :]
@@ -95,11 +94,12 @@ def without_marks(messages: list[Message]) -> list[Message]:
         if message.role == "assistant" and not message.tool_calls and "call>" in message.content:
             calls = [_value(a or b) for a, b in _CALL.findall(message.content)]
             if calls and all(_is_call(call) for call in calls):
-                message.content = _CALL.sub("\n", message.content).strip()
+                parts = [part.strip() for part in _CALL.sub("\0", message.content).split("\0")]
+                message.content = "\n".join(part for part in parts if part)
                 message.tool_calls = [_call(call) for call in calls]
         results = _RESULT.findall(message.content) if message.role == "tool" else []
-        if results and not _RESULT.sub("", message.content):
-            made += [Message("tool", result) for result in results]
+        if results and not _RESULT.sub("", message.content).strip():
+            made += [Message("tool", result.strip()) for result in results]
         else:
             made.append(message)
     return made
@@ -113,8 +113,8 @@ def tools_within(messages: list[Message]) -> list[dict[str, Any]]:
         if not isinstance(tools, list):
             tools = [_value(line) for line in match[1].splitlines() if line.strip()]
         if system and tools and all(isinstance(tool, dict) for tool in tools):
-            rest = f"{system.content[: match.start()]}\n{system.content[match.end() :]}"
-            system.content = rest.strip()
+            before, after = system.content[: match.start()], system.content[match.end() :]
+            system.content = f"{before.rstrip()}\n{after.lstrip()}".strip()
             return tools
     return []
 
@@ -131,6 +131,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """JSON, or (Hermes has both) the same as Python writes it; None: neither."""
+    text = text.strip()
     for read in (json.loads, ast.literal_eval):
         try:
             value = read(text)
