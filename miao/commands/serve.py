@@ -49,8 +49,8 @@ def main(words: list[str]) -> int:
         _say_ready(options, listening, models, key)
         worker = app.state.worker
         try:
-            patience = options.shutdown_timeout
-            run_until_stopped(app, listening, patience, worker.total_open, worker.stop)
+            patience, refuse = options.shutdown_timeout, app.state.desk.close
+            run_until_stopped(app, listening, patience, worker.total_open, worker.stop, refuse)
         finally:
             worker.stop()
     return 0

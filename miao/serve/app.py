@@ -19,6 +19,7 @@ from miao import __version__
 from miao.errors import MiaoError
 from miao.serve.board import add_board
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
+from miao.serve.desk import Desk
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Gate, Guard
 from miao.serve.invalid import what_is_wrong
@@ -73,6 +74,8 @@ class Limits:
     """Bytes of a request."""
     read_timeout: float = 60.0
     """Seconds in which a request must have come whole."""
+    prepare_timeout: float = 30.0
+    """Seconds in which its prompt and its form must be made, before it is queued."""
 
 
 def create_app(
@@ -95,14 +98,15 @@ def create_app(
     limits = limits or Limits()
     worker = Worker({served.name: served.scheduler for served in models}, limits.max_queue)
     metrics = Metrics(worker)
-    endpoints = Endpoints(
-        {served.name: served for served in models}, worker, metrics, limits.timeout
-    )
+    desk = Desk(limits.max_queue, min(limits.prepare_timeout, limits.timeout))
+    by_name = {served.name: served for served in models}
+    endpoints = Endpoints(by_name, worker, metrics, desk, limits.timeout)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         worker.start()
         yield
+        await desk.close()
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(
@@ -117,7 +121,7 @@ def create_app(
             if status != 500
         },
     )
-    app.state.worker, app.state.metrics = worker, metrics
+    app.state.worker, app.state.metrics, app.state.desk = worker, metrics, desk
     _add_routes(app, endpoints, worker, metrics)
     pages = CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE
     add_pages(app, pages)
@@ -192,9 +196,9 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Met
         return await endpoints.message(body, request)
 
     @app.post("/v1/messages/count_tokens")
-    async def count_tokens(body: CountBody) -> Response:
+    async def count_tokens(body: CountBody, request: Request) -> Response:
         """How many tokens that would read."""
-        return await endpoints.count(body)
+        return await endpoints.count(body, request)
 
     @app.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionBody, request: Request) -> Response:
@@ -202,14 +206,14 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Met
         return await endpoints.complete(body, request)
 
     @app.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingBody) -> Response:
+    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
         """The mean of a text's last hidden states, of length 1."""
-        return await endpoints.embed(body)
+        return await endpoints.embed(body, request)
 
     @app.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> Response:
+    async def tokenize(body: TokenizeBody, request: Request) -> Response:
         """The token ids of a prompt or of a conversation."""
-        return await endpoints.tokenize(body)
+        return await endpoints.tokenize(body, request)
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> Response:

@@ -13,22 +13,23 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from miao.engine import Request as EngineRequest
+from miao.engine.grammar import GrammarConstraint
 from miao.errors import MiaoError
 from miao.serve.completions import CompletionReply
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
+from miao.serve.desk import Desk
 from miao.serve.generation import Generation, generation
 from miao.serve.messages import CountBody, MessagesBody, MessagesReply
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
 from miao.serve.problems import Problem, failure
-from miao.serve.protocol import CompletionBody, EmbeddingBody
+from miao.serve.protocol import CompletionBody, EmbeddingBody, Sampling
 from miao.serve.replies import ChatReply, Reply
 from miao.serve.responses import ResponseBody, ResponseReply
+from miao.serve.scribe import Job
 from miao.serve.worker import Worker
 
 Result = TypeVar("Result")
-MAX_PROMPTS = 256
-"""Texts in one request."""
 
 
 class Endpoints:
@@ -38,9 +39,16 @@ class Endpoints:
         models: by name; the first is the default.
     """
 
-    def __init__(self, models: dict[str, Served], worker: Worker, metrics: Metrics, timeout: float):
+    def __init__(
+        self,
+        models: dict[str, Served],
+        worker: Worker,
+        metrics: Metrics,
+        desk: Desk,
+        timeout: float,
+    ):
         self._models, self._worker, self._metrics = models, worker, metrics
-        self._timeout = timeout
+        self._desk, self._timeout = desk, timeout
 
     def models(self) -> dict[str, Any]:
         """OpenAI's list of models."""
@@ -62,34 +70,32 @@ class Endpoints:
         """The same conversation in Anthropic's protocol."""
         return await self._converse(body.chat(), MessagesReply, request)
 
-    async def count(self, body: CountBody) -> Response:
+    async def count(self, body: CountBody, request: Request) -> Response:
         """How long a conversation is, in Anthropic's protocol."""
         served = self._find(body.model)
-        prompt = await asyncio.to_thread(served.chat_prompt, body.chat())
+        (prompt,) = await self._prompts(served, [served.chat_job(body.chat())], request)
         return JSONResponse({"input_tokens": len(prompt)})
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
         """How one or more texts go on."""
         served = self._find(body.model)
-        prompts = await asyncio.to_thread(served.text_prompts, body)
-        _check_count(prompts, "prompt")
+        prompts = await self._prompts(served, served.text_jobs(body), request)
         for prompt in prompts:
             served.check_prompt(prompt, "prompt", body.max_tokens)
         # OpenAI's default for this route; 0 is for the prompt's log-probabilities alone.
         wanted = 16 if body.max_tokens is None else body.max_tokens or 1
         options = served.options(body, wanted, body.logprobs)
         requests: list[EngineRequest] = []
+        form = await self._form(served, body, request)
         for prompt in prompts:
-            requests += await asyncio.to_thread(
-                served.requests, prompt, options, body, len(requests)
-            )
+            requests += served.requests(prompt, options, body, form, len(requests))
         reply = CompletionReply(served, prompts, requests, body)
         return await self._answer(reply, bool(body.stream), request)
 
-    async def tokenize(self, body: TokenizeBody) -> Response:
+    async def tokenize(self, body: TokenizeBody, request: Request) -> Response:
         """The ids that a prompt or a conversation becomes."""
         served = self._find(body.model)
-        ids = await asyncio.to_thread(served.tokenize, body)
+        (ids,) = await self._prompts(served, [served.tokenize_job(body)], request)
         names = [served.token_name(token) for token in ids] if body.return_token_strs else None
         return JSONResponse(
             {
@@ -108,11 +114,10 @@ class Endpoints:
         text = served.tokenizer.decode(known, skip_special_tokens=False)
         return JSONResponse({"prompt": text})
 
-    async def embed(self, body: EmbeddingBody) -> Response:
+    async def embed(self, body: EmbeddingBody, request: Request) -> Response:
         """One vector per text."""
         served = self._find(body.model)
-        prompts = await asyncio.to_thread(served.text_prompts, body)
-        _check_count(prompts, "input")
+        prompts = await self._prompts(served, served.text_jobs(body), request)
         for prompt in prompts:
             served.check_prompt(prompt, "input")
         size = served.scheduler.runner.model.config.hidden_size
@@ -142,6 +147,15 @@ class Endpoints:
     def _generation(self, served: Served, requests: list[EngineRequest]) -> Any:
         return generation(self._worker, served, requests, self._metrics, self._timeout)
 
+    async def _prompts(self, served: Served, jobs: list[Job], request: Request) -> list[list[int]]:
+        return await _unless_gone(request, self._desk.prompts(served, jobs))
+
+    async def _form(
+        self, served: Served, body: Sampling, request: Request
+    ) -> GrammarConstraint | None:
+        make = served.form(body)
+        return None if make is None else await _unless_gone(request, self._desk.form(make))
+
     async def _converse(
         self, body: ChatBody, reply_of: Callable[..., Reply], request: Request
     ) -> Response:
@@ -151,13 +165,14 @@ class Endpoints:
             reply_of: makes the reply of a model, a prompt, the requests and the body.
         """
         served = self._find(body.model)
-        prompt = await asyncio.to_thread(served.chat_prompt, body)
+        (prompt,) = await self._prompts(served, [served.chat_job(body)], request)
         wanted = body.max_completion_tokens
         wanted = body.max_tokens if wanted is None else wanted
         served.check_prompt(prompt, "messages", wanted)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         options = served.options(body, wanted, logprobs)
-        requests = await asyncio.to_thread(served.requests, prompt, options, body)
+        form = await self._form(served, body, request)
+        requests = served.requests(prompt, options, body, form)
         reply = reply_of(served, prompt, requests, body)
         return await self._answer(reply, bool(body.stream), request)
 
@@ -228,11 +243,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
         for task in (answer, hangup):
             task.cancel()
         await asyncio.gather(answer, hangup, return_exceptions=True)
-
-
-def _check_count(prompts: list[list[int]], param: str) -> None:
-    if len(prompts) > MAX_PROMPTS:
-        raise Problem(400, f"{param}: {len(prompts)} texts; at most {MAX_PROMPTS}", param)
 
 
 def _model_object(served: Served) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,11 @@ from miao.engine.text import TextStream
 from miao.serve.conversation import ChatBody, ChatMessage, TokenizeBody
 from miao.serve.problems import Problem
 from miao.serve.protocol import CompletionBody, EmbeddingBody, Sampling
+from miao.serve.scribe import Job
 from miao.tokenizer import Tokenizer
+
+MAX_PROMPTS = 256
+"""Texts in one request."""
 
 
 @dataclass
@@ -39,38 +44,39 @@ class Served:
     def context(self) -> int:
         return self.scheduler.context
 
-    def chat_prompt(self, body: ChatBody) -> list[int]:
-        """Ids up to where the assistant begins to speak."""
+    def chat_job(self, body: ChatBody) -> Job:
+        """What makes the prompt up to where the assistant begins to speak."""
         tools = None
         if body.offers_tools:
             tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
-        messages = [_template_message(message) for message in body.messages]
-        template = self.tokenizer.chat_template
-        if body.continue_final_message:
-            return template.encode_continued(self.tokenizer, messages, tools, body.thinking)
-        opens = body.add_generation_prompt is not False
-        return template.encode_prompt(self.tokenizer, messages, tools, body.thinking, opens)
+        way = "close" if body.add_generation_prompt is False else "open"
+        return {
+            "messages": [_template_message(message) for message in body.messages],
+            "tools": tools,
+            "thinking": body.thinking,
+            "way": "continue" if body.continue_final_message else way,
+        }
 
-    def text_prompts(self, body: CompletionBody | EmbeddingBody) -> list[list[int]]:
-        """Ids of every prompt. Text begins a document; ids are taken as they are."""
+    def text_jobs(self, body: CompletionBody | EmbeddingBody) -> list[Job]:
+        """What makes every prompt. Text begins a document; ids are taken as they are."""
         given = body.prompt if isinstance(body, CompletionBody) else body.input
         field_name = "prompt" if isinstance(body, CompletionBody) else "input"
         if not given and not isinstance(given, str):
             raise Problem(400, f"{field_name}: is empty", field_name)
         several: Sequence[Any] = [given] if isinstance(given, str) or _is_ids(given) else given
-        prompts = []
-        for one in several:
-            if isinstance(one, str):
-                one = [*self.tokenizer.document_start, *self.tokenizer.encode(one)]
-            prompts.append(list(one))
-        return prompts
+        if len(several) > MAX_PROMPTS:
+            message = f"{field_name}: {len(several)} texts; at most {MAX_PROMPTS}"
+            raise Problem(400, message, field_name)
+        return [
+            {"text": one, "begins": True} if isinstance(one, str) else {"ids": one}
+            for one in several
+        ]
 
-    def tokenize(self, body: TokenizeBody) -> list[int]:
-        """Ids of a prompt, as those of /v1/completions, or of a conversation."""
+    def tokenize_job(self, body: TokenizeBody) -> Job:
+        """What makes the ids of a prompt, as those of /v1/completions, or of a conversation."""
         if body.messages is not None:
-            return self.chat_prompt(ChatBody.of(body))
-        ids = self.tokenizer.encode(body.prompt or "")
-        return ids if body.add_special_tokens is False else [*self.tokenizer.document_start, *ids]
+            return self.chat_job(ChatBody.of(body))
+        return {"text": body.prompt or "", "begins": body.add_special_tokens is not False}
 
     def check_prompt(self, prompt: list[int], param: str, wanted: int | None = None) -> None:
         """Raises:
@@ -139,33 +145,34 @@ class Served:
             logprobs=logprobs,
         )
 
-    def constraint(self, body: Sampling) -> GrammarConstraint | None:
-        """The form that an answer must have. One per answer."""
+    def form(self, body: Sampling) -> Callable[[], GrammarConstraint] | None:
+        """What makes the form that answers must have, which may take a while; None: any do."""
         wanted = body.structured_outputs
         if wanted is not None:
             if wanted.choice:
-                return self.grammars.choice(wanted.choice)
+                return partial(self.grammars.choice, wanted.choice)
             if wanted.regex is not None:
-                return self.grammars.regex(wanted.regex)
+                return partial(self.grammars.regex, wanted.regex)
             if wanted.grammar is not None:
-                return self.grammars.grammar(wanted.grammar)
-            return self.grammars.json(wanted.json_)
+                return partial(self.grammars.grammar, wanted.grammar)
+            return partial(self.grammars.json, wanted.json_)
         if not isinstance(body, ChatBody):
             return None
         form = body.response_format
         if body.forced_tools:
             functions = [tool.model_dump(exclude_none=True) for tool in body.forced_tools]
-            return self.grammars.tool_calls(functions)
+            return partial(self.grammars.tool_calls, functions)
         if form is None or form.type == "text":
             return None
         schema = None if form.json_schema is None else form.json_schema.schema_
-        return self.grammars.json(schema)
+        return partial(self.grammars.json, schema)
 
     def requests(
         self,
         prompt: list[int],
         options: SamplingOptions,
         body: Sampling,
+        form: GrammarConstraint | None,
         first_index: int = 0,
     ) -> list[Request]:
         """The answers to one prompt, as many as the client wants."""
@@ -175,7 +182,7 @@ class Served:
                 prompt,
                 options,
                 index=first_index + number,
-                constraint=self.constraint(body),
+                constraint=form and form.copy(),
                 watcher=TextStream(self.tokenizer, options.stop),
                 scores_prompt=scores_prompt,
             )

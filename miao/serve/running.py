@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -74,9 +74,11 @@ class _Server(uvicorn.Server):
         patience: float,
         open_answers: Callable[[], int],
         cut_off: Callable[[], None],
+        refuse: Callable[[], Awaitable[None]],
     ):
         super().__init__(config)
         self._patience, self._open_answers, self._cut_off = patience, open_answers, cut_off
+        self._refuse = refuse
         self._is_hurried = False
         self.left = 0
         """Answers that were open when the first signal came."""
@@ -95,7 +97,9 @@ class _Server(uvicorn.Server):
             )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends connections when their answers have ended, or are cut off."""
+        """Ends connections when their answers have ended, or are cut off. What has not begun to be
+        answered is not waited for."""
+        await self._refuse()
         impatience = asyncio.create_task(self._cut_in_time())
         try:
             await super().shutdown(sockets)
@@ -110,12 +114,17 @@ class _Server(uvicorn.Server):
         await asyncio.to_thread(self._cut_off)
 
 
+async def _nothing() -> None:
+    pass
+
+
 def run_until_stopped(
     app: FastAPI,
     listening: socket.socket,
     patience: float,
     open_answers: Callable[[], int] = lambda: 0,
     cut_off: Callable[[], None] = lambda: None,
+    refuse: Callable[[], Awaitable[None]] = _nothing,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM; then takes nothing new and finishes what streams.
 
@@ -123,6 +132,7 @@ def run_until_stopped(
         patience: seconds that it gets for that; a second Ctrl-C ends them.
         open_answers: how many answers have begun or wait.
         cut_off: ends all of them.
+        refuse: gives up what is still being prepared.
     """
     config = uvicorn.Config(
         app,
@@ -132,7 +142,7 @@ def run_until_stopped(
         timeout_graceful_shutdown=round(patience) + LAST_RESORT,
         server_header=False,
     )
-    server = _Server(config, patience, open_answers, cut_off)
+    server = _Server(config, patience, open_answers, cut_off, refuse)
     with _sigterm_as_ctrl_c(), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     if not server.left:

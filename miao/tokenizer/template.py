@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from miao.corpus.records import Conversation, Message
 from miao.errors import MiaoError
@@ -109,6 +109,8 @@ MIAO_TEMPLATE = r"""
 """.strip()
 
 _CONVERSATIONS_PER_BATCH = 512
+LARGEST = 10**6
+"""Number or length that a template may multiply."""
 _BREAK = "\uffff"
 """Where a message breaks off; a noncharacter, as those of `Shield`."""
 
@@ -349,10 +351,23 @@ class _GenerationTag(Extension):
         return LEARN + caller() + END_LEARN
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """A sandbox in which no single operation takes for ever, also not while Jinja compiles (it
+    works out constants, but none of an intercepted operator)."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        sizes = [len(x) if hasattr(x, "__len__") else abs(x) for x in (left, right)]
+        if max(sizes) > LARGEST or (operator == "**" and sizes[1] > 64):
+            raise SecurityError(f"a number or a text is too large for {operator}")
+        return super().call_binop(context, operator, left, right)
+
+
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
     """Jinja as transformers sets it up; sandboxed, since templates come with foreign models."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],

@@ -12,6 +12,7 @@ import pytest
 from miao.serve.generation import Generation
 from miao.serve.models import Served
 from miao.serve.protocol import CompletionBody
+from miao.serve.scribe import ids_of
 from miao.tokenizer import Tokenizer
 
 
@@ -42,8 +43,8 @@ def test_a_client_that_hangs_up_as_a_token_comes(turns: int) -> None:
 
 
 def test_a_text_prompt_begins_as_the_tokenizer_begins_texts(llama3_tokenizer: Tokenizer) -> None:
-    served: Any = SimpleNamespace(tokenizer=llama3_tokenizer)
     body = CompletionBody(model="m", prompt=["The rain", "今天"])
     begin = llama3_tokenizer.token_to_id("<|begin_of_text|>")
     expected = [[begin, *llama3_tokenizer.encode(text)] for text in ("The rain", "今天")]
-    assert Served.text_prompts(served, body) == expected
+    jobs = Served.text_jobs(cast(Any, None), body)
+    assert [ids_of(llama3_tokenizer, job) for job in jobs] == expected

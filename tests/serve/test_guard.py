@@ -206,7 +206,7 @@ def test_a_fault_outside_the_engine_has_a_number_too(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve() as server:
-        for name, path in (("chat_prompt", "/v1/chat/completions"), ("options", "/v1/completions")):
+        for name, path in (("chat_job", "/v1/chat/completions"), ("options", "/v1/completions")):
             monkeypatch.setattr(server.models[0], name, lambda *arguments: 1 / 0)
             body = {"messages": HELLO} if "chat" in path else {"prompt": "a"}
             with caplog.at_level(logging.ERROR, "miao.serve"):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from miao.files import read_json, write_json
 from miao.model import Decoder, save_model
 from miao.tokenizer import Tokenizer
 
@@ -88,3 +91,39 @@ def test_the_board_stops(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None and process.stdout.read() == "stopped\n"
         assert process.wait(100) == 0
+
+
+def test_a_prompt_that_is_never_made_does_not_hold_the_server(directory: Path) -> None:
+    """A chat template that loops: its client is told, SIGTERM ends the server, no process is left."""
+    looping = directory.with_name(directory.name + "-looping")
+    shutil.copytree(directory, looping)
+    config = looping / "tokenizer_config.json"
+    many = "range(99999)"
+    loop = f"{{% for a in {many} %}}{{% for b in {many} %}}{{% endfor %}}{{% endfor %}}"
+    write_json(config, read_json(config) | {"chat_template": loop})
+    try:
+        with started("serve", str(looping), "--device", "cpu") as (process, port):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+            body = {"messages": [{"role": "user", "content": "a"}]}
+            connection.request(
+                "POST",
+                "/v1/chat/completions",
+                json.dumps(body),
+                {"Content-Type": "application/json"},
+            )
+            while not (children := children_of(process.pid)):
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            response = connection.getresponse()
+            assert response.status == 503 and b"stopped" in response.read()
+            assert process.wait(100) == 0
+            assert not any(Path(f"/proc/{child}").exists() for child in children)
+    finally:
+        shutil.rmtree(looping)
+
+
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    if not found.exists():
+        pytest.skip("this system does not tell a process's children")
+    return [int(child) for child in found.read_text(encoding="ascii").split()]

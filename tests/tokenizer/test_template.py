@@ -469,3 +469,11 @@ def test_a_template_of_a_file_or_of_no_name(llama3_tokenizer: Tokenizer, tmp_pat
     with pytest.raises(MiaoError, match="chatml"):
         with_chat(llama3_tokenizer, "chatlm")
     assert with_chat(llama3_tokenizer, None) is llama3_tokenizer
+
+
+@pytest.mark.parametrize("text", ["9 ** (9 ** (9 ** 9))", "'a' * 10 ** 12", "'a' * 10 ** 7 * 9"])
+def test_no_operation_of_a_template_takes_for_ever(text: str) -> None:
+    """Nor does its compilation, in which Jinja works out constants."""
+    template = ChatTemplate("{{ " + text + " }}")
+    with pytest.raises(MiaoError, match="too large"):
+        template.render([Message("user", "a")])
