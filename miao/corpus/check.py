@@ -100,6 +100,8 @@ class Check:
         self.found: dict[Kind, Found] = {}
         self.files: list[dict[str, Any]] = []
         self.shown: list[Problem] = []
+        self.refused = False
+        """Whether of some file too much is not read to train on it."""
         self._draw = random.Random(0)
         self._stack = ExitStack()
         self._out: IO[str] | None = None
@@ -131,6 +133,7 @@ class Check:
                 self.found.setdefault(kind or "document", Found()).add(record, self._draw)
         except UnreadColumns as error:
             report(Problem(path, 0, error.what, error.fix))
+            self.refused = True
         for how, number in counts.repairs.items():
             self.counts.repairs[how] += number
             self.counts.repaired_files.setdefault(how, counts.repaired_files[how])
@@ -209,7 +212,7 @@ class Check:
         if len(self.counts.skipped_files) > 10:
             warn(f"passed over: {len(self.counts.skipped_files) - 10} files more")
         self._print_problems()
-        if self.found:
+        if self.found and not self.refused:
             say_next(f"miao run seedling --name mine {self._as_options()}")
 
     def _as_options(self) -> str:

@@ -365,3 +365,13 @@ def test_columns_and_encoding_on_the_command_line(
     assert """--corpus.columns '{"question": "q", "answer": "a"}' --corpus.encoding cp1252""" in out
     assert build([*words, "--out", str(tmp_path / "out")]) == 0
     assert "Größe?" in next((tmp_path / "out").glob("sft/*/*.jsonl")).read_text("utf-8")
+
+
+def test_unread_columns_are_a_problem_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"question": "一？", "answer": "答。", "notes": "这里有一条很长的说明，没有人读它。"}
+    file = lines(tmp_path / "a.jsonl", value)
+    assert main([str(file), "--quarantine", str(tmp_path / "q")]) == 1
+    out = capsys.readouterr().out
+    assert "'notes' (77%)" in out and "--columns unused=notes" in out and "next:" not in out
