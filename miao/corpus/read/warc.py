@@ -36,7 +36,8 @@ def read_warc(
                 if kind not in ("response", "conversion"):
                     continue
                 content = record.content_stream().read(MOST_BYTES)
-                if len(content) < MOST_BYTES and getattr(record.raw_stream, "limit", 0):
+                missing: int = getattr(record.raw_stream, "limit", 0)
+                if missing and len(content) < MOST_BYTES:
                     raise OSError(f"record {number} is cut off")
                 if kind == "conversion":
                     text: str | None = content.decode("utf-8", "replace")
