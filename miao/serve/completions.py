@@ -108,9 +108,10 @@ class CompletionReply(Reply):
             "tokens": [name(token) for token in tokens],
             "token_logprobs": [value and shown(value.chosen) for value in values],
             "top_logprobs": [
-                value
-                and {self.served.token_name(token): shown(logprob) for token, logprob in value.top}
-                for value in values
+                value and {name(one): shown(logprob) for one, logprob in likeliest}
+                for token, value in zip(tokens, values, strict=True)
+                # The drawn one is always among them.
+                for likeliest in [[*value.top, (token, value.chosen)] if value else []]
             ],
             "text_offset": [self._offset(index, token) for token in tokens],
         }

@@ -339,6 +339,19 @@ def test_what_cannot_be_honoured_is_refused(
     assert caught.value.body["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_drawn_token_is_among_the_likeliest(client: openai.OpenAI, count: int) -> None:
+    answer = client.completions.create(
+        model="tiny", prompt="a", max_tokens=20, temperature=2.0, seed=1, logprobs=count
+    )
+    found = answer.choices[0].logprobs
+    for token, logprob, top in zip(
+        found.tokens, found.token_logprobs, found.top_logprobs, strict=True
+    ):
+        assert top[token] == logprob and count <= len(top) <= count + 1
+    assert any(len(top) == count + 1 for top in found.top_logprobs)
+
+
 def test_a_prompt_over_the_context_says_by_how_much(client: openai.OpenAI) -> None:
     fits = [7] * (CONTEXT - 1)
     for most in (1, -1, openai.omit):
