@@ -119,7 +119,7 @@ def test_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "with system prompt",
         "/set NAME VALUE",
         "top_k: x is no whole number",
-        "top_p must be above 0",
+        "top_p must be from 0 to 1",
         "there is no command /nonsense",
     ):
         assert part in said
@@ -143,7 +143,7 @@ def test_the_oldest_turns_are_forgotten_and_that_is_said(directory: Path) -> Non
 class Overfull:
     """A server's model with a short context."""
 
-    url, model = "http://nowhere/v1", "m"
+    url, model, context = "http://nowhere/v1", "m", None
 
     def __init__(self, most: int):
         self.most, self.asked = most, []

@@ -28,6 +28,19 @@ from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
 Output = Literal["logits", "hidden", "loss", "logprobs"]
 
 
+def begin_compiling() -> None:
+    """What was compiled before (for another stage) counts no more, and where the compiler would
+    give up after too many shapes it says so instead of going on eagerly without a word."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
+def compilations() -> int:
+    """How many graphs were compiled since `begin_compiling`."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
@@ -255,6 +268,7 @@ class Decoder(nn.Module):
         Args:
             graphs: replayed as CUDA graphs.
         """
+        begin_compiling()
         self.model.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
         self.is_compiled = True
 

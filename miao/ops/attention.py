@@ -14,6 +14,7 @@ from torch import Tensor
 from miao.ops.document_attention import document_attention, has_document_attention
 from miao.ops.shared_attention import SharedBeginning, shared_attention
 
+FEWEST_PLACES = 256
 Mask = Tensor | SharedBeginning | None
 
 
@@ -37,20 +38,30 @@ def cache_mask(positions_bt: Tensor, num_keys: int, dtype: torch.dtype) -> Tenso
     return _additive(keys[None, None, :] <= positions_bt[:, :, None], dtype)
 
 
-def document_starts(segments_bt: Tensor, multiple: int = 256) -> Tensor:
-    """Where each document of packed rows begins, counted through all rows: int32 [n + 1].
+def document_starts(segments_bt: Tensor, places: int | None = None) -> Tensor:
+    """Where each document of packed rows begins, counted through all rows: int32 [places + 1].
 
-    The end of the last row follows, as often as it takes to make n a multiple of `multiple`
-    (documents of no length): a compiled model then sees few different shapes.
+    The end of the last row follows as often as it takes (documents of no length).
 
     Args:
         segments_bt: as for `document_mask`, on the CPU; padding is a document of its own.
+        places: as many as there are documents or more (default: `document_places`).
     """
+    starts = _begins(segments_bt).flatten().nonzero().squeeze(1).to(torch.int32)
+    missing = (places or document_places(segments_bt)) + 1 - len(starts)
+    return F.pad(starts, (0, missing), value=segments_bt.numel())
+
+
+def document_places(segments_bt: Tensor) -> int:
+    """Room for the documents of packed rows: the next of 256, 512, 1024, ..., since a compiled
+    model is compiled anew for every number."""
+    return max(FEWEST_PLACES, 1 << (int(_begins(segments_bt).sum()) - 1).bit_length())
+
+
+def _begins(segments_bt: Tensor) -> Tensor:
     begins = torch.ones_like(segments_bt, dtype=torch.bool)
     begins[:, 1:] = segments_bt[:, 1:] != segments_bt[:, :-1]
-    starts = begins.flatten().nonzero().squeeze(1).to(torch.int32)
-    missing = 1 + -len(starts) % multiple
-    return F.pad(starts, (0, missing), value=segments_bt.numel())
+    return begins
 
 
 @cache

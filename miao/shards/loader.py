@@ -20,7 +20,7 @@ from torch import Tensor
 
 from miao.device import send
 from miao.errors import MiaoError
-from miao.ops.attention import document_starts
+from miao.ops.attention import document_places, document_starts
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.answers import LabelledAnswers
 from miao.shards.dataset import TokenDataset
@@ -114,14 +114,19 @@ class Batch:
         ]
         return Batch(**columns | {"segments_bt": numbers, "sequences": names})
 
-    def to(self, device: torch.device, varlen: bool = False) -> Batch:
+    @property
+    def document_places(self) -> int:
+        """Room for its documents in `starts_n`."""
+        return document_places(self.segments_bt)
+
+    def to(self, device: torch.device, places: int | None = None) -> Batch:
         """The same batch on a device.
 
         Args:
-            varlen: with `starts_n`.
+            places: with `starts_n` of so many documents.
         """
-        if varlen:
-            return replace(self, starts_n=document_starts(self.segments_bt)).to(device)
+        if places:
+            return replace(self, starts_n=document_starts(self.segments_bt, places)).to(device)
         if device.type == "cpu":
             return self
         moved: dict[str, Any] = {

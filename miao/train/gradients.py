@@ -63,6 +63,9 @@ class StepGradients:
         wanted = rows if options.micro_batch == "auto" else int(options.micro_batch)
         share = -(-rows_per_step // self.world.size)
         self.micro_batch = self.first_micro_batch = max(1, min(share, wanted))
+        self.places: int | None = 0 if self.model.has_varlen else None
+        """Room for the documents of a micro-batch: the most so far, in any process, so that each
+        compiles as rarely as can be, and all at the same step."""
         half = self.model.compute_dtype == torch.float16
         self.scaler = LossScaler(self.model.device) if half else None
 
@@ -108,11 +111,11 @@ class StepGradients:
         """A compiler that fails (none there, no room for its files) is no reason to end."""
         if not self.model.is_compiled:
             return self._accumulate(rows)
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
             return self._accumulate(rows)
-        except TorchDynamoException as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             if self.world.size > 1:  # the others would wait within a pass
                 raise MiaoError(
                     f"the compiler failed: {first_line(error)}",
@@ -132,15 +135,16 @@ class StepGradients:
             mixture.take_load()  # of a pass that ran out of memory, or of a step that was skipped
         parts = self._parts(rows)
         weights = [self.objective.weight(part) for part in parts]
-        told = self.world.gather([sum(weights), len(parts)])
-        total = sum(weight for weight, _ in told)
+        told = self.world.gather([sum(weights), len(parts), self._places(parts)])
+        total = sum(weight for weight, _, _ in told)
+        places = self._agree_on_places([needed for _, _, needed in told])
         if self.parallel.lockstep:
             empty = rows.empty(self.micro_batch if self.model.is_compiled else 1)
-            parts += [empty] * (max(count for _, count in told) - len(parts))
+            parts += [empty] * (max(count for _, count, _ in told) - len(parts))
             weights += [0] * (len(parts) - len(weights))
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
-        device, varlen = self.model.device, self.model.has_varlen
+        device = self.model.device
         for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1):
             # What is replayed beside pairs has no weight of its own, but a gradient.
             idle = total == 0 or not (weight or part.trained_tokens)
@@ -148,14 +152,24 @@ class StepGradients:
                 continue
             if self.options.compile == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
-            part_loss, part_sums = self._pass(part.to(device, varlen), idle)
+            part_loss, part_sums = self._pass(part.to(device, places), idle)
             share = part_loss / max(total, 1)
             share = share if self.scaler is None else share * self.scaler.scale
             self.parallel.backward(share, last=number == len(parts))
             loss += part_loss.detach()
             for name, value in part_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
-        return loss, sums, [weight for weight, _ in told]
+        return loss, sums, [weight for weight, _, _ in told]
+
+    def _places(self, parts: list[Batch]) -> int:
+        if self.places is None:
+            return 0
+        return max([self.places, *(part.document_places for part in parts)])
+
+    def _agree_on_places(self, needed: list[int]) -> int | None:
+        if self.places is not None:
+            self.places = max(needed)
+        return self.places
 
     def _parts(self, rows: Batch) -> list[Batch]:
         parts = list(rows.split(self.micro_batch))
@@ -165,15 +179,15 @@ class StepGradients:
         """Tells the objective what it must know of the step; what is left to train on."""
         ahead, rows = objective.divide(rows)
         parts = self._parts(ahead)
+        told = self.world.gather([len(parts), self._places(parts)])
+        places = self._agree_on_places([needed for _, needed in told])
         if self.parallel.lockstep:
             empty = ahead.empty(self.micro_batch if self.model.is_compiled else 1)
-            counts = self.world.gather([len(parts)])
-            parts += [empty] * (max(count for [count] in counts) - len(parts))
-        device, varlen = self.model.device, self.model.has_varlen
+            parts += [empty] * (max(count for count, _ in told) - len(parts))
         numbers = None
         try:
             with torch.no_grad():
-                batches = [part.to(device, varlen) for part in parts]
+                batches = [part.to(self.model.device, places) for part in parts]
                 numbers = objective.read_ahead(self.parallel.module, batches, rows)
         except torch.OutOfMemoryError:
             if self.parallel.lockstep or self.world.size == 1:

@@ -15,7 +15,7 @@ from miao.console import ProgressLine, by_product, count, say, warn
 from miao.errors import Interrupted, MiaoError
 from miao.files import is_full_disk
 from miao.model.counts import flops_per_token, mfu_conventions
-from miao.model.decoder import Decoder
+from miao.model.decoder import Decoder, compilations
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
 from miao.train.balance import ExpertBalance
@@ -222,7 +222,7 @@ class Trainer:
                 self._write(step=self.step, tokens=self.tokens, **values)
                 self.last |= values
             if self.samples and samples:
-                with by_product("samples"):
+                with by_product("samples"), self._despite_full_disk():
                     self.samples.write(model, self.tokens)
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:
@@ -246,6 +246,7 @@ class Trainer:
             grad_norm=self.last.get("grad_norm", math.nan),
             **values,
             **self.balance.read(),
+            **({"compilations": compilations()} if self.parallel.model.is_compiled else {}),
         )
 
     def _lr_factor(self, tokens: float) -> float:

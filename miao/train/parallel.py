@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
-from miao.model.decoder import Decoder
+from miao.model.decoder import Decoder, begin_compiling
 from miao.ops.experts import experts_never_wait
 from miao.recipe import Parallelism, StageOptions
 from miao.train.adapters import has_adapter, merged
@@ -280,6 +280,7 @@ class FullySharded(Sharded):
         return chunks[self.world.rank] if self.world.rank < len(chunks) else whole[:0]
 
     def compile(self) -> None:
+        begin_compiling()
         for block in self.model.model.layers:  # what collects the parts stands between them
             block.compile(dynamic=False)
         self.model.is_compiled = True

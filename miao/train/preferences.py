@@ -12,6 +12,10 @@ from miao.shards import PackedLoader
 from miao.shards.answers import LabelledAnswers
 from miao.train.objectives import KtoObjective, Objective, PreferenceObjective, cache_reference
 
+READ_TOKENS = 8192
+"""Tokens that the reference reads at once: without a gradient they need little memory, and a GPU is
+busy with so many."""
+
 
 def preference_objective(options: DpoOptions, loader: PackedLoader) -> Objective:
     """What the stage minimises."""
@@ -42,4 +46,5 @@ def attach_reference(model: Decoder, loader: PackedLoader, run: RunDir, mark: st
         rows = -(-source.total_tokens // loader.seq_len)
         path = run.path / "cache" / "reference" / f"{mark}-{source.name}.f32"
         with ProgressLine("reference log-probabilities", rows) as line:
-            source.reference = cache_reference(model, source, one.one_pass(32), path, line.advance)
+            batches = one.one_pass(max(1, READ_TOKENS // loader.seq_len))
+            source.reference = cache_reference(model, source, batches, path, line.advance)

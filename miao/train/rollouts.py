@@ -265,7 +265,7 @@ class Rollouts:
         for first in range(0, len(packed), at_once):
             part = packed[first : first + at_once]
             rows = self._batch([[answers[index] for index in row] for row in part], 1.0)
-            batch = rows.to(model.device, model.has_varlen)
+            batch = rows.to(model.device, rows.document_places if model.has_varlen else None)
             values = policy_logprobs(model, model, batch, self.options.temperature).cpu()
             for row, line in zip(part, values, strict=True):
                 slot = 0

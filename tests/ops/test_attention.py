@@ -12,6 +12,7 @@ from miao.ops.attention import (
     attention_reference,
     cache_mask,
     document_mask,
+    document_places,
     document_starts,
     has_varlen,
     varlen_kernel,
@@ -125,11 +126,13 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 
 def test_document_starts_count_through_the_rows() -> None:
-    starts = document_starts(torch.tensor(SEGMENTS), multiple=4)
+    starts = document_starts(torch.tensor(SEGMENTS), 8)
     assert starts.dtype == torch.int32
     # Row 1 begins at slot 11; its padding, like that of row 0, is a document of its own.
     assert starts.tolist() == [0, 3, 5, 9, 11, 12, 18, 22, 22]
-    assert (len(document_starts(torch.tensor(SEGMENTS))) - 1) % 256 == 0
+    assert len(document_starts(torch.tensor(SEGMENTS))) == 256 + 1
+    many = torch.arange(1, 301)[None]
+    assert document_places(many[:, :256]) == 256 and document_places(many[:, :257]) == 512
 
 
 def rows_of(*lengths: list[int]) -> Tensor:
@@ -157,7 +160,7 @@ def test_documents_one_by_one_equal_the_masked_formula(
     query, key, value = random_inputs(2, 11, 11, kv_heads)
     inputs = [query, key, value[..., :value_size].detach()]
     assert has_varlen("cpu", torch.float32, SIZE)
-    fast = with_gradients(attention, inputs, document_starts(segments, multiple=3))
+    fast = with_gradients(attention, inputs, document_starts(segments, segments.numel()))
     padding_as_a_document = segments.masked_fill(segments == 0, 9)
     mask = document_mask(padding_as_a_document, torch.float32)
     plain = with_gradients(attention_reference, inputs, mask)
@@ -196,7 +199,7 @@ def test_documents_one_by_one_in_half_precision(dtype: torch.dtype) -> None:
 def test_documents_one_by_one_are_an_operator_that_compilers_can_take() -> None:
     """Shapes, aliases and gradients as PyTorch demands; with checkpointing too."""
     query, key, value = (x.detach().flatten(0, 1) for x in random_inputs(2, 11, 11, 2))
-    starts = document_starts(rows_of([5, 6], [2, 9]), multiple=4)
+    starts = document_starts(rows_of([5, 6], [2, 9]), 4)
     leaves = [x.requires_grad_() for x in (query, key, value)]
     torch.library.opcheck(torch.ops.miao.attend_documents, (*leaves, starts, 0.3))
     gradients = []

@@ -114,7 +114,9 @@ def batch_of(source: PackedSource, reference: bool = False) -> Batch:
 
 def pass_of(objective: Objective, batch: Batch, model: Any) -> None:
     with NothingOfTheHost():
-        loss, _ = objective.loss(model, batch.to(model.device, model.has_varlen))
+        loss, _ = objective.loss(
+            model, batch.to(model.device, batch.document_places if model.has_varlen else None)
+        )
         (loss / objective.weight(batch)).backward()
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters() if p.requires_grad)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from miao.device import send
 from miao.errors import MiaoError
 from miao.files import atomic_open
+from miao.model.decoder import Decoder
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.recipe.stages import REFERENCE_FREE, DpoOptions
 from miao.shards.loader import Batch, PackedSource
@@ -161,7 +162,7 @@ def segment_sums(values_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
 
 
 def cache_reference(
-    model: nn.Module,
+    model: Decoder,
     source: PackedSource,
     batches: Iterable[Batch],
     path: Path,
@@ -179,10 +180,10 @@ def cache_reference(
     if not (path.exists() and path.stat().st_size == 4 * size):
         values = np.zeros(size, dtype=np.float32)
         model.eval()
-        device = next(model.parameters()).device
         for batch in batches:
+            places = batch.document_places if model.has_varlen else None
             with torch.no_grad():
-                logprobs = token_logprobs(model, batch.to(device)).cpu()
+                logprobs = token_logprobs(model, batch.to(model.device, places)).cpu()
             _scatter_to_tokens(values, logprobs, batch, source)
             advance(len(batch.sequences))
         if not np.isfinite(values).all():
