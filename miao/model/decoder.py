@@ -36,11 +36,6 @@ def begin_compiling() -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
-def compilations() -> int:
-    """How many graphs were compiled since `begin_compiling`."""
-    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
-
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
@@ -271,6 +266,11 @@ class Decoder(nn.Module):
         begin_compiling()
         self.model.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
         self.is_compiled = True
+
+    def compilations(self) -> dict[str, int]:
+        """How many graphs were compiled since compiling began, for the log."""
+        counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        return {"compilations": counted} if self.is_compiled else {}
 
     def without_compiling(self) -> None:
         """Goes on eagerly."""

@@ -15,7 +15,7 @@ from miao.console import ProgressLine, by_product, count, say, warn
 from miao.errors import Interrupted, MiaoError
 from miao.files import is_full_disk
 from miao.model.counts import flops_per_token, mfu_conventions
-from miao.model.decoder import Decoder, compilations
+from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
 from miao.train.balance import ExpertBalance
@@ -90,8 +90,7 @@ class Trainer:
         """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
         self.disk_warned = False
-        self.disk_full = False
-        """A checkpoint could not be written for want of room."""
+        self.disk_full = False  # a checkpoint could not be written for want of room
 
     def run(self) -> TrainResult:
         """Trains to the end of the budget.
@@ -246,7 +245,7 @@ class Trainer:
             grad_norm=self.last.get("grad_norm", math.nan),
             **values,
             **self.balance.read(),
-            **({"compilations": compilations()} if self.parallel.model.is_compiled else {}),
+            **self.parallel.model.compilations(),
         )
 
     def _lr_factor(self, tokens: float) -> float:
