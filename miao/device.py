@@ -53,16 +53,24 @@ def choose_dtype(option: str, device: torch.device) -> torch.dtype:
     if option in ("bf16", "fp16"):
         return torch.bfloat16 if option == "bf16" else torch.float16
     if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
+        return torch.bfloat16 if _has_bf16() else torch.float16
     if device.type == "cpu" and matmul_flops("cpu", torch.bfloat16) > 1.2 * matmul_flops(
         "cpu", torch.float32
     ):
         return torch.bfloat16
     return torch.float32
+
+
+def choose_muon_dtype(device: torch.device, compute_dtype: torch.dtype) -> torch.dtype:
+    """The type of Muon's products: bf16 is enough, where it is native; float16 has too little range
+    for them, so cards without bf16 use fp32."""
+    if device.type == "cpu":
+        return compute_dtype
+    return torch.bfloat16 if device.type != "cuda" or _has_bf16() else torch.float32
+
+
+def _has_bf16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from miao import device as module
 from miao.device import (
     Peak,
     cap_gpu_memory,
+    choose_dtype,
+    choose_muon_dtype,
     find_compiler,
     matmul_flops,
     memory_bandwidth,
@@ -100,3 +102,14 @@ def test_a_card_that_is_there_but_not_used(monkeypatch: pytest.MonkeyPatch) -> N
     assert unused_gpu(CUDA) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert unused_gpu(CPU) is None, "the user has chosen the CPU"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_computes_in_fp32_on_cards_without_bf16(
+    monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    card, half = torch.device("cuda"), torch.float16
+    assert choose_muon_dtype(card, half) == (torch.bfloat16 if native else torch.float32)
+    assert choose_dtype("auto", card) == (torch.bfloat16 if native else torch.float16)
+    assert choose_muon_dtype(torch.device("cpu"), torch.float32) == torch.float32

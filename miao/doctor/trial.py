@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from miao.device import keep_freed_memory, peak_memory_mib
+from miao.device import choose_muon_dtype, keep_freed_memory, peak_memory_mib
 from miao.model import Decoder, ModelConfig
 from miao.ops.attention import document_starts
 from miao.recipe import StageOptions, parse_quantity
@@ -78,7 +78,7 @@ def run_trial(
         [(name, p) for name, p in model.named_parameters() if p.requires_grad],
         lr=1e-4,
         muon_lr=1e-4 if options.muon_learning_rate > 0 else 0.0,
-        muon_dtype=torch.bfloat16 if device.type != "cpu" else dtype,
+        muon_dtype=choose_muon_dtype(device, dtype),
     )
 
     def one_pass() -> float:

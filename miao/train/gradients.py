@@ -142,6 +142,8 @@ class StepGradients:
             empty = rows.empty(self.micro_batch if self.model.is_compiled else 1)
             parts += [empty] * (max(count for _, count, _ in told) - len(parts))
             weights += [0] * (len(parts) - len(weights))
+        if self.parallel.graphs and len(parts) > 1:
+            self._leave_graphs()
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
         device = self.model.device
@@ -150,7 +152,7 @@ class StepGradients:
             idle = total == 0 or not (weight or part.trained_tokens)
             if idle and not self.parallel.lockstep:
                 continue
-            if self.options.compile == "graphs":
+            if self.parallel.graphs:
                 torch.compiler.cudagraph_mark_step_begin()
             part_loss, part_sums = self._pass(part.to(device, places), idle)
             share = part_loss / max(total, 1)
@@ -160,6 +162,15 @@ class StepGradients:
             for name, value in part_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
         return loss, sums, [weight for weight, _, _ in told]
+
+    def _leave_graphs(self) -> None:
+        """Gradients that several graphs add to are freed and used again too early
+        (https://github.com/pytorch/pytorch/issues/169545)."""
+        warn(
+            "CUDA graphs need a step in one micro-batch: compiled without them "
+            f"(--{self.stage}.micro_batch as large as the step brings them back)"
+        )
+        self.parallel.compile(graphs=False)
 
     def _places(self, parts: list[Batch]) -> int:
         if self.places is None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from miao.console import say, warn
+from miao.device import choose_muon_dtype
 from miao.errors import MiaoError, install_hint
 from miao.model.decoder import Decoder, begin_compiling
 from miao.ops.experts import experts_never_wait
@@ -46,6 +47,8 @@ class Parallel:
 
     def __init__(self, model: Decoder, options: StageOptions, world: World):
         self.model, self.options, self.world = model, options, world
+        self.graphs = False
+        """Whether the compiled model is replayed as CUDA graphs."""
         self.module: nn.Module = model
         """What an objective calls."""
         self.distribute()
@@ -56,7 +59,7 @@ class Parallel:
 
     def make_optimizer(self, muon_lr: float) -> MuonAdamW:
         options, model = self.options, self.model
-        dtype = torch.bfloat16 if model.device.type != "cpu" else model.compute_dtype
+        dtype = choose_muon_dtype(model.device, model.compute_dtype)
         return self.optimizer_class(
             [(name, p) for name, p in model.named_parameters() if p.requires_grad],
             lr=options.learning_rate,
@@ -149,12 +152,12 @@ class Parallel:
         """What this process holds of a whole tensor that belongs to `target`."""
         return whole
 
-    def compile(self) -> None:
-        """Compiles what repays it."""
-        graphs = self.options.compile == "graphs"
+    def compile(self, graphs: bool = True) -> None:
+        """Compiles what repays it; as CUDA graphs where the options say so, and unless not."""
+        self.graphs = graphs = graphs and self.options.compile == "graphs"
         if graphs and self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
             warn("the experts make the host wait on this GPU: compiled, but not as CUDA graphs")
-            graphs = False
+            self.graphs = graphs = False
         self.model.compile_for_training(graphs)
 
     def plain_model(self) -> Decoder | None:
@@ -279,7 +282,7 @@ class FullySharded(Sharded):
         chunks = whole.chunk(self.world.size)
         return chunks[self.world.rank] if self.world.rank < len(chunks) else whole[:0]
 
-    def compile(self) -> None:
+    def compile(self, graphs: bool = True) -> None:
         begin_compiling()
         for block in self.model.model.layers:  # what collects the parts stands between them
             block.compile(dynamic=False)

@@ -146,7 +146,7 @@ class Zero(Sharded):
                 safe_set_full_optimizer_state(parameter, value, buffer)
         self.optimizer.num_steps = num_steps
 
-    def compile(self) -> None:
+    def compile(self, graphs: bool = True) -> None:
         if self.zero_stage == 3:
             warn("with ZeRO-3 the model is not compiled")
         else:

@@ -83,3 +83,25 @@ def test_too_many_compilations_are_said(
         running.run()
     assert not running.model.is_compiled
     assert "the compiler failed, going on without it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("micro_batch", [4, 8])
+def test_graphs_are_left_where_a_step_has_several_micro_batches(
+    make_dataset: Callable[..., TokenDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    micro_batch: int,
+) -> None:
+    running = tiny.trainer(
+        [documents(make_dataset, "one")], tmp_path, compile="graphs", micro_batch=micro_batch
+    )
+    compiled: list[bool] = []
+    model = running.model
+    monkeypatch.setattr(model, "compile_for_training", lambda graphs: compiled.append(graphs))
+    running.parallel.compile()
+    running.run()
+    several = micro_batch < 8
+    assert compiled == ([True, False] if several else [True])
+    assert running.parallel.graphs != several
+    assert ("compiled without them" in capsys.readouterr().out) == several
