@@ -185,7 +185,7 @@ def test_what_a_run_begins_with_is_looked_at_again(
         shutil.copytree(run_dir / "models" / "pretrain", copy)
     trained: list[str] = []
 
-    def train(chain: Chain, stage: str, base: Path | None) -> None:
+    def train(chain: Chain, stage: str, base: Path | None, inputs: object) -> None:
         trained.append(stage)
         chain.run.model(stage).mkdir(parents=True, exist_ok=True)
         (chain.run.model(stage) / "config.json").write_text("{}")
