@@ -191,29 +191,44 @@ class RunDir:
     ) -> dict[str, Any] | None:
         """Prepares a training stage, which goes on from checkpoints of equal inputs and options.
 
-        Those of others are set aside as `checkpoints/<stage>.before`, or (`despite_changes`) gone
-        on with. Returns the inputs that they were made with; None: there were none.
+        Those of others are set aside as `checkpoints/<stage>.before` (`.before2`, ...), or
+        (`despite_changes`) gone on with; those that were set aside come back when theirs are the
+        inputs and options again. Returns the inputs that half-trained work was made with; None:
+        there was none of others.
         """
         _clear_leftovers(self.model(stage))
-        directory = self.checkpoints(stage)
-        aside, mark = directory.with_name(f"{stage}.before"), directory / "stage.json"
-        now = {"fingerprint": fingerprint, "inputs": inputs}
-        if despite_changes and not any(directory.glob("step-*")) and aside.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            os.replace(aside, directory)
-        before = read_json(mark) if mark.exists() else {}
+        directory, asides = self.checkpoints(stage), self.set_aside(stage)
         half = any(directory.glob("step-*")) and not (directory / "result.json").exists()
+        if despite_changes and asides and not any(directory.glob("step-*")):
+            shutil.rmtree(directory, ignore_errors=True)
+            os.replace(asides.pop(), directory)
+            half = True
+        before = _begun(directory)
         changed = before.get("fingerprint") != fingerprint
         if changed and not (half and despite_changes):
-            shutil.rmtree(aside, ignore_errors=True)
             if half:
-                os.replace(directory, aside)
+                number = int(asides[-1].suffix.removeprefix(".before") or 1) + 1 if asides else ""
+                os.replace(directory, directory.with_name(f"{stage}.before{number}"))
             shutil.rmtree(directory, ignore_errors=True)
+            for aside in asides:
+                if _begun(aside).get("fingerprint") == fingerprint:
+                    os.replace(aside, directory)
+                    break
             if self.samples.exists():
                 self.replace_lines(self.samples, stage, [])
         if changed:
-            write_json(mark, now)
+            self.mark_begun(stage, fingerprint, inputs)
         return before.get("inputs", {}) if half and changed else None
+
+    def mark_begun(self, stage: str, fingerprint: str, inputs: dict[str, Any]) -> None:
+        """Notes what a training stage's checkpoints are made with."""
+        now = {"fingerprint": fingerprint, "inputs": inputs}
+        write_json(self.checkpoints(stage) / "stage.json", now)
+
+    def set_aside(self, stage: str) -> list[Path]:
+        """Half-trained work of other inputs and options, oldest first."""
+        found = self.checkpoints(stage).parent.glob(f"{stage}.before*")
+        return sorted(found, key=lambda path: (len(path.name), path.name))
 
     def last_model(self) -> Path | None:
         """The model of the last training stage that is done; where that directory was removed, the
@@ -299,6 +314,11 @@ def find_model(path: str | Path) -> Path:
         fix="give a run directory (runs/NAME), one that holds config.json and model.safetensors, "
         "or a name on a hub (hf:owner/name, modelscope:owner/name)",
     )
+
+
+def _begun(directory: Path) -> dict[str, Any]:
+    mark = directory / "stage.json"
+    return read_json(mark) if mark.exists() else {}
 
 
 def lock(file: IO[bytes]) -> None:

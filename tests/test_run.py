@@ -271,6 +271,59 @@ def test_a_half_trained_stage_goes_on_with_other_options(
     assert not (checkpoints / "pretrain.before").exists()
 
 
+def test_a_refused_model_leaves_half_trained_work_as_it_was(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
+    assert killed.code == -signal.SIGKILL, killed.said
+    checkpoints = tmp_path / "tiny" / "checkpoints"
+    mark, saved = checkpoints / "pretrain" / "stage.json", checkpoints / "pretrain"
+    before = mark.read_bytes(), list_checkpoints(saved)
+    wide = [*words, "--model.hidden_size", "64"]
+    assert main([*wide, "--resume-with-changes"]) == 2
+    assert "the checkpoints are of another model" in capsys.readouterr().err
+    assert before == (mark.read_bytes(), list_checkpoints(saved))
+    assert main(wide) == 0, "begun anew, as the message says"
+    said = capsys.readouterr().out
+    assert "begun anew, changed: model.hidden_size 32 -> 64" in said and "resumed" not in said
+    assert "pretrain.before, half trained with other options, is removed" in said
+    assert not (checkpoints / "pretrain.before").exists()
+
+
+def test_a_run_goes_on_when_the_text_is_gone(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Named files, and those of the folder that needs no naming."""
+    monkeypatch.chdir(tmp_path)
+    texts, chats = tmp_path / "texts", tmp_path / "data" / "chinese" / "chats.jsonl"
+    for path in (texts / "one.txt", chats):
+        path.parent.mkdir(parents=True)
+    (texts / "one.txt").write_text("春天来了，小草绿了。\n\n" * 200, encoding="utf-8")
+    write_jsonl(chats, [{"instruction": f"{n}是几？", "output": f"是{n}。"} for n in range(40)])
+    words = [str(recipe), "--out_dir", str(tmp_path), "--corpus.paths", str(texts)]
+    words += ["--tokenizer.vocab_size", "300", "--evaluate.enabled", "false"]
+    assert main(["shards", *words]) == 0
+    shutil.rmtree(texts)
+    shutil.rmtree(tmp_path / "data")
+    made = {path: path.read_bytes() for path in (tmp_path / "tiny" / "shards").rglob("*.bin")}
+    assert made
+    capsys.readouterr()
+    assert main(["pretrain", *words, "--pretrain.tokens", "2K"]) == 0
+    assert main(["sft", *words, "--pretrain.tokens", "2K", "--sft.learning_rate", "1e-3"]) == 0
+    said = capsys.readouterr().out
+    gone = f"gone since: {texts}, data/chinese/chats.jsonl; what was made from it is used as it is"
+    assert said.count(gone) == 2, "once a command"
+    assert made == {path: path.read_bytes() for path in made}
+    for option, value in (("corpus.clean.min_chinese", "0.5"), ("seed", "7")):
+        assert main(["run", *words, f"--{option}", value]) == 2
+        error = capsys.readouterr().err
+        assert f"changed: {option} " in error and "is gone" in error and str(texts) in error
+
+
 def test_training_on_your_own_files(recipe: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()

@@ -49,6 +49,24 @@ def test_half_done_work_is_continued_for_the_same_inputs_and_else_set_aside(
     assert read_json(directory / "stage.json") == {"fingerprint": "other", "inputs": other}
 
 
+def test_every_half_done_work_is_kept_and_comes_back_for_its_own_options(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    directory = run.checkpoints("sft")
+    for number, name in enumerate(("one", "two", "three"), 1):
+        run.begin("sft", name, {"rate": number})
+        (directory / f"step-0000000{number}").mkdir()
+    run.begin("sft", "four", {"rate": 4})  # and killed before its first checkpoint
+    run.begin("sft", "five", {"rate": 5})
+    names = ["sft.before", "sft.before2", "sft.before3"]
+    assert [path.name for path in run.set_aside("sft")] == names
+    assert run.begin("sft", "two", {"rate": 2}) is None
+    assert [path.name for path in directory.glob("step-*")] == ["step-00000002"]
+    assert run.begin("sft", "one", {"rate": 1}) == {"rate": 2}, "what was half trained since"
+    assert [path.name for path in directory.glob("step-*")] == ["step-00000001"]
+    steps = [path.name for aside in run.set_aside("sft") for path in aside.glob("step-*")]
+    assert sorted(steps) == ["step-00000002", "step-00000003"]
+
+
 def test_lines_of_a_stage_are_replaced_and_others_kept(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.replace_lines(run.eval_results, "sft", [{"stage": "sft", "value": 1}])

@@ -32,8 +32,11 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
         return 0
     if not words or words[0].startswith("--"):
         raise MiaoError("which recipe?", fix=f"miao {verb} seedling")
+    from miao.corpus.local import with_local_files
     from miao.run import run_recipe
+    from miao.run.changes import made_with
     from miao.run.preflight import preflight
+    from miao.rundir import RunDir
     from miao.train.world import said_once
 
     despite_changes = RESUME in words
@@ -43,6 +46,7 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
         recipe, path = load_recipe(words[0], words[1:]), find_recipe(words[0])
         if path is not None and str(path) != words[0] and path.parent != SHIPPED:
             say(f"  recipe: {path} here, not the {words[0]} that comes with Miao")
+        recipe.corpus = with_local_files(recipe.corpus, made_with(RunDir(recipe.run_dir)))
         preflight(recipe, up_to)
     run_recipe(recipe, up_to, despite_changes)
     if verb == "corpus":  # a later stage has more to say at its end

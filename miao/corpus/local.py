@@ -13,14 +13,22 @@ from miao.corpus.records import FIELDS, Kind
 from miao.recipe import CorpusOptions
 
 
-def with_local_files(options: CorpusOptions) -> CorpusOptions:
+def with_local_files(options: CorpusOptions, before: dict[str, Any] | None = None) -> CorpusOptions:
     """The options with the files of `options.local`, for the kinds of record that name none.
 
     A file's name is its category (its source), its first records tell its kind.
+
+    Args:
+        before: options that the corpus was made with; they tell what a folder held that is gone.
     """
     folder = Path(options.local) if options.local else None
-    if folder is None or not folder.is_dir():
+    if folder is None:
         return options
+    if not folder.is_dir():
+        lists = {name: (before or {}).get(name, []) for name in FIELDS.values()}
+        held = {n: v for n, v in lists.items() if v and {Path(p).parent for p in v} == {folder}}
+        empty = {name: paths for name, paths in held.items() if not getattr(options, name)}
+        return dataclasses.replace(options, **empty)
     found: dict[Kind, list[str]] = {}
     for path in sorted(folder.iterdir()):
         known = format_of(path)

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from functools import partial
 
 from miao.console import duration, headline, say, say_next
-from miao.corpus.local import with_local_files
 from miao.errors import MiaoError
 from miao.recipe import STAGES, Recipe
 from miao.run import data, models
@@ -36,8 +35,6 @@ def run_recipe(recipe: Recipe, up_to: str = "report", despite_changes: bool = Fa
 
 def _run_in(world: World, recipe: Recipe, up_to: str, despite_changes: bool) -> RunDir:
     run = RunDir(recipe.run_dir)
-    with world.main_first():
-        recipe.corpus = with_local_files(recipe.corpus)
     if world.is_main:
         run.path.mkdir(parents=True, exist_ok=True)
     with run.alone() if world.is_main else nullcontext():

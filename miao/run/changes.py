@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from miao.corpus.build.pipeline import missing_inputs
+from miao.errors import MiaoError
+from miao.files import read_json
+from miao.recipe import Recipe, to_dict
+from miao.rundir import RunDir
+
 SHOWN = 3
 LONGEST = 40
 """Characters of a value."""
@@ -34,6 +40,42 @@ def _differences(place: str, old: Any, new: Any) -> list[str]:
         return [f"the {place}"]
     return [f"{place} {_shown(old)} -> {_shown(new)}"]
 
+
+def made_with(run: RunDir) -> dict[str, Any]:
+    """The options (with `seed`) that the corpus of a run was made with; empty: there is none."""
+    manifest = run.corpus / "manifest.json"
+    done = "corpus" in run.facts() and manifest.exists()
+    return dict(read_json(manifest).get("options", {})) if done else {}
+
+
+def gone_text(recipe: Recipe) -> list[str]:
+    """The user's paths that are not there any more, where the corpus was made from them before:
+    what was made is used as it is.
+
+    Raises:
+        MiaoError: what was made is not what the options say now.
+    """
+    before = made_with(RunDir(recipe.run_dir))
+    if not before or not (gone := missing_inputs(recipe.corpus)):
+        return []
+    now = to_dict(recipe.corpus) | {"seed": recipe.seed}
+    if changed := changes(_corpus_and_seed(before), _corpus_and_seed(now)):
+        raise MiaoError(
+            f"the corpus would have to be made anew (changed: {changed}), "
+            "and the text that it was made from is gone",
+            where=", ".join(gone),
+            fix="bring the text back, or take back the change",
+        )
+    return gone
+
+
+def _corpus_and_seed(options: dict[str, Any]) -> dict[str, Any]:
+    corpus = {k: v for k, v in options.items() if k not in ("seed", *CHANGE_NO_TEXT)}
+    return {"corpus": corpus, "seed": options["seed"]}
+
+
+CHANGE_NO_TEXT = ("weights", "workers", "local")
+"""Options of the corpus that it does not depend on; `local` does by the files found there."""
 
 FILES = "files."
 """Below it stand files by their paths."""

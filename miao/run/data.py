@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from miao.console import ProgressLine, count, say, warn
+from miao.console import ProgressLine, count, headline, say, warn
 from miao.corpus.build.pipeline import build_corpus, input_stamps, write_eval_items
 from miao.corpus.records import KINDS, Kind
 from miao.files import fingerprint, read_json
@@ -15,6 +15,7 @@ from miao.hubs import local_directory
 from miao.recipe import STAGES, parse_quantity, to_dict
 from miao.recipe.checks import check_sources, check_weights
 from miao.run.chain import NOT_IN_FINGERPRINT, Chain, tokenizer_mark
+from miao.run.changes import gone_text
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 from miao.tokenizer.named_templates import with_chat
 from miao.tokenizer.sample import fit_training
@@ -24,7 +25,17 @@ def corpus(chain: Chain) -> None:
     """Text: your files or the built-in corpus, split into train and held-out."""
     recipe = chain.recipe
     options = to_dict(recipe.corpus) | {"weights": {}, "workers": None}
-    inputs = {"corpus": options, "seed": recipe.seed, "files": input_stamps(recipe.corpus)}
+    if gone := gone_text(recipe):
+        headline("corpus: done before")
+        say(f"  gone since: {', '.join(gone)}; what was made from it is used as it is")
+    else:
+        _make_corpus(chain, {"corpus": options, "seed": recipe.seed})
+    _take_corpus(chain)
+
+
+def _make_corpus(chain: Chain, options: dict[str, Any]) -> None:
+    recipe = chain.recipe
+    inputs = options | {"files": input_stamps(recipe.corpus)}
     with chain.stage("corpus", inputs, chain.run.corpus / "manifest.json") as todo:
         if todo:
             from miao.report.data_report import present_corpus
@@ -42,6 +53,11 @@ def corpus(chain: Chain) -> None:
                     f"{len(report.skipped_files)} files were passed over: see corpus/manifest.json"
                 )
             present_corpus(chain.run.corpus)
+
+
+def _take_corpus(chain: Chain) -> None:
+    """Says what is there, and makes the questions that belong to it."""
+    recipe = chain.recipe
     manifest = read_json(chain.run.corpus / "manifest.json")
     check_weights(recipe.corpus.weights, sorted(manifest["sources"].get("pretrain", {})))
     # What comes after depends on what was written, not on the times of the files that were read.

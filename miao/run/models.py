@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,26 +88,31 @@ def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) 
     from miao.train.samples import SampleLog
     from miao.train.stage import result_facts, train_stage
 
+    before, despite = None, chain.despite_changes
     if chain.world.is_main:
-        mark, despite = chain.marks[stage], chain.despite_changes
-        before = chain.run.begin(stage, mark, inputs, despite)
+        before = chain.run.begin(stage, chain.marks[stage], inputs, despite)
         if before is not None:
-            changed = changes(before, inputs) if before else "its inputs or options"
-            say(
-                f"  goes on from what was half trained, although changed: {changed}"
-                if despite
-                else f"  begun anew, changed: {changed}; what was half trained is set aside, "
-                "--resume-with-changes goes on from it"
-            )
+            say(f"  {_what_is_half(chain, stage, before, inputs)}")
     chain.world.barrier()
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
-    result = train_stage(
-        stage, chain.recipe, chain.run, tokenizer, base, chain.marks[stage], chain.world
-    )
+    checkpoints = chain.run.checkpoints(stage)
+    found = set(checkpoints.glob("step-*"))
+    try:
+        result = train_stage(
+            stage, chain.recipe, chain.run, tokenizer, base, chain.marks[stage], chain.world
+        )
+    except MiaoError:
+        # Checkpoints that were refused are still those of the options of then.
+        if despite and before and found == set(checkpoints.glob("step-*")):
+            chain.run.mark_begun(stage, fingerprint([stage, before]), before)
+        raise
     if not chain.world.is_main:
         return
     facts = result_facts(result, choose_device(chain.recipe.device))
-    write_json(chain.run.checkpoints(stage) / "result.json", facts)
+    write_json(checkpoints / "result.json", facts)
+    for aside in chain.run.set_aside(stage):
+        say(f"  {aside.name}, half trained with other options, is removed: {stage} is done")
+        shutil.rmtree(aside, ignore_errors=True)
     say(
         f"  {count(result.tokens)} tokens in {duration(result.seconds)}: "
         f"loss {result.loss:.3f}, "
@@ -119,6 +125,20 @@ def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) 
     with by_product("the samples"):
         for record in log.write(chain.load(stage), result.tokens):
             say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+
+
+def _what_is_half(chain: Chain, stage: str, before: dict[str, Any], inputs: dict[str, Any]) -> str:
+    changed = changes(before, inputs) if before else "its inputs or options"
+    if chain.despite_changes:
+        return f"goes on from what was half trained, although changed: {changed}"
+    if any(chain.run.checkpoints(stage).glob("step-*")):
+        return (
+            f"goes on from what was set aside; what was half trained since is, changed: {changed}"
+        )
+    return (
+        f"begun anew, changed: {changed}; what was half trained is set aside, "
+        "--resume-with-changes goes on from it"
+    )
 
 
 def warn_if_diverged(

@@ -13,7 +13,7 @@ from miao.corpus.build.pipeline import given_paths
 from miao.corpus.read.formats import LOOKED_AT as RECORDS
 from miao.corpus.read.formats import Reading, RecordCounts, convert_file
 from miao.corpus.read.problems import Problem, stop
-from miao.corpus.read.sources import find_sources, is_dataset_name, named
+from miao.corpus.read.sources import find_sources, is_unseen
 from miao.corpus.records import KINDS, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
@@ -23,6 +23,7 @@ from miao.recipe import STAGES, Recipe, TokenizerOptions
 from miao.recipe.checks import check_weights
 from miao.recipe.stages import AdapterOptions, TeacherOptions
 from miao.rewards import load_environment, load_rewards, problem_files
+from miao.run.changes import gone_text
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.named_templates import check_template_name
@@ -45,14 +46,16 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
     trains = up_to in STAGES or up_to == "report"
     stages = [s for s in reached if trains and getattr(recipe, s).enabled]
     used = [stage for stage in KINDS if getattr(recipe, stage).enabled or not trains]
-    checks = [partial(_records, recipe, stage, KINDS[stage]) for stage in used]
+    kept = bool(gone_text(recipe))
+    checks = [partial(_records, recipe, stage, KINDS[stage]) for stage in used if not kept]
     if up_to != "corpus":
         checks.append(partial(_tokenizer, recipe.tokenizer))
         talks = [stage for stage in stages if stage != "pretrain"]
         checks += [partial(_chat_template, recipe.tokenizer, talks[0])] if talks else []
-    checks.append(partial(_disk, recipe, stages))
+    checks.append(partial(_disk, recipe, stages, kept))
     if stages:
-        checks += [partial(check, recipe) for check in (_weights, _device, _trackers)]
+        checks += [] if kept else [partial(_weights, recipe)]
+        checks += [partial(check, recipe) for check in (_device, _trackers)]
         checks.append(partial(_base, recipe, stages[0]))
     for stage in stages:
         checks += [partial(_teacher, recipe, stage), partial(_adapter, recipe, stage)]
@@ -72,13 +75,8 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
 
 
 def _files(paths: list[str]) -> Iterator[tuple[Path, str]]:
-    local = [path for path in paths if not _is_unseen(path)]
+    local = [path for path in paths if not is_unseen(path)]
     yield from find_sources(local) if local else ()
-
-
-def _is_unseen(path: str) -> bool:
-    """Whether looking at it means to read or to download it."""
-    return named(path)[1] == "-" or is_dataset_name(path)
 
 
 def _records(recipe: Recipe, stage: str, kind: Kind) -> None:
@@ -134,7 +132,7 @@ def _weights(recipe: Recipe) -> None:
     if not corpus.paths and not (corpus.local and Path(corpus.local).is_dir()):
         topics = Seedbed(corpus.seedbed, recipe.seed).document_weights
         names = [name for name, weight in topics.items() if weight]
-    elif not any(map(_is_unseen, corpus.paths)):
+    elif not any(map(is_unseen, corpus.paths)):
         found = list(_files(corpus.paths))
         if {path.suffix.lower() for path, _ in found} <= PLAIN:
             names = sorted({name for _, name in found})
@@ -169,12 +167,17 @@ def _base(recipe: Recipe, first: str) -> None:
         find_model(path)
 
 
-def _disk(recipe: Recipe, stages: list[str]) -> None:
+def _disk(recipe: Recipe, stages: list[str], kept: bool) -> None:
     """There is room for the least that the run writes: the corpus and its shards (each about as
-    large as the text), and of every stage one checkpoint and its model."""
+    large as the text), and of every stage one checkpoint and its model.
+
+    Args:
+        kept: the corpus is there.
+    """
     from miao.model import count_parameters, load_config, new_config
 
-    paths = {path for kind in given_paths(recipe.corpus).values() for path, _ in _files(kind)}
+    given = [] if kept else given_paths(recipe.corpus).values()
+    paths = {path for kind in given for path, _ in _files(kind)}
     needed = 2 * sum(path.stat().st_size for path in paths)
     path = recipe.model.path
     if stages and not is_hub_name(path or ""):

@@ -14,7 +14,7 @@ import torch
 
 from miao.errors import Interrupted, MiaoError
 from miao.files import read_json
-from miao.model import directory
+from miao.model import Decoder, ModelConfig, directory
 from miao.shards import TokenDataset
 from miao.train.checkpoint import list_checkpoints, random_states, set_random_states, step_of
 from miao.train.loop import Trainer
@@ -352,3 +352,54 @@ def test_the_disk_is_asked_before_training(
     with pytest.raises(MiaoError, match=r"a checkpoint takes .* MiB of disk are free"):
         none.run()
     assert none.step == 0
+
+
+def test_another_budget_of_wsd_goes_on_from_before_the_decay(
+    sources: list[TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rate falls over the last half of 4,000 tokens: what is gone on from has seen fewer than
+    2,000, and the end is that of a run which had the new budget all along."""
+    wsd: dict[str, Any] = {"schedule": "wsd", "decay": 0.5, "keep_last": 99}
+    first = trainer(sources, tmp_path, tokens=4000, **wsd)
+    stop_after(first, 14)
+    with pytest.raises(Interrupted):
+        first.run()
+    saved = list_checkpoints(tmp_path / "checkpoints")
+    tokens = {step_of(path): read_json(path / "state.json")["tokens"] for path in saved}
+    stable = max(step for step, seen in tokens.items() if seen <= 2000)
+    assert stable < max(tokens)
+    resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
+    resumed._resume()
+    assert resumed.step == stable and f"resumed at step {stable} " in capsys.readouterr().out
+    assert max(steps(tmp_path)) == stable, "the path that was left is gone"
+    resumed.run()
+    whole = trainer(sources, tmp_path / "whole", tokens=8000, **wsd)
+    whole.run()
+    assert_same_bits(whole.model, resumed.model)
+
+
+def test_another_budget_of_wsd_with_nothing_left_from_before_the_decay(
+    sources: list[TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wsd: dict[str, Any] = {"schedule": "wsd", "decay": 0.5, "keep_last": 1}
+    first = trainer(sources, tmp_path, tokens=4000, **wsd)
+    stop_after(first, 14)
+    with pytest.raises(Interrupted):
+        first.run()
+    resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
+    resumed._resume()
+    assert resumed.step == 14
+    assert "no checkpoint is left from before the rate fell" in capsys.readouterr().out
+
+
+def test_checkpoints_of_another_model_are_refused_and_stay(
+    sources: list[TokenDataset], tmp_path: Path
+) -> None:
+    trainer(sources, tmp_path, tokens=2000).run()
+    before = steps(tmp_path)
+    other = Decoder(ModelConfig(97, 32, 3, 2, 1, 16, 48, max_position_embeddings=64))
+    other.initialize(0)
+    with pytest.raises(MiaoError, match="of another model") as error:
+        trainer(sources, tmp_path, model=other, tokens=2000).run()
+    assert "restore the options of the model" in str(error.value.fix)
+    assert steps(tmp_path) == before

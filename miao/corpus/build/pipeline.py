@@ -12,7 +12,7 @@ from typing import Any
 from miao.corpus.build.assemble import Accounts
 from miao.corpus.build.output import Output, SourceCounts
 from miao.corpus.build.processes import stoppable
-from miao.corpus.build.stages import Stage, given_paths, input_stamps
+from miao.corpus.build.stages import Stage, given_paths, input_stamps, missing_inputs
 from miao.corpus.build.timing import Timing
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
@@ -26,7 +26,14 @@ from miao.files import (
 )
 from miao.recipe import CorpusOptions, Recipe
 
-__all__ = ["CorpusReport", "build_corpus", "given_paths", "input_stamps", "write_eval_items"]
+__all__ = [
+    "CorpusReport",
+    "build_corpus",
+    "given_paths",
+    "input_stamps",
+    "missing_inputs",
+    "write_eval_items",
+]
 
 
 @dataclass

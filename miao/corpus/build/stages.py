@@ -27,7 +27,7 @@ from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import Reading, RecordCounts, convert_file, read_records
 from miao.corpus.read.problems import Problem
-from miao.corpus.read.sources import find_files, find_sources
+from miao.corpus.read.sources import find_files, find_sources, is_unseen
 from miao.corpus.records import KINDS, Document, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.steps import Line, Progress, finish, finished
@@ -220,11 +220,28 @@ def input_stamps(
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
         for file, name in find_sources(paths) if paths else []:
             stamps[str(file)] = [*_stamp(Path(file)), name]
+    return stamps | {str(path): _stamp(path) for path in _side_files(options)}
+
+
+def missing_inputs(options: CorpusOptions) -> list[str]:
+    """Those of the user's paths where nothing is that can be read."""
+    paths = [path for given in given_paths(options).values() for path in given]
+    missing = []
+    for path in [*paths, *options.contamination.paths]:
+        try:
+            if not is_unseen(path):
+                find_files([path])
+        except MiaoError:
+            missing.append(path)
+    return missing + [str(path) for path in _side_files(options) if not path.exists()]
+
+
+def _side_files(options: CorpusOptions) -> list[Path]:
+    """What the rules of cleaning are read from."""
     clean = options.clean
     lists = [Path(path).expanduser() for path in clean.blocklists + clean.blocked_domains]
     lists += [Path(clean.classifier).expanduser() / FACTS] if clean.classifier else []
-    lists += map(file_of, clean.keep_functions + clean.edit_functions)
-    return stamps | {str(path): _stamp(path) for path in lists}
+    return [*lists, *map(file_of, clean.keep_functions + clean.edit_functions)]
 
 
 def _stamp(file: Path) -> list[Any]:

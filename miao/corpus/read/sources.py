@@ -68,6 +68,11 @@ def is_dataset_name(text: str) -> bool:
     return text.startswith("catalog:") or is_hub_name(text.partition("?")[0])
 
 
+def is_unseen(path: str) -> bool:
+    """Whether looking at it means to read or to download it."""
+    return named(path)[1] == "-" or is_dataset_name(path)
+
+
 def _expanded(given: str | Path) -> list[tuple[Path, str]]:
     """The existing files and folders that one word of the user's stands for, with their source."""
     if given == "-":
