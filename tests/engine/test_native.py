@@ -340,7 +340,7 @@ class TestCompiling:
         tmp_path: Path,
     ) -> None:
         (tmp_path / "file").write_text("")
-        monkeypatch.setenv("MIAO_CACHE", str(tmp_path / "file"))
+        monkeypatch.setattr("miao.engine.compiled.cache_directory", lambda: tmp_path / "file")
         assert isinstance(make_runner(make_model(), 1, 16), NativeRunner)
         assert "cannot be kept" in capsys.readouterr().out
 

@@ -187,8 +187,7 @@ def test_the_device_is_not_asked_between_readings(
     running.gradients.objective.weight = lambda batch: 99  # type: ignore[method-assign]  # host data
     monkeypatch.setattr(Batch, "real_tokens", 99)
     monkeypatch.setattr(Batch, "trained_tokens", 99)
-    # A CPU's attention reads on the host where documents begin.
-    monkeypatch.setattr(type(running.model), "has_varlen", False)
+    running.gradients.places = None  # a CPU's attention reads on the host where documents begin
 
     def asked(*arguments: Any) -> Any:
         raise AssertionError("the host waits for the device")
