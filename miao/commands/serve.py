@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from miao.console import count, say, warn
+from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.files import read_json
 from miao.hubs import is_hub_name
+from miao.model.estimate import gib
 from miao.openai_api import api_key
 from miao.rundir import find_model
 from miao.serve.listening import BACKLOG, address_of, is_loopback, listen, names_of
@@ -213,7 +214,7 @@ def _say_ready(
     say(f"serving {', '.join(served.name for served in models)} at {address}/v1")
     say(
         f"  context {models[0].context} tokens, {options.max_concurrency} answers at once, "
-        f"keys and values up to {count(size)}B each, weights {first.model.weights} "
+        f"keys and values up to {gib(size)} each, weights {first.model.weights} "
         f"on {first.model.device}"
     )
     if key is None and not is_loopback(options.host):
