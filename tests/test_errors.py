@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from miao import errors
 from miao.errors import activation_hint, did_you_mean, first_line, install_hint
@@ -57,3 +58,15 @@ def test_how_to_activate_is_said_only_where_it_is_not(
     for entry in (programs, tmp_path / "link"):
         monkeypatch.setenv("PATH", f"/usr/bin:{entry}")
         assert activation_hint() is None
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_constraints_name_one_version_for_each_python(python: str) -> None:
+    """lingua 2.1 has no wheels for 3.14, 2.2 none for 3.11."""
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    pinned: dict[str, str] = {}
+    for requirement in (Requirement(line) for line in lines if line and line[0] != "#"):
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
+            assert requirement.name not in pinned, requirement
+            pinned[requirement.name] = str(requirement.specifier)
+    assert pinned["lingua-language-detector"] == ("==2.2.0" if python == "3.14" else "==2.1.1")
