@@ -149,10 +149,10 @@ class Scribe:
             process.stdin.write(line + b"\n")
             await process.stdin.drain()
             written = await process.stdout.readline()
-        except BaseException as error:
+        except ConnectionError:
+            written = b""
+        except BaseException:
             self.end()
-            if isinstance(error, ConnectionError):
-                raise MiaoError("the chat template broke off") from error
             raise
         if not written.endswith(b"\n"):
             was_stopped = self.has_ended
