@@ -324,6 +324,21 @@ def test_a_run_goes_on_when_the_text_is_gone(
         assert f"changed: {option} " in error and "is gone" in error and str(texts) in error
 
 
+def test_shards_are_enough_to_train_and_never_removed_without_their_corpus(
+    recipe: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_dir, tmp_path / "tiny")
+    for path in (tmp_path / "tiny" / "corpus").glob("*/*/*.jsonl"):
+        path.unlink()
+    made = {path: path.read_bytes() for path in (tmp_path / "tiny" / "shards").rglob("*.bin")}
+    words = [str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    assert main(["sft", *words, "--sft.learning_rate", "1e-3"]) == 0
+    for change in (["--tokenizer.vocab_size", "600"], ["--sft.last_turn_only", "true"]):
+        assert main(["sft", *words, *change]) == 2
+        assert "files are gone (" in capsys.readouterr().err
+    assert made and made == {path: path.read_bytes() for path in made}
+
+
 def test_training_on_your_own_files(recipe: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()

@@ -30,7 +30,7 @@ _QWEN35 = (
 
 # The patterns that cut text before BPE, one after another, and whether whole words that are
 # tokens skip the merges: what llama.cpp calls each. (Not gpt-4o: llama.cpp's version of it cuts
-# combining marks elsewhere.)
+# combining marks elsewhere, still in b11549: Hindi, Tamil, Thai, points in Hebrew and Arabic.)
 SPLITS: dict[tuple[tuple[str, ...], bool], str] = {
     ((QWEN2_PATTERN,), False): "qwen2",
     ((_THREE_DIGITS,), True): "llama-bpe",

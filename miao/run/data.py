@@ -10,6 +10,7 @@ from typing import Any
 from miao.console import ProgressLine, count, headline, say, warn
 from miao.corpus.build.pipeline import build_corpus, input_stamps, write_eval_items
 from miao.corpus.records import KINDS, Kind
+from miao.errors import MiaoError
 from miao.files import fingerprint, read_json
 from miao.hubs import local_directory
 from miao.recipe import STAGES, parse_quantity, to_dict
@@ -96,6 +97,7 @@ def tokenizer(chain: Chain) -> None:
                 chain.run.tokenizer
             )
         elif todo:
+            _require_corpus(chain)
             from torch import device as torch_device
 
             from miao.device import memory_bytes
@@ -184,6 +186,21 @@ def require_rows(chain: Chain, up_to: str) -> None:
             break
 
 
+def _require_corpus(chain: Chain) -> None:
+    """Raises:
+    MiaoError: files of the run's corpus are gone, from which something would be made anew.
+    """
+    corpus = chain.run.corpus
+    names = read_json(corpus / "manifest.json")["sha256"]
+    if gone := [name for name in names if not (corpus / name).exists()]:
+        raise MiaoError(
+            f"{len(gone)} of its {len(names)} files are gone ({gone[0]}, ...), and what was made "
+            "from them would have to be made anew",
+            where=corpus,
+            fix="take back the change; or delete manifest.json there, to make the corpus anew",
+        )
+
+
 def _training_files(chain: Chain) -> list[tuple[Path, Kind]]:
     return [
         (path, kind)
@@ -195,6 +212,7 @@ def _training_files(chain: Chain) -> list[tuple[Path, Kind]]:
 def _build_shards(chain: Chain, last_turn_only: bool) -> None:
     from miao.shards import Job, build_datasets
 
+    _require_corpus(chain)
     options = chain.recipe.tokenizer
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     jobs = [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from miao.cli import main as miao
-from miao.commands.serve import load_models, make_parser
+from miao.commands.serve import _say_ready, load_models, make_parser
 from miao.errors import MiaoError
 from miao.files import read_json, write_json
 from miao.model import Decoder, save_model
@@ -151,3 +154,16 @@ def test_chatting_with_a_server(server: RunningServer, capsys: pytest.CaptureFix
     assert miao(["chat"]) == 2
     assert miao(["chat", "somewhere", "--server", server.url]) == 2
     assert "one of them" in capsys.readouterr().err
+
+
+def test_the_first_lines_name_sizes_with_one_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    half = SimpleNamespace(nbytes=3 * 2**30)
+    runner = SimpleNamespace(
+        cache=SimpleNamespace(keys=half, values=half),
+        model=SimpleNamespace(weights="fp32", device="cpu"),
+    )
+    served = SimpleNamespace(name="m", context=512, scheduler=SimpleNamespace(runner=runner))
+    options = argparse.Namespace(host="127.0.0.1", max_concurrency=4)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        _say_ready(options, listening, [served], None)
+    assert "keys and values up to 6.0 GiB each, weights fp32" in capsys.readouterr().out
