@@ -359,7 +359,7 @@ def test_another_budget_of_wsd_goes_on_from_before_the_decay(
 ) -> None:
     """The rate falls over the last half of 4,000 tokens: what is gone on from has seen fewer than
     2,000, and the end is that of a run which had the new budget all along."""
-    wsd: dict[str, Any] = {"schedule": "wsd", "decay": 0.5, "keep_last": 99}
+    wsd: dict[str, Any] = {"schedule": "wsd", "warmup": 200, "decay": 0.5, "keep_last": 99}
     first = trainer(sources, tmp_path, tokens=4000, **wsd)
     stop_after(first, 14)
     with pytest.raises(Interrupted):
