@@ -250,7 +250,7 @@ def main() -> int:
         held = asyncio.run(run(fuzz, options.streams, options.clients))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     return 0 if held else 1
 
 

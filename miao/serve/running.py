@@ -50,6 +50,16 @@ class Connection(H11Protocol):
             self._patience.cancel()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP ends the connection; an answer that is being made goes nowhere."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+        super().send_400_response(msg)
+
     def _wait(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             if self._patience is not None:

@@ -30,7 +30,7 @@ def test_the_schema_is_kept(serve: Any) -> None:
     unknowable = [schemathesis.checks.positive_data_acceptance]
     with serve(context=64) as running:
         found = operations(f"{running.url.removesuffix('/v1')}/openapi.json")
-        assert len(found) == 7
+        assert len(found) == 12
         cases = [one.as_strategy(generation_mode=mode) for one in found for mode in modes]
 
         @settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))

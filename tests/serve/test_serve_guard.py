@@ -147,6 +147,17 @@ def test_a_head_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
                 assert connection.recv(4096).startswith(b"HTTP/1.1 204")
 
 
+def test_broken_framing_within_a_request_is_one_answer_and_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head and what is no body come together: the answer that was begun must not follow."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connections(monkeypatch) as port:
+        answer = exchange(port, head + b"no chunk\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+    assert "Traceback" not in caplog.text
+
+
 class _Fault:
     """Raises at the third token of the request that has the given seed."""
 
