@@ -26,6 +26,7 @@ ORDER = [
     {"evaluate"},
     {"rewards"},
     {"train"},
+    {"page"},
     {"export"},
     {"report"},
     {"serve"},

@@ -1,4 +1,4 @@
-"""`miao export`: a model as a Hugging Face directory or as GGUF, compared before it counts."""
+"""`miao export`: a model as a Hugging Face directory, GGUF or a page, compared before it counts."""
 
 from __future__ import annotations
 
@@ -36,16 +36,19 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao export",
         description="Writes a model for other programs: a Hugging Face directory (transformers, "
-        "vLLM, SGLang), or GGUF with a Modelfile (llama.cpp, Ollama, LM Studio). Where the "
-        "program is installed, what it computes is compared with what Miao computes.",
+        "vLLM, SGLang), GGUF with a Modelfile (llama.cpp, Ollama, LM Studio), or one HTML file "
+        "that talks by itself in a browser, offline. Where the program (for a page Node.js) is "
+        "installed, what it computes is compared with what Miao computes.",
     )
     parser.add_argument(
         "model", help="a run directory (runs/NAME), a model directory or a hub name"
     )
-    parser.add_argument("--to", required=True, choices=("hf", "gguf"))
+    parser.add_argument("--to", required=True, choices=("hf", "gguf", "page"))
     parser.add_argument("--out", type=Path, help="the directory to write (default RUN/export/hf)")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="hf: type of the weights (default bfloat16)"
+        "--dtype",
+        choices=(*DTYPES, "int8"),
+        help="type of the weights (default: hf bfloat16, page int8; a page has int8 or float16)",
     )
     parser.add_argument(
         "--quantize",
@@ -63,6 +66,8 @@ def main(words: Sequence[str]) -> int:
         help="for the model card (default: the model's own; apache-2.0 where the built-in corpus "
         "is all that a run read)",
     )
+    parser.add_argument("--title", help="page: its title (default: the model's name)")
+    parser.add_argument("--greeting", help="page: what it says first")
     parser.add_argument("--no-check", action="store_true", help="do not compare afterwards")
     parser.add_argument(
         "--opencompass",
@@ -90,7 +95,7 @@ def export(options: argparse.Namespace) -> Path:
     _check_target(out, origin)
     headline(f"export {origin.name} to {options.to}")
     with atomic_directory(out) as written, _source(origin, options, out) as (source, merged):
-        writer = _write_gguf if options.to == "gguf" else _write_hf
+        writer = {"gguf": _write_gguf, "hf": _write_hf, "page": _write_page}[options.to]
         try:
             failed_types = writer(origin, source, written, merged, options)
         except FailedCheck as failure:
@@ -117,12 +122,20 @@ class FailedCheck(MiaoError):
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    if options.to == "hf" and options.quantize:
-        raise MiaoError("--quantize belongs to --to gguf", fix="for hf choose --dtype")
+    if options.to != "gguf" and options.quantize:
+        raise MiaoError("--quantize belongs to --to gguf", fix=f"for {options.to} choose --dtype")
     if options.to == "gguf" and options.dtype:
         raise MiaoError("--dtype belongs to --to hf", fix="for gguf choose --quantize")
-    if options.to == "gguf" and options.opencompass is not None:
-        raise MiaoError("--opencompass belongs to --to hf", fix="OpenCompass reads no GGUF")
+    if options.to != "hf" and options.opencompass is not None:
+        raise MiaoError("--opencompass belongs to --to hf", fix="OpenCompass reads nothing else")
+    if options.to != "page" and (options.title or options.greeting):
+        raise MiaoError("--title and --greeting belong to --to page", fix="leave them out")
+    fitting = {"page": ("int8", "float16"), "hf": DTYPES}.get(options.to, ())
+    if options.dtype and options.dtype not in fitting:
+        raise MiaoError(
+            f"--to {options.to} has no --dtype {options.dtype}",
+            fix=f"choose one of {', '.join(fitting)}",
+        )
 
 
 def _default_out(origin: Origin, options: argparse.Namespace) -> Path:
@@ -200,6 +213,34 @@ def _write_hf(
     _judge(findings, program, written)
     _write_card(_card(origin, source, dtype, options), findings, program, written)
     _mark(written, origin, options, {"dtype": dtype}, {program: findings})
+    return []
+
+
+def _write_page(
+    origin: Origin,
+    source: Path,
+    written: Path,
+    merged: list[Finding],
+    options: argparse.Namespace,
+) -> list[str]:
+    from miao.export.page import check_page, write_page
+    from miao.page.contents import PageType
+    from miao.page.node import has_node
+
+    dtype: PageType = "float16" if options.dtype == "float16" else "int8"
+    card = replace(_card(origin, source, dtype, options), name=options.title or origin.name)
+    file = written / f"{origin.name}.html"
+    write_page(source, file, card, dtype, options.greeting or "")
+    findings = list(merged)
+    if options.no_check:
+        warn("not checked: --no-check")
+    elif not has_node():
+        warn("not checked: Node.js is not installed")
+    else:
+        with by_product("the comparison in Node.js"):
+            findings += check_page(file, source, dtype)
+    _judge(findings, "Node.js", written)
+    _mark(written, origin, options, {"dtype": dtype}, {"Node.js": findings})
     return []
 
 
@@ -299,37 +340,9 @@ def _judge(findings: list[Finding], program: str, written: Path) -> None:
 
 
 def _card(origin: Origin, source: Path, dtype: str, options: argparse.Namespace) -> Card:
-    from miao.export.card import UNKNOWN_LICENSE, Card, base_on_hub, card_metadata, read_facts
-    from miao.model import load_config
-    from miao.tokenizer import Tokenizer
+    from miao.export.card import describe
 
-    facts = None
-    with by_product("the run's part of the model card"):
-        facts = read_facts(origin.run, origin.stage) if origin.run else None
-    own = card_metadata(origin.directory)
-    license = options.license or own.get("license")
-    if not license and facts and facts.is_generated and not (facts.base or options.merge_lora):
-        license = "apache-2.0"  # as the built-in corpus
-    if not license:
-        say("  no licence given: --license NAME")
-    languages = own.get("language") or (["zh", "en"] if origin.run else [])
-    base = facts.base if facts else options.model if is_hub_name(options.model) else None
-    try:
-        has_template = bool(Tokenizer.from_directory(source).chat_template)
-    except MiaoError:
-        has_template = False
-    return Card(
-        name=origin.name,
-        config=load_config(source),
-        stage=origin.stage,
-        facts=facts,
-        license=str(license or UNKNOWN_LICENSE),
-        languages=[languages] if isinstance(languages, str) else list(languages),
-        has_template=has_template,
-        dtype=dtype,
-        adapter=Path(options.merge_lora).name if options.merge_lora else None,
-        base_hub=base_on_hub(base),
-    )
+    return describe(origin, source, dtype, options.model, options.license, options.merge_lora)
 
 
 @contextmanager
@@ -382,6 +395,8 @@ def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
         # Ollama knows no other letters in a model's name.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name).strip("-.") or "miao"
         say_next(shlex.join(["ollama", "create", name, "-f", str(out / "Modelfile")]))
+    elif options.to == "page":
+        say(f"  open {out / f'{origin.name}.html'} in a browser, or send it to somebody")
     else:
         to = f"hf:OWNER/{origin.name}"
         say_next(

@@ -230,8 +230,7 @@ class NativeDecoder:
             if self.weights == "bf16":
                 numbers = _paired(weight.to(torch.bfloat16))
             else:
-                scale_o = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-                numbers = (weight / scale_o[:, None]).round().to(torch.int8)
+                numbers, scale_o = whole_rows(weight)
                 scale = self._keep(scale_o)
             place = self._keep(self._arena.copy(numbers))
         return _Matrix(place, scale, bias, *weight.shape)
@@ -244,6 +243,12 @@ class NativeDecoder:
         assert tensor.is_contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def whole_rows(weight_oi: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix as int8 numbers [o, i] and the size of a row's step [o]."""
+    scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
+    return (weight_oi / scale_o[:, None]).round().to(torch.int8), scale_o
 
 
 def _paired(weight_oi: Tensor) -> Tensor:

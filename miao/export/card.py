@@ -10,13 +10,16 @@ from typing import Any
 
 import yaml
 
-from miao.console import count, duration, warn
+from miao.console import by_product, count, duration, say, warn
+from miao.errors import MiaoError
+from miao.export.origin import Origin
 from miao.export.parity import Finding
 from miao.files import read_json
 from miao.hubs import is_hub_name, parse_hub_name
-from miao.model import ModelConfig, count_parameters, native_architecture
+from miao.model import ModelConfig, count_parameters, load_config, native_architecture
 from miao.recipe import STAGES
 from miao.rundir import RunDir
+from miao.tokenizer import Tokenizer
 
 Record = dict[str, Any]
 
@@ -107,6 +110,50 @@ class Card:
     checked_with: str = ""
     adapter: str | None = None
     base_hub: str | None = None
+
+
+def describe(
+    origin: Origin,
+    source: Path,
+    dtype: str,
+    model: str,
+    license: str | None = None,
+    adapter: str | None = None,
+) -> Card:
+    """The card of a model that is exported.
+
+    Args:
+        source: the directory that is read. model: as it was named by the user.
+        license: None: the model's own; that of the built-in corpus where nothing else was read.
+        adapter: what was merged into the weights.
+    """
+    facts = None
+    with by_product("the run's part of the model card"):
+        facts = read_facts(origin.run, origin.stage) if origin.run else None
+    own = card_metadata(origin.directory)
+    license = license or own.get("license")
+    if not license and facts and facts.is_generated and not (facts.base or adapter):
+        license = "apache-2.0"  # as the built-in corpus
+    if not license:
+        say("  no licence given: --license NAME")
+    languages = own.get("language") or (["zh", "en"] if origin.run else [])
+    base = facts.base if facts else model if is_hub_name(model) else None
+    try:
+        has_template = bool(Tokenizer.from_directory(source).chat_template)
+    except MiaoError:
+        has_template = False
+    return Card(
+        name=origin.name,
+        config=load_config(source),
+        stage=origin.stage,
+        facts=facts,
+        license=str(license or UNKNOWN_LICENSE),
+        languages=[languages] if isinstance(languages, str) else list(languages),
+        has_template=has_template,
+        dtype=dtype,
+        adapter=Path(adapter).name if adapter else None,
+        base_hub=base_on_hub(base),
+    )
 
 
 def card_text(card: Card) -> str:

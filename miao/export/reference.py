@@ -164,13 +164,18 @@ class Reference:
             ) from error
 
 
-def make_reference(model: Decoder, tokenizer: Tokenizer) -> Reference:
-    """Computes with `model`, whose weights are float32. Rows of the head behind the last token
-    count as any other: the programs that it is compared with draw them."""
+def make_reference(model: Decoder, tokenizer: Tokenizer, draws_padding: bool = True) -> Reference:
+    """Computes with `model`, whose weights are float32.
+
+    Args:
+        draws_padding: rows of the head behind the last token count as any other, as in the
+            programs of others.
+    """
     import torch
 
     model.eval()
-    model.config = replace(model.config, num_tokens=None)
+    if draws_padding:
+        model.config = replace(model.config, num_tokens=None)
     ids = _ids_to_read(model, tokenizer)
     with torch.inference_mode():
         logits_tv = model(torch.tensor([ids], device=model.device))[0].float().cpu().numpy()

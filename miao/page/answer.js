@@ -1,0 +1,77 @@
+// A model that answers: what it has read stays read, so that only what is new costs time.
+import { Decoder } from "./decoder.js";
+import { nextToken } from "./sampling.js";
+import { Prompt } from "./template.js";
+import { Tokenizer } from "./tokenizer.js";
+import { readTensors } from "./weights.js";
+
+const BREATH = 15; // milliseconds between two looks for a message, a stop above all
+
+export class Model {
+  constructor(model, bytes) {
+    this.settings = model;
+    this.tokenizer = new Tokenizer(model.tokenizer);
+    this.prompt = new Prompt(this.tokenizer, model.template, model.special);
+    this.decoder = new Decoder(model.config, readTensors(bytes, model.tensors));
+    this.ends = new Set(model.stop_ids);
+    this.read = []; // ids that stand in the cache
+    this.ending = null; // the token that ended the last answer
+  }
+
+  /** Ids of the conversation; its oldest turns are left out where it is too long. */
+  fit(messages, room) {
+    const kept = [...messages], first = kept[0]?.role === "system" ? 1 : 0;
+    let left = 0;
+    for (;;) {
+      const ids = this.prompt.encode(kept);
+      if (ids.length <= room || kept.length - first <= 1) return { ids, left };
+      kept.splice(first, 2);
+      left += 2;
+    }
+  }
+
+  /** The tokens of an answer as they come. `breathe` is awaited now and then and says whether to
+   * go on. Returns why it ended: "stop", "length", "stopped" or "too long". */
+  async *tokens(ids, options, breathe = async () => true, random = Math.random) {
+    const { context, tokens } = this.settings.config;
+    if (ids.length >= context) return "too long";
+    const seen = [...ids], end = Math.min(context, ids.length + options.max_new_tokens);
+    // At least the last token is read again: its logits are needed.
+    let begin = 0, last = performance.now();
+    while (begin < ids.length - 1 && this.read[begin] === ids[begin]) begin++;
+    this.read.length = begin;
+    for (let position = begin; position < end; position++) {
+      if (performance.now() - last > BREATH) {
+        if (!(await breathe())) return "stopped";
+        last = performance.now();
+      }
+      const isLast = position >= ids.length - 1;
+      const logits = this.decoder.read(seen[position], position, isLast);
+      this.read.push(seen[position]);
+      if (!isLast) continue;
+      if (seen.length === end) return "length";
+      const id = nextToken(logits, options, seen, tokens, random);
+      if (this.ends.has(id)) {
+        this.ending = id;
+        return "stop";
+      }
+      seen.push(id);
+      yield id;
+    }
+    return "length";
+  }
+
+  /** The answer's text as it comes. Returns {reason, count, left}. */
+  async *answer(messages, options, breathe) {
+    const { context } = this.settings.config;
+    const room = context - Math.min(options.max_new_tokens, context >> 1);
+    const { ids, left } = this.fit(messages, room);
+    const stream = this.tokenizer.stream(), tokens = this.tokens(ids, options, breathe);
+    const thinks = this.tokenizer.controls.get("<think>");
+    if (thinks !== undefined && ids.lastIndexOf(thinks) > ids.lastIndexOf(this.tokenizer.controls.get("</think>")) && ids.length - ids.lastIndexOf(thinks) < 3) yield "<think>\n";
+    let count = 0, next;
+    for (; !(next = await tokens.next()).done; count++) yield stream.feed(next.value);
+    yield stream.finish();
+    return { reason: next.value, count, left };
+  }
+}

@@ -1,0 +1,26 @@
+// Runs a page's own engine outside a browser: node node.js PAGE.html < requests > answers, as JSON.
+"use strict";
+const fs = require("node:fs");
+const html = fs.readFileSync(process.argv[2], "utf-8");
+const block = (id) => html.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
+globalThis.onmessage = globalThis.postMessage = null;
+const engine = new Function(`${JSON.parse(block("worker"))}\nreturn { Model, nextToken, fromBase64, checksum };`)();
+const model = new engine.Model(JSON.parse(block("settings-data")), engine.fromBase64(block("weights")));
+
+async function continued(ids, count) {
+  const answer = [];
+  model.ending = null;
+  for await (const id of model.tokens(ids, { temperature: 0, max_new_tokens: count })) answer.push(id);
+  return model.ending === null ? answer : [...answer, model.ending];
+}
+
+(async () => {
+  const { texts = [], conversations = [], prompts = [], count = 0 } = JSON.parse(fs.readFileSync(0, "utf-8"));
+  const answers = {
+    texts: texts.map((text) => model.tokenizer.encode(text)),
+    conversations: conversations.map((messages) => model.prompt.encode(messages)),
+    prompts: [],
+  };
+  for (const ids of prompts) answers.prompts.push(await continued(ids, count));
+  process.stdout.write(JSON.stringify(answers), () => process.exit(0));
+})();
