@@ -217,11 +217,7 @@ def _write_hf(
 
 
 def _write_page(
-    origin: Origin,
-    source: Path,
-    written: Path,
-    merged: list[Finding],
-    options: argparse.Namespace,
+    origin: Origin, source: Path, written: Path, merged: list[Finding], options: argparse.Namespace
 ) -> list[str]:
     from miao.export.page import check_page, write_page
     from miao.page.contents import PageType
@@ -232,10 +228,9 @@ def _write_page(
     file = written / f"{origin.name}.html"
     write_page(source, file, card, dtype, options.greeting or "")
     findings = list(merged)
-    if options.no_check:
-        warn("not checked: --no-check")
-    elif not has_node():
-        warn("not checked: Node.js is not installed")
+    unchecked = "--no-check" if options.no_check else "" if has_node() else "no Node.js here"
+    if unchecked:
+        warn(f"not checked: {unchecked}")
     else:
         with by_product("the comparison in Node.js"):
             findings += check_page(file, source, dtype)

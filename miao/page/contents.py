@@ -54,8 +54,8 @@ def read_contents(directory: Path, dtype: PageType = "int8") -> Contents:
         )
     listed, weights = _pack(model, dtype, directory)
     frequencies, factor = scaled_frequencies(c.rope_dim, c.rope_theta, c.rope_scaling)
-    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim")
-    sizes += ("num_attention_heads", "num_key_value_heads", "rms_norm_eps")
+    sizes = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"]
+    sizes += ["num_attention_heads", "num_key_value_heads", "rms_norm_eps"]
     template = tokenizer.chat_template if tokenizer.has_chat_template else None
     settings = {
         "config": {name: getattr(c, name) for name in sizes}

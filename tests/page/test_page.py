@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from miao.commands.export import main
 from miao.engine import Engine, SamplingOptions
@@ -22,7 +21,7 @@ from miao.page import contents as page_contents
 from miao.page.contents import javascript_pattern, read_contents, rounded
 from miao.page.html import page_html
 from miao.page.node import has_node, run_in_node
-from miao.tokenizer import Tokenizer, train_tokenizer
+from miao.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 from tests.model.shapes import LATENT, SIGMOID
 
@@ -32,13 +31,23 @@ CARD: dict[str, Any] = {"facts": [], "trained": [], "scores": [], "score_columns
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
-    "qwen3 untied, odd sizes": {"tie_word_embeddings": False, "hidden_size": 38, "intermediate_size": 45},
+    "qwen3 untied, odd sizes": {
+        "tie_word_embeddings": False,
+        "hidden_size": 38,
+        "intermediate_size": 45,
+    },
     "llama": {"qk_norm": False},
     "llama, one key head": {"qk_norm": False, "num_key_value_heads": 1},
     "llama, yarn": {"qk_norm": False, "rope_scaling": YARN},
     "qwen2": {"qk_norm": False, "attention_bias": True, "head_dim": 8},
 }
-QUESTIONS = ["你好，你是谁？", "Why does water freeze?", "😀👍🏽 37加45 = ?", "混合 mixed\n\ntext　１２３", "?"]
+QUESTIONS = [
+    "你好，你是谁？",
+    "Why does water freeze?",
+    "😀👍🏽 37加45 = ?",
+    "混合 mixed\n\ntext　１２３",
+    "?",
+]
 
 
 @pytest.fixture
@@ -80,8 +89,19 @@ def test_greedy_tokens_are_the_engines(
 
 
 LETTERS = (
-    *("abcxyzABZ0189 ", "   \t\n\r\v\f", "'sStTdDmMlLvVeErR", "ſK\u212a\u0130ıß", "你好苗，。！？「」的一是"),
-    *("éü\u0301\u0300ñ½²Ⅷ①１２", "😀👍🏽\u200d🏳️🇨🇳", "\u0085\u00a0\u2028\u2029\u3000\ufeff\u200b\u180e", "<|>_/-+.*[](){}\\^$"),
+    *(
+        "abcxyzABZ0189 ",
+        "   \t\n\r\v\f",
+        "'sStTdDmMlLvVeErR",
+        "ſK\u212a\u0130ıß",
+        "你好苗，。！？「」的一是",
+    ),
+    *(
+        "éü\u0301\u0300ñ½²Ⅷ①１２",
+        "😀👍🏽\u200d🏳️🇨🇳",
+        "\u0085\u00a0\u2028\u2029\u3000\ufeff\u200b\u180e",
+        "<|>_/-+.*[](){}\\^$",
+    ),
     *("مرحبا١٢٣שלוםहिन्दीไทย한국어", "\x00\x01\x7f\ufffd\ufdd0\ufdd2\uffff\U00020000\U0001f9d1"),
 )
 
@@ -136,7 +156,9 @@ def test_control_tokens_that_are_typed_stay_characters_and_templates_of_others_r
     ]
     _, page = make_page()
     found = run_in_node(page, conversations=[turns, turns[1:2]])["conversations"]
-    assert found == [tokenizer.chat_template.encode_prompt(tokenizer, c) for c in (turns, turns[1:2])]
+    assert found == [
+        tokenizer.chat_template.encode_prompt(tokenizer, c) for c in (turns, turns[1:2])
+    ]
     assert found[1].count(tokenizer.control_ids["<|im_end|>"]) == 1
 
 
@@ -205,7 +227,9 @@ def test_nothing_of_the_page_is_loaded_from_elsewhere_and_no_text_ends_a_script(
     text = page.read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 4
     assert "alert(1)</" not in text
-    assert not re.search(r"""(?:src|href)=(?!["']?data:)|@import|url\((?!"?data:)""", text.split("<script")[0])
+    assert not re.search(
+        r"""(?:src|href)=(?!["']?data:)|@import|url\((?!"?data:)""", text.split("<script")[0]
+    )
     assert "connect-src 'none'" in text and "unsafe" not in text.split("<style>")[0]
 
 
