@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "--scoring",
         choices=get_args(Scoring),
         help="letter: log p of the letter; option: of the option's text; ppl: of each whole "
-        "prompt; generate: free text (default: the prompts' own)",
+        "prompt; greedy: whether the model writes the right option by itself; generate: free text "
+        "(default: the prompts' own)",
     )
     add("--shots", type=int, help="examples before each question (default: the prompts' own)")
     add("--split", help="which split (default: the task's)")
@@ -156,6 +157,8 @@ def _data_folder(
     """A folder as it is; of a name on a hub, the files of the task downloaded."""
     from miao.hubs import is_hub_name
 
+    if not task.needs_files:
+        return Path()
     if not is_hub_name(data):
         path = Path(data)
         if not path.is_dir():
@@ -293,7 +296,7 @@ def _list() -> int:
     for name in built_in_tasks():
         task = load_task(name)
         styles = [f"{style} ({prompt.scoring})" for style, prompt in task.styles.items()]
-        files = [source.files for source in task.sources]
+        files = [source.files or "none: made from a seed" for source in task.sources]
         subjects = str(len(task.subjects)) if task.subjects else "-"
         rows.append([name, f"{task.title_zh}", subjects, ", ".join(styles), "\n".join(files)])
     columns = ["task", "title", "subjects", "prompts", "files in --data"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError
-from miao.evaluate.continuations import Continuation, continuation_logprobs
+from miao.evaluate.continuations import Continuation, Likelihood, continuation_logprobs
 from miao.evaluate.extract import extractor, is_right
 from miao.evaluate.items import Item, Questions
 from miao.evaluate.likelihood import Advance, nothing
@@ -34,6 +34,8 @@ class Answer:
     by_length: int | None = None
     right_by_length: bool | None = None
     logprobs: list[float] = field(default_factory=list)
+    nats: float | None = None
+    """greedy: -log p of the right option."""
     text: str | None = None
     found: str | None = None
 
@@ -116,8 +118,9 @@ def with_scoring(style: PromptStyle, scoring: Scoring | None) -> PromptStyle:
     """
     if scoring is None:
         return style
-    if scoring in ("letter", "option") and scoring not in style.choice:
-        shown = "letters" if scoring == "option" else "texts"
+    wanted = "letter" if scoring == "letter" else "option"
+    if scoring in ("letter", "option", "greedy") and wanted not in style.choice:
+        shown = "letters" if wanted == "option" else "texts"
         raise MiaoError(
             f"--scoring {scoring}: the choices of these prompts are {shown} ({style.choice!r})",
             fix="choose ppl or generate, or other --prompts",
@@ -159,7 +162,7 @@ def _compare(
     examples: Sequence[Item],
     advance: Advance,
 ) -> tuple[list[Answer], int, int]:
-    """letter and option: log p of each continuation; ppl: of each whole prompt, per token."""
+    """letter, option, greedy: log p of each continuation; ppl: of each whole prompt, per token."""
     limit = model.config.context_length
     room = limit if style.overflow == "fewer" else None
     encoded, fewer = [], 0
@@ -179,6 +182,9 @@ def _compare(
         start += len(one.texts)
         cut += any(value.cut for value in found)
         sums = [value.logprob for value in found]
+        if style.scoring == "greedy":
+            answers.append(_written(item, found))
+            continue
         if style.scoring == "ppl":
             sums = [v / min(len(ids), limit + 1) for v, ids in zip(sums, one.texts, strict=True)]
         answers.append(_chosen(item, sums, one.prompt, style.scoring == "option"))
@@ -195,6 +201,17 @@ def _chosen(item: Item, sums: list[float], prompt: Prompt, lengths_differ: bool)
         answer.right = choice == item.answer
         if answer.by_length is not None:
             answer.right_by_length = answer.by_length == item.answer
+    return answer
+
+
+def _written(item: Item, found: Sequence[Likelihood]) -> Answer:
+    """Whether greedy decoding writes the right option; a choice only where it writes any."""
+    written = [number for number, value in enumerate(found) if value.is_greedy]
+    answer = Answer(item, None, logprobs=[value.logprob for value in found])
+    answer.choice = written[0] if written else None
+    if isinstance(item.answer, int):
+        answer.right = item.answer in written
+        answer.nats = -found[item.answer].logprob
     return answer
 
 

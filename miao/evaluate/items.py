@@ -13,6 +13,7 @@ from typing import Any
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.streams import read_lines
 from miao.errors import MiaoError
+from miao.evaluate.generated import generated
 from miao.evaluate.task import LETTERS, Source, Subject, Task, expression
 
 EVERYTHING = "all"
@@ -118,7 +119,9 @@ def _find_source(task: Task, data: Path, split: str) -> tuple[Path, Source]:
     """The folder that holds files of the task, and the layout that they have."""
     for folder in [*(data / name for name in task.folders), data]:
         for source in task.sources:
-            if any(True for _ in _matches(source, folder, split, None)):
+            if source.generated is not None or any(
+                True for _ in _matches(source, folder, split, None)
+            ):
                 return folder, source
     layouts = "\n".join(f"    {source.files}" for source in task.sources)
     hubs = [source.hub for source in task.sources if source.hub]
@@ -140,6 +143,8 @@ def _matches(source: Source, folder: Path, split: str, subject: str | None) -> I
 
 def _subjects_there(task: Task, source: Source, folder: Path, split: str) -> list[str]:
     """The task's subjects that have a file; or, where it names none, those of the file names."""
+    if source.generated is not None:
+        return list(task.subjects)
     if "{subject}" not in source.files:
         return [EVERYTHING]
     if task.subjects:
@@ -162,7 +167,7 @@ def _limited(
     labelled: bool,
 ) -> list[Item]:
     items: list[Item] = []
-    for item in _items(task, source, folder, split, subject, labelled):
+    for item in _items(task, source, folder, split, subject, limit, labelled):
         if limit is not None and len(items) >= limit:
             break
         items.append(item)
@@ -170,27 +175,53 @@ def _limited(
 
 
 def _items(
-    task: Task, source: Source, folder: Path, split: str, subject: str, labelled: bool
+    task: Task,
+    source: Source,
+    folder: Path,
+    split: str,
+    subject: str,
+    limit: int | None,
+    labelled: bool,
 ) -> Iterator[Item]:
     number = 0
     topic = task.subjects.get(subject, Subject(subject, subject, subject))
     labels = _labels(source, folder, split)
-    for path in _matches(source, folder, split, subject):
-        for line, record in _records(source, path):
-            where = f"{path}:{line}"
-            if not isinstance(record, Mapping):
-                record = {"record": record}
-            parts = expression(source.each, where)(record) if source.each else [{}]
-            for part in parts:
-                variables = {str(k): v for k, v in record.items()}
-                variables |= part if isinstance(part, Mapping) else {"part": part}
-                variables["topic"] = {"name": topic.name, "en": topic.en, "zh": topic.zh}
-                if labels is not None:
-                    if number >= len(labels):
-                        raise MiaoError("there are more questions than labels", where=where)
-                    variables["label"] = labels[number]
-                yield _item(source, variables, subject, number, where, labelled)
-                number += 1
+    records = (
+        ((str(task.path), record) for record in _made(task, source, split, subject, limit))
+        if source.generated is not None
+        else (
+            (f"{path}:{line}", record)
+            for path in _matches(source, folder, split, subject)
+            for line, record in _records(source, path)
+        )
+    )
+    for where, record in records:
+        if not isinstance(record, Mapping):
+            record = {"record": record}
+        parts = expression(source.each, where)(record) if source.each else [{}]
+        for part in parts:
+            variables = {str(k): v for k, v in record.items()}
+            variables |= part if isinstance(part, Mapping) else {"part": part}
+            variables["topic"] = {"name": topic.name, "en": topic.en, "zh": topic.zh}
+            if labels is not None:
+                if number >= len(labels):
+                    raise MiaoError("there are more questions than labels", where=where)
+                variables["label"] = labels[number]
+            yield _item(source, variables, subject, number, where, labelled)
+            number += 1
+
+
+def _made(
+    task: Task, source: Source, split: str, subject: str, limit: int | None
+) -> Iterator[dict[str, Any]]:
+    if split not in (task.split, task.fewshot_split):
+        raise MiaoError(
+            f"the task {task.name} has no split {split}",
+            where=task.path,
+            fix=f"its questions are made: leave --split away, or use {task.split}",
+        )
+    assert source.generated is not None
+    return generated(subject, source.generated, split != task.split, limit)
 
 
 def _item(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miao.evaluate.benchmark import Answer, Asked
-from miao.evaluate.scores import Score, accuracy
+from miao.evaluate.scores import Score, accuracy, mean
 from miao.evaluate.statistics import above_chance
 from miao.evaluate.task import LETTERS
 
@@ -62,9 +62,10 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
     answers = [answer for answer in asked.answers if answer.right is not None]
     assert answers, "at least one question with a known answer"
     right = [bool(answer.right) for answer in answers]
-    chances = [_chance(answer) for answer in answers]
+    guessed = asked.style.scoring != "greedy"
+    chances = [_chance(answer) if guessed else 0.0 for answer in answers]
     name = asked.task.name
-    summary = Summary(_scores(name, asked, answers, right))
+    summary = Summary(_scores(name, asked, answers, right, chances))
     categories = {score.category for score in summary.scores}
     known = [group for subject in asked.task.subjects.values() for group in subject.groups]
     summary.groups = [group for group in dict.fromkeys(known) if group in categories]
@@ -73,8 +74,19 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
         summary.scores.append(
             accuracy(f"{name} (per character)", "all", by_length, _mean(chances) or None)
         )
+    nats = [answer.nats for answer in answers if answer.nats is not None]
+    if nats:
+        summary.scores.append(mean(f"{name} (log-loss of the answer)", "all", nats, "nats"))
     if any(chances):
-        _against_guessing(summary, answers, right, chances)
+        places = {answer.item.answer for answer in answers}
+        fixed = asked.style.scoring == "option" and len(answers) > 1 and places == {0}
+        _against_guessing(summary, answers, right, chances, fixed)
+    ties = sum(_is_tie(answer) for answer in answers) if any(chances) else 0
+    if ties:
+        summary.notes.append(
+            f"in {ties} of {len(answers)} questions several options are equally likely; the first "
+            "of them counts as chosen, as in lm-eval"
+        )
     if asked.style.scoring == "generate":
         empty = sum(answer.found is None for answer in answers)
         if empty:
@@ -98,16 +110,18 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
     return summary
 
 
-def _scores(name: str, asked: Asked, answers: list[Answer], right: list[bool]) -> list[Score]:
+def _scores(
+    name: str, asked: Asked, answers: list[Answer], right: list[bool], chances: list[float]
+) -> list[Score]:
     """One per subject, one per group of subjects, the mean of subjects, and one over all."""
     by_subject: dict[str, list[int]] = {}
     for index, answer in enumerate(answers):
         by_subject.setdefault(answer.item.subject, []).append(index)
     if len(by_subject) == 1:
-        return [accuracy(name, "all", right, _mean([_chance(a) for a in answers]) or None)]
+        return [accuracy(name, "all", right, _mean(chances) or None)]
 
     def score(category: str, indices: list[int]) -> Score:
-        chance = _mean([_chance(answers[i]) for i in indices])
+        chance = _mean([chances[i] for i in indices])
         return accuracy(name, category, [right[i] for i in indices], chance or None)
 
     subjects = {subject: score(subject, indices) for subject, indices in by_subject.items()}
@@ -136,14 +150,20 @@ def _scores(name: str, asked: Asked, answers: list[Answer], right: list[bool]) -
 
 
 def _against_guessing(
-    summary: Summary, answers: list[Answer], right: list[bool], chances: list[float]
+    summary: Summary,
+    answers: list[Answer],
+    right: list[bool],
+    chances: list[float],
+    fixed_place: bool,
 ) -> None:
     summary.p_value = above_chance(right, chances)
     predicted = Counter(LETTERS[a.choice] if a.choice is not None else NO_LETTER for a in answers)
     expected = Counter(LETTERS[a.item.answer] for a in answers if isinstance(a.item.answer, int))
+    if fixed_place:  # of a minimal pair the good sentence is always the first: no letter is shown
+        expected, predicted = Counter(), Counter()
     summary.predicted = dict(sorted(predicted.items()))
     summary.expected = dict(sorted(expected.items()))
-    summary.majority = max(expected.values()) / len(answers)
+    summary.majority = max(expected.values()) / len(answers) if expected else None
     share, value = _mean([float(r) for r in right]), _mean(chances)
     if summary.at_chance:
         summary.notes.append(
@@ -151,14 +171,18 @@ def _against_guessing(
         )
     elif share < value:
         summary.notes.append(f"{share:.1%} is below guessing ({value:.1%}): look at the answers")
-    elif share <= summary.majority:
+    elif summary.majority is not None and share <= summary.majority:
         summary.notes.append(
             f"always answering the most frequent letter would give {summary.majority:.1%}"
         )
-    letter, count = predicted.most_common(1)[0]
+    letter, count = next(iter(predicted.most_common(1)), (NO_LETTER, 0))
     biased = letter != NO_LETTER and count > BIASED * len(answers)
     if biased and len(answers) >= 20:
         summary.notes.append(f"{letter} is chosen for {count / len(answers):.0%} of the questions")
+
+
+def _is_tie(answer: Answer) -> bool:
+    return len(answer.logprobs) > 1 and answer.logprobs.count(max(answer.logprobs)) > 1
 
 
 def _chance(answer: Answer) -> float:

@@ -19,9 +19,10 @@ from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from miao.errors import MiaoError, did_you_mean
+from miao.evaluate.generated import kinds
 from miao.options import read_yaml
 
-Scoring = Literal["letter", "option", "ppl", "generate"]
+Scoring = Literal["letter", "option", "greedy", "ppl", "generate"]
 Overflow = Literal["cut", "fewer"]
 Compare = Literal["letter", "number", "text"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,15 +32,17 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class Source:
     """Files of one layout. `files` is a path or glob with {split} and {subject} in it; `columns`
     names those of a table without a header; `each` is an expression for the list of questions of
-    one record; `fields` are expressions over a record (question, options, answer, id, ...)."""
+    one record; `fields` are expressions over a record (question, options, answer, id, ...).
+    `generated`: a seed, where questions are made instead of read; subjects name their kinds."""
 
-    files: str
-    fields: dict[str, str]
+    files: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     each: str | None = None
     labels: str | None = None
     """A file of answers, line by line, for questions that come without."""
+    generated: int | None = None
     hub: str | None = None
     """hf:owner/name or modelscope:owner/name, where files of this layout are."""
 
@@ -101,6 +104,10 @@ class Task:
     subjects: dict[str, Subject] = field(default_factory=dict)
     submission: bool = False
     """Whether the unlabelled split's answers are handed in as {subject: {id: letter}}."""
+
+    @property
+    def needs_files(self) -> bool:
+        return all(source.generated is None for source in self.sources)
 
     def style(self, name: str | None) -> tuple[str, PromptStyle]:
         """A style of prompts by its name (None: the task's first).
@@ -180,6 +187,17 @@ def _check(task: Task) -> None:
     if not task.styles or not task.sources:
         raise MiaoError("a task needs sources and prompts", where=task.path, fix=_example())
     for source in task.sources:
+        if source.generated is not None:
+            unknown = [name for name in task.subjects if name not in kinds()]
+            if unknown or not task.subjects:
+                raise MiaoError(
+                    f"subjects: {', '.join(unknown) or 'none'} cannot be generated",
+                    where=task.path,
+                    fix=f"known: {', '.join(kinds())}",
+                )
+            continue
+        if not source.files:
+            raise MiaoError("sources: the key files is missing", where=task.path, fix=_example())
         if "question" not in source.fields and "id" not in source.fields:
             raise MiaoError("fields: the question is missing", where=task.path, fix=_example())
         for text in [*source.fields.values(), *([source.each] if source.each else [])]:

@@ -79,6 +79,14 @@ def cases() -> list[tuple[str, str, str, dict[str, list[dict[str, Any]]], list[i
     found.append(("openbookqa", "all", "openbookqa/openbookqa.yaml", {"test": book}, [0]))
     found.append(("hellaswag", "all", "hellaswag/hellaswag.yaml", {"validation": hellaswag()}, [0]))
     found.append(("piqa", "all", "piqa/piqa.yaml", {"validation": piqa()}, [0]))
+    for uid in ("regular_plural_subject_verb_agreement_1", "wh_island"):
+        pairs = {"train": lines(DATA / f"blimp/{uid}.jsonl")}
+        found.append(("blimp", uid, f"blimp/{uid}.yaml", pairs, [0]))
+    for uid in ("BA_negation", "classifier_noun_agreement"):
+        pairs = {"train": lines(DATA / f"ZhoBLiMP/{uid}.jsonl")}
+        found.append(("zhoblimp", uid, f"zhoblimp/{uid}.yaml", pairs, [0]))
+    passages = {"test": lines(DATA / "lambada/lambada_test.jsonl")}
+    found.append(("lambada", "all", "lambada/lambada_openai.yaml", passages, [0]))
     gsm = {s: lines(DATA / f"gsm8k/{s}.jsonl") for s in ("train", "test")}
     found.append(("gsm8k", "all", "gsm8k/gsm8k.yaml", gsm, [0, 5]))
     return found
@@ -125,7 +133,8 @@ def main() -> None:
                         doc, context, metadata=(name, number, 1), apply_chat_template=False
                     )
                     asked = [list(r.args) for r in (made if isinstance(made, list) else [made])]
-                    answer = task.doc_to_target(doc)
+                    one = task.OUTPUT_TYPE == "loglikelihood"  # of the one choice that there is
+                    answer = 0 if one else task.doc_to_target(doc)
                     goldens.append(
                         {
                             "task": name,

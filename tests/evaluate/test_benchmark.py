@@ -165,3 +165,52 @@ def test_a_score_below_the_commonest_letter_says_so() -> None:
 def test_a_score_far_below_chance_is_suspicious() -> None:
     summary = summarise(asked_of({"x": [0] * 100}))
     assert any("below guessing" in note for note in summary.notes)
+
+
+def test_the_last_word_is_right_where_greedy_decoding_writes_it(
+    tokenizer: Tokenizer, bigram_model: Bigram
+) -> None:
+    """By hand: after 1 comes 2, after 2 comes 3; so 1 is followed by 23, never by 24."""
+    one, two, three, four = (tokenizer.encode(digit)[0] for digit in "1234")
+    model = bigram_model({(one, two): 9.0, (two, three): 9.0, (two, four): 8.0})
+    style = PromptStyle("1", choice="{{option}}", target_delimiter="", scoring="greedy")
+    task = Task("t", Path("t"), "t", "t", "test", [], {"s": style})
+    items = [Item(text, "all", "1", [text], 0, {}) for text in ("23", "24")]
+    questions = Questions({"all": items}, {}, [], Path(), True)
+    asked = ask(model, Encoder(tokenizer), task, questions, "s", style, 0)
+    assert [answer.right for answer in asked.answers] == [True, False]
+    assert [answer.choice for answer in asked.answers] == [0, None]
+    summary = summarise(asked)
+    (share, loss) = summary.scores
+    assert (share.value, share.chance, summary.p_value) == (0.5, None, None)
+    others = tokenizer.vocab_size
+    first = math.log(math.exp(9) + others - 1) - 9
+    seconds = [math.log(math.exp(9) + math.exp(8) + others - 2) - logit for logit in (9, 8)]
+    assert loss.unit == "nats" and loss.count == 2
+    assert loss.value == pytest.approx(first + sum(seconds) / 2, abs=1e-4)
+
+
+def pairs_of(logprobs: list[list[float]]) -> Asked:
+    style = PromptStyle("", choice="{{option}}", scoring="option")
+    task = Task("t", Path("t"), "t", "t", "test", [], {"s": style})
+    answers = [
+        Answer(Item(str(n), "all", "", ["a", "b"], 0, {}), a >= b, int(b > a), logprobs=[a, b])
+        for n, (a, b) in enumerate(logprobs)
+    ]
+    return Asked(task, "s", style, 0, answers)
+
+
+def test_of_minimal_pairs_no_letter_is_reported() -> None:
+    """The good sentence is always the first, and no letter is shown: there is no bias to see."""
+    summary = summarise(pairs_of([[-1.0, -2.0]] * 30 + [[-2.0, -1.0]] * 10))
+    assert summary.scores[0].value == 0.75 and summary.scores[0].chance == 0.5
+    assert not summary.at_chance and summary.notes == []
+    assert summary.majority is None and summary.predicted == summary.expected == {}
+
+
+def test_ties_are_said_since_they_count_as_the_first() -> None:
+    summary = summarise(pairs_of([[-1.0, -1.0]] * 7 + [[-2.0, -1.0]] * 3))
+    assert summary.scores[0].value == 0.7, "as lm-eval counts them"
+    assert any(
+        "in 7 of 10 questions several options are equally likely" in n for n in summary.notes
+    )

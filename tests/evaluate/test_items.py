@@ -40,6 +40,10 @@ prompts:
         ("gsm8k", {"all": 2}, ["600", "120"]),
         ("cmath", {"all": 2}, ["7", "0.5"]),
         ("math401", {"all": 3}, ["2", "0.1928", "-6"]),
+        ("blimp", {"regular_plural_subject_verb_agreement_1": 2, "wh_island": 1}, [0, 0, 0]),
+        ("zhoblimp", {"BA_negation": 2, "classifier_noun_agreement": 1}, [0, 0, 0]),
+        ("minimal_pairs", {"measure_words": 2, "order": 1}, [0, 0, 0]),
+        ("lambada", {"all": 2}, [0, 0]),
     ],
 )
 def test_original_files(name: str, counts: dict[str, int], answers: list[Any]) -> None:
@@ -207,7 +211,7 @@ def test_templates_cannot_reach_the_system(tmp_path: Path, text: str) -> None:
 
 
 def test_every_built_in_task_is_sound() -> None:
-    assert len(built_in_tasks()) == 12
+    assert len(built_in_tasks()) == 17
     for name in built_in_tasks():
         task = load_task(name)
         assert task.title_en and task.title_zh and task.styles
