@@ -15,8 +15,6 @@ import argparse
 import asyncio
 import json
 import random
-import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_load import QUESTIONS, gauges
+from serve_load import QUESTIONS, gauges, served, verdict
 
 MOST_WAIT = 0.5
 """Seconds between two chunks of a stream."""
@@ -221,9 +219,7 @@ async def run(fuzz: Fuzz, listeners: int, attackers: int) -> bool:
         f"({fuzz.streams} streams)": waits[-1] <= MOST_WAIT,
         f"no row taken at the end: {left}": not any(left.values()),
     }
-    for text, holds in checks.items():
-        print("ok  " if holds else "FAIL", text)
-    return all(checks.values())
+    return verdict(checks)
 
 
 def main() -> int:
@@ -236,21 +232,10 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8, help="that send the requests")
     parser.add_argument("--tokens", type=int, default=48, help="of a stream at most")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "miao", "serve", options.model, "--port", "0"]
-    command += ["--max-concurrency", str(2 * options.streams), "--max-queue", "256"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"at http://127\.0\.0\.1:(\d+)/v1", line):
-                break
-        else:
-            return 1
-        fuzz = Fuzz(int(found[1]), options.tokens, options.requests)
+    room = ("--max-concurrency", str(2 * options.streams), "--max-queue", "256")
+    with served(options.model, *room) as (_, port):
+        fuzz = Fuzz(port, options.tokens, options.requests)
         held = asyncio.run(run(fuzz, options.streams, options.clients))
-    finally:
-        process.terminate()
-        process.wait(60)
     return 0 if held else 1
 
 

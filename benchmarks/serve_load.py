@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,9 +141,32 @@ async def run(process: subprocess.Popen[str], load: Load, clients: int, seconds:
         f"chunks/s, first token {firsts[len(firsts) // 2]:.2f} s (median), "
         f"{firsts[int(len(firsts) * 0.99)]:.2f} s (99 %)"
     )
+    return verdict(checks)
+
+
+def verdict(checks: dict[str, bool]) -> bool:
+    """Says what holds and what does not; whether all of it does."""
     for text, holds in checks.items():
         print("ok  " if holds else "FAIL", text)
     return all(checks.values())
+
+
+@contextmanager
+def served(model: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server of `miao serve` and its port, ended with the block."""
+    command = [sys.executable, "-m", "miao", "serve", model, "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"at http://127\.0\.0\.1:(\d+)/v1", line):
+                break
+        else:
+            raise SystemExit("the server did not start")
+        yield process, int(found[1])
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def main() -> int:
@@ -154,22 +179,10 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=48, help="of an answer at most")
     parser.add_argument("--weights", default="auto")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "miao", "serve", options.model, "--port", "0"]
-    command += ["--weights", options.weights]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        port = 0
-        for line in process.stdout:
-            if found := re.search(r"at http://127\.0\.0\.1:(\d+)/v1", line):
-                port = int(found[1])
-                break
+    with served(options.model, "--weights", options.weights) as (process, port):
         time.sleep(1)
         load = Load(port, options.tokens)
         held = asyncio.run(run(process, load, options.clients, options.seconds))
-    finally:
-        process.terminate()
-        process.wait(60)
     return 0 if held else 1
 
 
