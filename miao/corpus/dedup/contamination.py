@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from miao.corpus.read.convert import to_prompt
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.shapes import STEM_KEYS
 from miao.corpus.read.sources import find_files
-from miao.corpus.read.turns import first_key
+from miao.corpus.read.turns import first_key, strings_of
 from miao.errors import MiaoError
 from miao.recipe.cleaning import ContaminationOptions
 
@@ -137,7 +137,7 @@ class EvaluationIndex:
         for file in find_files(options.paths):
             for line, value in read_objects(file):
                 texts = _compared(value, options)
-                for text in _strings(value):
+                for text in strings_of(value):
                     fields.setdefault(text, np.unique(TextView(text).ngrams(options.ngram)))
                 self.short += not texts
                 for text, least in texts.items():
@@ -169,7 +169,7 @@ def wording(fields: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 
 def _compared(value: Any, options: ContaminationOptions) -> dict[str, float]:
     """The texts of an object that are looked for, each with the share that tells."""
-    strings = list(_strings(value))
+    strings = list(strings_of(value))
     whole, stem, alone = "\n".join(strings), "", strings
     try:
         asked = "\n".join(message.content for message in to_prompt(value))
@@ -186,16 +186,3 @@ def _compared(value: Any, options: ContaminationOptions) -> dict[str, float]:
             sure = text == whole or size >= (FEWEST_ALONE if text == stem else LONG)
             texts.setdefault(text, options.min_share if sure else max(options.min_share, VERBATIM))
     return texts
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string in a value, however deep."""
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            stack += reversed(list(value.values()))
-        elif isinstance(value, list):
-            stack += reversed(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miao.corpus.read.columns import Row
+from miao.corpus.read.turns import strings_of
 from miao.corpus.records import Document, Preference, Record
 from miao.errors import MiaoError
 
@@ -102,7 +103,7 @@ class Columns:
 
     def _add(self, shape: str, name: str, value: Any, said: str | None) -> None:
         column = self.unread.setdefault(shape, {}).setdefault(name, Column())
-        leaves = list(_strings(value))
+        leaves = list(strings_of(value))
         column.records += 1
         column.characters += sum(map(len, leaves))
         if said is None or name in METADATA or _ENDING.fullmatch(name):
@@ -110,7 +111,7 @@ class Columns:
         lost = [leaf for leaf in leaves if _WORDY.search(leaf[:400]) and not _repeats(leaf, said)]
         column.lost += sum(map(len, lost))
         if lost and len(column.values) < KEPT_VALUES:
-            column.values.add(hash(lost[0]))
+            column.values.add(hash(lost[-1]))
 
     def update(self, other: Columns) -> None:
         self.records += other.records
@@ -194,16 +195,3 @@ def _repeats(text: str, said: str) -> bool:
     """Whether a text is in the record, or holds the longest part of it (a rendered prompt)."""
     longest = max(said.split("\n"), key=len).strip()
     return text.strip() in said or (len(longest) >= 20 and longest in text)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All strings of a value, at any depth; iterative, since data may be deep."""
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)

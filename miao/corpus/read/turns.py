@@ -262,3 +262,16 @@ def _tool_call(call: Any, where: str) -> dict[str, Any]:
             fix='it must be {"name": "...", "arguments": {...}}',
         )
     return {"name": name, "arguments": arguments}
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """All strings of a value, at any depth, in their order; iterative, since data may be deep."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack += reversed(list(value.values()))
+        elif isinstance(value, list | tuple):
+            stack += reversed(value)
