@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +19,23 @@ USUAL = 0.1
 """Share of the 600 commonest that any sound text has in a window; on average it has 0.75."""
 SAMPLED = 4000
 """Of more n-grams than this, one in eight is looked at."""
+
+
+def limited(
+    measure: Callable[[TextView], float | None], least: float | None, most: float | None
+) -> Callable[[TextView], str | None]:
+    """A judge of what is measured: what is wrong with it, None when it is within the limits or
+    does not apply."""
+
+    def judge(view: TextView) -> str | None:
+        value = measure(view)
+        if value is not None and most is not None and value > most:
+            return f"{value:.3f} is above {most:g}"
+        if value is not None and least is not None and value < least:
+            return f"{value:.3f} is below {least:g}"
+        return None
+
+    return judge
 
 
 def share_of(view: TextView, kind: int) -> float:

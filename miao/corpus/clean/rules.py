@@ -168,14 +168,7 @@ def document_checks(options: CleanOptions) -> list[Check]:
 
 
 def _above(name: str, measure: Callable[[TextView], float], limit: float | None) -> Check | None:
-    if limit is None:
-        return None
-
-    def judge(view: TextView) -> str | None:
-        value = measure(view)
-        return f"{value:.3f} is above {limit:g}" if value > limit else None
-
-    return Check(name, judge)
+    return None if limit is None else Check(name, checks.limited(measure, None, limit))
 
 
 def _empty(view: TextView) -> str | None:

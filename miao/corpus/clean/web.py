@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from miao.corpus.clean.checks import limited
 from miao.corpus.ngrams import TextView, language_of
 from miao.errors import MiaoError, did_you_mean
 from miao.recipe.cleaning import WebOptions
@@ -67,11 +68,13 @@ class Page:
         return [word for word in found if any(map(str.isalnum, word))]
 
     @cached_property
+    def language(self) -> str:
+        return language_of(self.view)
+
+    @cached_property
     def english(self) -> list[str]:
         """Words of a text in Latin script; none of another text."""
-        if language_of(self.view) != "en":
-            return []
-        return _WORDS_ONLY.findall(self.view.text)
+        return [] if self.language != "en" else _WORDS_ONLY.findall(self.view.text)
 
     def share_of_lines(self, holds: Callable[[str], bool]) -> float:
         return sum(map(holds, self.lines)) / max(len(self.lines), 1)
@@ -105,7 +108,7 @@ def marks(page: Page) -> float:
 
 
 def stop_words(page: Page) -> float | None:
-    wanted = STOP_WORDS.get(language_of(page.view))
+    wanted = STOP_WORDS.get(page.language)
     return None if wanted is None else len(wanted & {word.lower() for word in page.words})
 
 
@@ -121,7 +124,7 @@ def repetition(view: TextView, n: int) -> float:
 
     A word of Chinese is some two characters: n words are 2n of them.
     """
-    length = 2 * n if language_of(view) == "zh" else n
+    length = 2 * n if page_of(view).language == "zh" else n
     grams, tokens = view.ngrams(length), len(view.tokens)
     if not grams.size:
         return 0.0
@@ -201,7 +204,7 @@ def web_checks(options: WebOptions) -> list[tuple[str, Callable[[TextView], str 
     for name, measure in MEASURES.items():
         least, most = (getattr(options, f"{end}_{name}", None) for end in ("min", "max"))
         if least is not None or most is not None:
-            found.append((name.replace("_", " "), _judge(measure, least, most)))
+            found.append((name.replace("_", " "), limited(_of_page(measure), least, most)))
     if options.placeholders:
         found.append(("placeholders", placeholder))
     if options.max_repetition:
@@ -209,18 +212,8 @@ def web_checks(options: WebOptions) -> list[tuple[str, Callable[[TextView], str 
     return found
 
 
-def _judge(
-    measure: Callable[[Page], float | None], least: float | None, most: float | None
-) -> Callable[[TextView], str | None]:
-    def judge(view: TextView) -> str | None:
-        value = measure(page_of(view))
-        if value is not None and most is not None and value > most:
-            return f"{value:.3f} is above {most:g}"
-        if value is not None and least is not None and value < least:
-            return f"{value:.3f} is below {least:g}"
-        return None
-
-    return judge
+def _of_page(measure: Callable[[Page], float | None]) -> Callable[[TextView], float | None]:
+    return lambda view: measure(page_of(view))
 
 
 def _repetition_judge(limits: dict[int, float]) -> Callable[[TextView], str | None]:
