@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from miao import __version__
 from miao.console import ProgressLine, by_product, headline, say, say_next, warn
 from miao.errors import MiaoError, install_hint
-from miao.export.origin import MARK, Origin, find_origin
-from miao.files import atomic_directory, write_json, write_text
-from miao.hubs import is_hub_name, local_directory
+from miao.export.origin import MARK, Origin, check_target, find_origin, is_page_name, place
+from miao.files import write_json, write_text
+from miao.hubs import local_directory
 from miao.hubs.files import is_model_file
 from miao.recipe import STAGES
 
@@ -44,7 +44,11 @@ def main(words: Sequence[str]) -> int:
         "model", help="a run directory (runs/NAME), a model directory or a hub name"
     )
     parser.add_argument("--to", required=True, choices=("hf", "gguf", "page"))
-    parser.add_argument("--out", type=Path, help="the directory to write (default RUN/export/hf)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the directory to write (default RUN/export/hf); for a page NAME.html names the file",
+    )
     parser.add_argument(
         "--dtype",
         choices=(*DTYPES, "int8"),
@@ -82,7 +86,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def export(options: argparse.Namespace) -> Path:
-    """Writes the export that is asked for, whole or not at all, and returns its directory.
+    """Writes the export that is asked for, whole or not at all, and returns its place.
 
     Raises:
         MiaoError: no such model or stage; options that do not belong together; `--out` holds
@@ -91,10 +95,11 @@ def export(options: argparse.Namespace) -> Path:
     """
     _check_options(options)
     origin = find_origin(options.model, options.stage)
-    out = options.out or _default_out(origin, options)
-    _check_target(out, origin)
+    parts = [options.to, options.stage, "merged" if options.merge_lora else None]
+    out = options.out or origin.default_out("-".join(part for part in parts if part), options.model)
+    check_target(out, origin, may_be_page=options.to == "page")
     headline(f"export {origin.name} to {options.to}")
-    with atomic_directory(out) as written, _source(origin, options, out) as (source, merged):
+    with place(out) as written, _source(origin, options, out) as (source, merged):
         writer = {"gguf": _write_gguf, "hf": _write_hf, "page": _write_page}[options.to]
         try:
             failed_types = writer(origin, source, written, merged, options)
@@ -135,34 +140,6 @@ def _check_options(options: argparse.Namespace) -> None:
         raise MiaoError(
             f"--to {options.to} has no --dtype {options.dtype}",
             fix=f"choose one of {', '.join(fitting)}",
-        )
-
-
-def _default_out(origin: Origin, options: argparse.Namespace) -> Path:
-    parts = [options.to, options.stage, "merged" if options.merge_lora else None]
-    name = "-".join(part for part in parts if part)
-    if origin.run:
-        return origin.run.path / "export" / name
-    if is_hub_name(options.model):
-        return Path("export") / origin.name / name
-    return origin.directory.with_name(f"{origin.directory.resolve().name}-{name}")
-
-
-def _check_target(out: Path, origin: Origin) -> None:
-    place, source = out.resolve(), origin.directory.resolve()
-    if place == source or place in source.parents or source in place.parents:
-        raise MiaoError(
-            "the export would overwrite the model that it is made from, or lie in it",
-            where=out,
-            fix="choose another --out",
-        )
-    if out.exists() and not out.is_dir():
-        raise MiaoError("this is a file", where=out, fix="choose a directory for --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
-        raise MiaoError(
-            "this directory holds something that is not an earlier export",
-            where=out,
-            fix="choose another --out, or empty it first",
         )
 
 
@@ -384,14 +361,16 @@ def _mark(
 
 
 def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
-    sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
+    files = [out] if out.is_file() else sorted(out.iterdir())
+    sizes = {file.name: file.stat().st_size for file in files}
     say(f"  wrote {out} ({sum(sizes.values()) / 2**20:.1f} MiB): {', '.join(sizes)}")
     if options.to == "gguf":
         # Ollama knows no other letters in a model's name.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name).strip("-.") or "miao"
         say_next(shlex.join(["ollama", "create", name, "-f", str(out / "Modelfile")]))
     elif options.to == "page":
-        say(f"  open {out / f'{origin.name}.html'} in a browser, or send it to somebody")
+        page = out if is_page_name(out) else out / f"{origin.name}.html"
+        say(f"  open {page} in a browser, or send it to somebody")
     else:
         to = f"hf:OWNER/{origin.name}"
         say_next(

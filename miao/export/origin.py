@@ -1,17 +1,24 @@
-"""The model that an export is made from, and the run that it belongs to."""
+"""The model that an export is made from, the run that it belongs to, and where it may go."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from miao.errors import MiaoError
+from miao.files import atomic_directory, full_disk_is_a_user_error
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES
 from miao.rundir import RunDir, find_model
 
 MARK = "miao_export.json"
 """Stands in every export: what it was made from. A directory without it is never replaced."""
+PAGE_MARK = '<meta name="generator" content="Miao'
+"""Stands in the first lines of every page, for the same purpose."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,14 @@ class Origin:
     name: str
     run: RunDir | None = None
     stage: str | None = None
+
+    def default_out(self, name: str, model: str) -> Path:
+        """Where an export of this kind goes. model: as the user named it."""
+        if self.run:
+            return self.run.path / "export" / name
+        if is_hub_name(model):
+            return Path("export") / self.name / name
+        return self.directory.with_name(f"{self.directory.resolve().name}-{name}")
 
 
 def find_origin(model: str, stage: str | None) -> Origin:
@@ -64,3 +79,57 @@ def _within_run(directory: Path) -> Origin | None:
         run = RunDir(place.parents[1])
         return Origin(directory, place.parents[1].name, run, place.name)
     return None
+
+
+def is_page_name(out: Path) -> bool:
+    return out.suffix.lower() in (".html", ".htm")
+
+
+def check_target(out: Path, origin: Origin, may_be_page: bool) -> None:
+    """Raises:
+    MiaoError: an export must not be written there.
+    """
+    target, source = out.resolve(), origin.directory.resolve()
+    if target == source or target in source.parents or source in target.parents:
+        raise MiaoError(
+            "the export would overwrite the model that it is made from, or lie in it",
+            where=out,
+            fix="choose another --out",
+        )
+    if is_page_name(out) and not out.is_dir():
+        if not may_be_page:
+            raise MiaoError(
+                "--out names a page, and this export is a directory",
+                where=out,
+                fix="name a directory, or choose --to page",
+            )
+        if out.exists() and PAGE_MARK not in out.read_bytes()[:4096].decode(errors="replace"):
+            raise MiaoError(
+                "this file is not an earlier page", where=out, fix="choose another --out"
+            )
+        return
+    if out.exists() and not out.is_dir():
+        raise MiaoError("this is a file", where=out, fix="choose a directory for --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise MiaoError(
+            "this directory holds something that is not an earlier export",
+            where=out,
+            fix="choose another --out, or empty it first",
+        )
+
+
+@contextmanager
+def place(out: Path) -> Iterator[Path]:
+    """A directory to write in; it becomes `out`, or only its page does where `out` names one."""
+    if not is_page_name(out) or out.is_dir():
+        with atomic_directory(out) as written:
+            yield written
+        return
+    with full_disk_is_a_user_error(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            yield Path(temporary)
+            (page,) = Path(temporary).glob("*.html")
+            os.replace(page, out)

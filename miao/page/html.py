@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from miao import __version__
 from miao.page.contents import Contents
 
 HERE = Path(__file__).parent
@@ -51,6 +52,7 @@ def page_html(contents: Contents, title: str, card: dict[str, Any], greeting: st
     parts = {
         "POLICY": _policy(script, style),
         "TITLE": escape(title),
+        "VERSION": escape(__version__),
         "STYLE": style,
         "SCRIPT": script,
         "SETTINGS": settings,

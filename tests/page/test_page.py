@@ -262,6 +262,28 @@ def test_export_writes_a_page_and_compares_it(
     assert shutil.which("node")
 
 
+def test_out_that_ends_in_html_names_the_file(
+    make_model: Callable[..., Decoder], tokenizer: Tokenizer, tmp_path: Path, capsys: Any
+) -> None:
+    save_model(make_model(**SHAPE), tmp_path / "sprout")
+    tokenizer.save(tmp_path / "sprout")
+    words = [str(tmp_path / "sprout"), "--no-check", "--out"]
+    out = tmp_path / "new" / "my page.html"
+    for _ in range(2):  # its own earlier page is replaced
+        assert main([*words, str(out), "--to", "page"]) == 0
+        assert [file.name for file in out.parent.iterdir()] == ["my page.html"]
+    said = capsys.readouterr().out
+    assert f"open {out} in a browser" in said and "my page.html" in said
+    assert out.read_text("utf-8").startswith("<!doctype html>")
+    with pytest.raises(MiaoError, match="this export is a directory"):
+        main([*words, str(out), "--to", "hf"])
+    other = tmp_path / "notes.html"
+    other.write_text("<h1>my notes</h1>")
+    with pytest.raises(MiaoError, match="not an earlier page"):
+        main([*words, str(other), "--to", "page"])
+    assert other.read_text() == "<h1>my notes</h1>"
+
+
 @needs_node
 def test_a_base_model_goes_on_with_what_is_written(
     make_page: Callable[..., tuple[Path, Path]], tokenizer: Tokenizer
