@@ -155,9 +155,9 @@ def bits_per_byte(
 def run_miao(spec: Spec, commands: Commands) -> None:
     """Miao's own loop, on packed rows."""
     from miao.train.loop import Trainer
-    from miao.train.metrics import MetricsLog
     from miao.train.microbatch import fit_to_memory
     from miao.train.objectives import LanguageObjective
+    from miao.train.watch.metrics import MetricsLog
 
     device = torch.device(spec.device)
     model = Decoder(ModelConfig(**spec.config))

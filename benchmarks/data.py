@@ -70,8 +70,8 @@ def open_loader(directory: Path, tokens: float, seq_len: int) -> PackedLoader:
 
 def measure_loader(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Reading as fast as possible, and beside a trainer of a given speed."""
-    from miao.train.prefetch import prefetched
-    from miao.train.world import World
+    from miao.train.distributed.world import World
+    from miao.train.feed.prefetch import prefetched
 
     tokens = parse_quantity(options.tokens, "--tokens")
     loader = open_loader(directory, tokens, options.seq_len)
@@ -193,9 +193,9 @@ def measure_checkpoint(directory: Path, options: argparse.Namespace) -> list[dic
 
     from miao.model import Decoder, ModelConfig
     from miao.recipe import PretrainOptions
-    from miao.train.checkpoint import CheckpointStore
-    from miao.train.parallel import Parallel
-    from miao.train.world import World
+    from miao.train.distributed.parallel import Parallel
+    from miao.train.distributed.world import World
+    from miao.train.safety.checkpoint import CheckpointStore
 
     device = choose_device(options.device)
     if device.type == "cpu":

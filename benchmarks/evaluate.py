@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from common import best_and_median, parser_for, report
 
-from miao.evaluate.continuations import Continuation, continuation_logprobs
-from miao.evaluate.items import Questions, read_questions
-from miao.evaluate.prompts import Encoder, Prompt, build_prompt
-from miao.evaluate.task import Task, load_task
+from miao.evaluate.measure.continuations import Continuation, continuation_logprobs
+from miao.evaluate.tasks.items import Questions, read_questions
+from miao.evaluate.tasks.prompts import Encoder, Prompt, build_prompt
+from miao.evaluate.tasks.task import Task, load_task
 from miao.model import Decoder, ModelConfig, load_model, save_model
 from miao.model.presets import preset
 from miao.tokenizer import Tokenizer

@@ -172,7 +172,7 @@ def make_model(shape: str, directory: Path) -> tuple[Path, int]:
 
 
 def make_gguf(model: Path, file_type: str) -> Path:
-    from miao.export.gguf import write_gguf
+    from miao.export.gguf.file import write_gguf
 
     path = model / f"model-{file_type}.gguf"
     if not path.exists():

@@ -37,18 +37,45 @@ ORDER = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-# The inner rooms of `corpus/`, in the order of the text.
-CORPUS_ORDER = [
-    {"records", "ngrams", "steps"},
-    {"catalog", "seedbed"},
-    {"read"},
-    {"clean"},
-    {"dedup"},
-    {"build"},
-    {"check", "distill"},
-    {"local"},
-]
-CORPUS_RANK = {room: rank for rank, rooms in enumerate(CORPUS_ORDER) for room in rooms}
+# The inner rooms of the larger ones, likewise; of `corpus/` in the order of the text.
+INNER_ORDER = {
+    "corpus": [
+        {"records", "ngrams", "steps"},
+        {"catalog", "seedbed"},
+        {"read"},
+        {"clean"},
+        {"dedup"},
+        {"build"},
+        {"check", "distill"},
+        {"local"},
+    ],
+    "train": [
+        {"muon", "adapters", "microbatch", "scaler", "balance"},
+        {"optim"},
+        {"distributed", "objectives"},
+        {"feed", "safety", "watch", "gradients"},
+        {"loop"},
+        {"stage"},
+    ],
+    "evaluate": [
+        {"scores", "statistics"},
+        {"tasks"},
+        {"measure"},
+        {"benchmark", "opencompass"},
+        {"results", "stage", "judge", "lm_eval_adapter"},
+    ],
+    "export": [
+        {"origin", "huggingface"},
+        {"parity"},
+        {"card", "adapter"},
+        {"gguf", "page"},
+        {"ollama"},
+    ],
+}
+INNER_RANK = {
+    outer: {room: rank for rank, rooms in enumerate(order) for room in rooms}
+    for outer, order in INNER_ORDER.items()
+}
 DATA_TABLES = {
     "facts_zh.py",
     "facts_en.py",
@@ -107,10 +134,10 @@ def forbidden_imports(source: str, room: str, package: str) -> set[str]:
     return {other for other in rooms if RANK[other] >= RANK[room]} if room else rooms
 
 
-def corpus_room(module: str) -> str:
-    """`miao.corpus.read.tables` -> "read"; empty for what is not in `corpus`."""
+def inner_room(module: str, outer: str) -> str:
+    """`miao.corpus.read.tables`, "corpus" -> "read"; empty for what is not in `corpus`."""
     parts = module.split(".")
-    return parts[2] if parts[:2] == ["miao", "corpus"] and len(parts) > 2 else ""
+    return parts[2] if parts[:2] == ["miao", outer] and len(parts) > 2 else ""
 
 
 def package_of(path: Path) -> str:
@@ -149,20 +176,20 @@ def test_imports_point_to_the_left(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted((PACKAGE / "corpus").rglob("*.py")),
-    ids=lambda path: str(path.relative_to(PACKAGE)),
+    ("outer", "path"),
+    [(outer, path) for outer in INNER_ORDER for path in sorted((PACKAGE / outer).rglob("*.py"))],
+    ids=lambda given: str(given.relative_to(PACKAGE)) if isinstance(given, Path) else given,
 )
-def test_the_rooms_of_the_corpus_follow_the_text(path: Path) -> None:
+def test_inner_rooms_have_an_order_too(outer: str, path: Path) -> None:
     module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    room = corpus_room(module)
+    room, rank = inner_room(module, outer), INNER_RANK[outer]
     if room == "__init__":
         return
     source = path.read_text(encoding="utf-8").replace(
-        "from miao.corpus import ", "from miao.corpus."
+        f"from miao.{outer} import ", f"from miao.{outer}."
     )
-    others = {corpus_room(name) for name in imported_modules(source, package_of(path))}
-    assert {o for o in others - {"", room} if CORPUS_RANK[o] >= CORPUS_RANK[room]} == set()
+    others = {inner_room(name, outer) for name in imported_modules(source, package_of(path))}
+    assert {o for o in others - {"", room} if rank[o] >= rank[room]} == set()
 
 
 def test_ops_stand_alone() -> None:

@@ -14,7 +14,7 @@ import pytest
 from miao.corpus.records import Conversation, Message
 from miao.engine import Runner, SamplingOptions, Scheduler
 from miao.errors import MiaoError
-from miao.export.gguf import write_gguf
+from miao.export.gguf.file import write_gguf
 from miao.export.ollama import write_modelfile
 from miao.model import Decoder, save_model
 from miao.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ from miao.run.chain import Chain
 from miao.rundir import RunDir, find_model
 from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
-from miao.train.checkpoint import CheckpointStore, list_checkpoints, step_of
+from miao.train.safety.checkpoint import CheckpointStore, list_checkpoints, step_of
 from tests.train.pair import run_processes
 
 TINY = """
@@ -158,7 +158,7 @@ def test_what_stands_beside_the_models_stops_no_run(
     with monkeypatch.context() as patch:
         patch.setattr("miao.evaluate.stage.evaluate_stage", broken)
         patch.setattr("miao.report.write_report", broken)
-        patch.setattr("miao.train.samples.chat_answers", broken)
+        patch.setattr("miao.train.watch.samples.chat_answers", broken)
         assert main(words) == 2
     out = capsys.readouterr()
     assert "could not be made: the evaluation after sft, the evaluation after dpo, the report" in (

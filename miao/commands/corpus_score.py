@@ -102,7 +102,7 @@ def _by_classifier(directory: str) -> Scorer:
 
 def _by_model(path: str, device: str, tokens: int) -> Scorer:
     from miao.device import choose_device
-    from miao.evaluate.record_scores import record_scores
+    from miao.evaluate.measure.record_scores import record_scores
     from miao.model import load_model
     from miao.rundir import find_model
     from miao.tokenizer import Tokenizer

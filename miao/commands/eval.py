@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from miao.console import ProgressLine, headline, print_table, say, warn
 from miao.errors import MiaoError
-from miao.evaluate.items import Questions, read_questions
-from miao.evaluate.task import PromptStyle, Scoring, Task, built_in_tasks, load_task
+from miao.evaluate.tasks.items import Questions, read_questions
+from miao.evaluate.tasks.task import PromptStyle, Scoring, Task, built_in_tasks, load_task
 
 if TYPE_CHECKING:
     from miao.evaluate.benchmark import Asked
-    from miao.evaluate.prompts import Encoder
-    from miao.evaluate.summary import Summary
+    from miao.evaluate.results.summary import Summary
+    from miao.evaluate.tasks.prompts import Encoder
     from miao.model import Decoder
 
 EPILOG = """other uses:
@@ -106,8 +106,8 @@ def evaluate(options: argparse.Namespace) -> None:
         for task, _, style, questions, _ in work:
             _show(task, style, questions, options.show)
         return
-    from miao.evaluate.loading import load_for_evaluation
-    from miao.evaluate.store import find_target, write_results, write_submission
+    from miao.evaluate.measure.loading import load_for_evaluation
+    from miao.evaluate.results.store import find_target, write_results, write_submission
 
     target = find_target(options.model, options.stage, options.out)
     flags = [_contaminated(options.contamination, questions) for _, _, _, questions, _ in work]
@@ -217,7 +217,7 @@ def _contaminated(files: Sequence[str], questions: Questions) -> list[bool | Non
     if not files:
         return None
     from miao.corpus.read.formats import read_records
-    from miao.evaluate.contamination import find_contamination
+    from miao.evaluate.tasks.contamination import find_contamination
 
     items = questions.all()
     with ProgressLine("looking for questions in the training text", 0) as line:
@@ -232,8 +232,8 @@ def _contaminated(files: Sequence[str], questions: Questions) -> list[bool | Non
 def _judged(
     asked: Asked, questions: Questions, flagged: list[bool | None] | None
 ) -> tuple[Summary, dict[str, Any]]:
+    from miao.evaluate.results.summary import summarise
     from miao.evaluate.scores import accuracy
-    from miao.evaluate.summary import summarise
 
     summary = summarise(asked, questions.missing)
     if flagged is None:
@@ -280,7 +280,7 @@ def _print(asked: Asked, summary: Summary, by_subject: bool) -> None:
 
 
 def _show(task: Task, style: PromptStyle, questions: Questions, count: int) -> None:
-    from miao.evaluate.prompts import build_prompt
+    from miao.evaluate.tasks.prompts import build_prompt
 
     asked = [(item, name) for name, items in questions.items.items() for item in items]
     for item, name in asked[:count]:
@@ -316,7 +316,7 @@ def _compare(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     if len(options.models) < 2:
         raise MiaoError("two models are needed", fix="miao eval compare RUN_A RUN_B")
-    from miao.evaluate.compare import compare_results, comparison_text
+    from miao.evaluate.results.compare import compare_results, comparison_text
 
     for one in compare_results(options.models, options.task):
         say(comparison_text(one))

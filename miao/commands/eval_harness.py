@@ -13,8 +13,8 @@ from typing import Any
 from miao.console import headline, print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.lm_eval_adapter import MiaoLM
-from miao.evaluate.loading import load_for_evaluation
-from miao.evaluate.store import find_target
+from miao.evaluate.measure.loading import load_for_evaluation
+from miao.evaluate.results.store import find_target
 from miao.files import read_jsonl, write_jsonl
 
 

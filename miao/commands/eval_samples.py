@@ -11,7 +11,7 @@ from pathlib import Path
 from miao.console import ProgressLine, headline, print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.judge import judge_pairs, openai_judge
-from miao.evaluate.store import Target, find_target
+from miao.evaluate.results.store import Target, find_target
 from miao.files import read_jsonl, write_jsonl
 from miao.options import read_yaml
 
@@ -95,8 +95,8 @@ def _written(target: Target, options: argparse.Namespace) -> list[dict[str, str]
     """Answers of one model, written beside its other results; made anew at every call."""
     from miao.device import choose_device, choose_dtype
     from miao.engine import SamplingOptions
-    from miao.evaluate.questions import chat_answers
-    from miao.evaluate.writing import write_texts
+    from miao.evaluate.measure.questions import chat_answers
+    from miao.evaluate.measure.writing import write_texts
     from miao.model import load_model
     from miao.tokenizer import Tokenizer
 

@@ -25,7 +25,7 @@ from miao.recipe import STAGES
 
 if TYPE_CHECKING:
     from miao.export.card import Card
-    from miao.export.parity import Finding
+    from miao.export.parity.compare import Finding
 
 DTYPES = ("float32", "bfloat16", "float16")
 FILE_TYPES = ("f32", "f16", "q8_0", "q4_0")
@@ -170,8 +170,8 @@ def _write_hf(
     options: argparse.Namespace,
 ) -> list[str]:
     from miao.export.huggingface import write_huggingface
-    from miao.export.parity import check_with_transformers, transformers_version
-    from miao.export.reference import make_reference
+    from miao.export.parity.in_transformers import check_with_transformers, transformers_version
+    from miao.export.parity.reference import make_reference
 
     dtype = options.dtype or "bfloat16"
     exported = write_huggingface(source, written, dtype)
@@ -224,9 +224,9 @@ def _write_gguf(
     options: argparse.Namespace,
 ) -> list[str]:
     """Every type by itself: one that fails is returned, and takes none of the others with it."""
-    from miao.export.gguf import count_parameters, write_gguf
-    from miao.export.parity_llama_cpp import check_with_llama_cpp, has_llama_cpp
-    from miao.export.reference import Reference, reference_of
+    from miao.export.gguf.file import count_parameters, write_gguf
+    from miao.export.gguf.in_llama_cpp import check_with_llama_cpp, has_llama_cpp
+    from miao.export.parity.reference import Reference, reference_of
 
     kinds = list(dict.fromkeys(options.quantize or ["f16"]))
     card = _card(origin, source, ", ".join(kinds), options)
@@ -301,7 +301,7 @@ def _write_card(card: Card, findings: list[Finding], program: str, written: Path
 
 def _judge(findings: list[Finding], program: str, written: Path) -> None:
     """Prints what was found; what differs ends the export."""
-    from miao.export.parity import print_findings, require_passed
+    from miao.export.parity.compare import print_findings, require_passed
 
     if findings:
         print_findings(f"compared in {program}", findings)

@@ -37,7 +37,7 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
     from miao.run.changes import made_with
     from miao.run.preflight import preflight
     from miao.rundir import RunDir
-    from miao.train.world import said_once
+    from miao.train.distributed.world import said_once
 
     despite_changes = RESUME in words
     words = [word for word in words if word != RESUME]

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer
-    from miao.evaluate.questions import answer_questions, chat_answers
+    from miao.evaluate.measure.likelihood import bits_per_byte, choose_by_perplexity, prefer
+    from miao.evaluate.measure.questions import answer_questions, chat_answers
     from miao.evaluate.scores import Score, score_rows
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
 _MODULES = {
     "Score": "scores",
     "score_rows": "scores",
-    "answer_questions": "questions",
-    "chat_answers": "questions",
-    "bits_per_byte": "likelihood",
-    "choose_by_perplexity": "likelihood",
-    "prefer": "likelihood",
+    "answer_questions": "measure.questions",
+    "chat_answers": "measure.questions",
+    "bits_per_byte": "measure.likelihood",
+    "choose_by_perplexity": "measure.likelihood",
+    "prefer": "measure.likelihood",
 }
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError
-from miao.evaluate.continuations import Continuation, Likelihood, continuation_logprobs
-from miao.evaluate.extract import extractor, is_right
-from miao.evaluate.items import Item, Questions
-from miao.evaluate.likelihood import Advance, nothing
-from miao.evaluate.prompts import Encoder, Prompt, build_prompt, fit
-from miao.evaluate.task import PromptStyle, Scoring, Task
-from miao.evaluate.writing import write_texts
+from miao.evaluate.measure.continuations import Continuation, Likelihood, continuation_logprobs
+from miao.evaluate.measure.likelihood import Advance, nothing
+from miao.evaluate.measure.writing import write_texts
+from miao.evaluate.tasks.extract import extractor, is_right
+from miao.evaluate.tasks.items import Item, Questions
+from miao.evaluate.tasks.prompts import Encoder, Prompt, build_prompt, fit
+from miao.evaluate.tasks.task import PromptStyle, Scoring, Task
 from miao.model.decoder import Decoder
 
 

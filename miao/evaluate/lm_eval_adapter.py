@@ -11,9 +11,9 @@ from typing import Any
 from miao.console import ProgressLine, warn
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError, install_hint
-from miao.evaluate.continuations import Continuation, continuation_logprobs
-from miao.evaluate.prompts import Encoder, Prompt
-from miao.evaluate.writing import ROWS, write_texts
+from miao.evaluate.measure.continuations import Continuation, continuation_logprobs
+from miao.evaluate.measure.writing import ROWS, write_texts
+from miao.evaluate.tasks.prompts import Encoder, Prompt
 from miao.model.decoder import Decoder
 
 try:

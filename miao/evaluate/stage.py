@@ -9,8 +9,13 @@ from miao.console import ProgressLine
 from miao.corpus.read.formats import to_preference
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
-from miao.evaluate.likelihood import bits_per_byte, choose_by_perplexity, prefer, prefer_single
-from miao.evaluate.questions import answer_questions
+from miao.evaluate.measure.likelihood import (
+    bits_per_byte,
+    choose_by_perplexity,
+    prefer,
+    prefer_single,
+)
+from miao.evaluate.measure.questions import answer_questions
 from miao.evaluate.scores import Score
 from miao.files import read_jsonl
 from miao.model.decoder import Decoder

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from miao.errors import MiaoError, install_hint
-from miao.export.parity import TOLERANCE, Finding, quiet
+from miao.export.parity.compare import TOLERANCE, Finding
+from miao.export.parity.in_transformers import quiet
 from miao.files import read_json, write_json
 from miao.hubs.files import is_model_file
 from miao.model.directory import INDEX, read_safetensors

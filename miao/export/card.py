@@ -13,7 +13,7 @@ import yaml
 from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
 from miao.export.origin import Origin
-from miao.export.parity import Finding
+from miao.export.parity.compare import Finding
 from miao.files import read_json
 from miao.hubs import is_hub_name, parse_hub_name
 from miao.model import ModelConfig, count_parameters, load_config, native_architecture

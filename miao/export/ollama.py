@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from miao.corpus.records import Message, Role
 from miao.errors import MiaoError
-from miao.export.gguf_tokenizer import adds_ends
+from miao.export.gguf.tokenizer import adds_ends
 from miao.files import read_json, write_text
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.template import ChatTemplate

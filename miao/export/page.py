@@ -7,8 +7,8 @@ from typing import Any
 
 from miao.console import count
 from miao.export.card import STAGE_NAMES, Card
-from miao.export.parity import Finding, compare_answers
-from miao.export.reference import ANSWER, CONVERSATIONS, TEXTS, Answer, make_reference
+from miao.export.parity.compare import Finding, compare_answers
+from miao.export.parity.reference import ANSWER, CONVERSATIONS, TEXTS, Answer, make_reference
 from miao.files import write_text
 from miao.model import count_parameters, load_model, native_architecture
 from miao.page.contents import PageType, read_contents, rounded

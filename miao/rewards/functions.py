@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miao.errors import MiaoError, first_line
-from miao.evaluate.extract import is_right, last_number, to_number
+from miao.evaluate.tasks.extract import is_right, last_number, to_number
 from miao.rewards.loading import load_object
 
 RewardFunction = Callable[[str, str, dict[str, Any]], float]

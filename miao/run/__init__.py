@@ -14,7 +14,7 @@ from miao.recipe import STAGES, Recipe
 from miao.run import data, models
 from miao.run.chain import Chain
 from miao.rundir import RunDir
-from miao.train.world import World, join_world
+from miao.train.distributed.world import World, join_world
 
 
 def run_recipe(recipe: Recipe, up_to: str = "report", despite_changes: bool = False) -> RunDir:

@@ -20,7 +20,7 @@ from miao.recipe import STAGES, Recipe, to_dict
 from miao.run.changes import changes
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer
-from miao.train.world import World
+from miao.train.distributed.world import World
 
 # Options that change neither data nor, without trouble, weights: changing them redoes no stage.
 NOT_IN_FINGERPRINT = {

@@ -177,7 +177,7 @@ def require_rows(chain: Chain, up_to: str) -> None:
     Raises:
         MiaoError: nothing is; before the first stage has begun to train.
     """
-    from miao.train.sources import require_rows
+    from miao.train.feed.sources import require_rows
 
     for stage in STAGES:
         if stage in KINDS and getattr(chain.recipe, stage).enabled:

@@ -129,7 +129,7 @@ def _say_rewards(changes: list[dict[str, Any]]) -> None:
 
 def _long_contexts(chain: Chain, base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """What pretraining on a trained model made of a longer context: before and after."""
-    from miao.evaluate.long_context import LongContext, measure_long_context
+    from miao.evaluate.measure.long_context import LongContext, measure_long_context
     from miao.model import load_config
     from miao.shards import TokenDataset
 

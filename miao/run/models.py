@@ -85,8 +85,8 @@ def report(chain: Chain) -> None:
 
 def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) -> None:
     from miao.device import choose_device
-    from miao.train.samples import SampleLog
     from miao.train.stage import result_facts, train_stage
+    from miao.train.watch.samples import SampleLog
 
     before, despite = None, chain.despite_changes
     if chain.world.is_main:

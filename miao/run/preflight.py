@@ -152,7 +152,7 @@ def _device(recipe: Recipe) -> None:
 
 def _trackers(recipe: Recipe) -> None:
     if recipe.trackers:
-        from miao.train.trackers import require_trackers
+        from miao.train.watch.trackers import require_trackers
 
         require_trackers(recipe.trackers)
 

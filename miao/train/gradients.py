@@ -13,10 +13,10 @@ from miao.errors import MiaoError, first_line
 from miao.model.estimate import MICRO_TOKENS as GPU_MICRO_TOKENS
 from miao.recipe import StageOptions
 from miao.shards.loader import Batch
+from miao.train.distributed.parallel import Parallel
 from miao.train.microbatch import CPU_MICRO_TOKENS
 from miao.train.objectives import Objective, token_loss
 from miao.train.objectives.base import AheadObjective
-from miao.train.parallel import Parallel
 from miao.train.scaler import LossScaler
 
 

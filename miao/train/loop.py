@@ -19,17 +19,17 @@ from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
 from miao.train.balance import ExpertBalance
-from miao.train.checkpoint import CheckpointStore, Loaded
+from miao.train.distributed.parallel import Parallel
+from miao.train.distributed.world import World
+from miao.train.feed.prefetch import StepSource, Whole, prefetched
 from miao.train.gradients import StepGradients
-from miao.train.guard import Guard
-from miao.train.metrics import Meter, MetricsLog, Summed, TrainResult, status_line
 from miao.train.objectives import Objective
 from miao.train.optim import learning_rate_factor
-from miao.train.parallel import Parallel
-from miao.train.prefetch import StepSource, Whole, prefetched
-from miao.train.samples import SampleLog
-from miao.train.signals import NO_ROOM, StopRequest
-from miao.train.world import World
+from miao.train.safety.checkpoint import CheckpointStore, Loaded
+from miao.train.safety.guard import Guard
+from miao.train.safety.signals import NO_ROOM, StopRequest
+from miao.train.watch.metrics import Meter, MetricsLog, Summed, TrainResult, status_line
+from miao.train.watch.samples import SampleLog
 
 
 class Trainer:

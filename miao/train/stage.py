@@ -22,7 +22,7 @@ from miao.device import (
     unused_gpu,
 )
 from miao.errors import MiaoError, did_you_mean
-from miao.evaluate.likelihood import answer_loss, bits_per_byte
+from miao.evaluate.measure.likelihood import answer_loss, bits_per_byte
 from miao.files import atomic_directory
 from miao.hubs import local_directory
 from miao.model import (
@@ -58,6 +58,11 @@ from miao.train.adapters import (
     save_adapter,
     with_adapter_settings,
 )
+from miao.train.distributed.parallel import Parallel, make_parallel
+from miao.train.distributed.world import World
+from miao.train.feed.preferences import attach_reference, preference_objective
+from miao.train.feed.rollouts import Rollouts, make_rollouts
+from miao.train.feed.sources import make_loader, packing_facts, token_budget
 from miao.train.loop import Trainer, TrainResult
 from miao.train.microbatch import fit_to_memory
 from miao.train.objectives import (
@@ -68,13 +73,8 @@ from miao.train.objectives import (
     load_teacher,
 )
 from miao.train.objectives.language import EmbeddingNoise
-from miao.train.parallel import Parallel, make_parallel
-from miao.train.preferences import attach_reference, preference_objective
-from miao.train.rollouts import Rollouts, make_rollouts
-from miao.train.samples import SampleLog
-from miao.train.sources import make_loader, packing_facts, token_budget
-from miao.train.trackers import TrackedLog, require_trackers
-from miao.train.world import World
+from miao.train.watch.samples import SampleLog
+from miao.train.watch.trackers import TrackedLog, require_trackers
 
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
 FEWEST_STEPS = 20

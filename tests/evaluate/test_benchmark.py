@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from miao.evaluate.benchmark import Answer, Asked, ask, with_scoring
-from miao.evaluate.items import Item, Questions, read_questions
-from miao.evaluate.prompts import Encoder
-from miao.evaluate.summary import MEAN_OF_SUBJECTS, summarise
-from miao.evaluate.task import PromptStyle, Subject, Task, load_task
+from miao.evaluate.results.summary import MEAN_OF_SUBJECTS, summarise
+from miao.evaluate.tasks.items import Item, Questions, read_questions
+from miao.evaluate.tasks.prompts import Encoder
+from miao.evaluate.tasks.task import PromptStyle, Subject, Task, load_task
 from miao.model import Decoder
 from miao.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ def test_prompts_beyond_the_context_are_cut_or_lose_examples(
 def test_few_shot_answers_do_not_depend_on_sharing(
     tokenizer: Tokenizer, make_model: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from miao.evaluate import continuations
+    from miao.evaluate.measure import continuations
 
     task = load_task("ceval")
     model = make_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=2048)

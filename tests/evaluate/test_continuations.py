@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.evaluate import continuations
-from miao.evaluate.continuations import Continuation, _best_intervals, continuation_logprobs
-from miao.evaluate.prefix import SharedPrefix
+from miao.evaluate.measure import continuations
+from miao.evaluate.measure.continuations import Continuation, _best_intervals, continuation_logprobs
+from miao.evaluate.measure.prefix import SharedPrefix
 from miao.model import Decoder
 
 Make = Callable[..., Decoder]

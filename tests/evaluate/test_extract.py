@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.errors import MiaoError
-from miao.evaluate.extract import EXTRACTORS, extractor, is_right, to_number
-from miao.evaluate.option import option
+from miao.evaluate.tasks.extract import EXTRACTORS, extractor, is_right, to_number
+from miao.evaluate.tasks.option import option
 from miao.files import read_jsonl
 
 

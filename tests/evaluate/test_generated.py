@@ -11,9 +11,9 @@ import pytest
 
 from miao.cli import main
 from miao.errors import MiaoError
-from miao.evaluate.generated import EXAMPLES, OPTIONS, generated, kinds
-from miao.evaluate.items import read_questions
-from miao.evaluate.task import load_task, read_task
+from miao.evaluate.tasks.generated import EXAMPLES, OPTIONS, generated, kinds
+from miao.evaluate.tasks.items import read_questions
+from miao.evaluate.tasks.task import load_task, read_task
 
 MATE = {"(": ")", "[": "]", "{": "}"}
 

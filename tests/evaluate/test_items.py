@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from miao.errors import MiaoError
-from miao.evaluate.items import read_questions
-from miao.evaluate.task import built_in_tasks, load_task, read_task
+from miao.evaluate.tasks.items import read_questions
+from miao.evaluate.tasks.task import built_in_tasks, load_task, read_task
 
 DATA = Path(__file__).parent / "data"
 TASK = """
@@ -202,7 +202,7 @@ def test_mistakes_in_a_task_are_explained(tmp_path: Path, old: str, new: str, me
     ],
 )
 def test_templates_cannot_reach_the_system(tmp_path: Path, text: str) -> None:
-    from miao.evaluate.prompts import build_prompt
+    from miao.evaluate.tasks.prompts import build_prompt
 
     task = own_task(tmp_path, [GOOD], TASK.replace("Q: {{question}}", text))
     (item,) = read_questions(task, tmp_path).all()

@@ -12,9 +12,9 @@ import pytest
 
 from miao.commands import eval_samples as samples
 from miao.errors import MiaoError
-from miao.evaluate.contamination import find_contamination
-from miao.evaluate.items import Item
 from miao.evaluate.judge import judge_pairs, openai_judge
+from miao.evaluate.tasks.contamination import find_contamination
+from miao.evaluate.tasks.items import Item
 
 
 def longer(prompt: str) -> str:

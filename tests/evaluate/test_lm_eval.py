@@ -15,7 +15,7 @@ from lm_eval.api.instance import Instance
 
 from miao.cli import main
 from miao.evaluate.lm_eval_adapter import MiaoLM
-from miao.evaluate.prompts import Encoder
+from miao.evaluate.tasks.prompts import Encoder
 from miao.files import read_jsonl
 from miao.model import Decoder, save_model
 from miao.tokenizer import Tokenizer

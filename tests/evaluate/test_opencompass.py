@@ -10,7 +10,7 @@ import pytest
 
 from miao.errors import MiaoError
 from miao.evaluate.opencompass import DATASETS, write_opencompass
-from miao.evaluate.task import load_task
+from miao.evaluate.tasks.task import load_task
 from miao.model import Decoder, save_model
 
 

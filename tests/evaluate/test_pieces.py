@@ -9,7 +9,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.evaluate.pieces import LineEncoder, _words_end_with_lines
+from miao.evaluate.tasks.pieces import LineEncoder, _words_end_with_lines
 from miao.tokenizer import Tokenizer, train_tokenizer
 from miao.tokenizer.train import PATTERNS
 

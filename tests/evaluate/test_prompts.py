@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from miao.corpus.records import Message
-from miao.evaluate.items import Item, read_questions
-from miao.evaluate.prompts import Encoder, Prompt, build_prompt, fit
-from miao.evaluate.task import built_in_tasks, load_task
+from miao.evaluate.tasks.items import Item, read_questions
+from miao.evaluate.tasks.prompts import Encoder, Prompt, build_prompt, fit
+from miao.evaluate.tasks.task import built_in_tasks, load_task
 from miao.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from miao.corpus.records import Conversation, Document, Message, Preference
-from miao.evaluate.record_scores import record_scores
+from miao.evaluate.measure.record_scores import record_scores
 from miao.model import Decoder, ModelConfig
 from miao.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from miao.corpus.records import Message, Preference
-from miao.evaluate.likelihood import prefer_single
+from miao.evaluate.measure.likelihood import prefer_single
 from miao.evaluate.scores import ranked
 from miao.tokenizer import Tokenizer
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from miao.engine import Engine, SamplingOptions
-from miao.evaluate import writing
-from miao.evaluate.writing import write_texts
+from miao.evaluate.measure import writing
+from miao.evaluate.measure.writing import write_texts
 from miao.model import Decoder
 from miao.tokenizer import Tokenizer
 

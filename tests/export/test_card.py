@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from miao.export.card import Card, card_metadata, card_text, read_facts
-from miao.export.parity import Finding
+from miao.export.parity.compare import Finding
 from miao.model import Decoder, ModelConfig, count_parameters, save_model
 from miao.rundir import RunDir
 from tests.model.shapes import LATENT, SIGMOID

@@ -21,7 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from miao.commands import export as command
 from miao.commands.export import MARK, main
 from miao.errors import MiaoError
-from miao.export import card, huggingface, ollama, parity, parity_llama_cpp
+from miao.export import card, huggingface, ollama
+from miao.export.gguf import in_llama_cpp as parity_llama_cpp
+from miao.export.parity import in_transformers as parity
 from miao.model import Decoder, load_model, save_model
 from miao.tokenizer import Tokenizer
 from tests.export.adapters import ids_bt, make_adapter
@@ -319,7 +321,7 @@ def test_there_must_be_a_model(tmp_path: Path) -> None:
 def test_the_choices_are_those_that_exist() -> None:
     from typing import get_args
 
-    from miao.export.gguf import FileType
+    from miao.export.gguf.file import FileType
 
     assert get_args(FileType) == command.FILE_TYPES
     assert tuple(huggingface.DTYPES) == command.DTYPES

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from miao.errors import MiaoError, install_hint
-from miao.export import gguf as writer
-from miao.export.gguf import count_parameters, write_gguf
+from miao.export.gguf import file as writer
+from miao.export.gguf.file import count_parameters, write_gguf
 from miao.tokenizer import Tokenizer
 from tests.export.architectures import COMMON, KINDS, LINEAR, LLAMA3, YARN
 

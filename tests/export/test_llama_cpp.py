@@ -20,8 +20,8 @@ import transformers
 from tokenizers import pre_tokenizers
 
 from miao.corpus.records import Message
-from miao.export.gguf import write_gguf
-from miao.export.gguf_tokenizer import SPLITS
+from miao.export.gguf.file import write_gguf
+from miao.export.gguf.tokenizer import SPLITS
 from miao.tokenizer import Tokenizer
 from tests.export.architectures import KINDS
 

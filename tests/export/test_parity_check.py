@@ -21,20 +21,18 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from miao.errors import MiaoError
-from miao.export import parity
 from miao.export.huggingface import Exported, write_huggingface
-from miao.export.parity import (
+from miao.export.parity.__main__ import main
+from miao.export.parity.compare import (
     Finding,
-    check_with_transformers,
     compare_answers,
     compare_encodings,
     compare_logits,
-    main,
     print_findings,
     require_passed,
-    transformers_version,
 )
-from miao.export.reference import LONGEST, Answer, Reference, make_reference
+from miao.export.parity.in_transformers import check_with_transformers, transformers_version
+from miao.export.parity.reference import LONGEST, Answer, Reference, make_reference
 from miao.model import Decoder, save_model
 from miao.tokenizer import Tokenizer
 from tests.model.shapes import EXPERTS, LATENT, SIGMOID
@@ -175,7 +173,7 @@ def test_a_forgotten_stop_token_is_noticed(
     directory = damaged(exported, tmp_path)
     edit(directory / "generation_config.json", eos_token_id=2)
     assert differing(directory, exported[1]) == ["stop tokens"]
-    foreign = parity.check_with_transformers(directory, exported[1], own=False)
+    foreign = check_with_transformers(directory, exported[1], own=False)
     (found,) = (finding for finding in foreign if finding.what == "stop tokens")
     assert found.passed and "Miao also stops at [0]" in found.measured
 
@@ -310,7 +308,7 @@ def test_the_command_line_compares_with_a_written_reference(
 def test_comparing_elsewhere_needs_nothing_that_computes_here() -> None:
     """`--reference` runs in the environment of another program."""
     code = (
-        "import sys, miao.export.parity; "
+        "import sys, miao.export.parity.__main__; "
         "print([m for m in ('torch', 'tokenizers', 'miao.model') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,12 +15,12 @@ from miao.rewards import Problem, Rewards
 from miao.rewards.answers import Examiner
 from miao.rewards.tools import Environment
 from miao.tokenizer import Tokenizer
+from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.world import World
+from miao.train.feed.rollouts import Rollouts
 from miao.train.loop import Trainer
-from miao.train.metrics import MetricsLog
 from miao.train.objectives import GrpoObjective
-from miao.train.parallel import make_parallel
-from miao.train.rollouts import Rollouts
-from miao.train.world import World
+from miao.train.watch.metrics import MetricsLog
 from tests.train.tiny import stop_after
 
 SEQ_LEN = 64

@@ -17,7 +17,7 @@ import torch
 
 from miao.console import console
 from miao.errors import MiaoError
-from miao.train.world import LaunchedWorld
+from miao.train.distributed.world import LaunchedWorld
 
 FORKS = "forkserver" in get_all_start_methods()
 CONTEXT = get_context("forkserver" if FORKS else "spawn")

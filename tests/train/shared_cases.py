@@ -19,8 +19,9 @@ from miao.model import Decoder, ModelConfig, save_model
 from miao.recipe import DpoOptions, Parallelism
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
+from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.world import World, join_world
 from miao.train.loop import Trainer
-from miao.train.metrics import MetricsLog
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
 from miao.train.objectives import (
     KtoObjective,
@@ -28,8 +29,7 @@ from miao.train.objectives import (
     Objective,
     PreferenceObjective,
 )
-from miao.train.parallel import make_parallel
-from miao.train.world import World, join_world
+from miao.train.watch.metrics import MetricsLog
 from tests.train.tiny import SEQ_LEN, options, stop_after
 
 UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1800, "log_every": 1}

@@ -16,9 +16,9 @@ from miao.errors import Interrupted, MiaoError
 from miao.files import read_json
 from miao.model import Decoder, ModelConfig, directory
 from miao.shards import TokenDataset
-from miao.train.checkpoint import list_checkpoints, random_states, set_random_states, step_of
+from miao.train.distributed.world import World
 from miao.train.loop import Trainer
-from miao.train.world import World
+from miao.train.safety.checkpoint import list_checkpoints, random_states, set_random_states, step_of
 from tests.train.tiny import assert_same_bits, curve, stop_after, trainer, weights
 
 FILES = ["checksums.json", "model.safetensors", "optimizer.safetensors", "state.json"]
@@ -238,7 +238,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_training(
     def full(*arguments: Any) -> None:
         raise MiaoError("the disk is full") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("miao.train.metrics.append_jsonl", full)
+    monkeypatch.setattr("miao.train.watch.metrics.append_jsonl", full)
     running.run()
     assert capsys.readouterr().out.count("a log line is lost, training goes on") == 1
 
@@ -343,7 +343,7 @@ def test_the_disk_is_asked_before_training(
         for name in running.optimizer.buffer_names
     )
     free = model + 3 * (model + buffers) + 9
-    monkeypatch.setattr("miao.train.checkpoint.free_space", lambda path: free)
+    monkeypatch.setattr("miao.train.safety.checkpoint.free_space", lambda path: free)
     running.run()
     assert "room for 2 checkpoints beside the newest, not 3" in capsys.readouterr().out
     assert running.store.keep_last == 2 and len(steps(tmp_path)) == 2

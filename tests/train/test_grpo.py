@@ -15,10 +15,10 @@ from miao.files import read_json, read_jsonl
 from miao.model import Decoder, load_model
 from miao.rewards.answers import Answer
 from miao.tokenizer import Tokenizer
+from miao.train.distributed.world import World
+from miao.train.feed.rollouts import Pool, Rollouts
 from miao.train.objectives import GrpoObjective
 from miao.train.objectives.grpo import group_advantages, grpo_losses, policy_logprobs
-from miao.train.rollouts import Pool, Rollouts
-from miao.train.world import World
 from tests.train import grpo_cases as cases
 from tests.train.pair import Pair
 from tests.train.tiny import TIMES, assert_same_bits

@@ -17,8 +17,8 @@ from miao.errors import Interrupted, MiaoError
 from miao.files import read_jsonl
 from miao.model import Decoder, ModelConfig
 from miao.shards import Batch, TokenDataset
-from miao.train.guard import LEFT_OUT_BEFORE, MAX_TROUBLE, Guard, spike_limit
 from miao.train.loop import Trainer
+from miao.train.safety.guard import LEFT_OUT_BEFORE, MAX_TROUBLE, Guard, spike_limit
 from tests.engine.pieces import EXPERTS
 from tests.train.tiny import assert_same_bits, curve, options, stop_after, trainer, weights
 

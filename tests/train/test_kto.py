@@ -14,11 +14,11 @@ from miao.model import Decoder
 from miao.recipe import DpoOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
+from miao.train.distributed.parallel import Parallel
+from miao.train.distributed.world import World
 from miao.train.gradients import StepGradients
 from miao.train.objectives import KtoObjective, cache_reference
 from miao.train.objectives.kto import kto_loss
-from miao.train.parallel import Parallel
-from miao.train.world import World
 from tests.train.shared_cases import Case, model_of, train
 
 # Summed log-probabilities of five answers, and of the same prompts with answers to others; the

@@ -14,8 +14,8 @@ from miao.cli import main as miao
 from miao.files import read_json, read_jsonl
 from miao.model import load_model
 from miao.shards import TokenDataset
-from miao.train.checkpoint import list_checkpoints
-from miao.train.world import GRACE, join_world
+from miao.train.distributed.world import GRACE, join_world
+from miao.train.safety.checkpoint import list_checkpoints
 from tests.train.pair import run_two
 from tests.train.shared_cases import Case, fail, launched_train
 from tests.train.tiny import curve
@@ -36,7 +36,7 @@ evaluate: {choice_items: 4, question_items: 2, preference_pairs: 2, heldout_toke
 """
 
 FAILING = """
-from miao.train.world import join_world
+from miao.train.distributed.world import join_world
 
 with join_world("cpu") as world:
     world.barrier()

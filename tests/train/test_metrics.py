@@ -10,7 +10,7 @@ import torch
 from miao.model import ModelConfig
 from miao.model.counts import mfu_conventions
 from miao.model.presets import PRESETS
-from miao.train.metrics import Meter
+from miao.train.watch.metrics import Meter
 
 
 def test_conventions_of_bitbrain_by_hand() -> None:

@@ -16,10 +16,10 @@ from miao.files import read_json
 from miao.model import load_model
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
-from miao.train.checkpoint import list_checkpoints
+from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.world import World
 from miao.train.objectives import cache_reference
-from miao.train.parallel import make_parallel
-from miao.train.world import World
+from miao.train.safety.checkpoint import list_checkpoints
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair
 from tests.train.shared_cases import Case, model_of, orthogonalize, train

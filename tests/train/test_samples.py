@@ -15,7 +15,7 @@ from miao.recipe import Recipe
 from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.loop import Trainer
-from miao.train.samples import SampleLog
+from miao.train.watch.samples import SampleLog
 from tests.train.test_guard import SPIKES, disturb, high
 from tests.train.tiny import stop_after, trainer
 
@@ -121,6 +121,6 @@ def test_a_full_disk_does_not_stop_training(
     def full(*arguments: Any) -> None:
         raise MiaoError("the disk is full") from OSError(28, "no space left")
 
-    monkeypatch.setattr("miao.train.samples.append_jsonl", full)
+    monkeypatch.setattr("miao.train.watch.samples.append_jsonl", full)
     saying(sources, tmp_path, "new").run()
     assert capsys.readouterr().out.count("a log line is lost, training goes on") == 1

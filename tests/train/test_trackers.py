@@ -16,7 +16,7 @@ from miao.files import read_jsonl
 from miao.recipe.reading import load_recipe
 from miao.shards import TokenDataset
 from miao.train.loop import Trainer
-from miao.train.trackers import TrackedLog, require_trackers
+from miao.train.watch.trackers import TrackedLog, require_trackers
 from tests.train.tiny import stop_after, trainer
 
 Log = list[tuple[int, dict[str, float]]]

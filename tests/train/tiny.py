@@ -13,8 +13,8 @@ from miao.model import Decoder, ModelConfig
 from miao.recipe import PretrainOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.loop import Trainer
-from miao.train.metrics import MetricsLog
 from miao.train.objectives import LanguageObjective
+from miao.train.watch.metrics import MetricsLog
 
 SEQ_LEN = 32
 TIMES = {"seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_bitbrain", "data_wait"}

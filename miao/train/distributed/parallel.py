@@ -1,0 +1,363 @@
+"""How one model is trained by one process or several: alone, DDP, FSDP2 or DeepSpeed's ZeRO.
+
+The loop, the objectives and the guard know nothing of it. They see a module to call, a gradient
+that is the whole step's whoever computed it, its norm, and an optimizer; a checkpoint sees whole
+tensors under their usual names, so that any number of processes, in any of these ways, goes on
+from it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from miao.console import say, warn
+from miao.device import choose_muon_dtype
+from miao.errors import MiaoError, install_hint
+from miao.model.decoder import Decoder, begin_compiling
+from miao.ops.experts import experts_never_wait
+from miao.recipe import Parallelism, StageOptions
+from miao.train.adapters import has_adapter, merged
+from miao.train.distributed.world import World
+from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer
+from miao.train.optim import MuonAdamW, local
+
+BUCKET = 2**25
+"""Numbers that are summed over the processes in one exchange (128 MiB)."""
+Named = Iterator[tuple[str, Tensor]]
+
+
+class Parallel:
+    """One process.
+
+    Args:
+        model: on its device, in its number type, not yet compiled.
+    """
+
+    lockstep = False
+    """Whether every process must run equally many forward and backward passes."""
+    orthogonalizer: type[Orthogonalizer] = Orthogonalizer
+    optimizer_class: type[MuonAdamW] = MuonAdamW
+
+    def __init__(self, model: Decoder, options: StageOptions, world: World):
+        self.model, self.options, self.world = model, options, world
+        self.graphs = False
+        """Whether the compiled model is replayed as CUDA graphs."""
+        self.module: nn.Module = model
+        """What an objective calls."""
+        self.distribute()
+        self.optimizer = self.make_optimizer(options.muon_learning_rate)
+
+    def distribute(self) -> None:
+        """Spreads the model over the processes."""
+
+    def make_optimizer(self, muon_lr: float) -> MuonAdamW:
+        options, model = self.options, self.model
+        dtype = choose_muon_dtype(model.device, model.compute_dtype)
+        return self.optimizer_class(
+            [(name, p) for name, p in model.named_parameters() if p.requires_grad],
+            lr=options.learning_rate,
+            muon_lr=muon_lr,
+            weight_decay=options.weight_decay,
+            betas=(options.adam_betas[0], options.adam_betas[1]),
+            momentum=options.muon_momentum,
+            orthogonalizer=self.orthogonalizer(dtype),
+        )
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Adds a micro-batch's share of the step's loss to the gradient.
+
+        Args:
+            last: of this step.
+        """
+        loss.backward()
+
+    def gradients(self) -> list[Tensor]:
+        """What this process holds of the gradient; changed in place, it is what is applied."""
+        return [local(p.grad) for p in self.model.parameters() if p.grad is not None]
+
+    def forget_gradients(self) -> None:
+        """Before a step, or instead of applying a bad one."""
+        self.model.zero_grad(set_to_none=True)
+
+    def sum_gradients(self) -> None:
+        """Makes the gradient that of the whole step, once its micro-batches are through."""
+
+    def sum(self, numbers: Tensor) -> None:
+        """Sums over the processes, in place."""
+
+    def norm(self) -> Tensor:
+        """Of the whole gradient; the same number in every process."""
+        return nn.utils.get_total_norm(self.gradients(), foreach=True)
+
+    def step(self, good: Tensor | None = None) -> None:
+        """Applies the gradient; where `good` (bool [], on the device) does not hold, weights and
+        buffers stay as they are, and the host does not have to know."""
+        if good is not None:
+            for gradient in self.gradients():
+                gradient.masked_fill_(~good, 0.0)
+        self.optimizer.good = good
+        self.optimizer.step()
+
+    def leave_out(self) -> None:
+        """Instead of applying it."""
+
+    def weights(self) -> Named:
+        """Every whole parameter and buffer that belongs to the model, a tied head once. All
+        processes go through it together; only the main process may need the tensors."""
+        yield from own_weights(self.model).items()
+
+    def buffers(self) -> Named:
+        """Every whole optimizer buffer as `<buffer>.<parameter name>`, in the same way."""
+        yield from self.optimizer.state_tensors().items()
+
+    def load(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], num_steps: int) -> None:
+        """Takes back what `weights` and `buffers` gave; every process has all of it.
+
+        Raises:
+            MiaoError: the buffers are another optimizer's.
+        """
+        self.require_known(buffers)
+        own = own_weights(self.model)
+        with torch.no_grad():
+            for name, target in own.items():
+                local(target).copy_(self.part_of(target, weights[name]))
+        parameters = dict(self.model.named_parameters())
+        self.optimizer.state.clear()
+        self.optimizer.load_state_tensors(
+            {
+                key: self.part_of(parameters[key.partition(".")[2]], tensor)
+                for key, tensor in buffers.items()
+            },
+            num_steps,
+        )
+
+    def require_known(self, buffers: dict[str, Tensor]) -> None:
+        """Momentum of Muon means nothing to AdamW, nor the other way round."""
+        if not set(buffers) <= self.optimizer.buffer_names:
+            raise MiaoError(
+                "the checkpoint was made with Muon and goes on with AdamW, or the other way round",
+                where="parallel",
+                fix="go on with the same --parallel (ZeRO has no Muon), or set "
+                "muon_learning_rate 0 from the beginning",
+            )
+
+    def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
+        """What this process holds of a whole tensor that belongs to `target`."""
+        return whole
+
+    def compile(self, graphs: bool = True) -> None:
+        """Compiles what repays it; as CUDA graphs where the options say so, and unless not."""
+        self.graphs = graphs = graphs and self.options.compile == "graphs"
+        if graphs and self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
+            warn("the experts make the host wait on this GPU: compiled, but not as CUDA graphs")
+            self.graphs = graphs = False
+        self.model.compile_for_training(graphs)
+
+    def plain_model(self) -> Decoder | None:
+        """A model to measure, sample and save, with the weights of now; None where it is another
+        process's work. All call it together."""
+        if not self.world.is_main:
+            return None
+        return merged(self.model) if has_adapter(self.model) else self.model
+
+
+class DataParallel(Parallel):
+    """Every process has the whole model and its share of each step's rows (DDP). The gradient is
+    summed once per step, after the last micro-batch: a process that runs out of memory before has
+    kept nobody waiting. Muon's matrices are shared out."""
+
+    orthogonalizer = SharedOrthogonalizer
+
+    def distribute(self) -> None:
+        broadcast(self.model)
+
+    def sum_gradients(self) -> None:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:  # this process had no rows
+                parameter.grad = torch.zeros_like(parameter)
+        begun = []
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            begun.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+        for bucket, flat, work in begun:
+            work.wait()
+            summed = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(
+                bucket, [s.view_as(g) for s, g in zip(summed, bucket, strict=True)]
+            )
+
+    def sum(self, numbers: Tensor) -> None:
+        dist.all_reduce(numbers)
+
+    def norm(self) -> Tensor:
+        norm = super().norm().to(self.model.device)
+        dist.broadcast(norm, src=0)  # different devices may add in different order
+        return norm
+
+
+class Sharded(Parallel):
+    """Every process holds a part of each tensor; forward and backward passes collect them, so all
+    processes must run equally many."""
+
+    lockstep = True
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        super().backward(loss * self.world.size, last)  # these libraries take the mean
+
+    def sum(self, numbers: Tensor) -> None:
+        dist.all_reduce(numbers)
+
+    def norm(self) -> Tensor:
+        parts = self.gradients()
+        square = torch.zeros((), device=self.model.device)
+        if parts:
+            square = nn.utils.get_total_norm(parts, foreach=True).square()
+        dist.all_reduce(square)
+        return square.sqrt()
+
+    def plain_model(self) -> Decoder | None:
+        whole = {name: tensor.cpu() for name, tensor in self._kept(self.weights())}
+        if not self.world.is_main:
+            return None
+        model = Decoder(self.model.config)
+        for name, target in own_weights(model).items():
+            target.copy_(whole.pop(name))
+        model.set_compute_dtype(self.model.compute_dtype)
+        return model.to(self.model.device)
+
+    def _kept(self, tensors: Named) -> Named:
+        for name, tensor in tensors:
+            if self.world.is_main:
+                yield name, tensor
+
+
+class FullySharded(Sharded):
+    """PyTorch's FSDP2: parameters, gradients and optimizer state are spread, block by block."""
+
+    orthogonalizer = RowsOrthogonalizer
+
+    def distribute(self) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        # Objectives never change what the model returned in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+        broadcast(self.model)
+        mesh = init_device_mesh(self.model.device.type, (self.world.size,))
+        for block in self.model.model.layers:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
+
+    def weights(self) -> Named:
+        for name, tensor in own_weights(self.model).items():
+            yield name, _whole(tensor)
+
+    def buffers(self) -> Named:
+        from torch.distributed.tensor import DTensor
+
+        parameters: dict[str, Any] = dict(self.model.named_parameters())
+        for key, part in self.optimizer.state_tensors().items():
+            like = parameters[key.partition(".")[2]]
+            spread = DTensor.from_local(
+                part,
+                like.device_mesh,
+                like.placements,
+                run_check=False,
+                shape=like.shape,
+                stride=like.stride(),
+            )
+            yield key, _whole(spread)
+
+    def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
+        if local(target) is target:
+            return whole
+        chunks = whole.chunk(self.world.size)
+        return chunks[self.world.rank] if self.world.rank < len(chunks) else whole[:0]
+
+    def compile(self, graphs: bool = True) -> None:
+        begin_compiling()
+        for block in self.model.model.layers:  # what collects the parts stands between them
+            block.compile(dynamic=False)
+        self.model.is_compiled = True
+
+
+def make_parallel(
+    option: Parallelism, model: Decoder, options: StageOptions, world: World
+) -> Parallel:
+    """What the recipe's `parallel` asks for.
+
+    Raises:
+        MiaoError: several processes and `parallel: none`; DeepSpeed is not installed.
+    """
+    if world.size == 1:
+        if option not in ("auto", "none"):
+            warn(f"parallel: {option} needs several processes (torchrun); one trains alone")
+        return Parallel(model, options, world)
+    if option == "none":
+        raise MiaoError(
+            f"{world.size} processes were started, but the recipe says none",
+            where="parallel",
+            fix="use --parallel auto, or start without a launcher",
+        )
+    if option in ("auto", "ddp", "fsdp"):
+        say(f"  {world.size} processes, {'FSDP2' if option == 'fsdp' else 'DDP'}")
+        kind = FullySharded if option == "fsdp" else DataParallel
+        return kind(model, options, world)
+    if importlib.util.find_spec("deepspeed") is None:
+        raise MiaoError(
+            "DeepSpeed is not installed",
+            where=f"parallel: {option}",
+            fix=f"{install_hint('deepspeed')}, or use --parallel fsdp",
+        )
+    from miao.train.distributed.zero import Zero
+
+    stage = int(option.removeprefix("zero"))
+    say(f"  {world.size} processes, DeepSpeed ZeRO-{stage}")
+    if options.muon_learning_rate > 0:
+        warn(
+            "ZeRO cuts matrices into pieces that Muon cannot work with: AdamW trains them, at "
+            "learning_rate (--parallel ddp or fsdp keeps Muon)"
+        )
+    return Zero(model, options, world, stage)
+
+
+def own_weights(model: Decoder) -> dict[str, Tensor]:
+    """Parameters that are trained and the buffers that belong to the model; a tied head once."""
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+@torch.no_grad()
+def broadcast(model: nn.Module) -> None:
+    """Gives every process the main one's weights and buffers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        dist.broadcast(tensor, src=0)
+
+
+def _whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one type, together about BUCKET numbers."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if bucket and (size + tensor.numel() > BUCKET or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,102 @@
+"""The rows of a training stage: its shards as weighted sources, how many tokens of them are trained
+on, and how well they fill the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from miao.corpus.records import KINDS
+from miao.recipe import DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
+from miao.recipe.checks import check_weights
+from miao.rundir import RunDir
+from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.answers import LabelledAnswers
+from miao.train.feed.prefetch import StepSource
+
+REPLAYED = {"sft": "pretrain", "dpo": "sft"}
+"""The stage whose data another replays."""
+
+
+def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
+    """The stage's training shards as weighted sources; every file's checksum is compared."""
+    options: StageOptions = getattr(recipe, stage)
+    labelled = isinstance(options, DpoOptions) and options.loss == "kto"
+    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
+    if stage == "pretrain":
+        _set_weights(sources, recipe.corpus.weights)
+    replay = _replay_share(options)
+    if replay:
+        earlier = REPLAYED[stage]
+        replayed = _open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
+        if earlier == "pretrain":
+            _set_weights(replayed, recipe.corpus.weights)
+        for group, share in ((sources, 1 - replay), (replayed, replay)):
+            total = sum(source.share for source in group)
+            for source in group:
+                source.weight = share * source.share / total
+        sources += replayed
+    return PackedLoader(sources, options.seq_len)
+
+
+def require_rows(stage: str, recipe: Recipe, run: RunDir) -> None:
+    """That the stage's sources, and those that it replays, have something to learn.
+
+    Raises:
+        MiaoError: one has nothing.
+    """
+    options: StageOptions = getattr(recipe, stage)
+    pairs = isinstance(options, DpoOptions) and options.loss != "kto"
+    for earlier in [stage, *([REPLAYED[stage]] if _replay_share(options) else [])]:
+        for path in sorted(run.shards(earlier, "train").glob("*/")):
+            dataset = TokenDataset(path)
+            if dataset.group_size == 1 or pairs:
+                PackedSource(path.name, dataset, options.seq_len, recipe.seed)
+
+
+def _replay_share(options: StageOptions) -> float:
+    return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
+
+
+def _open_sources(
+    directory: Path, seq_len: int, seed: int, labelled: bool = False
+) -> list[PackedSource]:
+    sources = []
+    for path in sorted(directory.glob("*/")):
+        dataset = TokenDataset(path, verify=True)
+        view = LabelledAnswers(dataset, seed) if labelled else dataset
+        sources.append(PackedSource(path.name, view, seq_len, seed))
+    return sources
+
+
+def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
+    check_weights(weights, [source.name for source in sources])
+    if weights:
+        for source in sources:
+            source.weight = weights.get(source.name, 1.0)
+
+
+def token_budget(stage: str, options: StageOptions, loader: PackedLoader | StepSource) -> float:
+    """Real tokens to train on; what is replayed comes on top of the epochs."""
+    if options.tokens is not None:
+        return parse_quantity(options.tokens, f"{stage}.tokens")
+    assert isinstance(loader, PackedLoader), "rollouts have no epochs"
+    own = sum(s.total_tokens for s in loader.sources if s.dataset.manifest.kind == KINDS[stage])
+    return (options.epochs or 0) * own / (1 - _replay_share(options))
+
+
+def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
+    """How full the first rows are, and how much had to be split; the loader is put back."""
+    before = loader.state()
+    drawn = loader.next_rows(rows)
+    filled = sum(int(loader.sources[number].size[piece]) for row in drawn for number, piece in row)
+    loader.restore(before)
+    return {
+        "filled": filled / (rows * loader.seq_len),
+        "split": sum(source.split_tokens for source in loader.sources)
+        / max(loader.epoch_tokens, 1),
+        "truncated": sum(source.truncated for source in loader.sources),
+        "left_out": sum(source.left_out for source in loader.sources),
+        "single": sum(source.single for source in loader.sources),
+        "unlearned": sum(source.unlearned for source in loader.sources),
+        "sequences": sum(len(source.dataset.lengths) for source in loader.sources),
+    }
