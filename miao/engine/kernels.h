@@ -2,13 +2,23 @@
    matrix. Vectors have eight lanes, whatever the processor's have; a sum runs along the row in each
    lane, and the lanes are added in one fixed order. */
 
-#include <math.h>
 #include <stdint.h>
+#ifdef __wasm__ /* the module of a page: no library, one thread */
+#include <wasm_simd128.h>
+#define INFINITY __builtin_inff()
+#define sqrtf __builtin_sqrtf
+#define fabsf __builtin_fabsf
+#define memcpy __builtin_memcpy
+#define omp_get_num_threads() 1
+#define omp_get_thread_num() 0
+#else
+#include <math.h>
+#include <omp.h>
 #include <string.h>
+#endif
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
-#include <omp.h>
 
 #define INLINE static inline __attribute__((always_inline))
 /* Holds a value in its register here: the compiler would rather load it again and again. */
@@ -19,7 +29,11 @@
 #endif
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define LANES 8
-#define TILE 4   /* outputs of a tile */
+#ifdef __wasm__
+#define TILE 2 /* a sum takes two of its registers */
+#else
+#define TILE 4 /* outputs of a tile */
+#endif
 #define ROWS 3   /* its tokens: 12 sums and their factors fill the 16 registers of AVX2 */
 #define GROUP 4  /* query heads that look at a key together */
 #define AHEAD 2  /* tiles between the weights that are read and those that are asked for */
@@ -179,6 +193,7 @@ INLINE void float_tile(int rows, int columns, const float *x, int64_t x_stride, 
                 sums[r][c] += x[r * x_stride + i] * w[c * w_stride + i];
 }
 
+#ifndef __wasm__
 /* The same of bf16 weights. Sixteen of them stand in eight words, number i below number i + 8, so
    that each takes one operation to become a float32; what is left of a row stands in order. */
 INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, const uint16_t *w,
@@ -222,6 +237,7 @@ INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, c
                 sums[r][c] += x[r * x_stride + i] * b;
             }
 }
+#endif
 
 /* The same of whole numbers. Each lane's sum is exact; only the lanes are added as floats. */
 INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stride,
@@ -238,6 +254,9 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
 #ifdef __AVX2__
             __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)weight));
             HOLD(b);
+#elif defined(__wasm__)
+            const v128_t low = wasm_i16x8_load8x8(weight);
+            const v128_t high = wasm_i16x8_load8x8(weight + LANES);
 #endif
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
@@ -246,6 +265,10 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
                 const __m256i a = _mm256_loadu_si256((const __m256i *)steps);
                 lanes[r][c] += (i8)_mm256_madd_epi16(a, b);
                 HOLD(lanes[r][c]);
+#elif defined(__wasm__)
+                const v128_t a = wasm_i32x4_dot_i16x8(low, wasm_v128_load(steps));
+                const v128_t b = wasm_i32x4_dot_i16x8(high, wasm_v128_load(steps + LANES));
+                lanes[r][c] += (i8)__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
 #else
                 for (int lane = 0; lane < LANES; lane++)
                     lanes[r][c][lane] += steps[2 * lane] * weight[2 * lane] +
@@ -281,8 +304,10 @@ INLINE void tile(int kind, int rows, int columns, const Matrix *m, const Rows *i
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++)
                 sums[r][c] *= in->step[token + r] * m->scale[output + c];
+#ifndef __wasm__
     } else if (kind == BF16) {
         half_tile(rows, columns, in->x + x_at, size, (const uint16_t *)w, size, size, next, sums);
+#endif
     } else {
         float_tile(rows, columns, in->x + x_at, size, (const float *)w, size, size, next, sums);
     }
@@ -328,7 +353,9 @@ static void shared_product(int kind, const Matrix *m, const Rows *in, int64_t to
     share(m->outputs, &first, &last);
     switch (kind) {
     case FP32: product(FP32, m, in, tokens, first, last, y, adds); break;
+#ifndef __wasm__
     case BF16: product(BF16, m, in, tokens, first, last, y, adds); break;
+#endif
     case INT8: product(INT8, m, in, tokens, first, last, y, adds); break;
     }
 }

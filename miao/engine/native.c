@@ -20,9 +20,8 @@ typedef struct {
 typedef struct {
     int64_t kind, hidden, layers, heads, key_heads, head_dim, inner, vocab;
     float eps;
-    const float *embedding, *norm; /* [vocab, d], [d] */
-    const float *cos, *sin;        /* [positions, e/2] */
-    Matrix head;
+    const float *norm, *cos, *sin; /* [d], [positions, e/2] */
+    Matrix embedding, head;        /* the embedding is int8, with scales, or float32 */
     const Layer *layer;
 } Model;
 
@@ -257,6 +256,16 @@ static void feed_forward(const Model *m, const Layer *layer, const Work *w, int6
 #pragma omp barrier
 }
 
+/* A token's row of the embedding. */
+static void look_up(const Matrix *m, int64_t id, float *x)
+{
+    const int64_t size = m->inputs, at = id * size;
+    const int8_t *whole = (const int8_t *)m->weight + at;
+    if (!m->scale) memcpy(x, (const float *)m->weight + at, size * sizeof(float));
+    else
+        for (int64_t i = 0; i < size; i++) x[i] = whole[i] * m->scale[id];
+}
+
 static int in_range(const Model *m, const Cache *cache, int64_t tokens, const int64_t *ids,
                     const int64_t *positions, const int64_t *rows, int64_t count,
                     const int64_t *wanted)
@@ -291,7 +300,7 @@ int miao_read(const Model *m, const Cache *cache, int64_t tokens, const int64_t 
         lay_out(m, tokens, cache->length, threads, thread, memory, &w);
         w.is_apart = is_apart;
         for (int64_t t = thread; t < tokens; t += step)
-            memcpy(w.stream + t * d, m->embedding + ids[t] * d, d * sizeof(float));
+            look_up(&m->embedding, ids[t], w.stream + t * d);
 #pragma omp barrier
         for (int64_t number = 0; number < m->layers; number++) {
             attention(m, cache, number, &w, tokens, rows, positions);

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from miao.engine.compiled import load_library
-from miao.engine.packed import WeightType, give_up
+from miao.engine.packed import WeightType, give_up, whole_rows
 from miao.engine.runner import Piece, Runner
 from miao.model.attention import Attention
 from miao.model.cache import KVCache
@@ -51,8 +51,8 @@ class _Model(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in _SIZES),
         ("eps", c_float),
-        *((name, c_void_p) for name in ("embedding", "norm", "cos", "sin")),
-        ("head", _Matrix),
+        *((name, c_void_p) for name in ("norm", "cos", "sin")),
+        *((name, _Matrix) for name in ("embedding", "head")),
         ("layer", POINTER(_Layer)),
     )
 
@@ -126,12 +126,20 @@ class NativeDecoder:
             if consume and weights != "fp32":
                 give_up(block)
         head = self._matrix(decoder.lm_head)
+        table = backbone.embed_tokens.weight
+        embedding = _Matrix(None, None, None, *table.shape)
+        if weights != "int8":
+            embedding.weight = self._watch(table)
+        elif table is decoder.lm_head.weight:
+            embedding = head
+        else:
+            numbers, scale_v = whole_rows(table.detach())
+            embedding.weight, embedding.scale = self._keep(numbers), self._keep(scale_v)
         sizes = (c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
         self._model = _Model(
             KINDS[weights],
             *(*sizes, c.head_dim, c.intermediate_size, c.vocab_size, c.rms_norm_eps),
-            *(self._watch(backbone.embed_tokens.weight), self._watch(backbone.norm.weight)),
-            *(None, None, head, self._layers),
+            *(self._watch(backbone.norm.weight), None, None, embedding, head, self._layers),
         )
         self._rotary = backbone.rotary
         self._angles: tuple[Tensor, ...] = (torch.empty(0),)
@@ -243,12 +251,6 @@ class NativeDecoder:
         assert tensor.is_contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
-
-
-def whole_rows(weight_oi: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix as int8 numbers [o, i] and the size of a row's step [o]."""
-    scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
-    return (weight_oi / scale_o[:, None]).round().to(torch.int8), scale_o
 
 
 def _paired(weight_oi: Tensor) -> Tensor:

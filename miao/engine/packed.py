@@ -53,6 +53,11 @@ class PackedDecoder:
         backbone = decoder.model
         self._rotary = backbone.rotary
         self._embedding = backbone.embed_tokens.weight.detach().to(self.compute_dtype)
+        self._scale_v1: Tensor | None = None
+        if weights == "int8":
+            # One table for what goes in and what comes out, as in a page and in GGUF.
+            self._embedding, scale_v = whole_rows(self._embedding)
+            self._scale_v1 = scale_v[:, None]
         head = head_operand(decoder.lm_head.weight.detach(), self.compute_dtype)
         self._head = _product([head], [None], weights, self.compute_dtype)
         self._norm = backbone.norm
@@ -78,6 +83,8 @@ class PackedDecoder:
         assert output == "hidden"
         batch, width = ids_bt.shape
         x_nd = F.embedding(ids_bt.flatten(), self._embedding)
+        if self._scale_v1 is not None:
+            x_nd = x_nd * F.embedding(ids_bt.flatten(), self._scale_v1)
         mask: Tensor | None = None
         if batch > 1 or width > 1 or self.config.is_latent:
             mask = cache_mask(positions_bt, cache.visible, self.compute_dtype)
@@ -185,6 +192,12 @@ def _product(
     return lambda x_nd: F.linear(x_nd, weight, bias)
 
 
+def whole_rows(weight_oi: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix as int8 numbers [o, i] and the size of a row's step [o], absmax."""
+    scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
+    return (weight_oi / scale_o[:, None]).round().to(torch.int8), scale_o
+
+
 class Int8Linear:
     """y = x·Wᵀ + b with W rounded to int8, one scale per output (absmax).
 
@@ -202,7 +215,7 @@ class Int8Linear:
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None = None):
         self._bias_o = bias_o
-        scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
+        _, scale_o = whole_rows(weight_oi)
         zero_o = torch.zeros(len(scale_o), dtype=torch.int64)
         try:
             # PyTorch means to give up these tensors in favour of torchao's.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from miao.engine.native import whole_rows
+from miao.engine.packed import whole_rows
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.model import Decoder, ModelConfig, count_parameters, load_model
