@@ -30,6 +30,10 @@ typedef struct {
     int64_t slots, length; /* length: positions of a row */
 } Cache;
 
+#ifdef __wasm__ /* the page's `wasm.js` writes these */
+_Static_assert(sizeof(Model) == 152 && sizeof(Layer) == 240 && sizeof(Cache) == 24, "layout");
+#endif
+
 /* ---- attention ---- */
 
 /* Normalises (where there is a weight) and rotates one head. */

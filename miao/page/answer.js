@@ -3,7 +3,7 @@ import { Decoder } from "./decoder.js";
 import { nextToken } from "./sampling.js";
 import { Prompt } from "./template.js";
 import { Tokenizer } from "./tokenizer.js";
-import { readTensors } from "./weights.js";
+import { fastestDecoder } from "./wasm.js";
 
 const BREATH = 15; // milliseconds between two looks for a message, a stop above all
 
@@ -12,10 +12,16 @@ export class Model {
     this.settings = model;
     this.tokenizer = new Tokenizer(model.tokenizer);
     this.prompt = new Prompt(this.tokenizer, model.template, model.special);
-    this.decoder = new Decoder(model.config, readTensors(bytes, model.tensors));
+    this.decoder = fastestDecoder(model.config, bytes, model.tensors);
     this.ends = new Set(model.stop_ids);
     this.read = []; // ids that stand in the cache
     this.ending = null; // the token that ended the last answer
+  }
+
+  /** The plain twin over the same weights, which can be watched; it reads for itself. */
+  plain() {
+    if (!this.twin?.embedding.numbers.length) this.twin = new Decoder(this.settings.config, this.decoder.tensors());
+    return this.twin;
   }
 
   /** Ids of the conversation; its oldest turns are left out where it is too long. */
@@ -40,15 +46,16 @@ export class Model {
     let begin = 0, last = performance.now();
     while (begin < ids.length - 1 && this.read[begin] === ids[begin]) begin++;
     this.read.length = begin;
-    for (let position = begin; position < end; position++) {
+    for (let position = begin; position < end; ) {
       if (performance.now() - last > BREATH) {
         if (!(await breathe())) return "stopped";
         last = performance.now();
       }
-      const isLast = position >= ids.length - 1;
-      const logits = this.decoder.read(seen[position], position, isLast);
-      this.read.push(seen[position]);
-      if (!isLast) continue;
+      const piece = seen.slice(position, position + this.decoder.piece);
+      position += piece.length;
+      const logits = this.decoder.readAll(piece, position - piece.length, position === seen.length);
+      this.read.push(...piece);
+      if (!logits) continue;
       if (seen.length === end) return "length";
       const id = nextToken(logits, options, seen, tokens, random);
       if (this.ends.has(id)) {

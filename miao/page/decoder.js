@@ -78,31 +78,52 @@ function turn(x, at, cos, sin) {
   }
 }
 
+/** The angles by which the pairs of a head are turned at a position: cos and sin [e/2]. */
+export function angles(config, position) {
+  const of = (turned) => Float32Array.from(config.frequencies, (frequency) =>
+    fround(turned(fround(position * fround(frequency)))) * config.attention_factor);
+  return [of(Math.cos), of(Math.sin)];
+}
+
+/** The tensors by their part in the decoder. Error: one is not there, or of another shape. */
+export function arrange(c, tensors) {
+  const take = (name, outputs, inputs, mayMiss = false) => {
+    const found = tensors[name];
+    if (!found && mayMiss) return null;
+    if (found?.outputs !== outputs || found.inputs !== inputs) throw new Error(`${name} is not [${outputs}, ${inputs}]`);
+    return found;
+  };
+  const vector = (name, size, mayMiss) => take(name, size, 1, mayMiss)?.numbers ?? null;
+  const linear = (name, outputs, inputs) => ({ weight: take(`${name}.weight`, outputs, inputs), bias: vector(`${name}.bias`, outputs, true) });
+  const d = c.hidden_size, attended = c.num_attention_heads * c.head_dim, stored = c.num_key_value_heads * c.head_dim;
+  const embedding = take("model.embed_tokens.weight", c.vocab_size, d);
+  const layers = Array.from({ length: c.num_hidden_layers }, (_, number) => {
+    const name = `model.layers.${number}`, attention = `${name}.self_attn`, mlp = `${name}.mlp`;
+    return {
+      inputNorm: vector(`${name}.input_layernorm.weight`, d),
+      postNorm: vector(`${name}.post_attention_layernorm.weight`, d),
+      queryNorm: vector(`${attention}.q_norm.weight`, c.head_dim, true),
+      keyNorm: vector(`${attention}.k_norm.weight`, c.head_dim, true),
+      query: linear(`${attention}.q_proj`, attended, d), key: linear(`${attention}.k_proj`, stored, d),
+      value: linear(`${attention}.v_proj`, stored, d), output: linear(`${attention}.o_proj`, d, attended),
+      gate: linear(`${mlp}.gate_proj`, c.intermediate_size, d), up: linear(`${mlp}.up_proj`, c.intermediate_size, d),
+      down: linear(`${mlp}.down_proj`, d, c.intermediate_size),
+    };
+  });
+  return { embedding, layers, norm: vector("model.norm.weight", d), head: take("lm_head.weight", c.vocab_size, d, true) ?? embedding };
+}
+
 export class Decoder {
   /**
    * @param config sizes by the names of `config.json`, and the rotary frequencies.
    * @param tensors of `readTensors`.
    */
   constructor(config, tensors) {
-    const vector = (name) => tensors[name]?.numbers ?? null;
-    const linear = (name) => ({ weight: tensors[`${name}.weight`], bias: vector(`${name}.bias`) });
     this.config = config;
-    this.embedding = tensors["model.embed_tokens.weight"];
-    this.norm = vector("model.norm.weight");
-    this.head = tensors["lm_head.weight"] ?? this.embedding;
-    this.layers = Array.from({ length: config.num_hidden_layers }, (_, number) => {
-      const name = `model.layers.${number}`, attention = `${name}.self_attn`;
-      return {
-        inputNorm: vector(`${name}.input_layernorm.weight`),
-        postNorm: vector(`${name}.post_attention_layernorm.weight`),
-        queryNorm: vector(`${attention}.q_norm.weight`), keyNorm: vector(`${attention}.k_norm.weight`),
-        query: linear(`${attention}.q_proj`), key: linear(`${attention}.k_proj`),
-        value: linear(`${attention}.v_proj`), output: linear(`${attention}.o_proj`),
-        gate: linear(`${name}.mlp.gate_proj`), up: linear(`${name}.mlp.up_proj`),
-        down: linear(`${name}.mlp.down_proj`),
-        keys: new Float32Array(0), values: new Float32Array(0), // [positions, k * e]
-      };
-    });
+    this.tensors = () => tensors;
+    this.piece = 1; // tokens that are read at once
+    Object.assign(this, arrange(config, tensors));
+    for (const layer of this.layers) layer.keys = layer.values = new Float32Array(0); // [positions, k * e]
     const c = config, numbers = (size) => new Float32Array(size);
     this.stream = numbers(c.hidden_size); // x of the literature: what the blocks add to
     this.normed = numbers(c.hidden_size);
@@ -119,12 +140,7 @@ export class Decoder {
     const c = this.config, x = this.stream;
     this.makeRoom(position + 1);
     this.lookUp(id);
-    const cos = new Float32Array(c.head_dim / 2), sin = new Float32Array(c.head_dim / 2);
-    c.frequencies.forEach((frequency, i) => {
-      const angle = fround(position * fround(frequency));
-      cos[i] = fround(Math.cos(angle)) * c.attention_factor;
-      sin[i] = fround(Math.sin(angle)) * c.attention_factor;
-    });
+    const [cos, sin] = angles(c, position);
     for (const layer of this.layers) {
       normalise(x, layer.inputNorm, c.rms_norm_eps, this.normed);
       this.attend(layer, position, cos, sin);
@@ -135,6 +151,12 @@ export class Decoder {
     normalise(x, this.norm, c.rms_norm_eps, this.normed);
     multiply(this.head, this.normed, this.logits);
     return this.logits;
+  }
+
+  /** Reads tokens from a position on; the last one's logits, if wanted. */
+  readAll(ids, position, wanted = true) {
+    ids.forEach((id, i) => this.read(id, position + i, wanted && i === ids.length - 1));
+    return wanted ? this.logits : null;
   }
 
   /** The token's row of the embedding. */

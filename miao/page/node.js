@@ -15,11 +15,14 @@ async function continued(ids, count) {
 }
 
 (async () => {
-  const { texts = [], conversations = [], prompts = [], count = 0 } = JSON.parse(fs.readFileSync(0, "utf-8"));
+  const { texts = [], conversations = [], prompts = [], count = 0, plain = false, logits = false } = JSON.parse(fs.readFileSync(0, "utf-8"));
+  if (plain) model.decoder = model.plain();
   const answers = {
+    engine: model.decoder.piece > 1 ? "wasm" : "js",
     texts: texts.map((text) => model.tokenizer.encode(text)),
     conversations: conversations.map((messages) => model.prompt.encode(messages)),
     prompts: [],
+    logits: logits ? prompts.map((ids) => Array.from(model.decoder.readAll(ids, 0))) : [],
   };
   for (const ids of prompts) answers.prompts.push(await continued(ids, count));
   process.stdout.write(JSON.stringify(answers), () => process.exit(0));

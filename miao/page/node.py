@@ -23,10 +23,11 @@ def run_in_node(page: Path, **requests: Any) -> dict[str, Any]:
 
     Args:
         requests: texts to tokenise; conversations to render and tokenise; prompts (ids) to
-            continue greedily by `count` tokens.
+            continue greedily by `count` tokens; logits: those behind the prompts are wanted too;
+            plain: by the plain JavaScript engine.
 
     Returns:
-        Ids for each, under the same names.
+        Ids for each, under the same names; engine: "wasm" or "js".
 
     Raises:
         MiaoError: it fails.

@@ -35,18 +35,25 @@ function widen(halves) {
   return numbers;
 }
 
-/** Name -> {outputs, inputs, numbers, scale}: numbers int8 with a scale per row, or float32. */
-export function readTensors(bytes, listed) {
+/** Name -> {outputs, inputs, numbers, scale}: numbers int8 with a scale per row, or float32.
+ * Error: one reaches beyond the bytes. */
+export function readTensors(bytes, listed, widens = true) {
   const tensors = {};
   for (const { name, type, shape, at, scale_at } of listed) {
-    const [outputs, inputs] = [shape[0], shape[1] ?? 1];
-    const count = outputs * inputs, begin = bytes.byteOffset + at;
+    const [outputs, inputs] = [shape[0], shape[1] ?? 1], count = outputs * inputs;
+    const view = (Kind, place, size) => {
+      const isInside = Number.isInteger(place) && place >= 0 && place + size * Kind.BYTES_PER_ELEMENT <= bytes.length;
+      if (!isInside) throw new Error(`${name} is not within the weights`);
+      return new Kind(bytes.buffer, bytes.byteOffset + place, size);
+    };
     let numbers, scale = null;
     if (type === "int8") {
-      numbers = new Int8Array(bytes.buffer, begin, count);
-      scale = new Float32Array(bytes.buffer, bytes.byteOffset + scale_at, outputs);
-    } else if (type === "float16") numbers = widen(new Uint16Array(bytes.buffer, begin, count));
-    else numbers = new Float32Array(bytes.buffer, begin, count);
+      numbers = view(Int8Array, at, count);
+      scale = view(Float32Array, scale_at, outputs);
+    } else if (type === "float16") {
+      numbers = view(Uint16Array, at, count);
+      if (widens) numbers = widen(numbers);
+    } else numbers = view(Float32Array, at, count);
     tensors[name] = { outputs, inputs, numbers, scale };
   }
   return tensors;
