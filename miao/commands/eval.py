@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from miao.commands.eval_data import task_data
+from miao.commands.eval_sets import run_set
 from miao.console import ProgressLine, headline, print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.tasks.items import Questions, read_questions
+from miao.evaluate.tasks.sets import built_in_sets, is_set, load_set
 from miao.evaluate.tasks.task import PromptStyle, Scoring, Task, built_in_tasks, load_task
 
 if TYPE_CHECKING:
@@ -64,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", help="a run (runs/NAME), a model directory or a name on a hub")
     add(
-        "--tasks", nargs="+", required=True, metavar="TASK", help=f"{', '.join(built_in_tasks())}, "
-        "or YAML files of yours",
+        "--tasks", nargs="+", required=True, metavar="TASK", help="early: one score of what "
+        "small models show first, no files needed; "
+        f"{', '.join(built_in_tasks())}, or YAML files of yours",
     )  # fmt: skip
     add("--data", default=DEFAULT_DATA, help="folder of the tasks' files (default data/eval), or "
         "hf:owner/name")  # fmt: skip
@@ -101,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Every task, one after the other; what is wrong with any is said before a model is loaded."""
-    work = [_prepared(name, options) for name in options.tasks]
+    sets = [name for name in options.tasks if is_set(name)]
+    work = [_prepared(name, options) for name in options.tasks if name not in sets]
+    for name in sets:
+        run_set(name, options)
+    if not work:
+        return
     if options.show:
         for task, _, style, questions, _ in work:
             _show(task, style, questions, options.show)
@@ -146,52 +155,9 @@ def _prepared(name: str, options: argparse.Namespace) -> Prepared:
         raise MiaoError("--shots must not be negative, --limit must be positive")
     split = options.split or task.split
     splits = [split, task.fewshot_split if shots else None]
-    data = _data_folder(options.data, task, splits, options.subjects)
+    data = task_data(options.data, task, splits, options.subjects)
     questions = read_questions(task, data, options.split, shots, options.subjects, options.limit)
     return task, style_name, with_scoring(style, options.scoring), questions, shots
-
-
-def _data_folder(
-    data: str, task: Task, splits: Sequence[str | None], subjects: Sequence[str]
-) -> Path:
-    """A folder as it is; of a name on a hub, the files of the task downloaded."""
-    from miao.hubs import is_hub_name
-
-    if not task.needs_files:
-        return Path()
-    if not is_hub_name(data):
-        path = Path(data)
-        if not path.is_dir():
-            raise MiaoError(
-                "there is no such folder of benchmark files",
-                where=data,
-                fix=f"name it with --data; {task.title_en} looks for "
-                + " or ".join(source.files for source in task.sources),
-            )
-        return path
-    from fnmatch import fnmatchcase
-
-    from miao.hubs.datasets import download_dataset, list_dataset, parse_dataset_name
-
-    name = parse_dataset_name(data)
-    listing = list_dataset(name)
-    patterns = [
-        source.files.replace("{split}", source.splits.get(split, split)).replace("{subject}", name)
-        for source in task.sources
-        for split in splits
-        for name in subjects or ["*"]
-        if split
-    ]
-    files = [file for file in listing.files if any(fnmatchcase(file, p) for p in patterns)]
-    if not files:
-        raise MiaoError(
-            f"this data set has no files of the task {task.name}",
-            where=data,
-            fix=f"it looks for {', '.join(dict.fromkeys(patterns))}; download and unpack it "
-            "yourself, and name the folder",
-        )
-    path = download_dataset(name, listing, files)[0]
-    return path.parents[len(PurePosixPath(files[0]).parts) - 1]
 
 
 def _ask(
@@ -296,11 +262,18 @@ def _list() -> int:
     for name in built_in_tasks():
         task = load_task(name)
         styles = [f"{style} ({prompt.scoring})" for style, prompt in task.styles.items()]
-        files = [source.files or "none: made from a seed" for source in task.sources]
+        files = [
+            "none: come with Miao" if source.built_in else source.files or "none: made from a seed"
+            for source in task.sources
+        ]
         subjects = str(len(task.subjects)) if task.subjects else "-"
         rows.append([name, f"{task.title_zh}", subjects, ", ".join(styles), "\n".join(files)])
     columns = ["task", "title", "subjects", "prompts", "files in --data"]
     print_table("tasks", columns, rows, right_from=9)
+    for name in built_in_sets():
+        found = load_set(name)
+        parts = ", ".join(dict.fromkeys(part.name for part in found.parts))
+        say(f"  --tasks {name}: {found.title_en} ({found.title_zh}), one score of {parts}")
     say("  A task of your own is a YAML file like those in miao/evaluate/tasks/.")
     return 0
 

@@ -39,6 +39,12 @@ class Answer:
     text: str | None = None
     found: str | None = None
 
+    @property
+    def chance(self) -> float:
+        """What guessing gives: 0 where nothing is chosen from."""
+        options = len(self.item.options)
+        return 0.0 if self.nats is not None or not options else 1 / options
+
     def to_json(self) -> dict[str, Any]:
         values = {
             "subject": self.item.subject,

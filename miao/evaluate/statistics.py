@@ -80,6 +80,26 @@ def _bootstrap(only_a: int, only_b: int, count: int, seed: int) -> tuple[float, 
     return float(low), float(high)
 
 
+def wilson(share: float, count: float, z: float) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share of `count` independent questions."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def clustered_variance(right: Sequence[bool], clusters: Sequence[object]) -> float:
+    """Variance of a share whose questions come in clusters (one text, several questions): of
+    clusters' summed residuals, with the correction G / (G - 1) for G clusters; p(1-p)/n where
+    every question stands alone."""
+    share, count = sum(right) / len(right), len(right)
+    sums: dict[object, float] = {}
+    for one, cluster in zip(right, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + one - share
+    if len(sums) in (1, count):
+        return share * (1 - share) / count
+    return sum(r * r for r in sums.values()) * len(sums) / (len(sums) - 1) / count**2
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjustment for several comparisons, in their order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

@@ -195,3 +195,21 @@ def test_samples_are_the_same_prompts_for_every_model(
     records = read_jsonl("eval_results/tiny/benchmarks/model/samples.jsonl")
     assert len(records) == 26 and sum(record["chat"] for record in records) == 16
     assert "中国的首都是" in capsys.readouterr().out
+
+
+def test_a_set_of_tasks_leaves_one_score(
+    model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = model("tiny")
+    assert run(name, "--tasks", "early", "--limit", "2") == 0
+    shown = capsys.readouterr().out
+    assert "early (zh): " in shown and "early (both): " in shown and "grammar" in shown
+    lines = read_jsonl("eval_results/tiny/eval_results.jsonl")
+    score = next(line for line in lines if line["task"] == "early")
+    assert score["stage"] == "score early limit 2 of model"
+    assert [one["category"] for one in score["scores"]] == ["zh", "en", "both"]
+    assert {line["task"] for line in lines} >= {"skills", "grammar", "idioms", "facts"}
+    assert run(name, "--tasks", "early", "--limit", "2") == 0
+    assert len(read_jsonl("eval_results/tiny/eval_results.jsonl")) == len(lines)
+    assert run(name, "--tasks", "early", "--shots", "2", "--prompts", "miao") == 2
+    assert "--prompts, --shots: the set 'early' fixes how" in capsys.readouterr().err

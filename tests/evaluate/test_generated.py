@@ -15,6 +15,7 @@ from miao.evaluate.tasks.generated import EXAMPLES, OPTIONS, generated, kinds
 from miao.evaluate.tasks.items import read_questions
 from miao.evaluate.tasks.task import load_task, read_task
 
+SKILLS = [kind for kind in kinds() if not kind.startswith("grammar")]
 MATE = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -49,7 +50,7 @@ def solved(kind: str, question: str) -> str:
     return str(pairs[match[1] or match[2]])
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", SKILLS)
 def test_generated_answers_are_right(kind: str) -> None:
     for made in generated(kind, 3, False, 200):
         assert len(set(made["options"])) == OPTIONS
@@ -66,7 +67,7 @@ def test_more_questions_begin_with_fewer_and_none_is_an_example() -> None:
         assert list(generated(kind, 1, False, 10)) != few
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", SKILLS)
 def test_a_model_that_does_not_read_the_question_is_at_chance(kind: str) -> None:
     """Any fixed liking for words and characters, summed over an option, as a likelihood is."""
 
@@ -84,9 +85,34 @@ def test_a_model_that_does_not_read_the_question_is_at_chance(kind: str) -> None
     assert abs(hits / total - 1 / OPTIONS) < 0.05, hits / total
 
 
+@pytest.mark.parametrize("kind", ["counting_zh", "sums1_en", "sums2_zh"])
+def test_who_prefers_a_rank_or_a_place_is_at_chance_in_every_sample(kind: str) -> None:
+    for seed in range(3):
+        made = list(generated(kind, seed, False, 48))
+        values = [[int(option) for option in one["options"]] for one in made]
+        for rank in range(OPTIONS):
+            chosen = [row.index(sorted(row)[rank]) for row in values]
+            assert sum(c == one["answer"] for c, one in zip(chosen, made, strict=True)) == 12
+            assert sum(one["answer"] == rank for one in made) == 12
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_minimal_pair_is_one_sentence_sound_and_unsound(language: str) -> None:
+    made = list(generated(f"grammar_{language}", 0, False, 400))
+    assert len({one["question"] for one in made}) == len(made) == 400
+    for one in made:
+        good, bad = one["options"][one["answer"]], one["options"][1 - one["answer"]]
+        assert len(one["options"]) == 2 and good != bad and one["question"].endswith(f": {good}")
+        assert not set("{}[]|'") & set(good + bad), one
+        assert good[-1] in ".?。？" and abs(len(good) - len(bad)) <= 8
+    kinds_of = {one["question"].partition(":")[0] for one in made}
+    assert len(kinds_of) == {"en": 7, "zh": 8}[language], "every phenomenon"
+    assert sum(one["answer"] for one in made) == 200, "half of them stand first"
+
+
 def test_the_task_needs_no_files() -> None:
     task = load_task("skills")
-    assert not task.needs_files and list(task.subjects) == kinds()
+    assert not task.needs_files and list(task.subjects) == SKILLS
     found = read_questions(task, Path("nowhere"), shots=3, limit=5)
     assert {len(items) for items in found.items.values()} == {5}
     assert {len(items) for items in found.examples.values()} == {3}
@@ -100,7 +126,7 @@ def test_the_prompts_of_both_languages(capsys: pytest.CaptureFixture[str]) -> No
     words = ["eval", "x", "--tasks", "skills", "--limit", "1", "--show", "99", "--shots", "0"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\n答：") == shown.count("\nA:") == len(kinds()) / 2
+    assert shown.count("\n答：") == shown.count("\nA:") == len(SKILLS) / 2
     assert re.search(r"Q: Calculate: \d [+-] \d\nA:\n    \+ ' \d+'", shown)
 
 

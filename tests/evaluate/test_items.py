@@ -211,7 +211,7 @@ def test_templates_cannot_reach_the_system(tmp_path: Path, text: str) -> None:
 
 
 def test_every_built_in_task_is_sound() -> None:
-    assert len(built_in_tasks()) == 17
+    assert len(built_in_tasks()) >= 22
     for name in built_in_tasks():
         task = load_task(name)
         assert task.title_en and task.title_zh and task.styles
@@ -231,3 +231,41 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
         read_questions(load_task("mmlu"), tmp_path)
     with pytest.raises(MiaoError, match="no such task file"):
         read_task(tmp_path / "none.yaml")
+
+
+WITH_OTHERS = """
+split: test
+sources:
+  - files: "{split}.jsonl"
+    fields: {question: q, right: a, pool: "a | length"}
+    wrong: 2
+prompts:
+  miao: {question: "{{question}}"}
+"""
+
+
+def test_wrong_options_are_other_questions_answers_of_the_same_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{"q": f"q{n}", "a": f"a{n}"} for n in range(9)]
+    records += [{"q": "q0", "a": "b0"}, {"q": "long", "a": "longer"}]
+    task = own_task(tmp_path, records, WITH_OTHERS)
+    items = read_questions(task, tmp_path).items["all"]
+    assert "1 questions have no 2 others of their kind" in capsys.readouterr().out
+    assert len(items) == 10 and [item.id for item in items] != [str(n) for n in range(10)]
+    for item in items:
+        assert isinstance(item.answer, int) and len(set(item.options)) == 3
+        assert item.options[item.answer] == item.variables["right"]
+        assert item.question != "q0" or not {"a0", "b0"} <= set(item.options), "both fit"
+    few = read_questions(task, tmp_path, limit=4).items["all"]
+    assert few == items[:4], "fewer questions are the first of more, with the same options"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("idioms", 240), ("couplets", 166), ("facts", 268), ("sayings", 100)]
+)
+def test_texts_that_come_with_miao(name: str, count: int) -> None:
+    items = read_questions(load_task(name), Path("nowhere")).all()
+    assert len(items) == count and {len(item.options) for item in items} == {4}
+    rights = [(item.question, item.variables["right"]) for item in items]
+    assert len(set(rights)) == count and all(a and b for a, b in rights)

@@ -20,6 +20,7 @@ from miao.rundir import RunDir, find_model
 
 if TYPE_CHECKING:
     from miao.evaluate.benchmark import Asked
+    from miao.evaluate.results.ensemble import Ensemble
     from miao.evaluate.results.summary import Summary
 
 FINAL = "model"
@@ -101,9 +102,33 @@ def write_results(
         **facts,
         **(summary.to_json() if summary else {"scores": []}),
     }
+    _replace_line(target, line)
+    return path
+
+
+def write_score(
+    target: Target, ensemble: Ensemble, title: str, limit: int | None, chat: bool
+) -> None:
+    """The score of a set of tasks as one line of eval_results.jsonl."""
+    stage = f"score {ensemble.name}" + f" limit {limit}" * (limit is not None) + " chat" * chat
+    line = {
+        "stage": f"{stage} of {target.stage}",
+        "task": ensemble.name,
+        "title": title,
+        "model": str(target.directory),
+        "model_stage": target.stage,
+        "limit": limit,
+        "chat": chat,
+        "miao": __version__,
+        "ensemble": ensemble.to_json(),
+        "scores": [score.to_json() for score in ensemble.scores()],
+    }
+    _replace_line(target, line)
+
+
+def _replace_line(target: Target, line: dict[str, Any]) -> None:
     kept = [r for r in read_jsonl(target.lines, warn) if r.get("stage") != line["stage"]]
     write_jsonl(target.lines, [*kept, line])
-    return path
 
 
 def write_submission(target: Target, asked: Asked, split: str, chat: bool) -> Path:

@@ -62,8 +62,7 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
     answers = [answer for answer in asked.answers if answer.right is not None]
     assert answers, "at least one question with a known answer"
     right = [bool(answer.right) for answer in answers]
-    guessed = asked.style.scoring != "greedy"
-    chances = [_chance(answer) if guessed else 0.0 for answer in answers]
+    chances = [answer.chance for answer in answers]
     name = asked.task.name
     summary = Summary(_scores(name, asked, answers, right, chances))
     categories = {score.category for score in summary.scores}
@@ -183,10 +182,6 @@ def _against_guessing(
 
 def _is_tie(answer: Answer) -> bool:
     return len(answer.logprobs) > 1 and answer.logprobs.count(max(answer.logprobs)) > 1
-
-
-def _chance(answer: Answer) -> float:
-    return 1 / len(answer.item.options) if answer.item.options else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

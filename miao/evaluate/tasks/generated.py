@@ -12,8 +12,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from importlib import resources
 from itertools import islice, product
 from typing import Any
+
+from miao.options import read_yaml
 
 EXAMPLES = 8
 """The first questions of a stream are kept for examples; they are never asked."""
@@ -39,7 +43,7 @@ _Made = tuple[str, str, list[str]]
 """A question, its right answer, and wrong ones, which may repeat each other."""
 
 
-def _copying(rng: random.Random, language: str) -> _Made:
+def _copying(rng: random.Random, language: str, rank: int) -> _Made:
     """Two places with two words each make four texts; one of them is shown."""
     *words, one, two = rng.sample(_THINGS[language], rng.randint(5, 8))
     first, second = rng.sample(range(len(words)), 2)
@@ -52,7 +56,7 @@ def _copying(rng: random.Random, language: str) -> _Made:
     return ask.format(texts[0]), texts[0], texts[1:]
 
 
-def _induction(rng: random.Random, language: str) -> _Made:
+def _induction(rng: random.Random, language: str, rank: int) -> _Made:
     things = rng.sample(_THINGS[language], rng.randint(OPTIONS, 6))
     colours = rng.sample(_COLOURS[language], len(things))
     told = {
@@ -66,16 +70,15 @@ def _induction(rng: random.Random, language: str) -> _Made:
     return ask.format(told, things[asked]), colours[asked], others
 
 
-def _counting(rng: random.Random, language: str) -> _Made:
-    start, rank = rng.randint(1, 6), rng.randrange(OPTIONS)
-    count, (one, other) = start + rank, rng.sample(_THINGS[language], 2)
+def _counting(rng: random.Random, language: str, rank: int) -> _Made:
+    count, (one, other) = rng.randint(1, 6) + rank, rng.sample(_THINGS[language], 2)
     row = [one] * count + [other] * rng.randint(1, 4)
     rng.shuffle(row)
     ask = {"zh": "{}。“{}”有几个？", "en": "{}. How often is there {}?"}[language]
     return ask.format(" ".join(row), one), str(count), _spaced(count, rank, 1)
 
 
-def _sorting(rng: random.Random, language: str) -> _Made:
+def _sorting(rng: random.Random, language: str, rank: int) -> _Made:
     numbers = rng.sample(range(1, 100), rng.randint(3, 5))
     right = sorted(numbers)
     wrong: list[str] = []
@@ -87,7 +90,7 @@ def _sorting(rng: random.Random, language: str) -> _Made:
     return ask.format(" ".join(map(str, numbers))), " ".join(map(str, right)), wrong
 
 
-def _brackets(rng: random.Random, language: str) -> _Made:
+def _brackets(rng: random.Random, language: str, rank: int) -> _Made:
     opened: list[str] = []
     text = ""
     for _ in range(rng.randint(4, 8)):
@@ -109,20 +112,45 @@ def _brackets(rng: random.Random, language: str) -> _Made:
     return ask.format(" ".join(text)), " ".join(right), [" ".join(one) for one in wrong]
 
 
-def _sums(digits: int) -> Callable[[random.Random, str], _Made]:
-    def make(rng: random.Random, language: str) -> _Made:
-        least = 10 ** (digits - 1) if digits > 1 else 0
-        step, right, minus = 10 ** rng.randrange(digits), -1, False
-        while right < (OPTIONS - 1) * step:  # so that its rank says nothing about it
-            a, b = rng.randrange(least, 10**digits), rng.randrange(least, 10**digits)
-            minus = rng.random() < 0.5
-            a, b = (max(a, b), min(a, b)) if minus else (a, b)
-            right = a - b if minus else a + b
-        ask = {"zh": "计算：{} {} {}", "en": "Calculate: {} {} {}"}[language]
-        wrong = _spaced(right, rng.randrange(OPTIONS), step)
-        return ask.format(a, "-" if minus else "+", b), str(right), wrong
+def _sums(rng: random.Random, language: str, rank: int, digits: int) -> _Made:
+    least = 10 ** (digits - 1) if digits > 1 else 0
+    step, right, minus = 10 ** rng.randrange(digits), -1, False
+    while right < (OPTIONS - 1) * step:  # so that its rank says nothing about it
+        a, b = rng.randrange(least, 10**digits), rng.randrange(least, 10**digits)
+        minus = rng.random() < 0.5
+        a, b = (max(a, b), min(a, b)) if minus else (a, b)
+        right = a - b if minus else a + b
+    ask = {"zh": "计算：{} {} {}", "en": "Calculate: {} {} {}"}[language]
+    return ask.format(a, "-" if minus else "+", b), str(right), _spaced(right, rank, step)
 
-    return make
+
+@cache
+def _pairs(language: str) -> dict[str, Any]:
+    with resources.as_file(resources.files(__package__) / "texts" / "grammar.yaml") as path:
+        return dict(read_yaml(path)[language])
+
+
+_MARKED = re.compile(r"\[([^|]*)\|([^\]]*)\]")
+_WORD = re.compile(r"\{(\w+)('?)(?:\.(\d))?\}")
+
+
+def _grammar(rng: random.Random, language: str, rank: int) -> _Made:
+    """A minimal pair: a sentence of texts/grammar.yaml, its kind as the question."""
+    known = _pairs(language)
+    kind = rng.choice(list(known["pairs"]))
+    sentence = rng.choice(known["pairs"][kind])
+    drawn: dict[str, list[Any]] = {}
+
+    def word(match: re.Match[str]) -> str:
+        name, other, column = match.groups()
+        if name not in drawn:
+            drawn[name] = rng.sample(known["words"][name], 2)
+        found = drawn[name][bool(other)]
+        return str(found if column is None else found[int(column)])
+
+    whole = _WORD.sub(word, sentence)
+    good, bad = (_MARKED.sub(rf"\{side}", whole) for side in (1, 2))
+    return f"{kind}: {good}", good, [bad]
 
 
 def _spaced(right: int, rank: int, step: int) -> list[str]:
@@ -130,20 +158,21 @@ def _spaced(right: int, rank: int, step: int) -> list[str]:
     return [str(right + (place - rank) * step) for place in range(OPTIONS) if place != rank]
 
 
-SKILLS: dict[str, Callable[[random.Random, str], _Made]] = {
+SKILLS: dict[str, Callable[[random.Random, str, int], _Made]] = {
     "copying": _copying,
     "induction": _induction,
     "counting": _counting,
     "sorting": _sorting,
     "brackets": _brackets,
-    **{f"sums{digits}": _sums(digits) for digits in (1, 2, 3)},
+    **{f"sums{digits}": partial(_sums, digits=digits) for digits in (1, 2, 3)},
 }
+_MAKERS = {**SKILLS, "grammar": _grammar}
 LANGUAGES = tuple(_THINGS)
 
 
 def kinds() -> list[str]:
-    """All that can be generated: SKILL_LANGUAGE."""
-    return [f"{skill}_{language}" for language in LANGUAGES for skill in SKILLS]
+    """All that can be generated: NAME_LANGUAGE."""
+    return [f"{name}_{language}" for language in LANGUAGES for name in _MAKERS]
 
 
 def generated(kind: str, seed: int, examples: bool, count: int | None) -> Iterator[dict[str, Any]]:
@@ -156,24 +185,31 @@ def generated(kind: str, seed: int, examples: bool, count: int | None) -> Iterat
         examples: those that are shown, which are others than those that are asked.
     """
     skill, _, language = kind.rpartition("_")
-    stream = _stream(kind, SKILLS[skill], language, seed)
+    stream = _stream(kind, _MAKERS[skill], language, seed)
     if examples:
         return islice(stream, min(count or EXAMPLES, EXAMPLES))
     return islice(stream, EXAMPLES, EXAMPLES + (count or COUNT))
 
 
 def _stream(
-    kind: str, make: Callable[[random.Random, str], _Made], language: str, seed: int
+    kind: str, make: Callable[[random.Random, str, int], _Made], language: str, seed: int
 ) -> Iterator[dict[str, Any]]:
+    """Of every four questions each has the right answer at another place and, of numbers, of
+    another rank: who prefers one of them is at chance in every sample, not only on average."""
     rng = random.Random(f"{seed}/{kind}")
     seen: set[str] = set()
     repeated = 0
+    ranks: list[int] = []
+    places: list[int] = []
     while repeated < _TRIES:
-        question, right, wrong = make(rng, language)
-        options = _options(right, wrong, rng)
+        ranks = ranks or rng.sample(range(OPTIONS), OPTIONS)
+        places = places or rng.sample(range(OPTIONS), OPTIONS)
+        question, right, wrong = make(rng, language, ranks[-1])
         if question in seen:
             repeated += 1
             continue
+        ranks.pop()
+        options = _options(right, wrong, rng, places.pop())
         seen.add(question)
         repeated = 0
         yield {
@@ -184,8 +220,8 @@ def _stream(
         }
 
 
-def _options(right: str, wrong: Sequence[str], rng: random.Random) -> list[str]:
-    options = [right, *list(dict.fromkeys(w for w in wrong if w != right))[: OPTIONS - 1]]
-    assert len(options) == OPTIONS, "enough wrong answers"
+def _options(right: str, wrong: Sequence[str], rng: random.Random, place: int) -> list[str]:
+    options = list(dict.fromkeys(w for w in wrong if w != right))[: OPTIONS - 1]
     rng.shuffle(options)
+    options.insert(place % (len(options) + 1), right)
     return options

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from miao.console import warn
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.streams import read_lines
 from miao.errors import MiaoError
@@ -31,6 +34,11 @@ class Item:
     options: list[str]
     answer: int | str | None
     variables: dict[str, Any] = field(repr=False)
+
+    @property
+    def cluster(self) -> str:
+        """Questions on the same text belong together; others stand alone."""
+        return str(self.variables.get("cluster", f"{self.subject}/{self.id}"))
 
     @property
     def letters(self) -> list[str]:
@@ -119,6 +127,8 @@ def _find_source(task: Task, data: Path, split: str) -> tuple[Path, Source]:
     """The folder that holds files of the task, and the layout that they have."""
     for folder in [*(data / name for name in task.folders), data]:
         for source in task.sources:
+            if source.built_in:
+                return task.path.parent, source
             if source.generated is not None or any(
                 True for _ in _matches(source, folder, split, None)
             ):
@@ -166,12 +176,41 @@ def _limited(
     limit: int | None,
     labelled: bool,
 ) -> list[Item]:
-    items: list[Item] = []
-    for item in _items(task, source, folder, split, subject, limit, labelled):
-        if limit is not None and len(items) >= limit:
-            break
-        items.append(item)
-    return items
+    found = _items(task, source, folder, split, subject, limit, labelled)
+    if source.wrong:  # the others' answers are needed, whatever the limit
+        return list(islice(_with_wrong(list(found), source.wrong, folder), limit))
+    return list(islice(found, limit))
+
+
+def _with_wrong(items: list[Item], count: int, folder: Path) -> Iterator[Item]:
+    """Gives each item its right answer and `count` others' as options, drawn anew for every item
+    but always alike. An answer that also fits the same question is not taken. In an order of no
+    meaning, so that the first ones are a sample."""
+    random.Random(0).shuffle(items)
+    pools: dict[str, dict[str, None]] = {}
+    fitting: dict[str, set[str]] = {}
+    for item in items:
+        right = str(item.variables["right"])
+        pools.setdefault(str(item.variables.get("pool")), {})[right] = None
+        fitting.setdefault(item.question, set()).add(right)
+    left_out = 0
+    for item in items:
+        right = str(item.variables["right"])
+        others = [
+            other
+            for other in pools[str(item.variables.get("pool"))]
+            if other not in fitting[item.question]
+        ]
+        if len(others) < count:
+            left_out += 1
+            continue
+        rng = random.Random(f"{item.question}\n{right}")
+        options = [right, *rng.sample(others, count)]
+        rng.shuffle(options)
+        variables = item.variables | {"options": options}
+        yield replace(item, options=options, answer=options.index(right), variables=variables)
+    if left_out:
+        warn(f"{folder}: {left_out} questions have no {count} others of their kind: left out")
 
 
 def _items(

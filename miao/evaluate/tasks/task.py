@@ -33,7 +33,9 @@ class Source:
     """Files of one layout. `files` is a path or glob with {split} and {subject} in it; `columns`
     names those of a table without a header; `each` is an expression for the list of questions of
     one record; `fields` are expressions over a record (question, options, answer, id, ...).
-    `generated`: a seed, where questions are made instead of read; subjects name their kinds."""
+    `generated`: a seed, where questions are made instead of read; subjects name their kinds.
+    `wrong`: a question's field `right` gets so many others' right answers beside it as options, of
+    those with an equal field `pool`."""
 
     files: str = ""
     fields: dict[str, str] = field(default_factory=dict)
@@ -43,6 +45,9 @@ class Source:
     labels: str | None = None
     """A file of answers, line by line, for questions that come without."""
     generated: int | None = None
+    wrong: int = 0
+    built_in: bool = False
+    """Files that come with Miao, beside the task's."""
     hub: str | None = None
     """hf:owner/name or modelscope:owner/name, where files of this layout are."""
 
@@ -107,7 +112,7 @@ class Task:
 
     @property
     def needs_files(self) -> bool:
-        return all(source.generated is None for source in self.sources)
+        return not any(s.built_in or s.generated is not None for s in self.sources)
 
     def style(self, name: str | None) -> tuple[str, PromptStyle]:
         """A style of prompts by its name (None: the task's first).
@@ -198,7 +203,7 @@ def _check(task: Task) -> None:
             continue
         if not source.files:
             raise MiaoError("sources: the key files is missing", where=task.path, fix=_example())
-        if "question" not in source.fields and "id" not in source.fields:
+        if not {"question", "id", "right"} & source.fields.keys():
             raise MiaoError("fields: the question is missing", where=task.path, fix=_example())
         for text in [*source.fields.values(), *([source.each] if source.each else [])]:
             expression(text, str(task.path))

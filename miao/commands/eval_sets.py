@@ -1,0 +1,76 @@
+"""`miao eval RUN --tasks early`: a set of tasks, and the one score that they make."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from miao.commands.eval_data import set_data
+from miao.console import ProgressLine, headline, print_table, say, warn
+from miao.errors import MiaoError
+from miao.evaluate.tasks.sets import load_set
+
+if TYPE_CHECKING:
+    from miao.evaluate.results.ensemble import Ensemble
+
+REFUSED = ("prompts", "scoring", "shots", "split", "subjects", "show", "contamination")
+
+
+def run_set(name: str, options: argparse.Namespace) -> Ensemble:
+    """Asks all tasks of a set, writes their answers and the score, and prints them.
+
+    Raises:
+        MiaoError: an option that would make another score of it.
+    """
+    from miao.evaluate.measure.loading import load_for_evaluation
+    from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set
+    from miao.evaluate.results.store import find_target, write_results, write_score
+    from miao.evaluate.results.summary import summarise
+
+    if given := [f"--{word}" for word in REFUSED if getattr(options, word)]:
+        raise MiaoError(
+            f"{', '.join(given)}: the set '{name}' fixes how its tasks are asked",
+            fix="name single tasks, or make a set of your own (docs, page 15)",
+        )
+    chosen = load_set(name)
+    prepared = read_set(chosen, set_data(options.data, chosen), options.limit)
+    target = find_target(options.model, options.stage, options.out)
+    model, encoder = load_for_evaluation(target.directory, options)
+    headline(f"{chosen.title_en}: {target.name}")
+    questions = sum(len(found.all()) for *_, found in prepared)
+    with ProgressLine(f"{questions:,} questions", count_options(prepared)) as line:
+        asked = ask_set(model, encoder, prepared, line.advance)
+    for one in asked:
+        facts = {"cut": one.cut, "fewer_shots": one.fewer}
+        write_results(target, one, summarise(one), one.task.split, options.chat, facts)
+        if one.cut or one.fewer:
+            warn(f"{one.task.name}: {one.cut} prompts cut, {one.fewer} with fewer examples, to fit")
+    ensemble = ensemble_of(chosen, asked)
+    write_score(target, ensemble, chosen.title_en, options.limit, options.chat)
+    print_ensemble(ensemble)
+    say(f"  all answers: {target.results}")
+    return ensemble
+
+
+def print_ensemble(ensemble: Ensemble) -> None:
+    """A line for each task, and the scores."""
+    rows = [
+        [
+            part.language,
+            part.name,
+            f"{part.count:,}",
+            f"{part.value:.1%} ±{100 * part.stderr:.1f}",
+            f"{part.chance:.0%}",
+            f"{100 * part.centred:+.1f} ±{100 * part.centred_stderr:.1f}",
+        ]
+        for part in ensemble.parts
+    ]
+    columns = ["", "task", "questions", "accuracy", "guessing", "centred"]
+    print_table(f"{ensemble.name}: every task counts alike", columns, rows, right_from=2)
+    for score in ensemble.scores():
+        found = ensemble.score(score.category if score.category in ensemble.languages else None)
+        say(
+            f"  {ensemble.name} ({score.category}): {100 * found.value:.1f} "
+            f"± {100 * found.stderr:.1f}   (0 is guessing, 100 perfect; "
+            f"95 %: {100 * found.low:.1f} to {100 * found.high:.1f})"
+        )
