@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--subjects", nargs="+", default=[], metavar="NAME", help="only these subjects")
     add("--limit", type=int, help="at most so many questions per subject")
     add("--stage", help="a stage of the run (default: the last model)")
-    add("--chat", action="store_true", help="ask in the chat template, as one turn of the user")
+    add("--chat", action="store_true", help="ask in the chat template: the description as "
+        "system message, an example as two turns, as lm-eval's --apply_chat_template")  # fmt: skip
     add("--system", help="with --chat: a system prompt")
     add("--begin-document", action="store_true", help="put the token that documents begin with "
         "before every prompt")  # fmt: skip

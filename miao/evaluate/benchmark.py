@@ -225,7 +225,7 @@ def _read(
     encoder: Encoder, task: Task, style: PromptStyle, item: Item, shown: Sequence[Item]
 ) -> _Encoded:
     prompt = build_prompt(task, style, item, shown)
-    return _Encoded(prompt, [encoder.context(prompt.context)], [])
+    return _Encoded(prompt, [encoder.asked(prompt)], [])
 
 
 def _generate(

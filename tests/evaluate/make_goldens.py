@@ -133,6 +133,14 @@ def main() -> None:
                         doc, context, metadata=(name, number, 1), apply_chat_template=False
                     )
                     asked = [list(r.args) for r in (made if isinstance(made, list) else [made])]
+                    chat = task.fewshot_context(
+                        doc, count, apply_chat_template=True, fewshot_as_multiturn=True,
+                        chat_template=lambda turns, **rest: json.dumps(turns),
+                    )  # fmt: skip
+                    made_chat = task.construct_requests(
+                        doc, chat, metadata=(name, number, 1), apply_chat_template=True
+                    )
+                    answers = made_chat if isinstance(made_chat, list) else [made_chat]
                     one = task.OUTPUT_TYPE == "loglikelihood"  # of the one choice that there is
                     answer = 0 if one else task.doc_to_target(doc)
                     goldens.append(
@@ -145,6 +153,8 @@ def main() -> None:
                             "requests": [
                                 [a if isinstance(a, str) else "" for a in r] for r in asked
                             ],
+                            "turns": json.loads(chat),
+                            "chat_choices": [r.args[1] for r in answers if len(answers) > 1],
                         }
                     )
     result = {"harness": f"lm-eval {version('lm-eval')}", "goldens": goldens}

@@ -99,12 +99,28 @@ def test_an_empty_context_begins_a_document(tokenizer: Tokenizer) -> None:
 
 
 def test_in_the_chat_the_question_is_the_users_turn(tokenizer: Tokenizer) -> None:
-    prompt = Prompt("问：1+1？", [" 2", " 3"], ["2", "3"])
+    turn = Message("user", "问：1+1？")
+    prompt = Prompt("问：1+1？", [" 2", " 3"], ["2", "3"], (turn,))
     encoder = Encoder(tokenizer, begin=(1,), chat=True, system="短答")
     messages = [Message("system", "短答"), Message("user", "问：1+1？")]
     context = tokenizer.chat_template.encode_prompt(tokenizer, messages)
     assert encoder.pairs(prompt) == [(context, tokenizer.encode(n)) for n in "23"]
     assert encoder.wholes(prompt) == [context + tokenizer.encode(n) for n in "23"]
+
+
+@pytest.mark.parametrize("golden", [g for g in LM_EVAL if "turns" in g], ids=label)
+def test_lm_eval_asks_the_same_turns_in_the_chat(golden: dict[str, Any]) -> None:
+    task, style, item, examples = question(golden, "lm-eval")
+    prompt = build_prompt(task, style, item, examples)
+    assert [{"role": m.role, "content": m.content} for m in prompt.turns] == golden["turns"]
+    assert golden["chat_choices"] in ([], prompt.plain_choices)
+
+
+def test_a_system_prompt_stands_before_the_description(tokenizer: Tokenizer) -> None:
+    turns = (Message("system", "以下是选择题。"), Message("user", "问"))
+    found = Encoder(tokenizer, chat=True, system="短答").asked(Prompt("", [], [], turns))
+    joined = [Message("system", "短答\n\n以下是选择题。"), turns[1]]
+    assert found == tokenizer.chat_template.encode_prompt(tokenizer, joined)
 
 
 def test_control_tokens_are_meant_only_where_a_harness_wrote_them(tokenizer: Tokenizer) -> None:

@@ -17,34 +17,43 @@ from miao.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class Prompt:
     """`context + choice` is what a harness would read for each choice; each choice begins with the
-    delimiter, and `plain_choices` are the same without it."""
+    delimiter, and `plain_choices` are the same without it. `turns` is the context as a chat."""
 
     context: str
     choices: list[str]
     plain_choices: list[str]
+    turns: tuple[Message, ...] = ()
 
 
 def build_prompt(task: Task, style: PromptStyle, item: Item, examples: Sequence[Item]) -> Prompt:
     """The prompt of one question behind its examples.
 
+    As a chat the description is the system message, and every example a turn of the user and one
+    of the assistant: as lm-eval's --apply_chat_template does it.
+
     Raises:
         MiaoError: a template that does not fit the record.
     """
     where = str(task.path)
+    ask = template(style.question, where)
     plain = choices_of(task, style, item)
-    shown = "".join(
-        template(style.question, where)(example.variables)
-        + style.target_delimiter
-        + target_of(task, style, example)
-        + style.fewshot_delimiter
-        for example in examples
-    ) + (style.examples_end if examples else "")
+    description = template(style.description, where)(item.variables)
+    asked = ask(item.variables)
+    shown = [(ask(example.variables), target_of(task, style, example)) for example in examples]
     context = (
-        template(style.description, where)(item.variables)
-        + shown
-        + template(style.question, where)(item.variables)
+        description
+        + "".join(
+            question + style.target_delimiter + target + style.fewshot_delimiter
+            for question, target in shown
+        )
+        + (style.examples_end if examples else "")
+        + asked
     )
-    return Prompt(context, [style.target_delimiter + choice for choice in plain], plain)
+    turns = [Message("system", description)] if description else []
+    for question, target in shown:
+        turns += [Message("user", question), Message("assistant", target)]
+    choices = [style.target_delimiter + choice for choice in plain]
+    return Prompt(context, choices, plain, (*turns, Message("user", asked)))
 
 
 def choices_of(task: Task, style: PromptStyle, item: Item) -> list[str]:
@@ -71,7 +80,7 @@ class Encoder:
     """Texts to tokens, as a harness does it.
 
     `begin`: tokens that the tokenizer itself puts before every text (a Llama's <|begin_of_text|>),
-    or those that the user asks for. `chat`: the context becomes the user's turn. `trusted`: control
+    or those that the user asks for. `chat`: the context becomes turns of a chat. `trusted`: control
     tokens spelt out in a text are meant (where a harness has applied a chat template itself).
     """
 
@@ -82,12 +91,20 @@ class Encoder:
     trusted: bool = False
 
     def context(self, text: str) -> list[int]:
+        return [*self.begin, *self._encode([text])[0]]
+
+    def asked(self, prompt: Prompt) -> list[int]:
+        """All that stands before the answer: as a text, or in the chat template."""
         if not self.chat:
-            return [*self.begin, *self._encode([text])[0]]
-        messages = [Message("system", self.system)] if self.system else []
-        return self.tokenizer.chat_template.encode_prompt(
-            self.tokenizer, [*messages, Message("user", text)]
-        )
+            return self.context(prompt.context)
+        turns = list(prompt.turns)
+        if self.system and turns[0].role == "system":
+            parted = self.system[-1].isspace() or turns[0].content[0].isspace()
+            both = self.system + ("" if parted else "\n\n") + turns[0].content
+            turns[0] = Message("system", both)
+        elif self.system:
+            turns.insert(0, Message("system", self.system))
+        return self.tokenizer.chat_template.encode_prompt(self.tokenizer, turns)
 
     def pairs(self, prompt: Prompt) -> list[tuple[list[int], list[int]]]:
         """(context, continuation) of each choice.
@@ -96,7 +113,7 @@ class Encoder:
         continuation are those of the whole text behind as many as the context has.
         """
         if self.chat:
-            context = self.context(prompt.context)
+            context = self.asked(prompt)
             return [(context, self.tokenizer.encode(choice)) for choice in prompt.plain_choices]
         text = prompt.context.rstrip()
         spaces = prompt.context[len(text) :]
