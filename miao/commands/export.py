@@ -36,14 +36,15 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="miao export",
         description="Writes a model for other programs: a Hugging Face directory (transformers, "
-        "vLLM, SGLang), GGUF with a Modelfile (llama.cpp, Ollama, LM Studio), or one HTML file "
-        "that talks by itself in a browser, offline. Where the program (for a page Node.js) is "
-        "installed, what it computes is compared with what Miao computes.",
+        "vLLM, SGLang), GGUF with a Modelfile (llama.cpp, Ollama, LM Studio), one HTML file that "
+        "talks by itself in a browser, offline, or a folder with such a page for a static host "
+        "(GitHub Pages, a static Space of Hugging Face or ModelScope). Where the program (for a "
+        "page Node.js) is installed, what it computes is compared with what Miao computes.",
     )
     parser.add_argument(
         "model", help="a run directory (runs/NAME), a model directory or a hub name"
     )
-    parser.add_argument("--to", required=True, choices=("hf", "gguf", "page"))
+    parser.add_argument("--to", required=True, choices=("hf", "gguf", "page", "folder"))
     parser.add_argument(
         "--out",
         type=Path,
@@ -52,7 +53,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--dtype",
         choices=(*DTYPES, "int8"),
-        help="type of the weights (default: hf bfloat16, page int8; a page has int8 or float16)",
+        help="type of the weights (default: hf bfloat16, page and folder int8, or float16)",
     )
     parser.add_argument(
         "--quantize",
@@ -70,8 +71,14 @@ def main(words: Sequence[str]) -> int:
         help="for the model card (default: the model's own; apache-2.0 where the built-in corpus "
         "is all that a run read)",
     )
-    parser.add_argument("--title", help="page: its title (default: the model's name)")
-    parser.add_argument("--greeting", help="page: what it says first")
+    parser.add_argument("--title", help="page, folder: its title (default: the model's name)")
+    parser.add_argument("--greeting", help="page, folder: what it says first")
+    parser.add_argument(
+        "--theme",
+        nargs="+",
+        metavar="WORD",
+        help="page, folder: light, dark or auto (as the device has it), and an accent: b3541e",
+    )
     parser.add_argument("--no-check", action="store_true", help="do not compare afterwards")
     parser.add_argument(
         "--opencompass",
@@ -100,7 +107,7 @@ def export(options: argparse.Namespace) -> Path:
     check_target(out, origin, may_be_page=options.to == "page")
     headline(f"export {origin.name} to {options.to}")
     with place(out) as written, _source(origin, options, out) as (source, merged):
-        writer = {"gguf": _write_gguf, "hf": _write_hf, "page": _write_page}[options.to]
+        writer = {"gguf": _write_gguf, "hf": _write_hf}.get(options.to, _write_page)
         try:
             failed_types = writer(origin, source, written, merged, options)
         except FailedCheck as failure:
@@ -133,9 +140,13 @@ def _check_options(options: argparse.Namespace) -> None:
         raise MiaoError("--dtype belongs to --to hf", fix="for gguf choose --quantize")
     if options.to != "hf" and options.opencompass is not None:
         raise MiaoError("--opencompass belongs to --to hf", fix="OpenCompass reads nothing else")
-    if options.to != "page" and (options.title or options.greeting):
-        raise MiaoError("--title and --greeting belong to --to page", fix="leave them out")
-    fitting = {"page": ("int8", "float16"), "hf": DTYPES}.get(options.to, ())
+    is_page = options.to in ("page", "folder")
+    if not is_page and (options.title or options.greeting or options.theme):
+        raise MiaoError(
+            "--title, --greeting and --theme belong to --to page and --to folder",
+            fix="leave them out",
+        )
+    fitting = ("int8", "float16") if is_page else DTYPES if options.to == "hf" else ()
     if options.dtype and options.dtype not in fitting:
         raise MiaoError(
             f"--to {options.to} has no --dtype {options.dtype}",
@@ -196,21 +207,28 @@ def _write_hf(
 def _write_page(
     origin: Origin, source: Path, written: Path, merged: list[Finding], options: argparse.Namespace
 ) -> list[str]:
-    from miao.export.page import check_page, write_page
+    """One file, or a folder for a static host."""
+    from miao.export.page import check_page, write_folder, write_page
     from miao.page.contents import PageType
     from miao.page.node import has_node
 
     dtype: PageType = "float16" if options.dtype == "float16" else "int8"
     card = replace(_card(origin, source, dtype, options), name=options.title or origin.name)
-    file = written / f"{origin.name}.html"
-    write_page(source, file, card, dtype, options.greeting or "")
+    words = (options.greeting or "", options.theme or ())
     findings = list(merged)
-    unchecked = "--no-check" if options.no_check else "" if has_node() else "no Node.js here"
-    if unchecked:
-        warn(f"not checked: {unchecked}")
-    else:
-        with by_product("the comparison in Node.js"):
-            findings += check_page(file, source, dtype)
+    with tempfile.TemporaryDirectory(prefix=".check.", dir=written.parent) as temporary:
+        if options.to == "folder":
+            page = Path(temporary) / "page.html"
+            write_text(page, write_folder(source, written, card, dtype, *words))
+        else:
+            page = written / f"{origin.name}.html"
+            write_page(source, page, card, dtype, *words)
+        unchecked = "--no-check" if options.no_check else "" if has_node() else "no Node.js here"
+        if unchecked:
+            warn(f"not checked: {unchecked}")
+        else:
+            with by_product("the comparison in Node.js"):
+                findings += check_page(page, source, dtype)
     _judge(findings, "Node.js", written)
     _mark(written, origin, options, {"dtype": dtype}, {"Node.js": findings})
     return []
@@ -368,6 +386,9 @@ def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
         # Ollama knows no other letters in a model's name.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name).strip("-.") or "miao"
         say_next(shlex.join(["ollama", "create", name, "-f", str(out / "Modelfile")]))
+    elif options.to == "folder":
+        say("  put the files of this folder on any static host; to try it here:")
+        say_next(shlex.join(["python", "-m", "http.server", "--directory", str(out)]))
     elif options.to == "page":
         page = out if is_page_name(out) else out / f"{origin.name}.html"
         say(f"  open {page} in a browser, or send it to somebody")

@@ -1,18 +1,22 @@
-"""Writes a model as one HTML file that talks, and compares what the file computes."""
+"""Writes a model as a page that talks, one file or a folder, and compares what it computes."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from miao.console import count
-from miao.export.card import STAGE_NAMES, Card
+from miao.export.card import STAGE_NAMES, UNKNOWN_LICENSE, Card, Facts
 from miao.export.parity.compare import Finding, compare_answers
 from miao.export.parity.reference import ANSWER, CONVERSATIONS, TEXTS, Answer, make_reference
 from miao.files import write_text
 from miao.model import count_parameters, load_model, native_architecture
 from miao.page.contents import PageType, read_contents, rounded
-from miao.page.html import page_html
+from miao.page.html import folder, page_html
 from miao.page.node import run_in_node
 from miao.tokenizer import Tokenizer
 
@@ -21,32 +25,92 @@ _TIE = 1e-3
 page rounds activations to 14 bits."""
 
 
-def write_page(source: Path, file: Path, card: Card, dtype: PageType, greeting: str = "") -> None:
+def write_page(
+    source: Path,
+    file: Path,
+    card: Card,
+    dtype: PageType,
+    greeting: str = "",
+    theme: Sequence[str] = (),
+) -> None:
     """The page of a model directory; its title is the card's name.
 
     Raises:
-        MiaoError: see `read_contents`.
+        MiaoError: see `read_contents`, `themed`.
     """
     contents = read_contents(source, dtype)
-    write_text(file, page_html(contents, card.name, card_facts(card), greeting))
+    write_text(file, page_html(contents, card.name, card_facts(card), greeting, theme))
+
+
+def write_folder(
+    source: Path,
+    out: Path,
+    card: Card,
+    dtype: PageType,
+    greeting: str = "",
+    theme: Sequence[str] = (),
+) -> str:
+    """A static site with the page of a model directory, and what hosts want beside it.
+
+    Returns:
+        The same page as one file, for a check.
+
+    Raises:
+        MiaoError: see `write_page`.
+    """
+    contents, facts = read_contents(source, dtype, "folder"), card_facts(card)
+    files = folder(contents, card.name, facts, greeting, theme)
+    files["README.md"] = _readme(card).encode()
+    files[".nojekyll"] = b""  # GitHub Pages: serve the files as they are
+    files[".gitattributes"] = b"*.bin filter=lfs diff=lfs merge=lfs -text\n"
+    sums = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
+    files["SHA256SUMS"] = "".join(sums).encode()
+    for name, data in files.items():
+        (out / name).write_bytes(data)
+    return page_html(contents, card.name, facts)
+
+
+def _readme(card: Card) -> str:
+    """Its head is what a static Space of Hugging Face reads (hub docs, spaces-config-reference)."""
+    head = {"title": card.name, "emoji": "🌱", "colorFrom": "green", "colorTo": "yellow"}
+    head |= {"sdk": "static", "app_file": "index.html"}
+    head |= {} if card.license == UNKNOWN_LICENSE else {"license": card.license}
+    return f"""---
+{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---
+
+# {card.name}
+
+A small language model that runs in the browser that opens this page, grown with Miao 苗. Put these
+files on any static host; below a sub-path works too. What is said to it goes nowhere.
+
+一个在浏览器里运行的小语言模型，用 Miao 苗训练。把这些文件放到任何静态网站上（放在子路径下也行）；
+对它说的话哪里也不去。
+
+`sha256sum -c SHA256SUMS`
+"""
 
 
 def card_facts(card: Card) -> dict[str, Any]:
     """The model card as a page tells it."""
-    facts, total = card.facts, count_parameters(card.config).total
+    facts, total = card.facts or Facts(), count_parameters(card.config).total
     rows = [("name", card.name), ("parameters", f"{count(total)} ({total:,})")]
     rows += [("architecture", native_architecture(card.config)), ("weights", card.dtype)]
     rows += [("context", f"{card.config.context_length:,}")]
     if card.stage:
         rows.append(("stage", STAGE_NAMES.get(card.stage, card.stage)))
-    rows += [("tokens", facts.tokens)] if facts and facts.tokens not in ("", "0") else []
+    rows += [("tokens", facts.tokens)] if facts.tokens not in ("", "0") else []
+    rows += [("base", facts.base)] if facts.base else []
+    rows += [("machine", facts.machine)] if facts.machine else []
     rows.append(("license", card.license))
-    trained = [[t.name, t.tokens, t.steps, t.time, t.loss] for t in facts.trained] if facts else []
     return {
         "facts": rows,
-        "trained": trained,
-        "score_columns": facts.score_columns if facts else [],
-        "scores": facts.scores if facts else [],
+        "sources": [
+            [s.stage, s.name, s.origin, s.train, s.characters, s.tokens] for s in facts.sources
+        ],
+        "trained": [[t.name, t.tokens, t.steps, t.time, t.loss] for t in facts.trained],
+        "score_columns": facts.score_columns,
+        "scores": facts.scores,
+        "recipe": facts.recipe,
     }
 
 

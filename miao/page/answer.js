@@ -1,11 +1,13 @@
 // A model that answers: what it has read stays read, so that only what is new costs time.
 import { Decoder } from "./decoder.js";
+import { inspect } from "./inspect.js";
 import { nextToken } from "./sampling.js";
 import { Prompt } from "./template.js";
 import { Tokenizer } from "./tokenizer.js";
 import { fastestDecoder } from "./wasm.js";
 
 const BREATH = 15; // milliseconds between two looks for a message, a stop above all
+const MOST_SEEN = 256; // tokens of an inspection: attention takes their square
 
 export class Model {
   constructor(model, bytes) {
@@ -68,7 +70,7 @@ export class Model {
     return "length";
   }
 
-  /** The answer's text as it comes. Returns {reason, count, left}. */
+  /** The answer's text as it comes. Returns {reason, count, left, ids}. */
   async *answer(messages, options, breathe) {
     const { context } = this.settings.config;
     const room = context - Math.min(options.max_new_tokens, context >> 1);
@@ -76,9 +78,22 @@ export class Model {
     const stream = this.tokenizer.stream(), tokens = this.tokens(ids, options, breathe);
     const thinks = this.tokenizer.controls.get("<think>");
     if (thinks !== undefined && ids.lastIndexOf(thinks) > ids.lastIndexOf(this.tokenizer.controls.get("</think>")) && ids.length - ids.lastIndexOf(thinks) < 3) yield "<think>\n";
-    let count = 0, next;
-    for (; !(next = await tokens.next()).done; count++) yield stream.feed(next.value);
+    const said = [];
+    let next;
+    while (!(next = await tokens.next()).done) {
+      said.push(next.value);
+      yield stream.feed(next.value);
+    }
     yield stream.finish();
-    return { reason: next.value, count, left };
+    return { reason: next.value, count: said.length, left, ids: said };
+  }
+
+  /** What goes on inside: of a text, or of a conversation and the last answer to it (ids or text). */
+  async inspect({ text, messages, answer }, breathe) {
+    const said = typeof answer === "string" ? this.tokenizer.encode(answer) : answer ?? [];
+    const read = messages ? this.fit(messages, Math.max(1, MOST_SEEN - said.length)).ids : this.prompt.continued(text);
+    const ids = [...read, ...said], most = Math.min(MOST_SEEN, this.settings.config.context);
+    const found = await inspect(this.settings.config, this.decoder.tensors(), this.tokenizer, ids.slice(0, most), breathe);
+    return found && { ...found, cut: ids.length > most };
   }
 }

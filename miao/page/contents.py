@@ -18,8 +18,9 @@ from miao.ops.rope import scaled_frequencies
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.spec import is_control
 
-MOST_PARAMETERS = 100_000_000
-"""A page is one text in the memory of a browser, several times over while it is opened."""
+MOST_PARAMETERS = {"page": 100_000_000, "folder": 500_000_000}
+"""A page is one text in the memory of a browser, several times over while it is opened; the parts
+of a folder are read one by one."""
 ALIGNMENT = 4
 PageType = Literal["int8", "float16"]
 SAMPLING: dict[str, float] = {"temperature": 0.7, "top_k": 0, "top_p": 0.9}
@@ -36,8 +37,8 @@ class Contents:
     weights: bytes
 
 
-def read_contents(directory: Path, dtype: PageType = "int8") -> Contents:
-    """A model directory as a page holds it.
+def read_contents(directory: Path, dtype: PageType = "int8", kind: str = "page") -> Contents:
+    """A model directory as a page, or a folder, holds it.
 
     Raises:
         MiaoError: see `require_page`; a tokenizer that is not byte-level BPE; numbers that are not
@@ -45,7 +46,7 @@ def read_contents(directory: Path, dtype: PageType = "int8") -> Contents:
     """
     model, tokenizer = load_model(directory), Tokenizer.from_directory(directory)
     c = model.config
-    require_page(c, str(directory))
+    require_page(c, str(directory), kind)
     if tokenizer.vocab_size > c.vocab_size:
         raise MiaoError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {c.vocab_size}",
@@ -72,7 +73,7 @@ def read_contents(directory: Path, dtype: PageType = "int8") -> Contents:
     return Contents(settings, weights)
 
 
-def require_page(config: ModelConfig, where: str) -> None:
+def require_page(config: ModelConfig, where: str, kind: str = "page") -> None:
     """Raises:
     MiaoError: a model that no page can hold or compute.
     """
@@ -84,11 +85,16 @@ def require_page(config: ModelConfig, where: str) -> None:
         reason = "pages have no experts (MoE) yet"
     elif (config.rope_scaling or {}).get("rope_type") == "dynamic":
         reason = "pages have no rope scaling 'dynamic': its angles depend on what is read at once"
-    elif (total := count_parameters(config).total) > MOST_PARAMETERS:
+    elif (total := count_parameters(config).total) > (most := MOST_PARAMETERS[kind]):
         reason = (
-            f"a page of {total / 1e6:.0f} million parameters is too much for a phone's browser "
-            f"(at most {MOST_PARAMETERS // 10**6} million)"
+            f"a {kind} of {total / 1e6:.0f} million parameters is too much for a phone's browser "
+            f"(at most {most // 10**6} million)"
         )
+        if total <= MOST_PARAMETERS["folder"]:
+            otherwise = (
+                "export it with --to folder, for a static host: its weights lie in parts, which a "
+                f"browser reads one by one; or {otherwise}"
+            )
     if reason:
         raise MiaoError(reason, where=where, fix=otherwise)
 

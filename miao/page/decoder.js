@@ -147,8 +147,12 @@ export class Decoder {
       normalise(x, layer.postNorm, c.rms_norm_eps, this.normed);
       this.feedForward(layer);
     }
-    if (!wanted) return null;
-    normalise(x, this.norm, c.rms_norm_eps, this.normed);
+    return wanted ? this.predict() : null;
+  }
+
+  /** A score for every token, from what has been read so far. */
+  predict() {
+    normalise(this.stream, this.norm, this.config.rms_norm_eps, this.normed);
     multiply(this.head, this.normed, this.logits);
     return this.logits;
   }

@@ -1,4 +1,5 @@
-"""One HTML file out of the page's parts: nothing in it is loaded from elsewhere."""
+"""One HTML file out of the page's parts, or a folder for a static host: nothing is loaded from
+elsewhere."""
 
 from __future__ import annotations
 
@@ -7,21 +8,29 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from miao import __version__
 from miao.page.contents import Contents
+from miao.page.theme import themed
 
 HERE = Path(__file__).parent
+STORE = HERE.parent / "serve" / "web" / "store.js"
+"""Chats in the browser's storage, as the web chat keeps them."""
 ENGINE = (
     *("weights.js", "decoder.js", "wasm.js", "tokenizer.js", "template.js", "sampling.js"),
-    "answer.js",
+    *("inspect.js", "answer.js", "parts.js"),
 )
 """In this order: each imports only what stands before it."""
+PAGE = ("weights.js", "words.js", "talk.js", "glass.js", "dialogs.js", "page.js")
+MOST_BYTES = 24_000_000
+"""Of a part; hosts take 25 MB in a browser's upload."""
 _IMPORT = re.compile(r"^import .*\n", re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=const|function|class|async)", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const|let|function|class|async)", re.MULTILINE)
+_NAME = re.compile(r"^export (?:const|let|class|(?:async )?function) (\w+)", re.MULTILINE)
 
 
 def engine_script() -> str:
@@ -34,49 +43,87 @@ def engine_script() -> str:
     return first + "".join(map(_part, ENGINE))
 
 
-def page_html(contents: Contents, title: str, card: dict[str, Any], greeting: str = "") -> str:
+def page_html(
+    contents: Contents,
+    title: str,
+    card: dict[str, Any],
+    greeting: str = "",
+    theme: Sequence[str] = (),
+    parts: Sequence[dict[str, Any]] = (),
+) -> str:
     """The whole file.
 
     Args:
         card: what is told about the model; JSON.
         greeting: what the page says first; empty: a word of its own.
+        theme: see `themed`.
+        parts: files that hold the weights, as `folder` lists them; none: the page holds them.
     """
     settings = _json(contents.settings | {"title": title, "card": card, "greeting": greeting})
     worker = _json(engine_script() + _part("worker.js"))
     weights = contents.weights
-    expected = {
+    expected: dict[str, Any] = {
         "settings": zlib.crc32(settings.encode()),
         "weights": {"bytes": len(weights), "crc": zlib.crc32(weights)},
         "worker": zlib.crc32(worker.encode()),
     }
-    check = "".join(_part("weights.js"))
-    page = _part("words.js") + _part("page.js")
-    script = f'"use strict";\nconst EXPECTED = {_json(expected)};\n{check}{page}'
-    style = (HERE / "page.css").read_text(encoding="utf-8")
+    inside = ""
+    if parts:
+        expected["weights"]["parts"] = parts
+    else:
+        text = base64.b64encode(weights).decode()
+        inside = f'<script id="weights" type="text/plain">{text}</script>'
+    store = STORE.read_text(encoding="utf-8")
+    names = ", ".join(_NAME.findall(store))
+    script = f'"use strict";\nconst EXPECTED = {_json(expected)};\n'
+    script += f"const store = (() => {{\n{_EXPORT.sub('', store)}return {{ {names} }};\n}})();\n"
+    script += "".join(map(_part, PAGE))
+    style = themed((HERE / "page.css").read_text(encoding="utf-8"), theme)
     template = (HERE / "page.html").read_text(encoding="utf-8")
-    parts = {
-        "POLICY": _policy(script, style),
+    filled = {
+        "POLICY": _policy(script, style, has_files=bool(parts)),
         "TITLE": escape(title),
         "VERSION": escape(__version__),
         "STYLE": style,
         "SCRIPT": script,
         "SETTINGS": settings,
         "WORKER": worker,
-        "WEIGHTS": base64.b64encode(weights).decode(),
+        "WEIGHTS": inside,
     }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: filled[match[1]], template)
 
 
-def _policy(script: str, style: str) -> str:
-    """Only this script and this style, and WebAssembly; no request to anywhere, no HTML or script
-    out of strings."""
+def folder(
+    contents: Contents,
+    title: str,
+    card: dict[str, Any],
+    greeting: str = "",
+    theme: Sequence[str] = (),
+) -> dict[str, bytes]:
+    """Files of a static site that holds the page, by name: the page, its weights in parts that
+    carry their checksum in their name, and what shows it without a network."""
+    files: dict[str, bytes] = {}
+    parts: list[dict[str, Any]] = []
+    for begin in range(0, len(contents.weights), MOST_BYTES):
+        part = contents.weights[begin : begin + MOST_BYTES]
+        name = f"weights-{len(parts):03}-{zlib.crc32(part):08x}.bin"
+        files[name] = part
+        parts.append({"name": name, "bytes": len(part), "crc": zlib.crc32(part)})
+    files["index.html"] = page_html(contents, title, card, greeting, theme, parts).encode()
+    files["sw.js"] = (HERE / "sw.js").read_bytes()
+    return files
+
+
+def _policy(script: str, style: str, has_files: bool) -> str:
+    """Only this script and this style, and WebAssembly; no HTML or script out of strings; no
+    request to anywhere, but for the files that lie beside the page where there are any."""
     rules = (
         "default-src 'none'",
         f"script-src {_hash(script)} 'wasm-unsafe-eval'",
         f"style-src {_hash(style)}",
-        "worker-src blob:",
+        "worker-src blob: 'self'" if has_files else "worker-src blob:",
         "img-src data:",
-        "connect-src 'none'",
+        "connect-src 'self'" if has_files else "connect-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
         "require-trusted-types-for 'script'",

@@ -15,7 +15,7 @@ async function continued(ids, count) {
 }
 
 (async () => {
-  const { texts = [], conversations = [], prompts = [], count = 0, plain = false, logits = false } = JSON.parse(fs.readFileSync(0, "utf-8"));
+  const { texts = [], conversations = [], prompts = [], inspections = [], count = 0, plain = false, logits = false } = JSON.parse(fs.readFileSync(0, "utf-8"));
   if (plain) model.decoder = model.plain();
   const answers = {
     engine: model.decoder.piece > 1 ? "wasm" : "js",
@@ -23,7 +23,9 @@ async function continued(ids, count) {
     conversations: conversations.map((messages) => model.prompt.encode(messages)),
     prompts: [],
     logits: logits ? prompts.map((ids) => Array.from(model.decoder.readAll(ids, 0))) : [],
+    inspections: [],
   };
   for (const ids of prompts) answers.prompts.push(await continued(ids, count));
+  for (const request of inspections) answers.inspections.push(await model.inspect(request));
   process.stdout.write(JSON.stringify(answers), () => process.exit(0));
 })();

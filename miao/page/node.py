@@ -23,11 +23,11 @@ def run_in_node(page: Path, **requests: Any) -> dict[str, Any]:
 
     Args:
         requests: texts to tokenise; conversations to render and tokenise; prompts (ids) to
-            continue greedily by `count` tokens; logits: those behind the prompts are wanted too;
-            plain: by the plain JavaScript engine.
+            continue greedily by `count` tokens; inspections ({text} or {messages, answer}); logits:
+            those behind the prompts are wanted too; plain: by the plain JavaScript engine.
 
     Returns:
-        Ids for each, under the same names; engine: "wasm" or "js".
+        Ids for each, and what `inspect.js` says, under the same names; engine: "wasm" or "js".
 
     Raises:
         MiaoError: it fails.

@@ -31,7 +31,7 @@ export class Prompt {
   /** Ids up to where the answer begins. Without a template the last message is a text to go on
    * with. Messages: {role, content, reasoning_content}. */
   encode(messages) {
-    if (!this.template) return [...this.tokenizer.spec.document_start, ...this.tokenizer.encode(messages.at(-1).content)];
+    if (!this.template) return this.continued(messages.at(-1).content);
     const defused = messages.map((message) =>
       Object.fromEntries(Object.entries(message).map(([name, text]) => [name, this.defuse(text)])));
     const text = this.template.render({ messages: defused, add_generation_prompt: true, ...this.special });
@@ -42,5 +42,10 @@ export class Prompt {
       else if (piece) ids.push(...this.tokenizer.encode(this.restore(piece)));
     }
     return ids;
+  }
+
+  /** Ids of a text to go on with. */
+  continued(text) {
+    return [...this.tokenizer.spec.document_start, ...this.tokenizer.encode(text)];
   }
 }

@@ -1,5 +1,6 @@
 // The model's own thread, so that the page never waits for it.
 import { Model } from "./answer.js";
+import { readParts } from "./parts.js";
 import { checksum, fromBase64 } from "./weights.js";
 
 let model = null, current = 0;
@@ -11,9 +12,11 @@ const breathe = () => new Promise((resolve) => {
   channel.port2.postMessage(0);
 });
 
-function load({ text, settings, expected }) {
+async function load({ text, settings, expected, base }) {
   let bytes;
-  try { bytes = fromBase64(text); } catch { return { type: "damaged" }; }
+  try {
+    bytes = expected.parts ? await readParts(expected, base, (share) => postMessage({ type: "loading", share })) : fromBase64(text);
+  } catch (error) { return error?.type ? error : { type: "damaged" }; }
   if (bytes.length !== expected.bytes || checksum(bytes) !== expected.crc) return { type: "damaged" };
   model = new Model(settings, bytes);
   return { type: "ready" };
@@ -31,12 +34,24 @@ async function ask({ number, messages, options }) {
   postMessage({ type: "done", number, ...next.value, first, seconds: (performance.now() - began) / 1000 });
 }
 
+async function look(request) {
+  const { number } = request;
+  let told = 0;
+  const goOn = async (share) => {
+    await breathe();
+    if (share - told > 0.02) postMessage({ type: "inspecting", number, share: told = share });
+    return current === number;
+  };
+  postMessage({ type: "inspected", number, inspection: await model.inspect(request, goOn) });
+}
+
 onmessage = async ({ data }) => {
   try {
-    if (data.type === "load") postMessage(load(data));
+    if (data.type === "load") postMessage(await load(data));
     else {
       current = data.number; // of another question, or of none: what runs ends
       if (data.type === "ask") await ask(data);
+      if (data.type === "inspect") await look(data);
     }
   } catch (error) {
     postMessage({ type: "failed", number: data.number, text: String(error) });

@@ -21,6 +21,7 @@ from miao.engine.backend import pack
 from miao.errors import MiaoError
 from miao.model import Decoder, load_model, save_model
 from miao.page import contents as page_contents
+from miao.page import html as page_module
 from miao.page.contents import javascript_pattern, read_contents, rounded
 from miao.page.html import page_html
 from miao.page.node import has_node, run_in_node
@@ -31,7 +32,10 @@ from tests.model.shapes import LATENT, SIGMOID
 ROOT = Path(__file__).parent.parent.parent
 needs_node = pytest.mark.skipif(not has_node(), reason="Node.js is not installed")
 SHAPE = {"vocab_size": 384, "max_position_embeddings": 256, "eos_token_id": 2}
-CARD: dict[str, Any] = {"facts": [], "trained": [], "scores": [], "score_columns": []}
+CARD: dict[str, Any] = {
+    **{"facts": [], "sources": [], "trained": [], "scores": [], "score_columns": []},
+    "recipe": "",
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -224,10 +228,13 @@ def test_what_no_page_computes_is_refused_by_name(
 def test_too_many_parameters_are_refused_with_the_alternative(
     make_page: Callable[..., tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_contents, "MOST_PARAMETERS", 10_000)
+    monkeypatch.setattr(page_contents, "MOST_PARAMETERS", {"page": 10_000, "folder": 30_000})
     with pytest.raises(MiaoError, match="too much for a phone") as refused:
         make_page()
-    assert "--to gguf" in (refused.value.fix or "")
+    assert "--to folder" in (refused.value.fix or "") and "--to gguf" in (refused.value.fix or "")
+    with pytest.raises(MiaoError, match="too much for a phone") as refused:
+        make_page(intermediate_size=400)
+    assert "--to folder" not in (refused.value.fix or "")
 
 
 def test_weights_that_float16_cannot_hold_are_refused(
@@ -260,6 +267,14 @@ def test_nothing_of_the_page_is_loaded_from_elsewhere_and_no_text_ends_a_script(
     assert "connect-src 'none'" in head and "unsafe" not in head
 
 
+@pytest.mark.parametrize("files", [page_module.ENGINE, page_module.PAGE])
+def test_no_two_files_of_one_script_use_the_same_name(files: tuple[str, ...]) -> None:
+    name = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
+    names = [n for f in files for n in name.findall((page_module.HERE / f).read_text("utf-8"))]
+    assert len(names) > 20
+    assert not {n for n in names if names.count(n) > 1}
+
+
 def test_the_file_is_no_larger_than_it_must_be(
     make_page: Callable[..., tuple[Path, Path]],
 ) -> None:
@@ -280,7 +295,7 @@ def test_export_writes_a_page_and_compares_it(
     assert "5 of 5 equal" in said and "16 of 16 texts equal" in said
     text = (tmp_path / "sprout-page" / "sprout.html").read_text("utf-8")
     assert "<title>小苗</title>" in text and '"greeting":"早！"' in text
-    with pytest.raises(MiaoError, match="--title and --greeting belong to --to page"):
+    with pytest.raises(MiaoError, match="--title, --greeting and --theme belong to --to page"):
         main([words[0], "--to", "hf", "--title", "x"])
     with pytest.raises(MiaoError, match="--to page has no --dtype bfloat16"):
         main([*words, "--dtype", "bfloat16"])

@@ -1,26 +1,29 @@
 // Chats and settings in the browser's storage: one entry per chat. Nothing leaves the machine.
 
-const PREFIX = "miao-chat:";
+let prefix = "miao-";
+/** Keeps everything under a name of its own: pages that are opened from files share one storage. */
+export const keepUnder = (name) => { prefix = name; };
+const key = (id) => `${prefix}chat:${id}`;
 const ROLES = ["user", "assistant", "tool"];
 
 /** All chats, the latest first; entries that are damaged are passed over. */
 export function all() {
   const chats = [];
   for (let n = 0; n < localStorage.length; n++) {
-    const key = localStorage.key(n);
-    if (!key.startsWith(PREFIX)) continue;
+    const name = localStorage.key(n);
+    if (!name.startsWith(key(""))) continue;
     try {
-      const chat = checked(JSON.parse(localStorage.getItem(key)));
-      if (chat) chats.push({ ...chat, id: key.slice(PREFIX.length) });
+      const chat = checked(JSON.parse(localStorage.getItem(name)));
+      if (chat) chats.push({ ...chat, id: name.slice(key("").length) });
     } catch { /* not ours after all */ }
   }
   return chats.sort((a, b) => b.changed - a.changed);
 }
 
 /** Throws where the storage is full. */
-export const save = (chat) => localStorage.setItem(PREFIX + chat.id, JSON.stringify({ ...chat, id: undefined }));
-export const remove = (id) => localStorage.removeItem(PREFIX + id);
-export const isChatKey = (key) => key === null || key.startsWith(PREFIX);
+export const save = (chat) => localStorage.setItem(key(chat.id), JSON.stringify({ ...chat, id: undefined }));
+export const remove = (id) => localStorage.removeItem(key(id));
+export const isChatKey = (name) => name === null || name.startsWith(key(""));
 export const create = () => ({ id: newId(), title: "", changed: Date.now(), messages: [] });
 
 // crypto.randomUUID is missing where a page comes without https.
@@ -75,6 +78,6 @@ export function imported(text) {
 }
 
 export function settings() {
-  try { return JSON.parse(localStorage.getItem("miao-settings")) || {}; } catch { return {}; }
+  try { return JSON.parse(localStorage.getItem(`${prefix}settings`)) || {}; } catch { return {}; }
 }
-export const saveSettings = (values) => localStorage.setItem("miao-settings", JSON.stringify(values));
+export const saveSettings = (values) => localStorage.setItem(`${prefix}settings`, JSON.stringify(values));

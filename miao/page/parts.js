@@ -1,0 +1,34 @@
+// Weights that lie beside the page, in parts: fetched once, then kept by the browser.
+import { checksum } from "./weights.js";
+
+const isWhole = (bytes, part) => bytes.length === part.bytes && checksum(bytes) === part.crc;
+
+/** All parts as one. `tell` hears which share is there.
+ * @throws {type: "missing" | "damaged", name} */
+export async function readParts({ bytes, parts }, base, tell) {
+  const whole = new Uint8Array(bytes), here = new URL("./", base);
+  const shelf = await globalThis.caches?.open(`miao ${here}`).catch(() => null); // only with https
+  let begin = 0;
+  for (const part of parts) {
+    whole.set(await readPart(part, new URL(part.name, here).href, shelf), begin);
+    begin += part.bytes;
+    tell(begin / bytes);
+  }
+  const names = parts.map(({ name }) => new URL(name, here).href);
+  for (const { url } of (await shelf?.keys()) ?? []) if (url.endsWith(".bin") && !names.includes(url)) await shelf.delete(url);
+  return whole;
+}
+
+async function readPart(part, url, shelf) {
+  const kept = await shelf?.match(url);
+  if (kept) {
+    const bytes = new Uint8Array(await kept.arrayBuffer());
+    if (isWhole(bytes, part)) return bytes;
+  }
+  const found = await fetch(url).catch(() => null);
+  if (!found?.ok) throw { type: "missing", name: part.name };
+  const bytes = new Uint8Array(await found.arrayBuffer());
+  if (!isWhole(bytes, part)) throw { type: "damaged", name: part.name };
+  await shelf?.put(url, new Response(bytes)).catch(() => { /* no room: fetched again next time */ });
+  return bytes;
+}

@@ -1,0 +1,255 @@
+"""A model's page in a real headless Chromium, opened from a file and from a static host."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miao.engine import Engine, SamplingOptions
+from miao.engine.backend import pack
+from miao.export.card import Card, Facts, Source, Trained
+from miao.export.page import write_page
+from miao.model import Decoder, load_model, save_model
+from miao.page.contents import rounded
+from miao.tokenizer import Tokenizer
+from tests.serve.browsing import (  # noqa: F401
+    answers,
+    ask,
+    browser_fixture,
+    open_page_fixture,
+    shot,
+    until,
+)
+
+SHAPE = {"vocab_size": 384, "max_position_embeddings": 8192, "eos_token_id": 2}
+EVIL = (
+    "</title></script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
+    "<svg onload=window.hacked=3> [a](javascript:window.hacked=4) {{SCRIPT}} {0} $& \u2028 <!--"
+)
+GREEDY = {"temperature": "0", "max_new_tokens": "24"}
+DONE = "document.getElementById('stop').hidden && document.querySelector('.message:last-child.assistant .actions')"
+
+
+@pytest.fixture(scope="module", name="model")
+def model_fixture(
+    make_model: Callable[..., Decoder],
+    tokenizer: Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    save_model(make_model(**SHAPE), directory)
+    tokenizer.save(directory)
+    return directory
+
+
+def card_of(model: Path, text: str = "小苗") -> Card:
+    """A card whose every text is `text`."""
+    facts = Facts(
+        trained=[Trained(text, "1.4M", "660", "5 min", "1.23", "")],
+        sources=[Source(text, text, text, "1", "1", "1", "1")],
+        score_columns=[text],
+        scores=[[text, "", "400", "85.5 % ± 1.8 %", "25.0 %"]],
+        machine=text,
+        recipe=f"name: {text}",
+    )
+    config = load_model(model).config
+    return Card(text, config, "sft", facts, text, ["zh"], True, "int8")
+
+
+@pytest.fixture(scope="module", name="file")
+def file_fixture(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("page") / "小苗 page.html"
+    write_page(model, file, card_of(model), "int8")
+    return file
+
+
+def open_file(open_page: Any, file: Path, **options: Any) -> Any:
+    page = open_page(file.as_uri(), **options)
+    until(page, "!document.getElementById('send').disabled")
+    return page
+
+
+def change_settings(page: Any, **values: str) -> None:
+    page.click("#open-settings")
+    for name, value in values.items():
+        page.fill(f"[name={name}]", value)
+    page.click("#save")
+
+
+def answer_to(page: Any, text: str) -> str:
+    ask(page, text)
+    until(page, DONE)
+    return answers(page)[-1]
+
+
+def greedy(model: Path, messages: list[dict[str, Any]], count: int) -> str:
+    """What Miao's own engine says, with the page's weights."""
+    tokenizer = Tokenizer.from_directory(model)
+    engine = Engine(pack(rounded(load_model(model)), "int8"), tokenizer.stop_ids, rows=1)
+    prompt = tokenizer.chat_template.encode_prompt(tokenizer, messages)
+    (ids,) = engine.generate([prompt], SamplingOptions(max_new_tokens=count))
+    return tokenizer.decode([id for id in ids if id not in tokenizer.stop_ids])
+
+
+def test_a_chinese_and_an_english_conversation_from_a_file_without_a_request(
+    model: Path, file: Path, open_page: Any
+) -> None:
+    for locale, questions in (
+        ("zh-CN", ["你好，你是谁？", "再说一遍"]),
+        ("en-US", ["Who are you?", "Say it again"]),
+    ):
+        page = open_file(open_page, file, locale=locale)
+        change_settings(page, **GREEDY)
+        said: list[dict[str, Any]] = []
+        for question in questions:
+            said.append({"role": "user", "content": question})
+            content = greedy(model, said, 24)
+            said.append({"role": "assistant", "content": content})
+            answer_to(page, question)
+            shown = page.locator(".message.assistant .text").last.evaluate("n => n.textContent")
+            assert shown == content
+        stats = page.inner_text(".message:last-child .stats")
+        assert re.match(
+            r"24 词元，每秒 \d+ 个" if locale == "zh-CN" else r"24 tokens, \d+ per", stats
+        )
+        shot(page, f"page-{locale}")
+        elsewhere = [url for url in page.requested if not url.startswith(("blob:", "data:"))]
+        assert elsewhere == [file.as_uri()], "nothing but the file itself"
+        assert page.evaluate("fetch('https://example.com/').catch((e) => e.name)") == "TypeError"
+
+
+def test_stop_regenerate_edit_and_what_is_kept(file: Path, open_page: Any, tmp_path: Path) -> None:
+    page = open_file(open_page, file)
+    change_settings(page, temperature="0", max_new_tokens="100000")
+    ask(page, "数到一千")
+    until(page, "document.querySelector('.assistant .text')?.textContent.length > 4")
+    page.click("#stop")
+    until(page, DONE)
+    first = answers(page)[0]
+    assert "已停止" in page.inner_text(".assistant .stats")
+    page.reload()
+    until(page, "!document.getElementById('send').disabled")
+    assert answers(page)[0] == first, "what was said before the stop is kept"
+
+    change_settings(page, **GREEDY)
+    page.click("text=重新生成")
+    until(page, DONE)
+    assert answers(page) != [first] and page.locator(".message").count() == 2
+    page.click(".message.user >> text=编辑")
+    page.fill(".editor", "数到三")
+    page.click("text=发送修改")
+    until(page, f"document.querySelectorAll('.message').length === 2 && {DONE}")
+    assert page.inner_text(".message.user .text") == "数到三"
+    edited = answers(page)
+    page.click(".message.user >> text=编辑")
+    page.press(".editor", "Escape")
+    assert page.inner_text(".message.user .text") == "数到三"
+
+    page.click("#new-chat")
+    assert page.locator(".welcome").count() == 1
+    answer_to(page, "第二个对话")
+    page.click("#open-chats")
+    assert page.locator(".chat-name").all_inner_texts() == ["第二个对话", "数到一千"]
+    with page.expect_download() as download:
+        page.click("#export")
+    exported = tmp_path / "chats.jsonl"
+    download.value.save_as(exported)
+    lines = [json.loads(line) for line in exported.read_text("utf-8").splitlines()]
+    assert [line["messages"][0] for line in lines] == [
+        {"role": "user", "content": "第二个对话"},
+        {"role": "user", "content": "数到三"},
+    ]
+    page.click(".chat-name >> nth=1")
+    assert answers(page) == edited
+    for _ in range(2):
+        page.click("#open-chats")
+        page.click("#chat-list >> text=删除 >> nth=0")
+        page.click("#chats >> text=关闭")
+    assert page.locator(".welcome").count() == 1
+    page.set_input_files("#import-file", exported)
+    until(page, "document.getElementById('notice').textContent === '导入了 2 个对话。'")
+    page.reload()
+    page.click("#open-chats")
+    assert set(page.locator(".chat-name").all_inner_texts()) == {"第二个对话", "数到一千"}
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"messages": []}\nno chat\n')
+    page.set_input_files("#import-file", bad)
+    until(page, "document.getElementById('notice').textContent.startsWith('第 2 行不是对话')")
+
+
+def damaged(text: str) -> Iterator[tuple[str, str]]:
+    middle = text.index('id="weights"') + 4000
+    yield (
+        "a letter of the weights",
+        text[:middle] + ("A" if text[middle] != "A" else "B") + text[middle + 1 :],
+    )
+    yield "not base64", text[:middle] + "%" + text[middle + 1 :]
+    yield "cut in the weights", text[:middle]
+    yield "cut before the weights", text[: text.index('id="worker"') + 500]
+    yield "another setting", text.replace('"hidden_size":32', '"hidden_size":33')
+
+
+def test_a_damaged_or_truncated_file_says_so(file: Path, open_page: Any, tmp_path: Path) -> None:
+    for number, (what, text) in enumerate(damaged(file.read_text("utf-8"))):
+        bad = tmp_path / f"{number}.html"
+        bad.write_text(text, encoding="utf-8")
+        page = open_page(bad.as_uri())
+        until(page, "/文件已损坏/.test(document.getElementById('notice').textContent)")
+        assert page.is_visible("#notice") and page.is_disabled("#send"), what
+    script = file.read_text("utf-8").replace("const EXPECTED", "const  EXPECTED", 1)
+    (tmp_path / "script.html").write_text(script, encoding="utf-8")
+    page = open_page((tmp_path / "script.html").as_uri())
+    assert "The page does not run: the file is damaged" in page.inner_text("#notice")
+
+
+def test_no_text_can_inject_anything(
+    model: Path, tokenizer: Tokenizer, open_page: Any, tmp_path: Path
+) -> None:
+    own = tmp_path / "model"
+    save_model(load_model(model), own)
+    letters = json.loads(json.dumps(tokenizer.spec()))
+    word = letters["added_tokens"][-1] | {"content": EVIL, "special": False, "id": 360}
+    letters["added_tokens"].append(word)
+    tokenizer.with_spec(letters).save(own)
+    file = tmp_path / "evil.html"
+    write_page(own, file, card_of(own, EVIL), "int8", EVIL)
+    page = open_file(open_page, file)
+    assert page.title() == EVIL
+    assert page.inner_text(".welcome h1").startswith("</title></script>")
+    # What the model says, made to say it.
+    page.evaluate("page.worker = { postMessage() {} }")
+    ask(page, EVIL)
+    said = json.dumps(f"<think>{EVIL}</think>{EVIL}")
+    page.evaluate(
+        f"addText({said}); finish({{reason: 'stop', count: 1, left: 0, ids: [360], seconds: 1}})"
+    )
+    page.click("summary")
+    page.click("#open-card")
+    page.click("#close-card")
+    page.click("#open-chats")
+    page.click("#chats >> text=关闭")
+    for _ in range(2):
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main :is(img, script, iframe, [onload], [onerror], a)").count() == 0
+        assert "<img src=x onerror" in page.inner_text(".message.assistant .text")
+        page.reload()
+        until(page, "!document.getElementById('send').disabled")
+    page.click("#open-glass")
+    until(page, "!document.getElementById('glass-views').hidden")
+    assert EVIL[:20] in page.locator("#glass-tokens").text_content().replace("␣", " ")
+    assert page.evaluate("window.hacked") is None
+    # Even a page that forgot itself could not make HTML, or a handler, of a text.
+    for forgot in (
+        "document.body.innerHTML = '<b>'",
+        "document.body.setAttribute('onclick', 'window.hacked = 5')",
+    ):
+        assert (
+            page.evaluate(f"() => {{ try {{ {forgot} }} catch (e) {{ return e.name }} }}")
+            == "TypeError"
+        )
+    assert all(url.startswith(("file:", "blob:", "data:")) for url in page.requested)
