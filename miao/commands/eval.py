@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from miao.commands.eval_data import task_data
-from miao.commands.eval_sets import run_set
+from miao.commands.eval_sets import CORE, run_set
 from miao.console import ProgressLine, headline, print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.tasks.items import Questions, read_questions
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("model", help="a run (runs/NAME), a model directory or a name on a hub")
     add(
         "--tasks", nargs="+", required=True, metavar="TASK", help="early: one score of what "
-        "small models show first, no files needed; "
+        "small models show first, no files needed; core: CORE of DCLM and nanochat; "
         f"{', '.join(built_in_tasks())}, or YAML files of yours",
     )  # fmt: skip
     add("--data", default=DEFAULT_DATA, help="folder of the tasks' files (default data/eval), or "
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Every task, one after the other; what is wrong with any is said before a model is loaded."""
-    sets = [name for name in options.tasks if is_set(name)]
+    sets = [name for name in options.tasks if name == CORE or is_set(name)]
     work = [_prepared(name, options) for name in options.tasks if name not in sets]
     for name in sets:
         run_set(name, options)

@@ -1,8 +1,10 @@
-"""`miao eval RUN --tasks early`: a set of tasks, and the one score that they make."""
+"""`miao eval RUN --tasks early` or `core`: a set of tasks, and the one score that they make."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miao.commands.eval_data import set_data
@@ -11,8 +13,17 @@ from miao.errors import MiaoError
 from miao.evaluate.tasks.sets import load_set
 
 if TYPE_CHECKING:
+    from miao.evaluate.benchmark import Asked
+    from miao.evaluate.measure.likelihood import Advance
     from miao.evaluate.results.ensemble import Ensemble
+    from miao.evaluate.tasks.prompts import Encoder
+    from miao.model import Decoder
 
+    Ask = Callable[[Decoder, Encoder, Advance], tuple[list[Asked], Ensemble]]
+    Work = tuple[str, int, Ask]
+    """A title, how much there is to do, and what does it."""
+
+CORE = "core"
 REFUSED = ("prompts", "scoring", "shots", "split", "subjects", "show", "contamination")
 
 
@@ -23,7 +34,6 @@ def run_set(name: str, options: argparse.Namespace) -> Ensemble:
         MiaoError: an option that would make another score of it.
     """
     from miao.evaluate.measure.loading import load_for_evaluation
-    from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set
     from miao.evaluate.results.store import find_target, write_results, write_score
     from miao.evaluate.results.summary import summarise
 
@@ -32,24 +42,48 @@ def run_set(name: str, options: argparse.Namespace) -> Ensemble:
             f"{', '.join(given)}: the set '{name}' fixes how its tasks are asked",
             fix="name single tasks, or make a set of your own (docs, page 15)",
         )
-    chosen = load_set(name)
-    prepared = read_set(chosen, set_data(options.data, chosen), options.limit)
+    title, count, ask = (_core if name == CORE else _set)(name, options)
     target = find_target(options.model, options.stage, options.out)
     model, encoder = load_for_evaluation(target.directory, options)
-    headline(f"{chosen.title_en}: {target.name}")
-    questions = sum(len(found.all()) for *_, found in prepared)
-    with ProgressLine(f"{questions:,} questions", count_options(prepared)) as line:
-        asked = ask_set(model, encoder, prepared, line.advance)
+    headline(f"{title}: {target.name}")
+    with ProgressLine(f"{title}", count) as line:
+        asked, ensemble = ask(model, encoder, line.advance)
     for one in asked:
         facts = {"cut": one.cut, "fewer_shots": one.fewer}
         write_results(target, one, summarise(one), one.task.split, options.chat, facts)
         if one.cut or one.fewer:
             warn(f"{one.task.name}: {one.cut} prompts cut, {one.fewer} with fewer examples, to fit")
-    ensemble = ensemble_of(chosen, asked)
-    write_score(target, ensemble, chosen.title_en, options.limit, options.chat)
+    write_score(target, ensemble, title, options.limit, options.chat)
     print_ensemble(ensemble)
     say(f"  all answers: {target.results}")
     return ensemble
+
+
+def _set(name: str, options: argparse.Namespace) -> Work:
+    from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set
+
+    chosen = load_set(name)
+    prepared = read_set(chosen, set_data(options.data, chosen), options.limit)
+
+    def ask(model: Decoder, encoder: Encoder, advance: Advance) -> tuple[list[Asked], Ensemble]:
+        asked = ask_set(model, encoder, prepared, advance)
+        return asked, ensemble_of(chosen, asked)
+
+    return chosen.title_en, count_options(prepared), ask
+
+
+def _core(name: str, options: argparse.Namespace) -> Work:
+    from miao.evaluate.results.core import ask_core, core_of, read_core
+
+    if options.chat:
+        raise MiaoError("CORE asks base models: it has no chat", fix="leave --chat away")
+    tasks, called, count = read_core(Path(options.data), options.limit)
+
+    def ask(model: Decoder, encoder: Encoder, advance: Advance) -> tuple[list[Asked], Ensemble]:
+        asked = ask_core(model, encoder.tokenizer, tasks, options.limit, advance)
+        return asked, core_of(called, tasks, asked)
+
+    return "CORE", count, ask
 
 
 def print_ensemble(ensemble: Ensemble) -> None:
