@@ -21,6 +21,12 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+/* A short loop of known length that must become straight code, or its sums would stand in memory. */
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 4")
+#endif
 /* Holds a value in its register here: the compiler would rather load it again and again. */
 #ifdef __AVX2__
 #define HOLD(vector) __asm__ volatile("" : "+x"(vector))
@@ -169,23 +175,23 @@ INLINE void float_tile(int rows, int columns, const float *x, int64_t x_stride, 
     for (; i + LANES <= size; i += LANES) {
         v8 a[GROUP];
         if (next) ask_for(next + TILE * sizeof(float) * i, TILE * sizeof(float) * LANES);
-#pragma GCC unroll 4
+UNROLLED
         for (int r = 0; r < rows; r++) {
             a[r] = load(x + r * x_stride + i);
             HOLD(a[r]);
         }
-#pragma GCC unroll 4
+UNROLLED
         for (int c = 0; c < columns; c++) {
             v8 b = load(w + c * w_stride + i);
             if (rows > 1) HOLD(b);
-#pragma GCC unroll 4
+UNROLLED
             for (int r = 0; r < rows; r++) {
                 lanes[r][c] += a[r] * b;
                 HOLD(lanes[r][c]);
             }
         }
     }
-#pragma GCC unroll 4
+UNROLLED
     for (int r = 0; r < rows; r++) sums_of(lanes[r], columns, sums[r]);
     for (; i < size; i++)
         for (int r = 0; r < rows; r++)
@@ -204,12 +210,12 @@ INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, c
     for (; i + 2 * LANES <= size; i += 2 * LANES) {
         v8 a[ROWS], b[ROWS];
         if (next) ask_for(next + TILE * sizeof *w * i, TILE * sizeof *w * 2 * LANES);
-#pragma GCC unroll 4
+UNROLLED
         for (int r = 0; r < rows; r++) {
             a[r] = load(x + r * x_stride + i);
             b[r] = load(x + r * x_stride + i + LANES);
         }
-#pragma GCC unroll 4
+UNROLLED
         for (int c = 0; c < columns; c++) {
             const u8 words = *(const u8 *)(w + c * w_stride + i);
             v8 low = (v8)(words << 16), high = (v8)(words & 0xffff0000u);
@@ -217,7 +223,7 @@ INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, c
                 HOLD(low);
                 HOLD(high);
             }
-#pragma GCC unroll 4
+UNROLLED
             for (int r = 0; r < rows; r++) {
                 lanes[r][c] += a[r] * low;
                 HOLD(lanes[r][c]);
@@ -226,7 +232,7 @@ INLINE void half_tile(int rows, int columns, const float *x, int64_t x_stride, c
             }
         }
     }
-#pragma GCC unroll 4
+UNROLLED
     for (int r = 0; r < rows; r++) sums_of(lanes[r], columns, sums[r]);
     for (; i < size; i++)
         for (int r = 0; r < rows; r++)
@@ -248,7 +254,7 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
     int64_t i = 0;
     for (; i + 2 * LANES <= size; i += 2 * LANES) {
         if (next) ask_for(next + TILE * i, TILE * 2 * LANES);
-#pragma GCC unroll 4
+UNROLLED
         for (int c = 0; c < columns; c++) {
             const int8_t *weight = w + c * w_stride + i;
 #ifdef __AVX2__
@@ -258,7 +264,7 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
             const v128_t low = wasm_i16x8_load8x8(weight);
             const v128_t high = wasm_i16x8_load8x8(weight + LANES);
 #endif
-#pragma GCC unroll 4
+UNROLLED
             for (int r = 0; r < rows; r++) {
                 const int16_t *steps = x + r * x_stride + i;
 #ifdef __AVX2__
@@ -277,10 +283,10 @@ INLINE void integer_tile(int rows, int columns, const int16_t *x, int64_t x_stri
             }
         }
     }
-#pragma GCC unroll 4
+UNROLLED
     for (int r = 0; r < rows; r++) {
         v8 floats[TILE];
-#pragma GCC unroll 4
+UNROLLED
         for (int c = 0; c < columns; c++) floats[c] = __builtin_convertvector(lanes[r][c], v8);
         sums_of(floats, columns, sums[r]);
     }

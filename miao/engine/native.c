@@ -89,7 +89,7 @@ INLINE void gather(int group, const float *scores, int64_t width, const float *v
         v8 sum[GROUP][2] = {{{0}}};
         for (int64_t s = 0; s < seen; s++) {
             const v8 a = load(values + s * stride + i), b = load(values + s * stride + i + LANES);
-#pragma GCC unroll 4
+UNROLLED
             for (int g = 0; g < group; g++) {
                 sum[g][0] += a * scores[g * width + s];
                 sum[g][1] += b * scores[g * width + s];

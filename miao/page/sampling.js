@@ -1,6 +1,19 @@
 // From logits to the next token, in the order of Miao's engine: the repetition penalty changes the
 // logits; temperature divides them; top_k, top_p and min_p leave tokens out.
 
+/** Ids below `count` from the likeliest on, as many as `enough` wants of them. Few hold nearly all of
+ * the probability, so that the rest is seldom sorted. */
+function likeliest(weights, count, best, enough) {
+  for (const part of [1e-3, 1e-6, 0]) {
+    const order = [];
+    for (let id = 0; id < count; id++) if (weights[id] >= part * weights[best]) order.push(id);
+    order.sort((a, b) => weights[b] - weights[a] || a - b);
+    const size = enough(order);
+    if (size <= order.length) return order.slice(0, size);
+    if (!part) return order;
+  }
+}
+
 /** @param options temperature, top_k, top_p, min_p, repetition_penalty.
  * @param seen ids of prompt and answer. count: ids below this are tokens. random: in [0, 1). */
 export function nextToken(logits, options, seen, count, random = Math.random) {
@@ -10,22 +23,29 @@ export function nextToken(logits, options, seen, count, random = Math.random) {
   for (let id = 1; id < count; id++) if (logits[id] > logits[best]) best = id;
   const temperature = options.temperature ?? 0;
   if (!(temperature >= 1e-5)) return best;
-  let total = 0;
   const weights = new Float32Array(count);
-  for (let id = 0; id < count; id++) total += weights[id] = Math.exp((logits[id] - logits[best]) / temperature);
-  let order = Array.from(weights.keys());
-  if (options.top_k || options.top_p < 1 || options.min_p) order.sort((a, b) => weights[b] - weights[a] || a - b);
-  if (options.top_k) {
-    order = order.slice(0, options.top_k);
-    total = order.reduce((sum, id) => sum + weights[id], 0);
-  }
+  for (let id = 0; id < count; id++) weights[id] = Math.exp((logits[id] - logits[best]) / temperature);
+  const sum = (ids) => ids.reduce((total, id) => total + weights[id], 0);
+  let order;
+  if (options.top_k) order = likeliest(weights, count, best, () => options.top_k);
   if (options.top_p < 1) {
-    let sum = 0;
-    const end = order.findIndex((id) => (sum += weights[id]) >= options.top_p * total);
-    if (end >= 0) order = order.slice(0, end + 1);
+    const total = order ? sum(order) : weights.reduce((a, b) => a + b, 0);
+    const until = (ids) => {
+      let held = 0;
+      const end = ids.findIndex((id) => (held += weights[id]) >= options.top_p * total);
+      return end < 0 ? Infinity : end + 1;
+    };
+    order = order ? order.slice(0, until(order)) : likeliest(weights, count, best, until);
   }
-  if (options.min_p) order = order.filter((id) => weights[id] >= options.min_p * weights[best]);
-  let dice = random() * order.reduce((sum, id) => sum + weights[id], 0);
+  if (options.min_p) {
+    const until = (ids) => {
+      const end = ids.findIndex((id) => weights[id] < options.min_p * weights[best]);
+      return end < 0 ? Infinity : end;
+    };
+    order = order ? order.slice(0, until(order)) : likeliest(weights, count, best, until);
+  }
+  order ??= Array.from(weights.keys());
+  let dice = random() * sum(order);
   for (const id of order) if ((dice -= weights[id]) < 0) return id;
   return order.at(-1);
 }

@@ -4,7 +4,8 @@ import { angles, arrange, Decoder } from "./decoder.js";
 import { fromBase64, readTensors } from "./weights.js";
 
 const PAGE = 65536; // bytes that WebAssembly's memory grows by
-const PIECE = 32; // tokens read at once: the weights pass by once for all of them
+const WARM = 300; // milliseconds
+const PIECE = 24; // tokens read at once: the weights pass by once for all of them
 
 /** Writes a C structure field by field, each where the compiler puts it. */
 class Structure {
@@ -55,6 +56,12 @@ export class CompiledDecoder {
     this.fixed = this.free; // what follows grows with the conversation
     this.length = 0;
     this.makeRoom(1);
+  }
+
+  /** Makes the browser compile the code well before it is needed: it does so with what runs often. */
+  warmUp() {
+    const end = performance.now() + WARM;
+    for (let i = 0; i < 6 && performance.now() < end; i++) this.readAll([0, 0, 0, 0], 0);
   }
 
   /** The weights, in this memory: typed arrays that hold until the memory grows. */

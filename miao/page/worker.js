@@ -19,7 +19,8 @@ async function load({ text, settings, expected, base }) {
   } catch (error) { return error?.type ? error : { type: "damaged" }; }
   if (bytes.length !== expected.bytes || checksum(bytes) !== expected.crc) return { type: "damaged" };
   model = new Model(settings, bytes);
-  return { type: "ready" };
+  model.decoder.warmUp?.();
+  return { type: "ready", engine: model.decoder.piece > 1 ? "wasm" : "js" };
 }
 
 async function ask({ number, messages, options }) {

@@ -18,6 +18,7 @@ import torch
 from miao.commands.export import main
 from miao.engine import Engine, SamplingOptions
 from miao.engine.backend import pack
+from miao.engine.sampling import Draw, next_tokens
 from miao.errors import MiaoError
 from miao.model import Decoder, load_model, save_model
 from miao.page import contents as page_contents
@@ -101,6 +102,30 @@ def test_greedy_tokens_are_the_engines_in_webassembly_and_in_plain_javascript(
     most = 2e-3 if dtype == "int8" else 1e-5
     assert (compiled - plain).norm() / plain.norm() < most
     assert sum(map(len, truth)) == 60 * len(QUESTIONS)
+
+
+@needs_node
+def test_the_same_dice_draw_the_same_token(
+    make_page: Callable[..., tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the engine's sampling: flat and steep logits, every way to leave tokens out."""
+    rng, samples, expected = random.Random(5), [], []
+    for _ in range(400):
+        size, steep = rng.choice([5, 300, 2000]), rng.choice([0.1, 1.0, 6.0])
+        logits = torch.tensor([rng.gauss(0, steep) for _ in range(size)])
+        options = {
+            "temperature": rng.choice([0.0, 0.5, 1.0, 1.7]),
+            "top_k": rng.choice([0, 1, 7, 5000]),
+            "top_p": rng.choice([1.0, 0.95, 0.5, 0.01]),
+            "min_p": rng.choice([0.0, 0.02]),
+            "repetition_penalty": rng.choice([1.0, 1.3]),
+        }
+        seen, dice = [rng.randrange(size) for _ in range(3)], rng.random()
+        samples.append({"logits": logits.tolist(), "options": options, "seen": seen, "dice": dice})
+        draw = Draw(SamplingOptions(**options), seen, size, torch.device("cpu"))
+        monkeypatch.setattr(draw, "uniform", lambda dice=dice: dice)
+        expected.append(int(next_tokens(logits[None], [draw])))
+    assert run_in_node(make_page()[1], samples=samples)["samples"] == expected
 
 
 def test_the_compiled_engine_is_that_of_the_sources_and_can_be_built_again(tmp_path: Path) -> None:
