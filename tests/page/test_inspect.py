@@ -1,0 +1,138 @@
+"""The glass box: what a page says of its own inside, against a plain forward pass of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from miao.export.huggingface import write_huggingface
+from miao.model import Decoder, load_model, save_model
+from miao.page.contents import read_contents, rounded
+from miao.page.html import page_html
+from miao.page.node import has_node, run_in_node
+from miao.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.skipif(not has_node(), reason="Node.js is not installed")
+SHAPE = {"vocab_size": 384, "max_position_embeddings": 512, "eos_token_id": 2}
+TEXT = "你好，Why does water freeze? 😀 37"
+CARD: dict[str, Any] = {"facts": []}
+
+
+@pytest.fixture
+def look(
+    make_model: Callable[..., Decoder], tokenizer: Tokenizer, tmp_path: Path
+) -> Callable[..., tuple[dict[str, Any], Any]]:
+    """An inspection, and the same weights in transformers."""
+
+    def make(dtype: Any, request: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], Any]:
+        save_model(make_model(**SHAPE | changes), tmp_path / "model")
+        tokenizer.save(tmp_path / "model")
+        page = tmp_path / "page.html"
+        page.write_text(page_html(read_contents(tmp_path / "model", dtype), "苗", CARD), "utf-8")
+        (found,) = run_in_node(page, inspections=[request])["inspections"]
+        save_model(rounded(load_model(tmp_path / "model"), dtype), tmp_path / "rounded")
+        tokenizer.save(tmp_path / "rounded")
+        write_huggingface(tmp_path / "rounded", tmp_path / "hf", "float32")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
+        return found, model.eval()
+
+    return make
+
+
+def forward(model: Any, ids: list[int], count: int) -> tuple[Any, Any, Any]:
+    """Log-probabilities after each layer [layer, time, token], sizes of the residual stream [layer,
+    time], attention [layer, head, time, time]."""
+    streams: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, __, out: streams.append(out[0] if isinstance(out, tuple) else out)
+        )
+        for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        said = model(torch.tensor([ids]), output_attentions=True)
+        x_ltd = torch.cat([stream.reshape(1, len(ids), -1) for stream in streams])
+        logits_ltv = model.lm_head(model.model.norm(x_ltd))[..., :count]
+        assert torch.allclose(logits_ltv[-1], said.logits[0, :, :count], atol=1e-4)
+    for hook in hooks:
+        hook.remove()
+    sizes = x_ltd.square().mean(-1).sqrt()
+    return logits_ltv.log_softmax(-1).numpy(), sizes.numpy(), torch.cat(said.attentions).numpy()
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "tolerance"),
+    [
+        ({}, "float16", 2e-5),
+        ({}, "int8", 5e-3),
+        ({"qk_norm": False, "attention_bias": True, "head_dim": 8}, "float16", 2e-5),
+    ],
+)
+def test_an_inspection_is_what_a_forward_pass_computes(
+    look: Callable[..., Any],
+    tokenizer: Tokenizer,
+    changes: dict[str, Any],
+    dtype: Any,
+    tolerance: float,
+) -> None:
+    found, model = look(dtype, {"text": TEXT}, **changes)
+    ids = [*tokenizer.document_start, *tokenizer.encode(TEXT)]
+    assert [token["id"] for token in found["tokens"]] == ids
+    spelt = b"".join(bytes(token["bytes"]) for token in found["tokens"])
+    assert spelt.decode().endswith(TEXT) and not found["cut"]
+    count = tokenizer.vocab_size
+    logprobs, sizes, attention = forward(model, ids, count)
+    equal = {"rtol": tolerance, "atol": tolerance}
+    for time, place in enumerate(found["places"]):
+        final = logprobs[-1, time]
+        likeliest = [guess["id"] for guess in place["likeliest"]]
+        assert len(set(likeliest)) == 10
+        given = [guess["logprob"] for guess in place["likeliest"]]
+        np.testing.assert_allclose(given, final[likeliest], **equal)
+        np.testing.assert_allclose(given, np.sort(final)[::-1][:10], **equal)
+        np.testing.assert_allclose(place["entropy"], -(np.exp(final) * final).sum(), **equal)
+        np.testing.assert_allclose(
+            [layer["size"] for layer in place["layers"]], sizes[:, time], **equal
+        )
+        for layer, given in enumerate(place["layers"]):
+            best = [guess["id"] for guess in given["likeliest"]]
+            truth = np.sort(logprobs[layer, time])[::-1][:3]
+            np.testing.assert_allclose([g["logprob"] for g in given["likeliest"]], truth, **equal)
+            np.testing.assert_allclose(logprobs[layer, time, best], truth, **equal)
+        if time + 1 == len(ids):
+            assert place["next"] is None and place["layers"][-1]["next"] is None
+            continue
+        follows = ids[time + 1]
+        np.testing.assert_allclose(place["next"]["logprob"], final[follows], **equal)
+        np.testing.assert_allclose(
+            [layer["next"] for layer in place["layers"]], logprobs[:, time, follows], **equal
+        )
+        rank = 1 + int((final > final[follows]).sum())
+        assert place["next"]["rank"] == rank or dtype == "int8"
+    for layer, heads in enumerate(found["attention"]):
+        for head, rows in enumerate(heads):
+            for time, weights in enumerate(rows):
+                truth = attention[layer, head, time, : time + 1]
+                np.testing.assert_allclose(weights, truth, **equal)
+
+
+def test_of_a_conversation_the_answers_own_tokens_are_seen(
+    look: Callable[..., Any], tokenizer: Tokenizer
+) -> None:
+    messages = [{"role": "user", "content": "你好"}]
+    prompt = tokenizer.chat_template.encode_prompt(tokenizer, messages)
+    found, _ = look("int8", {"messages": messages, "answer": [40, 41, 42]})
+    assert [token["id"] for token in found["tokens"]] == [*prompt, 40, 41, 42]
+    found, _ = look("int8", {"messages": messages, "answer": "好的"})
+    assert [token["id"] for token in found["tokens"]] == [*prompt, *tokenizer.encode("好的")]
+
+
+def test_a_long_text_is_cut_and_says_so(look: Callable[..., Any]) -> None:
+    found, _ = look("int8", {"text": "苗" * 300})
+    assert found["cut"] and len(found["tokens"]) == 256 == len(found["attention"][0][0])
