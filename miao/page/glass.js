@@ -69,7 +69,8 @@ export function showGlass({ number, inspection }) {
 function thumbnail(rows, layer, number) {
   const canvas = Object.assign(make("canvas"), { width: rows.length, height: rows.length });
   const pen = canvas.getContext("2d"), image = pen.createImageData(rows.length, rows.length);
-  rows.forEach((weights, y) => weights.forEach((weight, x) => image.data.set([31, 122, 79, 255 * Math.sqrt(weight)], 4 * (y * rows.length + x))));
+  const rgb = getComputedStyle(document.documentElement).getPropertyValue("--seen").split(" ").map(Number);
+  rows.forEach((weights, y) => weights.forEach((weight, x) => image.data.set([...rgb, 255 * weight ** 0.4], 4 * (y * rows.length + x))));
   pen.putImageData(image, 0, 0);
   const node = make("button", "head", canvas);
   node.type = "button";

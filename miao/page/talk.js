@@ -63,7 +63,7 @@ function actions(node, message, index) {
 
 function figures(stats) {
   if (!stats) return "";
-  const parts = [say("stats", stats.tokens, Math.round(stats.speed))];
+  const parts = [stats.speed ? say("stats", stats.tokens, Math.round(stats.speed)) : say("count", stats.tokens)];
   if (stats.left) parts.push(say("left", stats.left));
   if (stats.stopped) parts.push(say("stopped"));
   if (stats.cut) parts.push(say("length"));
@@ -143,10 +143,11 @@ function gather() {
   if (reasoning) message.reasoning_content = reasoning;
 }
 
-export function finish({ reason, count, left, ids, seconds }) {
+export function finish({ reason, count, left, ids, first, seconds }) {
   const { message } = answering;
   gather();
-  message.stats = { tokens: count, speed: count / seconds, left, stopped: reason === "stopped", cut: reason === "length" };
+  const speed = count > 1 ? (count - 1) / (seconds - first / 1000) : 0; // once it has begun
+  message.stats = { tokens: count, speed, left, stopped: reason === "stopped", cut: reason === "length" };
   message.ids = ids; // of this visit only: what is kept is the text
   answering = null;
   if (reason === "too long") {

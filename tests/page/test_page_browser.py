@@ -231,7 +231,7 @@ def test_no_text_can_inject_anything(
     ask(page, EVIL)
     said = json.dumps(f"<think>{EVIL}</think>{EVIL}")
     page.evaluate(
-        f"addText({said}); finish({{reason: 'stop', count: 1, left: 0, ids: [360], seconds: 1}})"
+        f"addText({said}); finish({{reason: 'stop', count: 1, left: 0, ids: [360], first: 0, seconds: 1}})"
     )
     page.click("summary")
     page.click("#open-card")
