@@ -58,7 +58,7 @@ INNER_ORDER = {
         {"stage"},
     ],
     "evaluate": [
-        {"scores", "statistics"},
+        {"scores", "statistics", "forecast"},
         {"tasks"},
         {"measure"},
         {"benchmark", "opencompass"},

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+CENTRED = "centred accuracy"
+"""Unit of a score that is 0 at chance and 1 at perfect."""
+
 
 @dataclass(frozen=True)
 class Score:

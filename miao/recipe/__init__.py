@@ -17,6 +17,7 @@ from miao.recipe.model import DEFAULT_CONTEXT, ModelOptions, RopeScalingOptions
 from miao.recipe.quantities import Quantity, of_budget, parse_quantity
 from miao.recipe.stages import (
     DpoOptions,
+    DuringOptions,
     EvaluateOptions,
     PretrainOptions,
     SftOptions,
@@ -29,6 +30,7 @@ __all__ = [
     "TRACKERS",
     "CorpusOptions",
     "DpoOptions",
+    "DuringOptions",
     "EvaluateOptions",
     "GrpoOptions",
     "ModelOptions",

@@ -47,6 +47,10 @@ def check_recipe(recipe: Recipe) -> None:
     need(0 <= recipe.tokenizer.balance <= 1, "tokenizer.balance: a number from 0 to 1")
     need((recipe.tokenizer.workers or 1) > 0, "tokenizer.workers: must be positive")
     _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
+    during = recipe.evaluate.during
+    _need_quantity(during.every, "evaluate.during.every", need)
+    need(during.questions > 0, "evaluate.during.questions: must be positive")
+    need(0 < during.share <= 1, "evaluate.during.share: a share of the time, above 0, at most 1")
     for stage in STAGES:
         if getattr(recipe, stage).enabled:
             _check_stage(stage, getattr(recipe, stage), model, need)

@@ -174,6 +174,23 @@ class DpoOptions(StageOptions):
 
 
 @dataclass
+class DuringOptions:
+    """Tasks asked while a stage is trained: curves of what the model learns, in metrics.jsonl, the
+    report and the board."""
+
+    tasks: list[str] = field(default_factory=list)
+    """Names of tasks and sets, such as [early] (needs no files), or YAML files; empty: none."""
+    every: Quantity = 0.05
+    """Ask every so many tokens, or fraction of the budget; later where `share` is used up."""
+    questions: int = 20
+    """Of each subject, always the same ones."""
+    share: float = 0.02
+    """Of the time of training at most."""
+    data: str | None = None
+    """The folder of the tasks' files; none is needed for `early` and `skills`."""
+
+
+@dataclass
 class EvaluateOptions:
     """What is measured after every stage."""
 
@@ -189,3 +206,5 @@ class EvaluateOptions:
     """Held-out tokens per source for bits per byte."""
     max_new_tokens: int = 48
     """Longest generated answer."""
+    during: DuringOptions = field(default_factory=DuringOptions)
+    """Tasks while training."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from miao.evaluate.forecast import Forecast, forecast_loss, forecast_share
+from miao.evaluate.scores import CENTRED
+from miao.recipe import parse_quantity
 from miao.report.charts import (
     NUMBER,
     QUANTITY,
@@ -20,7 +23,16 @@ from miao.report.charts import (
     value_span,
 )
 from miao.report.data import Record, RunData
-from miao.report.words import Text, decimal, duration, is_number, quantity, share, stage_name
+from miao.report.words import (
+    Text,
+    decimal,
+    duration,
+    is_number,
+    quantity,
+    share,
+    stage_name,
+    task_name,
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,7 @@ def _stage_curves(
             height=84,
             span=heldout_span,
         ),
+        *_task_panels(data.tasks.get(stage, []), stage),
         Panel(
             Text("学习率", "Learning rate"),
             [Series(points(rows, "lr"), stage)],
@@ -173,6 +186,63 @@ def _stage_curves(
     label = Text(f"{name.zh}的曲线", f"curves of {name.en}")
     chart = figure(panels, label, x_end) if panels and x_end > 0 else None
     return StageCurves(stage, name, _facts(data, stage), chart, bool(result))
+
+
+def _task_panels(rows: Sequence[Record], stage: str) -> list[Panel]:
+    """One of the scores of sets, by language, and one of each task that was asked alone."""
+    sets = [s["task"] for row in rows[-1:] for s in row["scores"] if s.get("unit") == CENTRED]
+    panels = []
+    for name in dict.fromkeys(sets):
+        series = [
+            Series(_asked(rows, name, language), hue, Text(zh, language))
+            for language, hue, zh in (("zh", stage, "中文"), ("en", "other", "英文"))
+        ]
+        title = Text(f"{name}（0 为瞎猜）", f"{name}, 0 is guessing")
+        panels.append(Panel(title, [one for one in series if one.points], height=84))
+    for score in rows[-1]["scores"] if rows and not sets else []:
+        title = task_name(score["task"])
+        series = [Series(_asked(rows, score["task"], score["category"]), stage)]
+        guide = (score["chance"] or 0.0, Text("瞎猜", "guessing"))
+        panels.append(Panel(title, series, SHARE, 60, guide=guide))
+    return panels
+
+
+def _asked(rows: Sequence[Record], task: str, category: str) -> list[Point]:
+    return [
+        (row["tokens"], float(score["value"]))
+        for row in rows
+        for score in row["scores"]
+        if (score["task"], score["category"]) == (task, category) and is_number(row.get("tokens"))
+    ]
+
+
+def _forecasts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
+    """Where the curves of a stage that is not done go, if its budget is known."""
+    given = data.recipe.get(stage, {}).get("tokens")
+    if data.results.get(stage) or given is None:
+        return []
+    tokens = parse_quantity(given, stage)
+    heldout = points(data.heldout.get(stage, []), "heldout_bits_per_byte")
+    bits = Text("终点的比特/字节（外推）", "Bits per byte at the end, forecast")
+    found = [(bits, _foreseen(forecast_loss(heldout, tokens), decimal))] if heldout else []
+    asked = data.tasks.get(stage, [])
+    first = next((s for row in asked[-1:] for s in row["scores"]), None)
+    if first is not None:
+        curve = [
+            (row["tokens"], score["value"], score["stderr"] or 0.0)
+            for row in asked
+            for score in row["scores"][:1]
+        ]
+        title = Text(f"终点的 {first['task']}（外推）", f"{first['task']} at the end, forecast")
+        found.append((title, _foreseen(forecast_share(curve, tokens, first["chance"] or 0), share)))
+    return found
+
+
+def _foreseen(found: Forecast | None, write: Callable[[float], str]) -> Text:
+    if found is None:
+        return Text("还太早，说不准", "too early to say")
+    text = f"{write(found.value)} ({write(found.low)} – {write(found.high)})"
+    return Text(text, text)
 
 
 def _speed_panel(rows: Sequence[Record], stage: str) -> Panel:
@@ -229,4 +299,5 @@ def _facts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
         ),
         (Text("内存峰值", "Memory"), f"{memory:,} MiB" if is_number(memory) else None),
     ]
-    return [(k, v if isinstance(v, Text) else Text(v, v)) for k, v in facts if v is not None]
+    known = [(k, v if isinstance(v, Text) else Text(v, v)) for k, v in facts if v is not None]
+    return known + _forecasts(data, stage)

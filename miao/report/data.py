@@ -33,6 +33,8 @@ class RunData:
     """Training log lines by stage."""
     heldout: dict[str, list[Record]]
     """Held-out log lines by stage."""
+    tasks: dict[str, list[Record]]
+    """Lines of tasks that were asked while training, by stage; each has `scores`."""
     samples: dict[str, list[Record]]
     evaluations: dict[str, Record]
     answers: dict[str, list[Record]]
@@ -97,6 +99,7 @@ def read_run(run: RunDir) -> RunData:
             stage: [r for r in rows if "heldout_bits_per_byte" in r]
             for stage, rows in lines.items()
         },
+        tasks={s: [r for r in rows if r.get("scores")] for s, rows in lines.items()},
         samples=_by_stage(run, run.samples, problems),
         evaluations=evaluations,
         answers={stage: _answers(run.answers(stage), problems) for stage in enabled},

@@ -55,7 +55,7 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
     checks.append(partial(_disk, recipe, stages, kept))
     if stages:
         checks += [] if kept else [partial(_weights, recipe)]
-        checks += [partial(check, recipe) for check in (_device, _trackers)]
+        checks += [partial(check, recipe) for check in (_device, _trackers, _tasks)]
         checks.append(partial(_base, recipe, stages[0]))
     for stage in stages:
         checks += [partial(_teacher, recipe, stage), partial(_adapter, recipe, stage)]
@@ -155,6 +155,13 @@ def _trackers(recipe: Recipe) -> None:
         from miao.train.watch.trackers import require_trackers
 
         require_trackers(recipe.trackers)
+
+
+def _tasks(recipe: Recipe) -> None:
+    if recipe.evaluate.during.tasks:
+        from miao.train.watch.tasks import prepare
+
+        prepare(recipe.evaluate.during)
 
 
 def _base(recipe: Recipe, first: str) -> None:

@@ -25,6 +25,8 @@ CURVES = {
     "gradNorm": "grad_norm",
     "lr": "lr",
 }
+TASKS = "tasks"
+"""The curve of what was asked while training: its first score."""
 POINTS = 300
 """Per curve; more are averaged in runs of equal length."""
 SAMPLES = 40
@@ -70,11 +72,14 @@ class Runs:
         rows, p = self._lines(run, run.metrics)
         samples, q = self._lines(run, run.samples)
         evaluations, r = self._lines(run, run.eval_results)
+        asked = [row | {TASKS: first["value"]} for row in rows for first in _scores(row)[:1]]
+        asked += [row for row in rows if not row.get("scores")]
         stages = list(dict.fromkeys(_text(row.get("stage")) for row in rows))
         curves = {
             stage: {
-                title: thin(_points([row for row in rows if _text(row.get("stage")) == stage], key))
-                for title, key in CURVES.items()
+                title: thin(_points(lines, key))
+                for title, key in (CURVES | {TASKS: TASKS}).items()
+                for lines in [[row for row in asked if _text(row.get("stage")) == stage]]
             }
             for stage in stages
         }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,20 @@ from miao.train.distributed.world import World
 from miao.train.feed.prefetch import StepSource, Whole, prefetched
 from miao.train.gradients import StepGradients
 from miao.train.objectives import Objective
-from miao.train.optim import learning_rate_factor
+from miao.train.optim import stage_rate
 from miao.train.safety.checkpoint import CheckpointStore, Loaded
 from miao.train.safety.guard import Guard
 from miao.train.safety.signals import NO_ROOM, StopRequest
-from miao.train.watch.metrics import Meter, MetricsLog, Summed, TrainResult, status_line
+from miao.train.watch.metrics import (
+    DespiteFullDisk,
+    Meter,
+    MetricsLog,
+    Summed,
+    TrainResult,
+    status_line,
+)
 from miao.train.watch.samples import SampleLog
+from miao.train.watch.tasks import TaskWatch
 
 
 class Trainer:
@@ -40,7 +48,7 @@ class Trainer:
         checkpoints: directory of this stage's checkpoints; the newest good one is resumed.
         peak_flops: what MFU is held against.
         heldout: called now and then with the model, returns numbers to log; or None.
-        samples: written now and then; or None.
+        samples, tasks: written and asked now and then; or None.
         parallel: how `model` is trained by several processes; default: by this one alone.
         fitted: `options.micro_batch` was found by trial, and a checkpoint's own counts more.
     """
@@ -60,10 +68,11 @@ class Trainer:
         samples: SampleLog | None = None,
         parallel: Parallel | None = None,
         fitted: bool = False,
+        tasks: TaskWatch | None = None,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
         self.budget, self.metrics = budget, metrics
-        self.heldout, self.samples = heldout, samples
+        self.heldout, self.samples, self.tasks = heldout, samples, tasks
         self.parallel = parallel or Parallel(model, options, World())
         self.world, self.optimizer = self.parallel.world, self.parallel.optimizer
         self.device = model.device
@@ -89,7 +98,7 @@ class Trainer:
         self.stop_agreed = 0
         """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
-        self.disk_warned = False
+        self.despite_full_disk = DespiteFullDisk()
         self.disk_full = False  # a checkpoint could not be written for want of room
 
     def run(self) -> TrainResult:
@@ -160,7 +169,7 @@ class Trainer:
         """Trains on a step of which this process has `rows`; `whole` (default: these) is all."""
         whole = whole or Whole(len(rows.ids_bt), rows.real_tokens, rows.sequences)
         number, seen = self.step + 1, self.tokens + whole.tokens
-        factor = self._lr_factor(self.tokens + whole.tokens / 2)
+        factor = stage_rate(self.stage, self.options, self.tokens + whole.tokens / 2, self.budget)
         self.optimizer.set_lr_factor(factor)
         if not self.guard.leaves_out(number):
             step = self.gradients.of(rows, self.stop.number or 0)
@@ -213,7 +222,8 @@ class Trainer:
         finished = self.tokens >= self.budget
         measures = self.heldout and (self._crossed(before, "eval_every") or finished)
         samples = self.samples and self._crossed(before, "sample_every") and not finished
-        model = self.parallel.plain_model() if measures or samples else None
+        asks = self._asks(finished)
+        model = self.parallel.plain_model() if measures or samples or asks else None
         if model is not None:
             model.eval()
             if self.heldout and measures:
@@ -221,13 +231,22 @@ class Trainer:
                 self._write(step=self.step, tokens=self.tokens, **values)
                 self.last |= values
             if self.samples and samples:
-                with by_product("samples"), self._despite_full_disk():
+                with by_product("samples"), self.despite_full_disk():
                     self.samples.write(model, self.tokens)
+            if self.tasks and asks:
+                with by_product("tasks while training"):
+                    self._write(step=self.step, **self.tasks.ask(model, self.tokens))
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:
             self._save(permanent=for_good)
         self.model.train()
         self.meter.pause(time.perf_counter() - began)
+
+    def _asks(self, finished: bool) -> bool:
+        """Whether all processes stop for tasks now; the clock of one decides, at log lines."""
+        if not self.tasks or not (finished or self.step % self.options.log_every == 0):
+            return False
+        return self.world.from_main(self.tasks.wants(self.tokens, self.seconds))
 
     def _crossed(self, before: int, option: str) -> bool:
         every = of_budget(getattr(self.options, option), self.budget, f"{self.stage}.{option}")
@@ -246,17 +265,6 @@ class Trainer:
             **values,
             **self.balance.read(),
             **self.parallel.model.compilations(),
-        )
-
-    def _lr_factor(self, tokens: float) -> float:
-        options = self.options
-        return learning_rate_factor(
-            options.schedule,
-            tokens,
-            self.budget,
-            of_budget(options.warmup, self.budget, f"{self.stage}.warmup"),
-            of_budget(options.decay, self.budget, f"{self.stage}.decay"),
-            options.final_learning_rate,
         )
 
     def _resume(self) -> None:
@@ -314,6 +322,8 @@ class Trainer:
             self.gradients.scaler.restore(tensors)
         self.meter.restore(state["weight"], tensors)
         self.balance.restore(tensors)
+        if self.tasks and "tasks" in state:
+            self.tasks.restore(state["tasks"])
 
     def _save(self, must: bool = False, permanent: bool = False) -> None:
         """Begins a checkpoint in the background.
@@ -348,6 +358,8 @@ class Trainer:
             "micro_batch": self.gradients.state(),
             "weight": self.meter.weight,
         }
+        if self.tasks:
+            state["tasks"] = self.tasks.state()
         tensors = self.meter.state() | self.balance.state()
         if self.gradients.scaler is not None:
             tensors |= self.gradients.scaler.state()
@@ -384,17 +396,5 @@ class Trainer:
 
     def _write(self, **values: Any) -> None:
         if self.world.is_main:
-            with self._despite_full_disk():
+            with self.despite_full_disk():
                 self.metrics.write(**values)
-
-    @contextmanager
-    def _despite_full_disk(self) -> Iterator[None]:
-        """A log line that cannot be written is no reason to stop; said once."""
-        try:
-            yield
-        except MiaoError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            if not self.disk_warned:
-                warn(f"a log line is lost, training goes on: {error}")
-            self.disk_warned = True

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from miao.recipe import StageOptions, of_budget
 from miao.train.muon import Finish, Orthogonalizer
 
 ROUTER = "mlp.gate.weight"
@@ -193,6 +194,15 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
     return [local(p.grad) for p in parameters if p.grad is not None]
+
+
+def stage_rate(stage: str, options: StageOptions, done: float, budget: float) -> float:
+    """`learning_rate_factor` by the options of a stage."""
+    warmup, decay = (
+        of_budget(getattr(options, name), budget, f"{stage}.{name}") for name in ("warmup", "decay")
+    )
+    final = options.final_learning_rate
+    return learning_rate_factor(options.schedule, done, budget, warmup, decay, final)
 
 
 def learning_rate_factor(

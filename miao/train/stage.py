@@ -74,6 +74,7 @@ from miao.train.objectives import (
 )
 from miao.train.objectives.language import EmbeddingNoise
 from miao.train.watch.samples import SampleLog
+from miao.train.watch.tasks import TaskWatch
 from miao.train.watch.trackers import TrackedLog, require_trackers
 
 HELDOUT_TOKENS_WHILE_TRAINING = 20_000
@@ -135,6 +136,8 @@ def train_stage(
     )
     with log:
         result = trainer.run()
+    if trainer.tasks and trainer.tasks.fell_short:
+        say(f"  {trainer.tasks.summary(trainer.seconds)}")
     result.metrics |= trainer.last
     _write_model(stage, trainer, run, tokenizer)
     world.barrier()
@@ -184,6 +187,8 @@ def _make_trainer(
     _compile_if_it_pays(options, parallel, budget, peak)
     _announce(stage, options, model, loader, budget)
 
+    during = recipe.evaluate.during
+
     def heldout(model: Decoder) -> dict[str, float]:
         values = heldout_losses(stage, model, run, tokenizer)
         return values | rollouts.heldout(model) if rollouts else values
@@ -204,6 +209,7 @@ def _make_trainer(
         ),
         parallel=parallel,
         fitted=fitted,
+        tasks=TaskWatch(during, tokenizer, budget) if during.tasks else None,
     )
 
 

@@ -210,3 +210,35 @@ def test_curves_show_every_stage_with_its_facts(run: RunDir) -> None:
         [154 - 132 * (y - 1.64) / 6.72 for y in (8, 4, 2)], abs=0.06
     )
     assert [point[2] for point in loss] == ["8.000", "4.000", "2.000"]
+
+
+def test_tasks_asked_while_training_are_curves_and_unfinished_stages_are_forecast(
+    run: RunDir,
+) -> None:
+    scores = [
+        {"task": "early", "category": name, "count": 9, "value": 0.1, "stderr": 0.02,
+         "chance": 0.0, "unit": "centred accuracy"} for name in ("zh", "en")
+    ]  # fmt: skip
+    lines = run.metrics.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if "heldout" not in line]
+    for tokens in (1000, 2000):
+        line = {"stage": "pretrain", "step": 1, "tokens": tokens, "scores": scores}
+        lines.append(json.dumps(line))
+    for n in range(1, 9):
+        held = {"tokens": 500 * n, "heldout_bits_per_byte": 1 + 20 * (500 * n) ** -0.5}
+        lines.append(json.dumps({"stage": "pretrain", "step": n, **held}))
+    run.metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = run.path / "recipe.yaml"
+    recipe.write_text(
+        recipe.read_text(encoding="utf-8").replace(
+            "pretrain:\n  enabled: true", "pretrain:\n  enabled: true\n  tokens: 8K"
+        ),
+        encoding="utf-8",
+    )
+    assert "forecast" not in str(training_curves(read_run(run))[0].facts), "it is finished"
+    (run.checkpoints("pretrain") / "result.json").unlink()
+    pretrain = training_curves(read_run(run))[0]
+    assert pretrain.chart and "early, 0 is guessing" in pretrain.chart
+    facts = {label.en: value.en for label, value in pretrain.facts}
+    assert facts["early at the end, forecast"] == "too early to say"
+    assert facts["Bits per byte at the end, forecast"].startswith("1.22")

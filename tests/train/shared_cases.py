@@ -30,7 +30,7 @@ from miao.train.objectives import (
     PreferenceObjective,
 )
 from miao.train.watch.metrics import MetricsLog
-from tests.train.tiny import SEQ_LEN, options, stop_after
+from tests.train.tiny import SEQ_LEN, options, stop_after, watch
 
 UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1800, "log_every": 1}
 """Steps of 7 rows, which two processes share as 3 and 4, and a last one of fewer."""
@@ -60,6 +60,8 @@ class Case:
     memory: int | None = None
     """This process runs out of memory in its second forward pass."""
     seed: int = 0
+    watched: Path | None = None
+    """Where the task lies that is asked while training; None: none is."""
 
 
 def model_of(case: Case) -> Decoder:
@@ -111,6 +113,7 @@ def train(world: World, case: Case, directory: Path) -> dict[str, Any]:
         MetricsLog(directory / "metrics.jsonl", "pretrain"),
         peak_flops=1e12,
         parallel=parallel,
+        tasks=watch(case.watched, float(chosen.tokens or 0), share=1.0) if case.watched else None,
     )
     if case.stop and case.stop[0] == world.rank:
         stop_after(running, case.stop[1])

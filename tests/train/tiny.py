@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from miao.evaluate.tasks.prompts import Encoder
 from miao.files import read_jsonl
 from miao.model import Decoder, ModelConfig
-from miao.recipe import PretrainOptions
+from miao.recipe import DuringOptions, PretrainOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.loop import Trainer
 from miao.train.objectives import LanguageObjective
 from miao.train.watch.metrics import MetricsLog
+from miao.train.watch.tasks import TaskWatch
 
 SEQ_LEN = 32
 TIMES = {"seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_bitbrain", "data_wait"}
@@ -87,3 +90,41 @@ def curve(directory: Path, stage: str = "pretrain") -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what a clock gave."""
     lines = read_jsonl(directory / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+TASK = """
+title: pairs
+split: test
+sources: [{generated: 0}]
+subjects: {grammar_zh: [], grammar_en: []}
+prompts: {miao: {question: "", choice: "{{option}}", target_delimiter: "", scoring: option}}
+"""
+
+
+class Letters(Encoder):
+    """For models of 97 tokens."""
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return [[ord(letter) % 97 for letter in text] for text in texts]
+
+
+class Clock:
+    """Every asking takes as long as is said."""
+
+    def __init__(self, step: float):
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def watch(path: Path, budget: float = 4000, step: float = 1e-9, **changes: Any) -> TaskWatch:
+    """A watch of generated pairs of sentences; its task is written to `path`."""
+    path.write_text(TASK, encoding="utf-8")
+    chosen = DuringOptions(**{"tasks": [str(path)], "every": 0.2, "questions": 2} | changes)
+    tokenizer: Any = SimpleNamespace(own_start=(), document_start=(0,))
+    watching = TaskWatch(chosen, tokenizer, budget, Clock(step))
+    watching.encoder = Letters(tokenizer)
+    tokenizer.encode_batch = watching.encoder._encode
+    return watching

@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from miao.evaluate.benchmark import Answer
-from miao.evaluate.scores import Score
+from miao.evaluate.scores import CENTRED, Score
 from miao.evaluate.statistics import clustered_variance, wilson
 
 BOTH = "both"
-UNIT = "centred accuracy"
 Z95 = 1.959964
 
 
@@ -40,6 +39,9 @@ class Part:
     @property
     def centred_stderr(self) -> float:
         return self.stderr / (1 - self.chance)
+
+    def score(self) -> Score:
+        return Score(self.name, self.language, self.count, self.value, self.stderr, self.chance)
 
     def limits(self, z: float = Z95) -> tuple[float, float]:
         """Wilson's interval of the centred accuracy, for as many independent questions as would
@@ -101,7 +103,7 @@ class Ensemble:
         for name in names:
             found = self.score(None if name == BOTH else name)
             count = sum(part.count for part in self.parts if name in (BOTH, part.language))
-            rows.append(Score(self.name, name, count, found.value, found.stderr, 0.0, UNIT))
+            rows.append(Score(self.name, name, count, found.value, found.stderr, 0.0, CENTRED))
         return rows
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from miao.evaluate.benchmark import Asked, ask
 from miao.evaluate.measure.likelihood import Advance, nothing
 from miao.evaluate.results.ensemble import Ensemble, part_of
 from miao.evaluate.tasks.items import Questions, read_questions
-from miao.evaluate.tasks.prompts import Encoder
+from miao.evaluate.tasks.prompts import Encoder, build_prompt
 from miao.evaluate.tasks.sets import TaskSet
 from miao.evaluate.tasks.task import PromptStyle, Task, load_task
 from miao.model.decoder import Decoder
@@ -49,6 +49,18 @@ def count_options(prepared: Sequence[Prepared]) -> int:
     return sum(len(item.options) for *_, questions in prepared for item in questions.all())
 
 
+def count_tokens(encoder: Encoder, prepared: Sequence[Prepared]) -> int:
+    """About how many tokens `ask_set` reads: every option behind its question, without examples."""
+    texts = [
+        prompt.context + choice
+        for task, _, style, questions in prepared
+        for item in questions.all()
+        for prompt in [build_prompt(task, style, item, ())]
+        for choice in prompt.choices or [""]
+    ]
+    return sum(len(ids) for ids in encoder.tokenizer.encode_batch(texts))
+
+
 def ensemble_of(chosen: TaskSet, asked: Sequence[Asked]) -> Ensemble:
     """The score of a set from its answers."""
     answers = {one.task.name: one.answers for one in asked}
@@ -67,10 +79,3 @@ def ensemble_of(chosen: TaskSet, asked: Sequence[Asked]) -> Ensemble:
             for part in chosen.parts
         ),
     )
-
-
-def evaluate_set(
-    model: Decoder, encoder: Encoder, chosen: TaskSet, limit: int | None = None
-) -> Ensemble:
-    """The score of a set that needs no files, in one call: for a checkpoint during training."""
-    return ensemble_of(chosen, ask_set(model, encoder, read_set(chosen, Path(), limit)))

@@ -4,7 +4,7 @@ import { apiKey, ask, Trouble } from "./server.js";
 import { at, make, preferences, say } from "./words.js";
 
 const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
-const TITLES = ["loss", "heldout", "speed", "gradNorm", "lr"];
+const TITLES = ["loss", "heldout", "tasks", "speed", "gradNorm", "lr"];
 const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
 let runs = [];
 const chosen = new Map(); // name -> hue

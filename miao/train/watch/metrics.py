@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from miao.console import count, warn
+from miao.errors import MiaoError
 from miao.files import append_jsonl, read_jsonl, write_jsonl
 
 
@@ -110,6 +113,24 @@ class MetricsLog:
         kept = [r for r in lines if r.get("stage") != self.stage or r.get("step", 0) <= step]
         if self.path.exists():
             write_jsonl(self.path, kept)
+
+
+class DespiteFullDisk:
+    """Around log lines: one that cannot be written is no reason to stop; said once."""
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        try:
+            yield
+        except MiaoError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            if not self.warned:
+                warn(f"a log line is lost, training goes on: {error}")
+            self.warned = True
 
 
 def status_line(step: int, last: dict[str, float]) -> str:

@@ -185,6 +185,7 @@ class TrackedLog(MetricsLog):
             for name, value in values.items()
             if name not in ("step", "seconds") and _is_number(value)
         }
+        numbers |= {f"{s['task']}/{s['category']}": s["value"] for s in values.get("scores", [])}
         for name, tracker in list(self.trackers.items()):
             self._try(name, lambda tracker=tracker: tracker.log(numbers, step))  # type: ignore[misc]
 

@@ -1,0 +1,125 @@
+"""Where a curve of training goes: a fit, an interval, or the word that it is too early."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEWEST = 6
+"""Points, below which nothing is said."""
+FARTHEST = 8.0
+"""So many times the tokens seen, beyond which nothing is said."""
+SKIPPED = 0.1
+"""Of the tokens seen: warm-up and the first fall follow no law."""
+TOO_WIDE = 0.5
+"""Of the way from the last value to the best possible one: an interval that says nothing."""
+MOVED = 0.01
+"""Of the way from chance to perfect: less may be nothing."""
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The value expected at so many tokens, with a 95 % interval, if all goes on as it did."""
+
+    tokens: float
+    value: float
+    low: float
+    high: float
+
+
+def forecast_loss(points: Sequence[tuple[float, float]], tokens: float) -> Forecast | None:
+    """Of (tokens, loss or bits per byte): E + A·t^-b, as scaling laws have it; None: too early.
+
+    For each b the rest is linear; the interval is that of the profile likelihood, its noise taken
+    from the residuals. A rate that decays later lowers the curve more than this knows.
+    """
+    x, y = _usable([(t, value, 1.0) for t, value in points], tokens)[:2]
+    if len(x) < FEWEST:
+        return None
+    best = None
+    found = []
+    for b in np.geomspace(0.05, 2.0, 200):
+        design = np.stack([np.ones_like(x), (x / tokens) ** -b], 1)
+        inverse = np.linalg.inv(design.T @ design)
+        level, slope = inverse @ design.T @ y
+        if slope < 0 or level < 0:
+            continue
+        misfit = float(((y - design @ [level, slope]) ** 2).sum())
+        there = np.array([1.0, 1.0])
+        found.append((misfit, level + slope, float(there @ inverse @ there)))
+        best = min(best or found[-1], found[-1])
+    if best is None:
+        return None
+    noise = max(best[0] / (len(x) - 3), 1e-12)
+    reach = best[0] + noise * _quantile(len(x) - 3) ** 2
+    kept = [(v, math.sqrt((reach - m) * spread)) for m, v, spread in found if m <= reach]
+    low, high = min(v - half for v, half in kept), max(v + half for v, half in kept)
+    fallen = float(y.max() - y[-1])
+    return (
+        None
+        if high - low > TOO_WIDE * fallen
+        else Forecast(tokens, float(best[1]), float(low), float(high))
+    )
+
+
+def forecast_share(
+    points: Sequence[tuple[float, float, float]], tokens: float, chance: float = 0.0
+) -> Forecast | None:
+    """Of (tokens, share, standard error): a logistic curve from chance to 1 over the logarithm of
+    the tokens; None: too early, or nothing has moved.
+
+    The questions are the same at every point, so that their draw moves all points alike: half of
+    the standard error is the least noise that is believed.
+    """
+    x, y, errors = _usable(points, tokens)
+    if len(x) < FEWEST:
+        return None
+    errors, freedom = np.maximum(errors, 1e-3), len(x) - 2
+    centre = float(np.log(x).mean())
+
+    def curves(at: _Array, rate: _Array, level: _Array) -> _Array:
+        steps = rate[:, None] * (np.log(at)[None] - centre) + level[:, None]
+        shape: _Array = chance + (1 - chance) / (1 + np.exp(-np.clip(steps, -60, 60)))
+        return shape
+
+    rates, levels = (0.0, 4.0), (-8.0, 8.0)
+    for _ in range(3):  # each time where the last one found the likely ones, and a step beyond
+        grid = np.meshgrid(np.linspace(*rates, 61), np.linspace(*levels, 61))
+        rate, level = (axis.ravel() for axis in grid)
+        misfit = (((curves(x, rate, level) - y) / errors) ** 2).sum(1)
+        least = float(misfit.min())
+        kept = misfit <= least + max(least / freedom, 0.25) * _quantile(freedom) ** 2
+        rates, levels = (_wider(axis[kept], axis) for axis in (rate, level))
+    values = curves(np.array([tokens]), rate, level)[:, 0]
+    low, high = float(values[kept].min()), float(values[kept].max())
+    if low - chance < MOVED * (1 - chance) or high - low > TOO_WIDE * (1 - float(y[-1])):
+        return None
+    return Forecast(tokens, float(values[misfit.argmin()]), low, high)
+
+
+def _wider(kept: _Array, axis: _Array) -> tuple[float, float]:
+    step = float(np.diff(np.unique(axis)).max())
+    return max(float(kept.min()) - step, float(axis.min())), float(kept.max()) + step
+
+
+def _usable(
+    points: Sequence[tuple[float, float, float]], tokens: float
+) -> tuple[_Array, _Array, _Array]:
+    """Tokens, values and errors of the points that a law may hold for; none for too far away."""
+    sound = [p for p in points if p[0] > 0 and all(map(math.isfinite, p))]
+    last = max((p[0] for p in sound), default=0.0)
+    sound = [p for p in sound if p[0] >= SKIPPED * last] if tokens <= FARTHEST * last else []
+    table = np.array(sound, dtype=np.float64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def _quantile(freedom: int) -> float:
+    """Student's t at 97.5 %, by Cornish and Fisher's expansion: within 4 % from 3 degrees on."""
+    z = 1.959964
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
