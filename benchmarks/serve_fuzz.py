@@ -27,7 +27,15 @@ from serve_load import QUESTIONS, gauges, served, verdict
 MOST_WAIT = 0.5
 """Seconds between two chunks of a stream."""
 HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/v1/responses")
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/tokenize",
+    "/detokenize",
+)
 NUMBERS: dict[str, list[Any]] = {
     "temperature": [0, 1e-300, 5e-324, 1e-5, 2, 3, -1, 1e300],
     "top_p": [0, 1e-300, 1e-38, 1 - 1e-16, 1, -1],
@@ -55,6 +63,7 @@ def schemas(dice: random.Random) -> Any:
             {"type": "object", "properties": names, "required": list(names)},
             {"const": "x" * dice.choice([5, 90_000, 500_000])},
             {"$ref": "#"},
+            {"$ref": "#/$defs/0", "$defs": {n: {"$ref": f"#/$defs/{n + 1}"} for n in range(2000)}},
             {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
             {"enum": []},
             {"type": "string", "pattern": "^(a|b)*abb(a|b){12}$"},
@@ -77,6 +86,10 @@ def body(dice: random.Random, path: str) -> bytes:
         given["messages"] = [{"role": dice.choice(["user", "system", "x"]), "content": question}]
     elif path == "/v1/responses":
         given = {"input": question, "max_output_tokens": 16}
+    elif path == "/v1/messages":
+        given["messages"] = [{"role": "user", "content": dice.choice([question, [], [{}] * 9999])}]
+    elif path == "/detokenize":
+        given = {"tokens": dice.choice([[1, 2], [5] * 200_000, [2**31], [-1]])}
     elif path == "/v1/embeddings":
         given = {"input": dice.choice([question, [1, 2], [[1], [2]], [], [10**9]])}
     else:
@@ -105,10 +118,13 @@ def damaged(dice: random.Random, path: str) -> bytes:
         data = data[:cut] + dice.randbytes(dice.randrange(4)) + data[cut + 1 :]
     elif chance < 0.06:
         data = b"[" * dice.choice([50, 100_000])
-    elif chance < 0.07:
-        data = b'{"prompt": [' + b"1," * dice.choice([10, 500_000]) + b"1]}"
     elif chance < 0.08:
-        data = b'{"prompt": [' + b'"",' * 300_000 + b"1]}"
+        unit = dice.choice([b"1,", b'"",', b"[1],", b"[],", b"{},", b'{"a": 1},'])
+        name = dice.choice([b"prompt", b"messages", b"input", b"tokens", b"stop"])
+        count = dice.choice([10, 19_000, 290_000, 4 * 2**20]) // len(unit)
+        data = b'{"' + name + b'": [' + unit * count + dice.choice([b"1]}", unit[:-1] + b"]}"])
+    elif chance < 0.09:
+        data = b"{" + b",".join(b'"%d": 1' % n for n in range(dice.choice([30, 200_000]))) + b"}"
     head = HEAD.format(path=path) + "Content-Type: application/json\r\n"
     length = f"Content-Length: {len(data)}\r\n\r\n"
     if dice.random() < 0.02:

@@ -34,6 +34,9 @@ MAX_FORM = 100_000
 """Characters of a form."""
 KEPT_FORMS = 32
 THREADS = 2
+"""For each kind of work."""
+STACK = 256 * 2**20
+"""Bytes of address space that a thread's stack may take."""
 FUEL: dict[str, Any] = {
     "initial_lexer_fuel": 200_000,
     "step_lexer_fuel": 50_000,
@@ -64,6 +67,7 @@ class Grammars:
         """
         from llguidance import LLMatcher
 
+        _written(schema)
         check(schema or {})
         schema = {"type": "object"} if schema is None else closed(schema)
         return self._constraint(
@@ -114,6 +118,7 @@ class Grammars:
         begin, end = (self._tokenizer.token_to_id(t) for t in ("<tool_call>", "</tool_call>"))
         if begin is None or end is None:
             raise MiaoError("this model's tokenizer knows no <tool_call>")
+        _written(tools)
         alternatives: list[dict[str, Any]] = []
         for number, tool in enumerate(tools):
             place = "#" if len(tools) == 1 else f"#/anyOf/{number}"
@@ -145,11 +150,7 @@ class Grammars:
         Raises:
             MiaoError: it is too large, or cannot be enforced.
         """
-        key = f"{make.__name__} {json.dumps(arguments)}"
-        if len(key) > MAX_FORM:
-            raise MiaoError(
-                f"the form asked for has {len(key)} characters; at most {MAX_FORM} are taken"
-            )
+        key = f"{make.__name__} {_written(arguments)}"
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
@@ -165,10 +166,13 @@ class Grammars:
     def _compiled(self, make: Any, *arguments: Any, **options: Any) -> GrammarConstraint:
         from llguidance import LLMatcher, LLParserLimits
 
-        try:
+        def compiled() -> LLMatcher:
             limits = LLParserLimits(**FUEL)
             grammar = make(*arguments, **options)
-            matcher = LLMatcher(self._backend, grammar, log_level=0, limits=limits)
+            return LLMatcher(self._backend, grammar, log_level=0, limits=limits)
+
+        try:
+            matcher = _threads("compile").submit(compiled).result()
         except (ValueError, TypeError, RuntimeError) as error:
             raise _refusal(first_line(error)) from error
         constraint = GrammarConstraint(matcher, self._vocab_size)
@@ -199,7 +203,7 @@ class GrammarConstraint:
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, known: Future[Tensor] | None = None):
         self._matcher, self._vocab_size = matcher, vocab_size
-        self._forbidden = known or _threads().submit(self._look_ahead)
+        self._forbidden = known or _threads("step").submit(self._look_ahead)
 
     def copy(self) -> GrammarConstraint:
         """Another answer at the same place."""
@@ -238,7 +242,7 @@ class GrammarConstraint:
         self._raise_errors()
         if not is_taken or self._matcher.is_stopped():
             return True
-        self._forbidden = _threads().submit(self._look_ahead)
+        self._forbidden = _threads("step").submit(self._look_ahead)
         return False
 
     def _look_ahead(self) -> Tensor:
@@ -256,13 +260,34 @@ class GrammarConstraint:
             raise _refusal("nothing has it" if reason == "NoExtensionBias" else reason)
 
 
+def _written(form: Any) -> str:
+    """Raises:
+    MiaoError: it is too large.
+    """
+    text = json.dumps(form)
+    if len(text) > MAX_FORM:
+        raise MiaoError(
+            f"the form asked for has {len(text)} characters; at most {MAX_FORM} are taken"
+        )
+    return text
+
+
 def _refusal(reason: str) -> MiaoError:
     return MiaoError(f"the form asked for cannot be enforced: {reason}")
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, "miao-grammar", _yield_to_others)
+def _threads(work: str) -> ThreadPoolExecutor:
+    """Threads for one kind of work, with stacks for rules that lead from one to the next thousands
+    of times: llguidance calls itself at each, and the end of a stack is the end of the process."""
+    pool = ThreadPoolExecutor(THREADS, f"miao-grammar-{work}", _yield_to_others)
+    all_there = threading.Barrier(THREADS)
+    before = threading.stack_size(STACK)
+    try:
+        concurrent.futures.wait([pool.submit(all_there.wait) for _ in range(THREADS)])
+    finally:
+        threading.stack_size(before)
+    return pool
 
 
 def _yield_to_others() -> None:

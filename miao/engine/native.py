@@ -286,11 +286,9 @@ class NativeRunner(Runner):
             rows += [piece.row] * len(piece.tokens)
         return self._native.read(self.cache, ids, positions, rows, wanted)
 
-    @torch.inference_mode()
-    def hidden(self, ids: Sequence[int]) -> Tensor:
-        cache = KVCache(self.model.config, 1, len(ids), torch.float32, self.model.device)
-        places = range(len(ids))
-        return self._native.read(cache, ids, places, [0] * len(ids), places, hidden=True)
+    def _hidden(self, cache: KVCache, ids: Sequence[int], start: int) -> Tensor:
+        wanted, positions = range(len(ids)), range(start, start + len(ids))
+        return self._native.read(cache, ids, positions, [0] * len(ids), wanted, hidden=True)
 
 
 def unsupported(model: Decoder) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -110,11 +110,17 @@ class Runner:
         return self._decoder(ids_bt, positions_bt, cache=self.cache, output="hidden")
 
     @torch.inference_mode()
-    def hidden(self, ids: Sequence[int]) -> Tensor:
-        """Hidden states [t, d] of one text, behind the final norm; the cache is not touched."""
-        model = self._decoder
+    def hidden(self, ids: Sequence[int], most: int) -> Iterator[Tensor]:
+        """Hidden states [t, d] of one text, behind the final norm, piece by piece of `most` tokens;
+        what runs is not touched."""
+        model = self.model
         cache = KVCache(model.config, 1, len(ids), model.compute_dtype, model.device)
-        cache.select(slice(0, 1), len(ids))
-        ids_bt = torch.tensor([list(ids)], device=model.device)
-        positions_bt = torch.arange(len(ids), device=model.device)[None]
-        return model(ids_bt, positions_bt, cache=cache, output="hidden")[0].float()
+        for start in range(0, len(ids), most):
+            yield self._hidden(cache, ids[start : start + most], start)
+
+    def _hidden(self, cache: KVCache, ids: Sequence[int], start: int) -> Tensor:
+        end = start + len(ids)
+        cache.select(slice(0, 1), end)
+        ids_bt = torch.tensor([list(ids)], device=self.model.device)
+        positions_bt = torch.arange(start, end, device=self.model.device)[None]
+        return self._decoder(ids_bt, positions_bt, cache=cache, output="hidden")[0].float()

@@ -19,6 +19,8 @@ _SILENT = {"type", "title", "description", "$schema", "strict"}
 
 MAX_PATTERNS = 32
 """In patternProperties: each is compared with each."""
+MAX_REFERENCES = 100
+"""That lead from one to the next."""
 _LARGEST = 9 * 10**18
 """Of an integer without bounds: nearly all of 64 bits."""
 
@@ -60,12 +62,22 @@ def check(schema: dict[str, Any]) -> None:
     if patterns > MAX_PATTERNS:
         raise MiaoError(f"the schema has {patterns} patternProperties; at most {MAX_PATTERNS}")
     ending: set[int] = set()
-    size = -1
-    while size < len(ending):
-        size = len(ending)
-        ending |= {id(part) for part in parts if _ends(part, schema, ending)}
+    open_parts = parts[::-1]  # what stands inside others first
+    for _ in range(MAX_REFERENCES):
+        left = []
+        for part in open_parts:
+            if _ends(part, schema, ending):
+                ending.add(id(part))
+            else:
+                left.append(part)
+        if len(left) in (0, len(open_parts)):
+            break
+        open_parts = left
     if id(schema) not in ending:
-        raise MiaoError("nothing finite has the form that the schema asks for ($ref)")
+        raise MiaoError(
+            "nothing finite has the form that the schema asks for ($ref), or its references lead "
+            f"from one to the next more than {MAX_REFERENCES} times"
+        )
 
 
 def _ends(part: dict[str, Any], root: dict[str, Any], ending: set[int]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from miao.serve.protocol import MAX_LOGPROBS, Body, Name, Sampling, Text, TokenId
+from miao.serve.protocol import MAX_LOGPROBS, Body, JsonObject, Name, Sampling, Text, TokenId
 
 MAX_MESSAGES = 10_000
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -69,7 +69,7 @@ class ChatMessage(Body):
 class Function(Body):
     name: Name
     description: Text | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     """A JSON schema."""
     strict: bool | None = None
 
@@ -80,7 +80,7 @@ class Tool(Body):
 
 
 class NamedFunction(Body):
-    name: str
+    name: Text
 
 
 class NamedTool(Body):
@@ -89,9 +89,9 @@ class NamedTool(Body):
 
 
 class JsonSchema(Body):
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    name: Text | None = None
+    description: Text | None = None
+    schema_: JsonObject = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -195,7 +195,7 @@ class ChatBody(Sampling):
 class TokenizeBody(Body):
     """POST /tokenize, in vLLM's form: the ids of a prompt, or of a conversation."""
 
-    model: str | None = None
+    model: Text | None = None
     prompt: Text | None = None
     messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool | None = None
@@ -223,5 +223,5 @@ _OF_MESSAGES = {"tools", "chat_template_kwargs", "add_generation_prompt", "conti
 class DetokenizeBody(Body):
     """POST /detokenize"""
 
-    model: str | None = None
+    model: Text | None = None
     tokens: list[TokenId] = Field(max_length=2_000_000)

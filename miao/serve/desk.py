@@ -8,6 +8,7 @@ import contextlib
 import json
 import sys
 import tempfile
+from array import array
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 from miao.errors import MiaoError
 from miao.serve.models import Served
 from miao.serve.problems import Problem
-from miao.serve.scribe import Job, ids_of
+from miao.serve.scribe import ID, Job, ids_of
 from miao.tokenizer.template import MIAO_TEMPLATE
 
 Result = TypeVar("Result")
@@ -27,7 +28,6 @@ SMALL = 64 * 2**10
 """Bytes of a job that a thread does; larger ones, and foreign templates, are for processes."""
 AT_ONCE = 2
 """Jobs of each kind."""
-LONGEST_LINE = 256 * 2**20
 
 
 class Desk:
@@ -145,27 +145,21 @@ class Scribe:
         """The ids for a job. Whoever gives up waiting ends the process."""
         try:
             process = self._process or await self._start()
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(line + b"\n")
-            await process.stdin.drain()
-            written = await process.stdout.readline()
-        except ConnectionError:
-            written = b""
-        except BaseException:
-            self.end()
-            raise
-        if not written.endswith(b"\n"):
+            refusal, ids = await _asked(process, line)
+        except (ConnectionError, asyncio.IncompleteReadError):
             was_stopped = self.has_ended
             self.end()
             raise (
                 Problem(503, STOPPED)
                 if was_stopped
                 else MiaoError("the prompt could not be made: it took too much memory")
-            )
-        answer: dict[str, Any] = json.loads(written)
-        if "refusal" in answer:
-            raise MiaoError(answer["refusal"])
-        return answer["ids"]
+            ) from None
+        except BaseException:
+            self.end()
+            raise
+        if refusal is not None:
+            raise MiaoError(refusal)
+        return ids
 
     def end(self) -> None:
         """Kills the process, if it runs."""
@@ -184,16 +178,24 @@ class Scribe:
         with tempfile.TemporaryDirectory(prefix="miao-scribe-") as directory:
             await asyncio.to_thread(self.served.tokenizer.save, Path(directory))
             command = (sys.executable, "-m", "miao.serve.scribe", directory)
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
-            )
+            self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
             if self.has_ended:  # while it started
                 self.end()
             # It has read the tokenizer when it answers for the first time.
-            assert self._process.stdin is not None and self._process.stdout is not None
-            self._process.stdin.write(b'{"text": "", "begins": false}\n')
-            await self._process.stdout.readline()
+            await _asked(self._process, b'{"text": "", "begins": false}')
         return self._process
+
+
+async def _asked(process: Process, line: bytes) -> tuple[str | None, list[int]]:
+    """What the process says to a job: why it refuses, or ids. Ids come as bytes, since a text of
+    some megabytes has millions, which no loop should parse."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(line + b"\n")
+    await process.stdin.drain()
+    answer: dict[str, Any] = json.loads(await process.stdout.readuntil(b"\n"))
+    ids = array(ID)
+    ids.frombytes(await process.stdout.readexactly(answer["count"] * ids.itemsize))
+    return answer.get("refusal"), ids.tolist()
 
 
 def _is_known(served: Served, jobs: list[Job]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from fastapi import Request
@@ -30,6 +31,9 @@ from miao.serve.scribe import Job
 from miao.serve.worker import Worker
 
 Result = TypeVar("Result")
+JSON = "application/json"
+PIECE = 10_000
+"""Tokens that are written at once."""
 
 
 class Endpoints:
@@ -96,15 +100,8 @@ class Endpoints:
         """The ids that a prompt or a conversation becomes."""
         served = self._find(body.model)
         (ids,) = await self._prompts(served, [served.tokenize_job(body)], request)
-        names = [served.token_name(token) for token in ids] if body.return_token_strs else None
-        return JSONResponse(
-            {
-                "count": len(ids),
-                "max_model_len": served.context,
-                "tokens": ids,
-                "token_strs": names,
-            }
-        )
+        names = served.token_name if body.return_token_strs else None
+        return StreamingResponse(_tokenized(ids, served.context, names), media_type=JSON)
 
     async def detokenize(self, body: DetokenizeBody) -> Response:
         """The text of ids."""
@@ -125,9 +122,10 @@ class Endpoints:
             raise Problem(400, f"dimensions: this model's vectors have {size}", "dimensions")
         data = []
         for index, prompt in enumerate(prompts):
-            # One at a time, so that running answers go on in between.
-            work = functools.partial(served.embed, prompt)
-            vector: Any = await asyncio.wrap_future(self._worker.call(work))
+            steps, vector = served.embedding(prompt), cast(Any, None)
+            while vector is None:  # running answers go on in between
+                step = functools.partial(next, steps)
+                vector = await asyncio.wrap_future(self._worker.call(step))
             if body.encoding_format == "base64":
                 vector = base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
             data.append({"object": "embedding", "index": index, "embedding": vector})
@@ -190,6 +188,25 @@ class Endpoints:
             return JSONResponse(reply.whole())
 
         return await _unless_gone(request, answer())
+
+
+def _tokenized(ids: list[int], context: int, name: Callable[[int], str] | None) -> Iterator[str]:
+    """The answer to /tokenize, piece by piece: a text of some megabytes has millions of tokens."""
+
+    def listed(of: Callable[[int], Any]) -> Iterator[str]:
+        for start in range(0, len(ids), PIECE):
+            part = json.dumps([of(token) for token in ids[start : start + PIECE]])
+            yield (", " if start else "") + part[1:-1]
+
+    yield f'{{"count": {len(ids)}, "max_model_len": {context}, "tokens": ['
+    yield from listed(int)
+    yield '], "token_strs": '
+    if name is None:
+        yield "null}"
+    else:
+        yield "["
+        yield from listed(name)
+        yield "]}"
 
 
 async def _events(running: Generation, reply: Reply) -> AsyncIterator[str]:

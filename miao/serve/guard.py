@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
 from dataclasses import dataclass
 
@@ -14,6 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miao.serve.metrics import Metrics
 from miao.serve.problems import Problem, begin_request, failure
+
+MAX_VALUES = 300_000
+"""JSON values of a request: as many ids as the longest prompts have."""
+CONTAINER = 15
+"""Numbers or texts that cost as much as a list or an object."""
+TEXT = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
+"""In JSON; one that does not end reaches to the end."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Gate:
 class Guard:
     """Refuses, before any of the body is read: names that are not this server's (403), ambiguous
     framing (400), a wrong key (401), bodies that are too large (413) or not JSON (415); then bodies
-    that do not come in time (408). Counts responses.
+    that do not come in time (408) or hold too much (413). Counts responses.
 
     A web page of another origin can post text without asking the browser's leave, but not JSON.
     """
@@ -96,31 +104,54 @@ class Guard:
                 raise Problem(415, "the body must be JSON (Content-Type: application/json)")
 
     def _limited(self, receive: Receive) -> Receive:
-        size, is_whole = 0, False
+        is_whole = False
         end = time.monotonic() + self._gate.read_timeout
+        closing = {"Connection": "close"}
 
         async def limited() -> Message:
-            nonlocal size, is_whole
-            if is_whole:
-                return await receive()
-            closing = {"Connection": "close"}
-            try:
-                async with asyncio.timeout(max(0.001, end - time.monotonic())):
-                    message = await receive()
-            except TimeoutError:
-                late = f"the request did not come within {self._gate.read_timeout:g} seconds"
-                raise HTTPException(408, late, closing) from None
-            is_whole = not message.get("more_body", False)
-            size += len(message.get("body", b""))
-            if size > self._gate.max_body:
-                raise HTTPException(413, self._too_large, closing)
-            return message
+            """The whole body as one message; then what else comes."""
+            nonlocal is_whole
+            body = bytearray()
+            while not is_whole:
+                try:
+                    async with asyncio.timeout(max(0.001, end - time.monotonic())):
+                        message = await receive()
+                except TimeoutError:
+                    late = f"the request did not come within {self._gate.read_timeout:g} seconds"
+                    raise HTTPException(408, late, closing) from None
+                if message["type"] != "http.request":
+                    return message
+                is_whole = not message.get("more_body", False)
+                body += message.get("body", b"")
+                if len(body) > self._gate.max_body:
+                    raise HTTPException(413, self._too_large, closing)
+                if is_whole:
+                    self._count_values(body)
+                    return {"type": "http.request", "body": bytes(body)}
+            return await receive()
 
         return limited
+
+    def _count_values(self, body: bytearray) -> None:
+        """Values cost more than bytes: a million empty lists are seconds of the server's loop."""
+        if _values(body) <= MAX_VALUES:
+            return
+        rest, texts = TEXT.subn(b"", body, 2 * MAX_VALUES)  # each is a value, or the name of one
+        if texts == 2 * MAX_VALUES or _values(rest) > MAX_VALUES:
+            raise HTTPException(
+                413,
+                f"the request holds more than {MAX_VALUES} JSON values (a list or an object counts "
+                f"as {CONTAINER} of them)",
+            )
 
     @property
     def _too_large(self) -> str:
         return f"the request is larger than {self._gate.max_body} bytes"
+
+
+def _values(body: bytes | bytearray) -> int:
+    """How many values JSON without texts holds, at most."""
+    return body.count(b",") + CONTAINER * (body.count(b"[") + body.count(b"{"))
 
 
 def _name(host: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+HALF_A_PAIR = "holds half a surrogate pair, which no encoding has"
 PHRASES = {
     "missing": "is missing",
     "extra_forbidden": "this server does not know the field",
@@ -20,6 +21,7 @@ PHRASES = {
     "finite_number": "must be a finite number",
     "too_short": "must have at least {min_length}",
     "too_long": "must have at most {max_length}",
+    "string_unicode": HALF_A_PAIR,
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
 }
@@ -85,13 +87,14 @@ def _is_alternative(error: Any, place: int) -> bool:
     return isinstance(part, str) and not is_sent and ALTERNATIVE.fullmatch(part) is not None
 
 
-def _how_far(errors: Sequence[Any], start: int) -> tuple[int, int, bool, int]:
-    """How well an alternative fits: depth and index of its first error, whether the value there is
-    of the right kind at least, then how few there are."""
+def _how_far(errors: Sequence[Any], start: int) -> tuple[bool, int, int, bool, int]:
+    """How well an alternative fits: whether it is a text, if a broken one; depth and index of its
+    first error, whether the value there is of the right kind at least, then how few there are."""
     inner = errors[0]["loc"][start + 1 :]
     index = next((part for part in inner if isinstance(part, int)), -1)
     is_kind = bool(inner) and not errors[0]["type"].endswith(("_type", "_parsing"))
-    return min(len(inner), 1), index, is_kind, -len(errors) if inner else 0
+    is_text = errors[0]["type"] == "string_unicode"
+    return is_text, min(len(inner), 1), index, is_kind, -len(errors) if inner else 0
 
 
 def _named(error: Any) -> Location:

@@ -15,7 +15,7 @@ from miao.engine.text import TextStream
 from miao.serve.blocks import Block, BlockReply
 from miao.serve.conversation import MAX_MESSAGES, ChatBody, Effort
 from miao.serve.generation import Growth
-from miao.serve.protocol import MAX_STOPS, Body, Drawing, Name, Text
+from miao.serve.protocol import MAX_STOPS, Body, Drawing, JsonObject, Name, Text
 from miao.serve.replies import Event
 
 REASONS = {"tool_calls": "tool_use", "length": "max_tokens", "stop": "end_turn"}
@@ -48,7 +48,7 @@ class ToolUseBlock(Part):
     type: Literal["tool_use"]
     id: Text
     name: Text
-    input: dict[str, Any]
+    input: JsonObject
 
 
 class ToolResultBlock(Part):
@@ -100,7 +100,7 @@ class AnthropicTool(Part):
     type: Literal["custom"] | None = None
     name: Name
     description: Text | None = None
-    input_schema: dict[str, Any]
+    input_schema: JsonObject
     strict: bool | None = None
 
 
@@ -118,7 +118,7 @@ class Thinking(Body):
 
 class JsonFormat(Body):
     type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: JsonObject = Field(alias="schema")
 
 
 class OutputConfig(Body):

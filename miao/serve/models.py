@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from miao.engine import Request, SamplingOptions, Scheduler
 from miao.engine.grammar import GrammarConstraint, Grammars
@@ -202,10 +203,16 @@ class Served:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
-    def embed(self, ids: list[int]) -> list[float]:
-        """The mean of the last hidden states over the tokens, made as long as 1."""
-        mean = self.scheduler.runner.hidden(ids).mean(dim=0)
-        return torch.nn.functional.normalize(mean, dim=0).tolist()
+    def embedding(self, ids: list[int]) -> Iterator[list[float] | None]:
+        """The mean of the last hidden states over the tokens, made as long as 1, at the end of some
+        steps of which none takes longer than one of the scheduler's."""
+        total_d: Tensor | None = None
+        for hidden_td in self.scheduler.runner.hidden(ids, self.scheduler.prefill_tokens):
+            piece_d = hidden_td.sum(dim=0)
+            total_d = piece_d if total_d is None else total_d + piece_d
+            yield None
+        assert total_d is not None
+        yield torch.nn.functional.normalize(total_d / len(ids), dim=0).tolist()
 
 
 def _is_ids(given: Any) -> bool:

@@ -4,50 +4,94 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from miao.serve.invalid import HALF_A_PAIR
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
 MAX_DEPTH = 40
 """Of JSON in a request."""
+MAX_UNKNOWN = 3
+"""Fields of an object that are named as unknown."""
 Text = Annotated[str, Field(max_length=2_000_000)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 """Of a function."""
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
+def _fail_fast(schema: Any) -> None:
+    """Makes every list of pydantic's own form of a class end at its first error."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _fail_fast(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _fail_fast(part)
+
+
 class Body(BaseModel):
-    """Unknown fields are refused."""
+    """Unknown fields are refused. However much is wrong with a body, what is said of it stays
+    short: of a list only the first wrong entry, of an object only the first unknown fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    @field_validator("*", mode="after")
     @classmethod
-    def _encodable(cls, value: Any) -> Any:
-        """Half a surrogate pair is valid in JSON but in no text."""
-        _require_unicode(value)
-        return value
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or len(given) <= len(cls.model_fields):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = islice((name for name in given if name not in known), MAX_UNKNOWN)
+        return {name: given[name] for name in [*(known & given.keys()), *unknown]}
 
 
-def _require_unicode(value: Any, depth: int = 0) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError("holds half a surrogate pair, which no encoding has") from error
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _require_unicode(key)
-            _require_unicode(item, depth + 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _require_unicode(item, depth + 1)
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Half a surrogate pair is valid in JSON but in no text."""
+    layer: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 2):
+        below: list[Any] = []
+        for one in layer:
+            if isinstance(one, dict):
+                below += [*one, *one.values()]
+            elif isinstance(one, list):
+                below += one
+            else:
+                try:
+                    one.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(HALF_A_PAIR) from error
+        layer = [one for one in below if isinstance(one, dict | list | str)]
+        if not layer:
+            return value
+    raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""Anything that JSON can hold."""
 
 
 class StreamOptions(Body):
@@ -63,7 +107,7 @@ class StructuredOutputs(Body):
     regex: Text | None = None
     grammar: Text | None = None
     """Lark, or the EBNF of llama.cpp (GBNF)."""
-    json_: dict[str, Any] | None = Field(None, alias="json")
+    json_: JsonObject | None = Field(None, alias="json")
     """A schema, which may come written out as text."""
     json_object: Literal[True] | None = None
 
@@ -92,7 +136,7 @@ class StructuredOutputs(Body):
 class Drawing(Body):
     """What all protocols have in common: the model, how its tokens are drawn, labels."""
 
-    model: str | None = None
+    model: Text | None = None
     """A name of /v1/models; the served model when it is left out."""
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -102,7 +146,7 @@ class Drawing(Body):
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Any] | None = None
     """Token id -> -100 to 100."""
     seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
     stop: Text | list[Text] | None = None
@@ -110,7 +154,7 @@ class Drawing(Body):
     structured_outputs: StructuredOutputs | None = None
     # Labels for whoever runs a server; they say nothing about the answer.
     user: Text | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
     service_tier: Literal["auto", "default", "standard_only"] | None = None
@@ -118,12 +162,12 @@ class Drawing(Body):
 
     @field_validator("logit_bias")
     @classmethod
-    def _bias(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+    def _bias(cls, value: dict[str, Any] | None) -> dict[str, float] | None:
         for token, bias in (value or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10):
                 raise ValueError(f"{token!r} is no token id")
-            if not -100 <= bias <= 100:
-                raise ValueError(f"the bias of {token} must be from -100 to 100")
+            if isinstance(bias, bool) or not isinstance(bias, int | float) or not abs(bias) <= 100:
+                raise ValueError(f"the bias of {token} must be a number from -100 to 100")
         return value
 
     @field_validator("stop")
@@ -151,7 +195,7 @@ class Sampling(Drawing):
     guided_choice: list[Text] | None = Field(None, max_length=1000)
     guided_regex: Text | None = None
     guided_grammar: Text | None = None
-    guided_json: dict[str, Any] | Text | None = None
+    guided_json: JsonObject | Text | None = None
 
     @field_validator("max_tokens", "max_completion_tokens", check_fields=False)
     @classmethod
@@ -210,7 +254,7 @@ class CompletionBody(Sampling):
 class EmbeddingBody(Body):
     """POST /v1/embeddings"""
 
-    model: str | None = None
+    model: Text | None = None
     input: Text | list[Text] | list[TokenId] | list[list[TokenId]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=2**20)

@@ -16,7 +16,7 @@ from miao.serve.conversation import MAX_MESSAGES, ChatBody, Effort
 from miao.serve.generation import Growth
 from miao.serve.models import Served
 from miao.serve.problems import Problem
-from miao.serve.protocol import MAX_LOGPROBS, Body, Drawing, Name, Text
+from miao.serve.protocol import MAX_LOGPROBS, Body, Drawing, JsonObject, Name, Text
 from miao.serve.replies import Event
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -97,7 +97,7 @@ class ResponseTool(Body):
     type: Literal["function"]
     name: Name
     description: Text | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -110,7 +110,7 @@ class TextFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     name: Text | None = None
     description: Text | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: JsonObject | None = Field(None, alias="schema")
     strict: bool | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -152,6 +153,8 @@ def run_until_stopped(
         timeout_graceful_shutdown=round(patience) + LAST_RESORT,
         server_header=False,
     )
+    gc.collect()
+    gc.freeze()  # collections need not walk all that was loaded, while streams wait
     server = _Server(config, patience, open_answers, cut_off, refuse)
     with _sigterm_as_ctrl_c(), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

@@ -1,8 +1,9 @@
 """Conversations and texts become token ids: in a thread, or by a process of its own.
 
 The process (`python -m miao.serve.scribe DIRECTORY`) is for what may take long or for ever: a chat
-template is a program that came with a model, and no thread can be stopped. It reads jobs and writes
-results as lines of JSON, and needs no torch, so that it starts in half a second.
+template is a program that came with a model, and no thread can be stopped. It reads jobs as lines
+of JSON, answers each with a line and the ids behind it, and needs no torch, so that it starts in
+half a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ MEMORY = 4 * 2**30
 """Bytes that the process may take."""
 LONGEST = 600
 """Seconds after which a job ends the process, should nobody else do that."""
+LONGEST_REFUSAL = 2000
+"""Characters."""
+ID = "i"
+"""The `array` of ids that go to the server."""
 Job = dict[str, Any]
 """{"text": ..., "begins": bool}, {"messages": ..., "tools": ..., "thinking": ..., "way": "open",
 "close" or "continue"}, or {"ids": ...}, which are."""
@@ -52,16 +58,17 @@ def main(directory: str) -> None:
     for line in sys.stdin.buffer:
         if hasattr(signal, "alarm"):
             signal.alarm(LONGEST)
-        answer: dict[str, Any]
+        refusal, ids = None, array(ID)
         try:
-            answer = {"ids": ids_of(tokenizer, json.loads(line))}
+            ids = array(ID, ids_of(tokenizer, json.loads(line)))
         except MiaoError as error:
-            answer = {"refusal": str(error)}
+            refusal = str(error)[:LONGEST_REFUSAL]
         except (MemoryError, RecursionError, ArithmeticError, LookupError) as error:
-            answer = {"refusal": f"the chat template failed: {type(error).__name__}"}
+            refusal = f"the chat template failed: {type(error).__name__}"
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        answer = {"refusal": refusal, "count": len(ids)}
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + ids.tobytes())
         sys.stdout.buffer.flush()
 
 

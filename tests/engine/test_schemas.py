@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from miao.engine.grammar import GrammarConstraint, Grammars
-from miao.engine.schemas import arguments_of, closed, moved
+from miao.engine.schemas import arguments_of, check, closed, moved
 from miao.errors import MiaoError
 from miao.tokenizer import Tokenizer
 
@@ -111,3 +111,11 @@ def test_the_grammar_follows(tokenizer: Tokenizer) -> None:
 )
 def test_arguments_that_a_schema_allows_stay_allowed(parameters: dict[str, Any]) -> None:
     assert arguments_of(parameters) == closed(parameters)
+
+
+def test_references_that_lead_on_in_the_worst_order_are_given_up() -> None:
+    """Each pass over the parts finds one more of them."""
+    places = {f"a{n}": {"$ref": f"#/$defs/a{n - 1}"} for n in range(1, 300)} | {"a0": {}}
+    with pytest.raises(MiaoError, match="more than 100 times"):
+        check({"$ref": "#/$defs/a299", "$defs": places})
+    check({"$ref": "#/$defs/a299", "$defs": dict(reversed(places.items()))})

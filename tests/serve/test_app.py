@@ -107,6 +107,26 @@ def test_bodies_that_are_too_large_or_no_json(serve: Callable[..., Any]) -> None
         assert send(server, "POST", "/v1/completions", {"prompt": "a"}, plain)[0] == 415
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["[" + "1," * 400_000 + "1]", "[" + "[]," * 30_000 + "[]]", "[" + '"",' * 700_000 + "1]"],
+    ids=["numbers", "lists", "texts"],
+)
+def test_a_body_of_too_many_values(server: RunningServer, prompt: str) -> None:
+    body = f'{{"prompt": {prompt}}}'.encode()
+    status, _, answer = send(server, "POST", "/v1/completions", body)
+    assert status == 413 and "JSON values" in error_of(answer)
+
+
+def test_what_stands_in_a_text_is_one_value(server: RunningServer) -> None:
+    """However much JSON it quotes; a text that does not end is no way around the count."""
+    quoted = {"prompt": '{"a": [],\\' * 50_000, "max_tokens": 1}
+    status, _, answer = send(server, "POST", "/tokenize", {"prompt": quoted["prompt"]})
+    assert status == 200 and json.loads(answer)["count"] > 50_000
+    cut = b'{"prompt": "' + b'\\"' * 500_000
+    assert send(server, "POST", "/v1/completions", cut)[0] == 400
+
+
 def test_no_other_origin_is_let_in(serve: Callable[..., Any]) -> None:
     origin = {"Origin": "https://elsewhere.example"}
     with serve() as server:
