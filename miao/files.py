@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -268,36 +268,80 @@ def refuse_lfs_pointer(path: Any, beginning: bytes | None = None) -> None:
 
 def cache_directory() -> Path:
     """Where Miao keeps what it can make or download again: MIAO_CACHE, else ~/.cache/miao; where
-    that cannot be written, a temporary directory of this user's, which is said."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return _writable_cache(Path(os.environ.get("MIAO_CACHE") or Path(base) / "miao"))
+    there is no home, or it cannot be written, a temporary directory of this user's, which is
+    said."""
+    named = os.environ.get("MIAO_CACHE")
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        base = None
+    return _writable_cache(Path(named) if named else None if base is None else Path(base) / "miao")
 
 
 @functools.cache
-def _writable_cache(wanted: Path) -> Path:
-    try:
-        wanted.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=wanted).close()
-        return wanted
-    except OSError as error:
-        fallback = _own_temporary_directory()
-        print(f"! no cache in {wanted} ({error.strerror}): it is {fallback}", file=sys.stderr)
-        return fallback
+def _writable_cache(wanted: Path | None) -> Path:
+    reason = "this user has no home"
+    if wanted is not None:
+        try:
+            wanted.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=wanted).close()
+            return wanted
+        except OSError as error:
+            reason = f"no cache in {wanted} ({error.strerror})"
+    fallback = _own_temporary_directory()
+    print(f"! {reason}: the cache is {fallback}", file=sys.stderr)
+    return fallback
 
 
 def _own_temporary_directory() -> Path:
-    """The same for every command of a user, if nobody else made or may write it: code is loaded
-    from there."""
+    """The same for every command of a user, if nobody else made or may write it."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"miao-cache-{user}"
-    try:
+    with suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="miao-cache-"))
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022:
-        return path
+        if path.is_dir() and nobody_else_writes(path):
+            return path
     return Path(tempfile.mkdtemp(prefix="miao-cache-"))
+
+
+def at_home(path: str | Path) -> Path:
+    """A path that a user wrote, with `~` for the home.
+
+    Raises:
+        MiaoError: this user, or the one behind the `~`, has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise MiaoError(
+            "there is no home for the ~", where=str(path), fix="name it whole"
+        ) from error
+
+
+def nobody_else_writes(path: Path) -> bool:
+    """Whether a file or directory (no link) is this user's or root's, and only they may write."""
+    if not hasattr(os, "getuid"):  # Windows, where a home is private anyway
+        return True
+    found = path.lstat()
+    kind = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return kind and found.st_uid in (os.getuid(), 0) and not found.st_mode & 0o022
+
+
+def private_directory(name: str) -> Path:
+    """A directory in the cache for what is run, not read: nobody else may write there. One that
+    others could write is closed to them, and what it holds is dropped."""
+    path = cache_directory() / name
+    with suppress(OSError):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if not path.is_symlink() and not nobody_else_writes(path):
+            path.chmod(0o700)  # refused where it is somebody else's
+            for file in path.iterdir():
+                file.unlink()
+        if nobody_else_writes(path):
+            return path
+    path = _own_temporary_directory() / name
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
 
 
 def _existing_parent(path: Path) -> Path:

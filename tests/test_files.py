@@ -20,6 +20,8 @@ from miao.files import (
     atomic_open,
     cache_directory,
     fingerprint,
+    nobody_else_writes,
+    private_directory,
     read_json,
     read_jsonl,
     sha256_of,
@@ -284,12 +286,52 @@ def test_an_unwritable_cache_falls_back_to_a_directory_of_one_s_own(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     found = cache_directory()
     assert found.parent == tmp_path and cache_directory() == found
-    assert capsys.readouterr().err.count(f"it is {found}") == 1, "said once"
+    assert capsys.readouterr().err.count(f"the cache is {found}") == 1, "said once"
     if os.name != "nt":
         assert found.stat().st_mode & 0o077 == 0
         found.chmod(0o777)  # what others may write is not taken: code is loaded from there
         monkeypatch.setenv("MIAO_CACHE", str(tmp_path / "file" / "other"))
         assert cache_directory() != found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no HOME, no owners")
+def test_no_home_at_all_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(f"uid not found: {number}")
+
+    for name in ("HOME", "MIAO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files._writable_cache.cache_clear()
+    assert cache_directory().parent == tmp_path
+    assert "this user has no home" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no owners")
+def test_what_is_run_is_kept_where_nobody_else_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIAO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = private_directory("native")
+    assert found == tmp_path / "cache" / "native" and found.stat().st_mode & 0o777 == 0o700
+    (found / "mine.so").write_text("")
+    assert private_directory("native") == found and (found / "mine.so").exists()
+    found.chmod(0o777)
+    (found / "planted.so").write_text("")
+    assert private_directory("native") == found and not list(found.iterdir())
+    assert found.stat().st_mode & 0o777 == 0o700
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)  # it is another user's
+    if me:  # root may do everything
+        assert private_directory("native").parent.parent == tmp_path
+    assert nobody_else_writes(found) == (me == 0)
+    found.rmdir()
+    found.symlink_to(tmp_path)
+    assert not nobody_else_writes(found)
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.txt", "x.jsonl", "x.csv", "x.parquet", "x.txt.gz"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miao.console import say
 from miao.errors import MiaoError, did_you_mean
-from miao.files import read_json
+from miao.files import at_home, read_json
 from miao.report.data_report import write_data_report
 from miao.report.page import write_report
 from miao.rundir import RunDir
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
             fix="miao report runs/NAME, miao report CORPUS_DIRECTORY, or miao report RECIPE",
         )
     for directory in directories:
-        say(f"  report: {report_directory(Path(directory).expanduser()).resolve().as_uri()}")
+        say(f"  report: {report_directory(at_home(directory)).resolve().as_uri()}")
     return 0
 
 

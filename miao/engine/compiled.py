@@ -15,10 +15,12 @@ from pathlib import Path
 
 from miao.console import say, warn
 from miao.errors import MiaoError, first_line
-from miao.files import atomic_open, cache_directory
+from miao.files import atomic_open, nobody_else_writes, private_directory
 
 SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("native.c", "kernels.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+DISPENSABLE = ("-fopenmp", "-march=native")
+"""Left out one after the other where the compiler fails; Apple's knows no OpenMP."""
 COMPILERS = ("gcc", "cc", "clang")
 TIMEOUT = 300.0
 """Seconds that a compiler may take; it takes about five."""
@@ -58,32 +60,48 @@ def _open() -> ctypes.CDLL:
     # A home may be shared between machines of several kinds.
     identity = "\0".join((*FLAGS, platform.machine(), _processor())).encode()
     name = f"native-{hashlib.sha256(source + identity).hexdigest()[:16]}.so"
-    path = cache_directory() / "native" / name
-    if path.exists():
+    path = private_directory("native") / name
+    # Code that somebody else could have put there is not run, but made anew.
+    if path.exists() and nobody_else_writes(path):
         try:
             return ctypes.CDLL(str(path))
         except OSError:
-            pass  # damaged: it is made anew
+            pass  # damaged
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), *COMPILERS))), None)
     if compiler is None:
         raise MiaoError("there is no C compiler (gcc or clang)")
     say("compiling the generation code for this machine (once; some seconds)")
     with tempfile.TemporaryDirectory(prefix="miao-native-") as scratch:
         made = Path(scratch) / name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["no message"]
-            raise MiaoError(f"{compiler} fails: {said[0]}")
+        _compile(compiler, made)
         try:
             with atomic_open(path, "wb") as file:
                 file.write(made.read_bytes())
-        except MiaoError as error:
+            path.chmod(0o600)
+        except (MiaoError, OSError) as error:
             say(f"  it cannot be kept for the next time: {first_line(error)}")
             return ctypes.CDLL(str(made))
     return ctypes.CDLL(str(path))
+
+
+def _compile(compiler: str, made: Path) -> None:
+    """Raises:
+    MiaoError: it fails, also without what is dispensable; the first thing that it said.
+    """
+    first = ""
+    for left_out in range(len(DISPENSABLE) + 1):
+        missing = DISPENSABLE[:left_out]
+        flags = [flag for flag in FLAGS if flag not in missing]
+        command = [compiler, *flags, str(SOURCE), "-o", str(made), "-lm"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+        )
+        if done.returncode == 0:
+            if missing:
+                say(f"  made without {' and '.join(missing)}, slower (one thread): {first}")
+            return
+        first = first or next(iter(done.stderr.strip().splitlines()), "no message")
+    raise MiaoError(f"{compiler} fails: {first}")
 
 
 def _processor() -> str:

@@ -3,18 +3,21 @@
    lane, and the lanes are added in one fixed order. */
 
 #include <stdint.h>
-#ifdef __wasm__ /* the module of a page: no library, one thread */
+#ifdef __wasm__ /* the module of a page: no library */
 #include <wasm_simd128.h>
 #define INFINITY __builtin_inff()
 #define sqrtf __builtin_sqrtf
 #define fabsf __builtin_fabsf
 #define memcpy __builtin_memcpy
-#define omp_get_num_threads() 1
-#define omp_get_thread_num() 0
 #else
 #include <math.h>
-#include <omp.h>
 #include <string.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#else /* one thread does it all */
+#define omp_get_num_threads() 1
+#define omp_get_thread_num() 0
 #endif
 #ifdef __AVX2__
 #include <immintrin.h>

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,6 +311,49 @@ class TestCompiling:
         assert "unknown option -fopenmp" in self.falls_back(make_model(), capsys)
         assert not list((tmp_path / "cache").rglob("*.so"))
 
+    def test_a_compiler_without_openmp(
+        self,
+        make_model: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+    ) -> None:
+        real = next(filter(None, map(shutil.which, compiled.COMPILERS)))
+        apple = tmp_path / "apple"
+        apple.write_text(
+            "#!/bin/sh\nfor word; do shift; case $word in\n"
+            "-fopenmp) echo \"clang: error: unsupported option '-fopenmp'\" >&2; exit 1;;\n"
+            '-O3) word=-O1;;\nesac; set -- "$@" "$word"; done\n'
+            f'exec {real} "$@"\n'
+        )
+        apple.chmod(0o755)
+        monkeypatch.setenv("CC", str(apple))
+        runner = make_runner(make_model(), 3, 16)
+        assert isinstance(runner, NativeRunner)
+        said = capsys.readouterr().out
+        assert "without -fopenmp" in said and "one thread" in said
+        theirs = Runner(make_model(), 3, 16)
+        for pieces in PIECES:
+            torch.testing.assert_close(runner(pieces), theirs(pieces), atol=2e-5, rtol=1e-5)
+
+    def test_code_that_others_could_have_written_is_not_run(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        def made_anew() -> bool:
+            compiled.load_library.cache_clear()
+            assert compiled.load_library() is not None
+            return "compiling" in capsys.readouterr().out
+
+        assert made_anew() and not made_anew()
+        (made,) = (tmp_path / "cache").rglob("*.so")
+        made.chmod(0o666)
+        assert made_anew() and made.stat().st_mode & 0o777 == 0o600 and not made_anew()
+        made.parent.chmod(0o777)
+        assert made_anew() and not made_anew()
+        if os.getuid() == 0:
+            os.chown(made, 12345, -1)
+            assert made_anew()
+
     def test_switched_off(
         self,
         make_model: Make,
@@ -349,7 +394,7 @@ class TestCompiling:
         tmp_path: Path,
     ) -> None:
         (tmp_path / "file").write_text("")
-        monkeypatch.setattr("miao.engine.compiled.cache_directory", lambda: tmp_path / "file")
+        monkeypatch.setattr(compiled, "private_directory", lambda name: tmp_path / "file")
         assert isinstance(make_runner(make_model(), 1, 16), NativeRunner)
         assert "cannot be kept" in capsys.readouterr().out
 

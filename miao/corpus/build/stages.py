@@ -32,7 +32,7 @@ from miao.corpus.records import KINDS, Document, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.steps import Line, Progress, finish, finished
 from miao.errors import MiaoError
-from miao.files import fingerprint
+from miao.files import at_home, fingerprint
 from miao.recipe import CorpusOptions
 
 SETTINGS = (
@@ -239,8 +239,8 @@ def missing_inputs(options: CorpusOptions) -> list[str]:
 def _side_files(options: CorpusOptions) -> list[Path]:
     """What the rules of cleaning are read from."""
     clean = options.clean
-    lists = [Path(path).expanduser() for path in clean.blocklists + clean.blocked_domains]
-    lists += [Path(clean.classifier).expanduser() / FACTS] if clean.classifier else []
+    lists = [at_home(path) for path in clean.blocklists + clean.blocked_domains]
+    lists += [at_home(clean.classifier) / FACTS] if clean.classifier else []
     return [*lists, *map(file_of, clean.keep_functions + clean.edit_functions)]
 
 

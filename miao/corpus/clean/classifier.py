@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from miao.corpus.ngrams import Hashes, TextView, text_key
 from miao.errors import MiaoError, install_hint
-from miao.files import atomic_directory, read_json, write_json
+from miao.files import at_home, atomic_directory, read_json, write_json
 
 WEIGHTS, FACTS = "classifier.safetensors", "classifier.json"
 BUCKETS = 1 << 18
@@ -67,7 +67,7 @@ class Classifier:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        path = Path(directory).expanduser()
+        path = at_home(directory)
         try:
             self.facts: dict[str, Any] = read_json(path / FACTS)
             self._weights = load_file(path / WEIGHTS)["weights"]

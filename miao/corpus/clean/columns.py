@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from miao.errors import MiaoError
+from miao.files import at_home
 from miao.recipe.cleaning import CleanOptions
 
 
@@ -58,7 +58,7 @@ def lines_of(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         try:
-            lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+            lines = at_home(path).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise MiaoError(
                 f"the list cannot be read: {error}",

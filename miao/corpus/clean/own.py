@@ -10,6 +10,7 @@ from typing import Any
 
 from miao.corpus.ngrams import TextView
 from miao.errors import MiaoError, did_you_mean
+from miao.files import at_home
 
 _FIX = "write it as path/to/rules.py:function"
 
@@ -46,7 +47,7 @@ def editor(name: str) -> Callable[[str], str]:
 
 def file_of(name: str) -> Path:
     """The file that a function stands in."""
-    return Path(name.rpartition(":")[0]).expanduser()
+    return at_home(name.rpartition(":")[0])
 
 
 def _call(function: Callable[[str], Any], name: str, text: str) -> Any:

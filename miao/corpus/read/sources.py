@@ -11,6 +11,7 @@ from pathlib import Path
 from miao.corpus.read.opened import CODE, SUPPORTED, format_of, unknown_format
 from miao.corpus.read.stdin import standard_input
 from miao.errors import MiaoError
+from miao.files import at_home
 from miao.hubs.names import is_hub_name
 
 OnSkip = Callable[[Path, str], object]
@@ -86,7 +87,7 @@ def _expanded(given: str | Path) -> list[tuple[Path, str]]:
 
 def _paths(given: str | Path) -> list[Path]:
     """The existing files and folders that one path or glob pattern stands for."""
-    path = Path(given).expanduser()
+    path = at_home(given)
     if path.exists():
         if not (path.is_file() or path.is_dir()):
             raise MiaoError(
