@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from miao.engine import SamplingOptions
@@ -19,20 +20,28 @@ from miao.evaluate.tasks.prompts import Encoder, Prompt, build_prompt, fit
 from miao.evaluate.tasks.task import PromptStyle, Scoring, Task
 from miao.model.decoder import Decoder
 
+MEASURES = {
+    "character": "per character",
+    "byte": "per byte",
+    "prior": "against the option alone",
+}
+"""Measures of an option's text beside its log p: divided by its length, for options of different
+length; less its log p where nothing stands before it, for options that are likely anywhere.
+lm-evaluation-harness calls them acc_norm, acc_bytes and acc_mutual_info."""
+
 
 @dataclass
 class Answer:
     """What the model made of one question.
 
-    `choice` is the option that it takes, `by_length` the one by log-probability per character (for
-    options of different length); `text` what it wrote, `found` the answer in it.
+    `choice` is the option that it takes by log p, `others` by other measures of it (`MEASURES`);
+    `text` what it wrote, `found` the answer in it.
     """
 
     item: Item
     right: bool | None
     choice: int | None = None
-    by_length: int | None = None
-    right_by_length: bool | None = None
+    others: dict[str, int] = field(default_factory=dict)
     logprobs: list[float] = field(default_factory=list)
     nats: float | None = None
     """greedy: -log p of the right option."""
@@ -53,13 +62,12 @@ class Answer:
             "answer": self.item.answer,
             "right": self.right,
             "choice": self.choice,
+            "others": self.others,
             "logprobs": [round(value, 4) for value in self.logprobs],
             "text": self.text,
             "found": self.found,
         }
-        if self.by_length is not None:
-            values |= {"by_length": self.by_length, "right_by_length": self.right_by_length}
-        return {name: value for name, value in values.items() if value not in (None, [])}
+        return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,13 @@ def with_scoring(style: PromptStyle, scoring: Scoring | None) -> PromptStyle:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A prompt with every choice as tokens, and how many of the last ones are compared."""
+    """A prompt with every choice as tokens, and how many of the last ones are compared; `alone`:
+    the choices without the prompt."""
 
     prompt: Prompt
     texts: list[list[int]]
     scored: list[int]
+    alone: list[tuple[list[int], list[int]]] = field(default_factory=list)
 
     @property
     def longest(self) -> int:
@@ -156,7 +166,9 @@ def _encode(
         return _Encoded(prompt, texts, [len(ids) - 1 for ids in texts])
     pairs = encoder.pairs(prompt)
     texts = [context + continuation for context, continuation in pairs]
-    return _Encoded(prompt, texts, [len(continuation) for _, continuation in pairs])
+    scored = [len(continuation) for _, continuation in pairs]
+    alone = encoder.alone(prompt) if style.prior and style.scoring == "option" else []
+    return _Encoded(prompt, texts, scored, alone)
 
 
 def _compare(
@@ -181,11 +193,13 @@ def _compare(
         for one in encoded
         for ids, count in zip(one.texts, one.scored, strict=True)
     ]
-    values = continuation_logprobs(model, continuations, limit, advance)
-    answers, start, cut = [], 0, 0
+    alone = [Continuation(a + b, len(b)) for one in encoded for a, b in one.alone]
+    values = iter(continuation_logprobs(model, continuations, limit, advance))
+    priors = iter(continuation_logprobs(model, alone, limit))
+    answers, cut = [], 0
     for item, one in zip(items, encoded, strict=True):
-        found = values[start : start + len(one.texts)]
-        start += len(one.texts)
+        found = list(islice(values, len(one.texts)))
+        prior = [value.logprob for value in islice(priors, len(one.alone))]
         cut += any(value.cut for value in found)
         sums = [value.logprob for value in found]
         if style.scoring == "greedy":
@@ -193,21 +207,28 @@ def _compare(
             continue
         if style.scoring == "ppl":
             sums = [v / min(len(ids), limit + 1) for v, ids in zip(sums, one.texts, strict=True)]
-        answers.append(_chosen(item, sums, one.prompt, style.scoring == "option"))
+        texts = one.prompt.plain_choices if style.scoring == "option" else []
+        answers.append(_chosen(item, sums, texts, prior))
     return answers, cut, fewer
 
 
-def _chosen(item: Item, sums: list[float], prompt: Prompt, lengths_differ: bool) -> Answer:
-    choice = sums.index(max(sums))
+def _chosen(item: Item, sums: list[float], texts: list[str], prior: list[float]) -> Answer:
+    choice = _best(sums)
     answer = Answer(item, None, choice, logprobs=sums)
-    if lengths_differ:
-        means = [v / max(len(c), 1) for v, c in zip(sums, prompt.plain_choices, strict=True)]
-        answer.by_length = means.index(max(means))
+    if texts:
+        lengths = {"character": [len(t) for t in texts], "byte": [len(t.encode()) for t in texts]}
+        for name, counts in lengths.items():
+            values = [v / max(count, 1) for v, count in zip(sums, counts, strict=True)]
+            answer.others[name] = _best(values)
+    if prior:
+        answer.others["prior"] = _best([v - p for v, p in zip(sums, prior, strict=True)])
     if item.answer is not None:
         answer.right = choice == item.answer
-        if answer.by_length is not None:
-            answer.right_by_length = answer.by_length == item.answer
     return answer
+
+
+def _best(values: list[float]) -> int:
+    return values.index(max(values))
 
 
 def _written(item: Item, found: Sequence[Likelihood]) -> Answer:

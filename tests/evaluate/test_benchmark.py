@@ -55,8 +55,30 @@ def test_option_scores_by_hand(tokenizer: Tokenizer, bigram_model: Bigram) -> No
     assert answer.logprobs == pytest.approx([3 - norm, 2 * (2 - norm)], abs=1e-4)
     assert (answer.choice, answer.right) == (0, False)
     means = [3 - norm, 2 - norm]
-    assert answer.by_length == means.index(max(means)) == 0
-    assert answer.right_by_length is False
+    assert (
+        answer.others == {"character": means.index(max(means)), "byte": 0} and means[0] > means[1]
+    )
+
+
+def test_an_option_that_is_likely_anywhere_is_weighed_by_what_it_gains(
+    tokenizer: Tokenizer, bigram_model: Bigram
+) -> None:
+    """7 is likelier than 9 after anything; the question makes 9 likelier than it is alone."""
+    seven, nine, asked = (tokenizer.encode(text)[0] for text in "79Q")
+    model = bigram_model({(None, seven): 5.0, (None, nine): 1.0, (asked, nine): 4.0})
+    style = PromptStyle(
+        "Q", choice="{{option}}", target_delimiter="", scoring="option", prior=True
+    )  # fmt: skip
+    item = Item("0", "all", "Q", ["7", "9"], 1, {"options": ["7", "9"]})
+    task = Task("t", Path("t"), "t", "t", "test", [], {"s": style})
+    questions = Questions({"all": [item]}, {}, [], Path(), True)
+    asked_of_it = ask(model, Encoder(tokenizer), task, questions, "s", style, 0)
+    (answer,) = asked_of_it.answers
+    assert (answer.choice, answer.others) == (0, {"character": 0, "byte": 0, "prior": 1})
+    by_task = {score.task: score.value for score in summarise(asked_of_it).scores}
+    assert by_task == {
+        "t": 0.0, "t (per character)": 0.0, "t (per byte)": 0.0, "t (against the option alone)": 1.0
+    }  # fmt: skip
 
 
 def test_prompts_beyond_the_context_are_cut_or_lose_examples(

@@ -43,6 +43,10 @@ prompts:
         ("blimp", {"regular_plural_subject_verb_agreement_1": 2, "wh_island": 1}, [0, 0, 0]),
         ("zhoblimp", {"BA_negation": 2, "classifier_noun_agreement": 1}, [0, 0, 0]),
         ("minimal_pairs", {"measure_words": 2, "order": 1}, [0, 0, 0]),
+        ("climp", {"ba_construction": 1, "classifier": 2}, [0, 0, 0]),
+        ("chid", {"all": 2}, [1, 0]),
+        ("cmrc", {"all": 3}, [1, 1, 0]),
+        ("poems", {"all": 4}, [0, 0, 0, 3]),
         ("lambada", {"all": 2}, [0, 0]),
     ],
 )
@@ -251,7 +255,7 @@ def test_wrong_options_are_other_questions_answers_of_the_same_kind(
     records += [{"q": "q0", "a": "b0"}, {"q": "long", "a": "longer"}]
     task = own_task(tmp_path, records, WITH_OTHERS)
     items = read_questions(task, tmp_path).items["all"]
-    assert "1 questions have no 2 others of their kind" in capsys.readouterr().out
+    assert "1 questions have no others of their kind" in capsys.readouterr().out
     assert len(items) == 10 and [item.id for item in items] != [str(n) for n in range(10)]
     for item in items:
         assert isinstance(item.answer, int) and len(set(item.options)) == 3
@@ -269,3 +273,48 @@ def test_texts_that_come_with_miao(name: str, count: int) -> None:
     assert len(items) == count and {len(item.options) for item in items} == {4}
     rights = [(item.question, item.variables["right"]) for item in items]
     assert len(set(rights)) == count and all(a and b for a, b in rights)
+
+
+def test_both_layouts_of_cmrc_are_the_same_questions(tmp_path: Path) -> None:
+    squad = json.loads((DATA / "cmrc/cmrc2018_dev.json").read_text(encoding="utf-8"))["data"]
+    own = [
+        {
+            "context_id": article["id"],
+            "context_text": paragraph["context"],
+            "title": article["title"],
+            "qas": [
+                {
+                    "query_text": question["question"],
+                    "query_id": question["id"],
+                    "answers": [answer["text"] for answer in question["answers"]],
+                }
+                for question in paragraph["qas"]
+            ],
+        }
+        for article in squad
+        for paragraph in article["paragraphs"]
+    ]
+    (tmp_path / "cmrc2018_dev.json").write_text(json.dumps(own), encoding="utf-8")
+    task = load_task("cmrc")
+    found = [read_questions(task, folder).items["all"] for folder in (DATA, tmp_path)]
+    assert [item.fingerprint for item in found[0]] == [item.fingerprint for item in found[1]]
+    assert [(item.id, item.cluster) for item in found[0]] == [(i.id, i.cluster) for i in found[1]]
+    assert len({item.cluster for item in found[0]}) == 1, "three questions on one passage"
+
+
+def test_rows_without_a_partner_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ba_1000.csv").write_text("好句\n坏句\n孤句\n", encoding="utf-8")
+    with pytest.raises(MiaoError, match="an odd number of rows"):
+        read_questions(load_task("climp"), tmp_path)
+
+
+def test_expressions_are_compiled_once_for_all_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from miao.evaluate.tasks import task as tasks
+
+    records = [{"q": f"q{n}", "a": 0, "choices": ["x", "y"]} for n in range(50)]
+    task = own_task(tmp_path, records)
+    before = tasks._compiled.cache_info().misses
+    assert len(read_questions(task, tmp_path).all()) == 50
+    assert tasks._compiled.cache_info().misses - before <= 3, "not once for every line"

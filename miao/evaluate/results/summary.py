@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from miao.evaluate.benchmark import Answer, Asked
+from miao.evaluate.benchmark import MEASURES, Answer, Asked
 from miao.evaluate.scores import Score, accuracy, mean
 from miao.evaluate.statistics import above_chance
 from miao.evaluate.tasks.task import LETTERS
@@ -68,11 +68,10 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
     categories = {score.category for score in summary.scores}
     known = [group for subject in asked.task.subjects.values() for group in subject.groups]
     summary.groups = [group for group in dict.fromkeys(known) if group in categories]
-    if any(answer.right_by_length is not None for answer in answers):
-        by_length = [bool(answer.right_by_length) for answer in answers]
-        summary.scores.append(
-            accuracy(f"{name} (per character)", "all", by_length, _mean(chances) or None)
-        )
+    for measure in answers[0].others:
+        by_it = [answer.others[measure] == answer.item.answer for answer in answers]
+        called = f"{name} ({MEASURES[measure]})"
+        summary.scores.append(accuracy(called, "all", by_it, _mean(chances) or None))
     nats = [answer.nats for answer in answers if answer.nats is not None]
     if nats:
         summary.scores.append(mean(f"{name} (log-loss of the answer)", "all", nats, "nats"))

@@ -19,6 +19,8 @@ from miao.errors import MiaoError
 from miao.evaluate.tasks.generated import generated
 from miao.evaluate.tasks.task import LETTERS, Source, Subject, Task, expression
 
+CELLS = ["first", "second"]
+"""Columns of a table of which two rows are one record, each with its cells."""
 EVERYTHING = "all"
 """The one subject of a task that has no subjects."""
 
@@ -193,24 +195,21 @@ def _with_wrong(items: list[Item], count: int, folder: Path) -> Iterator[Item]:
         right = str(item.variables["right"])
         pools.setdefault(str(item.variables.get("pool")), {})[right] = None
         fitting.setdefault(item.question, set()).add(right)
+    answers = {pool: list(found) for pool, found in pools.items()}
     left_out = 0
     for item in items:
-        right = str(item.variables["right"])
-        others = [
-            other
-            for other in pools[str(item.variables.get("pool"))]
-            if other not in fitting[item.question]
-        ]
-        if len(others) < count:
+        right, known = str(item.variables["right"]), answers[str(item.variables.get("pool"))]
+        rng = random.Random(f"{item.question}\n{right}")
+        drawn = rng.sample(known, min(count + len(fitting[item.question]), len(known)))
+        options = [other for other in drawn if other not in fitting[item.question]][:count]
+        if not options:
             left_out += 1
             continue
-        rng = random.Random(f"{item.question}\n{right}")
-        options = [right, *rng.sample(others, count)]
-        rng.shuffle(options)
+        options.insert(rng.randrange(len(options) + 1), right)
         variables = item.variables | {"options": options}
         yield replace(item, options=options, answer=options.index(right), variables=variables)
     if left_out:
-        warn(f"{folder}: {left_out} questions have no {count} others of their kind: left out")
+        warn(f"{folder}: {left_out} questions have no others of their kind and are left out")
 
 
 def _items(
@@ -241,6 +240,8 @@ def _items(
         for part in parts:
             variables = {str(k): v for k, v in record.items()}
             variables |= part if isinstance(part, Mapping) else {"part": part}
+            if source.keep and not expression(source.keep, where)(variables):
+                continue
             variables["topic"] = {"name": topic.name, "en": topic.en, "zh": topic.zh}
             if labels is not None:
                 if number >= len(labels):
@@ -293,9 +294,26 @@ def _item(
 
 
 def _records(source: Source, path: Path) -> Iterator[tuple[int, Any]]:
+    if source.columns == CELLS:
+        return _pairs_of_rows(path)
     if source.columns:
         return _headless(source.columns, path)
     return read_objects(path)
+
+
+def _pairs_of_rows(path: Path) -> Iterator[tuple[int, dict[str, list[str]]]]:
+    """Rows of any length, two by two as `first` and `second`; one that begins with an empty cell is
+    a table's header."""
+    rows = csv.reader(line + "\n" for _, line in read_lines(path))
+    waiting: list[str] = []
+    for row in rows:
+        if not row or not row[0]:
+            continue
+        if waiting:
+            yield rows.line_num, {"first": waiting, "second": row}
+        waiting = [] if waiting else row
+    if waiting:
+        raise MiaoError("an odd number of rows: the last has no partner", where=path)
 
 
 def _headless(columns: list[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -124,6 +124,12 @@ class Encoder:
         # Where nothing stands before the answer, it begins a document.
         return [(context or [*self.tokenizer.document_start], pair) for pair in pairs]
 
+    def alone(self, prompt: Prompt) -> list[tuple[list[int], list[int]]]:
+        """Each choice as the beginning of a document, as (context, continuation)."""
+        choices = prompt.plain_choices if self.chat else prompt.choices
+        start = [*self.begin] or [*self.tokenizer.document_start]
+        return [(start, ids) for ids in self._encode(choices)]
+
     def wholes(self, prompt: Prompt) -> list[list[int]]:
         """Context and choice as one text, for each choice."""
         if self.chat:

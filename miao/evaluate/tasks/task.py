@@ -33,15 +33,19 @@ class Source:
     """Files of one layout. `files` is a path or glob with {split} and {subject} in it; `columns`
     names those of a table without a header; `each` is an expression for the list of questions of
     one record; `fields` are expressions over a record (question, options, answer, id, ...).
-    `generated`: a seed, where questions are made instead of read; subjects name their kinds.
-    `wrong`: a question's field `right` gets so many others' right answers beside it as options, of
-    those with an equal field `pool`."""
+    `columns: [first,
+    second]`: two rows after another are one record of their cells. `keep`: an expression; other
+    records are passed over. `generated`: a seed, where questions are made instead of read; subjects
+    name their kinds.
+    `wrong`: a question's field `right` gets up to so many others' right answers beside it as
+    options, of those with an equal field `pool`."""
 
     files: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     each: str | None = None
+    keep: str | None = None
     labels: str | None = None
     """A file of answers, line by line, for questions that come without."""
     generated: int | None = None
@@ -79,6 +83,8 @@ class PromptStyle:
     """Stands once more after the last example."""
     shots: int = 0
     scoring: Scoring = "letter"
+    prior: bool = False
+    """option: also score each choice where nothing stands before it."""
     overflow: Overflow = "cut"
     """A prompt that is too long: cut its beginning, or leave examples out."""
     max_new_tokens: int = 32
@@ -205,7 +211,7 @@ def _check(task: Task) -> None:
             raise MiaoError("sources: the key files is missing", where=task.path, fix=_example())
         if not {"question", "id", "right"} & source.fields.keys():
             raise MiaoError("fields: the question is missing", where=task.path, fix=_example())
-        for text in [*source.fields.values(), *([source.each] if source.each else [])]:
+        for text in filter(None, [*source.fields.values(), source.each, source.keep]):
             expression(text, str(task.path))
     for name, style in task.styles.items():
         for key, allowed in (("scoring", Scoring), ("overflow", Overflow), ("compare", Compare)):
@@ -268,43 +274,40 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 @cache
+def _compiled(text: str, is_template: bool) -> Any:
+    if is_template:
+        return _environment().from_string(text).render
+    return _environment().compile_expression(text, undefined_to_none=False)
+
+
 def template(text: str, where: str) -> Callable[[Mapping[str, Any]], str]:
     """A Jinja template as a function of its variables; lm-eval's settings, so equal results."""
-    try:
-        compiled = _environment().from_string(text)
-    except TemplateError as error:
-        raise MiaoError(f"not a template: {error}: {text!r}", where=where) from error
-
-    def render(variables: Mapping[str, Any]) -> str:
-        try:
-            return compiled.render(variables)
-        except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
-            raise MiaoError(
-                f"the template {text!r} does not fit the record: {error}",
-                where=where,
-                fix=f"the record has {', '.join(map(str, variables))}",
-            ) from error
-
-    return render
+    return _guarded(text, where, True)
 
 
-@cache
 def expression(text: str, where: str) -> Callable[[Mapping[str, Any]], Any]:
     """A Jinja expression as a function of its variables, with a value of any type."""
+    return _guarded(text, where, False)
+
+
+def _guarded(text: str, where: str, is_template: bool) -> Callable[[Mapping[str, Any]], Any]:
+    """Compiled once; `where` is for messages alone."""
+    kind = "template" if is_template else "expression"
     try:
-        compiled = _environment().compile_expression(text, undefined_to_none=False)
+        compiled = _compiled(text, is_template)
     except TemplateError as error:
-        raise MiaoError(f"not an expression: {error}: {text!r}", where=where) from error
+        what = f"not {'a' if is_template else 'an'} {kind}: {error}: {text!r}"
+        raise MiaoError(what, where=where) from error
 
     def evaluate(variables: Mapping[str, Any]) -> Any:
         try:
-            value = compiled(**variables)
+            value = compiled(variables)
             if isinstance(value, StrictUndefined):
                 raise UndefinedError(f"{text} is not there")
             return value
         except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
             raise MiaoError(
-                f"the expression {text!r} does not fit the record: {error}",
+                f"the {kind} {text!r} does not fit the record: {error}",
                 where=where,
                 fix=f"the record has {', '.join(map(str, variables))}",
             ) from error
