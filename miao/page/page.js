@@ -69,6 +69,7 @@ function begin() {
   const { parts } = EXPECTED.weights;
   if (parts && location.protocol === "file:") return notice(say("needsServer"));
   notice(say("loading"));
+  at("send").disabled = true; // Firefox remembers how it was before a reload
   page.worker = new Worker(trusted(URL.createObjectURL(new Blob([JSON.parse(script)], { type: "text/javascript" }))));
   page.worker.addEventListener("message", receive);
   page.worker.addEventListener("error", (event) => fail(event.message));
