@@ -76,14 +76,6 @@ INNER_RANK = {
     outer: {room: rank for rank, rooms in enumerate(order) for room in rooms}
     for outer, order in INNER_ORDER.items()
 }
-DATA_TABLES = {
-    "facts_zh.py",
-    "facts_en.py",
-    "plots.py",
-    "smalltalk.py",
-    "identity_phrases.py",
-    "skills.py",
-}
 WITHOUT_TORCH = {
     "errors",
     "gpus",
@@ -200,8 +192,7 @@ def test_ops_stand_alone() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_are_short(path: Path) -> None:
-    if path.name not in DATA_TABLES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 
 @pytest.mark.parametrize(

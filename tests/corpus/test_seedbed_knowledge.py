@@ -11,7 +11,8 @@ from itertools import combinations, islice
 import pytest
 
 from miao.corpus.records import Conversation, Document
-from miao.corpus.seedbed import arithmetic, facts_en, facts_zh, knowledge
+from miao.corpus.seedbed import arithmetic, knowledge
+from miao.corpus.seedbed.facts import relations
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.errors import MiaoError
 
@@ -118,7 +119,7 @@ def test_tables_are_whole():
 
 
 def test_every_relation_has_enough_phrasings():
-    for relation in facts_zh.RELATIONS + facts_en.RELATIONS:
+    for relation in relations("zh") + relations("en"):
         assert len(set(relation.statements)) == len(relation.statements) >= 6
         assert len(set(relation.questions)) == len(relation.questions) >= 12
         assert len(set(relation.heldout)) == len(relation.heldout) >= 2
@@ -206,11 +207,11 @@ def test_heldout_questions_use_words_of_the_training_text(knowledge_texts):
     training = "\n".join(knowledge_texts)
     characters = Counter(training)
     words = Counter(word.lower() for word in re.findall(r"[A-Za-z']+", training))
-    for relation in facts_zh.RELATIONS:
+    for relation in relations("zh"):
         for template in relation.heldout:
             for character in re.sub(r"{.}", "", template):
                 assert characters[character] >= 10, (template, character)
-    for relation in facts_en.RELATIONS:
+    for relation in relations("en"):
         for template in relation.heldout:
             for word in re.findall(r"[a-z']+", re.sub(r"{.}", "", template).lower()):
                 assert words[word] >= 10, (template, word)

@@ -15,12 +15,12 @@ from typing import Literal
 
 from miao.corpus.records import Conversation, Document, Message
 from miao.corpus.seedbed.items import QuestionItem, continuation_of, prompt_of
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, entries, some_language
 
 Operation = Literal["+", "-", "*", "<"]
 Pair = tuple[int, int]
 
 LIMIT = 100
-ZH_SHARE = 0.6
 _HELD_OUT_ONE_IN = 10
 _HARD_SHARE = 0.25
 _DRILL_SHARE = 0.5
@@ -28,66 +28,16 @@ _ASKED_SHARE = 0.75
 _PLUS_MINUS: tuple[Operation, ...] = ("+", "-")
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
 
-_ASK: dict[str, dict[str, tuple[str, ...]]] = {
-    "zh": {
-        "+": (
-            "{a}+{b}=？",
-            "{a}+{b}等于多少？",
-            "{a}加{b}等于多少？",
-            "计算{a}+{b}。",
-            "{a}加{b}是多少？",
-        ),
-        "-": (
-            "{a}-{b}=？",
-            "{a}-{b}等于多少？",
-            "{a}减{b}等于多少？",
-            "计算{a}-{b}。",
-            "{a}减{b}是多少？",
-        ),
-        "*": ("{a}×{b}=？", "{a}×{b}等于多少？", "{a}乘{b}等于多少？", "计算{a}×{b}。"),
-    },
-    "en": {
-        "+": ("{a}+{b}=?", "What is {a}+{b}?", "What is {a} plus {b}?", "Please add {a} and {b}."),
-        "-": (
-            "{a}-{b}=?",
-            "What is {a}-{b}?",
-            "What is {a} minus {b}?",
-            "How much is {a} minus {b}?",
-        ),
-        "*": ("{a}×{b}=?", "What is {a}×{b}?", "What is {a} times {b}?"),
-    },
-}
-_WORDED = {
-    "zh": {"+": "{a}加{b}等于{c}。", "-": "{a}减{b}等于{c}。", "*": "{a}乘{b}等于{c}。"},
-    "en": {"+": "{a} plus {b} is {c}.", "-": "{a} minus {b} is {c}.", "*": "{a} times {b} is {c}."},
-}
-_NAMES = {"zh": ("小明", "小红", "小华", "小丽"), "en": ("Tom", "Anna", "Ben", "Lily")}
-_THINGS = {
-    "zh": ("个苹果", "本书", "支笔", "颗糖", "朵花", "张卡片"),
-    "en": ("apples", "books", "pens", "eggs", "flowers", "cards"),
-}
-_STORIES = {
-    "zh": {
-        "+": (
-            "{name}有{a}{thing}，又买了{b}{thing}，一共有多少{thing}？",
-            "盒子里有{a}{thing}，再放进{b}{thing}，现在有多少{thing}？",
-        ),
-        "-": (
-            "{name}有{a}{thing}，送给朋友{b}{thing}，还剩多少{thing}？",
-            "桌上有{a}{thing}，拿走{b}{thing}，还有多少{thing}？",
-        ),
-    },
-    "en": {
-        "+": (
-            "{name} has {a} {thing} and gets {b} more. How many {thing} are there now?",
-            "There are {a} {thing} in a box. We add {b} more. How many {thing} are there in all?",
-        ),
-        "-": (
-            "{name} has {a} {thing} and gives away {b}. How many {thing} are left?",
-            "There are {a} {thing} on the table. We take away {b}. How many {thing} are left?",
-        ),
-    },
-}
+_ENTRIES = {"+": "plus", "-": "minus", "*": "times"}
+_KEYS = {"asks": ("a", "b"), "statement": ("a", "b", "c"), "problems": ("a", "b", "name", "thing")}
+_OF_PROBLEMS = ("names", "things")
+
+
+@cache
+def _phrases(entry: str, language: Language, key: str) -> tuple[str, ...]:
+    """What the table of a language has under a key of an operation, or of "problem"."""
+    found = entries(language, "arithmetic", (), (*_KEYS, *_OF_PROBLEMS))
+    return found[_ENTRIES.get(entry, entry)].lines(key, _KEYS.get(key, ()))
 
 
 def result_of(operation: Operation, a: int, b: int) -> int:
@@ -162,7 +112,7 @@ def documents(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Docume
         zh_share: the share of mixed pages whose words are Chinese; the others are English.
     """
     while True:
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         drill = rng.random() < _DRILL_SHARE
         lines = [_drill(rng) if drill else _line(language, rng) for _ in range(rng.randint(4, 8))]
         yield Document("\n".join(lines), source="arithmetic")
@@ -173,7 +123,7 @@ def _drill(rng: random.Random) -> str:
     return equation(operation, *training_pair(rng, operation))
 
 
-def _line(language: str, rng: random.Random) -> str:
+def _line(language: Language, rng: random.Random) -> str:
     if rng.random() < 0.2:
         return _comparison_line(language, rng)
     if rng.random() < _ASKED_SHARE:
@@ -185,7 +135,7 @@ def _line(language: str, rng: random.Random) -> str:
     c = result_of(operation, a, b)
     if rng.random() < 0.3:
         return f"{a} {_SIGNS[operation]} {b} = {c}"
-    return _WORDED[language][operation].format(a=a, b=b, c=c)
+    return _phrases(operation, language, "statement")[0].format(a=a, b=b, c=c)
 
 
 def _operation(rng: random.Random) -> Operation:
@@ -193,7 +143,7 @@ def _operation(rng: random.Random) -> Operation:
     return rng.choices(choices, cum_weights=(45, 90, 100))[0]
 
 
-def _comparison_line(language: str, rng: random.Random) -> str:
+def _comparison_line(language: Language, rng: random.Random) -> str:
     a, b = training_pair(rng, "<")
     low, high = min(a, b), max(a, b)
     form = rng.randrange(6)
@@ -213,20 +163,20 @@ def _comparison_line(language: str, rng: random.Random) -> str:
     return f"{a} is {'greater' if a > b else 'less'} than {b}."
 
 
-def _difference(high: int, low: int, language: str) -> str:
+def _difference(high: int, low: int, language: Language) -> str:
     more = high - low
     if language == "zh":
         return f"{high}比{low}大{more}。"
     return f"{high} is {more} more than {low}."
 
 
-def _parity(number: int, language: str) -> str:
+def _parity(number: int, language: Language) -> str:
     if language == "zh":
         return f"{number}是{'奇数' if number % 2 else '偶数'}。"
     return f"{number} is an {'odd' if number % 2 else 'even'} number."
 
 
-def _which(a: int, b: int, language: str, rng: random.Random) -> tuple[str, int]:
+def _which(a: int, b: int, language: Language, rng: random.Random) -> tuple[str, int]:
     """A question for the greater or the smaller of two numbers, and its answer."""
     if rng.random() < 0.5:
         word, answer = ("大" if language == "zh" else "greater"), max(a, b)
@@ -245,7 +195,7 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
     """
     tasks = (_computation, _word_problem, _comparison, _ordering, _parity_question)
     while True:
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         messages: list[Message] = []
         for _ in range(rng.choices((1, 2, 3), cum_weights=(60, 85, 100))[0]):
             task = rng.choices(tasks, cum_weights=(60, 75, 88, 94, 100))[0]
@@ -260,22 +210,22 @@ def _turns(question: str, answer: str) -> list[Message]:
     return [Message("user", question), Message("assistant", answer)]
 
 
-def full_stop(language: str) -> str:
+def full_stop(language: Language) -> str:
     return "。" if language == "zh" else "."
 
 
-def _computation(language: str, rng: random.Random) -> tuple[str, str]:
+def _computation(language: Language, rng: random.Random) -> tuple[str, str]:
     operation = _operation(rng)
     a, b = training_pair(rng, operation)
     question = _question(operation, a, b, language, rng)
     return question, equation(operation, a, b) + full_stop(language)
 
 
-def _question(operation: Operation, a: int, b: int, language: str, rng: random.Random) -> str:
-    return rng.choice(_ASK[language][operation]).format(a=a, b=b)
+def _question(operation: Operation, a: int, b: int, language: Language, rng: random.Random) -> str:
+    return rng.choice(_phrases(operation, language, "asks")).format(a=a, b=b)
 
 
-def _go_on(answer: str, language: str, rng: random.Random) -> list[Message]:
+def _go_on(answer: str, language: Language, rng: random.Random) -> list[Message]:
     """A further step from the result ("再加5呢？"); none where it would be a held-out pair."""
     start = int(answer.rstrip("。.").split("=")[1])
     steps: list[tuple[Operation, str]] = [
@@ -289,19 +239,19 @@ def _go_on(answer: str, language: str, rng: random.Random) -> list[Message]:
     return _turns(ask.format(b=b), equation(operation, start, b) + full_stop(language))
 
 
-def _word_problem(language: str, rng: random.Random) -> tuple[str, str]:
+def _word_problem(language: Language, rng: random.Random) -> tuple[str, str]:
     operation = rng.choice(_PLUS_MINUS)
     a, b = training_pair(rng, operation)
     # "1 apples" and "0 more" are no language to learn from.
     while min(a, b, result_of(operation, a, b)) < 2:
         a, b = training_pair(rng, operation)
-    story = rng.choice(_STORIES[language][operation]).format(
-        name=rng.choice(_NAMES[language]), thing=rng.choice(_THINGS[language]), a=a, b=b
-    )
+    problem = rng.choice(_phrases(operation, language, "problems"))
+    name, thing = (rng.choice(_phrases("problem", language, key)) for key in _OF_PROBLEMS)
+    story = problem.format(name=name, thing=thing, a=a, b=b)
     return story, equation(operation, a, b) + full_stop(language)
 
 
-def _comparison(language: str, rng: random.Random) -> tuple[str, str]:
+def _comparison(language: Language, rng: random.Random) -> tuple[str, str]:
     a, b = training_pair(rng, "<")
     question, answer = _which(a, b, language, rng)
     sign = ">" if a > b else "<"
@@ -312,7 +262,7 @@ def _comparison(language: str, rng: random.Random) -> tuple[str, str]:
     return question, f"{a}{sign}{b}, so the {word} number is {answer}."
 
 
-def _ordering(language: str, rng: random.Random) -> tuple[str, str]:
+def _ordering(language: Language, rng: random.Random) -> tuple[str, str]:
     while True:
         a, b = training_pair(rng, "<")
         c = rng.randint(0, LIMIT)
@@ -324,7 +274,7 @@ def _ordering(language: str, rng: random.Random) -> tuple[str, str]:
     return f"Put {a}, {b} and {c} in order, the smallest first.", answer
 
 
-def _parity_question(language: str, rng: random.Random) -> tuple[str, str]:
+def _parity_question(language: Language, rng: random.Random) -> tuple[str, str]:
     number = rng.randint(0, LIMIT)
     if language == "zh":
         return f"{number}是奇数还是偶数？", _parity(number, language)
@@ -332,7 +282,7 @@ def _parity_question(language: str, rng: random.Random) -> tuple[str, str]:
 
 
 def asked(
-    operation: Operation, a: int, b: int, language: str, rng: random.Random
+    operation: Operation, a: int, b: int, language: Language, rng: random.Random
 ) -> tuple[str, int]:
     """A question for the result, or (`<`) for the greater or the smaller of two numbers, in a
     phrasing of training; and its answer."""
@@ -350,7 +300,7 @@ def question_items(
     """
     items = []
     for operation, a, b in _held_out(rng, _PLUS_MINUS, count):
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         question = _question(operation, a, b, language, rng)
         items.append(_item(question, result_of(operation, a, b), "arithmetic", language))
     return items
@@ -362,7 +312,7 @@ def comparison_items(
     """The greater or the smaller of two numbers that training never compares."""
     items = []
     for _, a, b in _held_out(rng, ("<",), count):
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         question, answer = _which(a, b, language, rng)
         items.append(_item(question, answer, "comparison", language))
     return items
@@ -376,7 +326,7 @@ def _held_out(
     return islice(cycle(pool), count)
 
 
-def _item(question: str, answer: int, category: str, language: str) -> QuestionItem:
+def _item(question: str, answer: int, category: str, language: Language) -> QuestionItem:
     return QuestionItem(
         question, [str(answer)], match="number", category=category, language=language
     )

@@ -8,13 +8,13 @@ from typing import Any
 
 from miao.corpus.records import Conversation, Message
 from miao.corpus.seedbed.arithmetic import (
-    ZH_SHARE,
     Operation,
     asked,
     equation,
     full_stop,
     is_held_out,
 )
+from miao.corpus.seedbed.tables import ZH_SHARE, some_language
 
 LARGEST = 99
 SCHEMA: dict[str, Any] = {
@@ -39,7 +39,7 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
         zh_share: the share of Chinese chats; the others are English.
     """
     while True:
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         operation: Operation = rng.choice(("+", "-"))
         a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
         if operation == "-":

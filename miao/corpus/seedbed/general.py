@@ -6,9 +6,11 @@ import random
 from collections.abc import Iterator
 
 from miao.corpus.records import Conversation, Message
-from miao.corpus.seedbed import skills, smalltalk
+from miao.corpus.seedbed import skills
 from miao.corpus.seedbed.items import QuestionItem
-from miao.corpus.seedbed.persona import Language, Persona
+from miao.corpus.seedbed.persona import Persona
+from miao.corpus.seedbed.phrasing import talks
+from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language
 from miao.corpus.seedbed.words import opposites, words
 
 _SKILLS: dict[skills.Skill, int] = {
@@ -25,16 +27,15 @@ _SKILLS: dict[skills.Skill, int] = {
     skills.name: 4,
     skills.like: 2,
 }
-_LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
 
 def conversations(
-    rng: random.Random, persona: Persona, *, chinese_share: float = 0.6
+    rng: random.Random, persona: Persona, *, zh_share: float = ZH_SHARE
 ) -> Iterator[Conversation]:
     """Endless everyday conversations; about one in five has two or three questions."""
     draws, weights = list(_SKILLS), list(_SKILLS.values())
     while True:
-        language: Language = "zh" if rng.random() < chinese_share else "en"
+        language = some_language(rng, zh_share)
         turns = rng.choices(draws, weights)[0](rng, language)
         roll = rng.random()
         if roll < 0.04:
@@ -77,13 +78,13 @@ def _said(word: str, language: Language) -> list[str]:
 
 def _translation_items() -> list[QuestionItem]:
     items = []
-    for language in _LANGUAGES:
+    for language in LANGUAGES:
         for word in words():
             for name, asked, answer in (
                 ("into_english", word.zh, word.en),
                 ("into_chinese", word.en, word.zh),
             ):
-                for ask in skills.asks()[name][language].unseen:
+                for ask in talks("asks")[name][language].unseen:
                     question = skills.fill(ask, language, w=asked)
                     items.append(_item(question, _said(answer, language), language))
     return items
@@ -92,16 +93,16 @@ def _translation_items() -> list[QuestionItem]:
 def _opposite_items() -> list[QuestionItem]:
     return [
         _item(skills.fill(ask, language, w=word), _said(opposite, language), language)
-        for language in _LANGUAGES
+        for language in LANGUAGES
         for word, opposite in opposites(language).items()
-        for ask in skills.asks()["opposite"][language].unseen
+        for ask in talks("asks")["opposite"][language].unseen
     ]
 
 
 def _small_talk_items() -> list[QuestionItem]:
     return [
         _item(ask, list(talk.checks), language)
-        for sides in smalltalk.talks().values()
+        for sides in talks("smalltalk").values()
         for language, talk in sides.items()
         for ask in talk.unseen
     ]

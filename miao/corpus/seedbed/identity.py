@@ -7,26 +7,22 @@ from collections.abc import Iterator
 from functools import cache
 
 from miao.corpus.records import Conversation, Message
-from miao.corpus.seedbed.identity_phrases import TALKS
 from miao.corpus.seedbed.items import QuestionItem
-from miao.corpus.seedbed.persona import Language, Persona
-from miao.corpus.seedbed.phrasing import Talks, read_talks, typed
+from miao.corpus.seedbed.persona import Persona
+from miao.corpus.seedbed.phrasing import talks, typed
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, some_language
 
 MAIN_INTENTS = ("name", "maker", "nature", "abilities")
 _MAIN_WEIGHT = 4
 
 
 @cache
-def talks() -> Talks:
-    """The intents about the assistant itself, with {name} and {maker} still open."""
-    return read_talks(TALKS)
-
-
-@cache
 def _draws() -> tuple[str, ...]:
     """Intent names to draw from, the main ones as often as their weight says."""
     return tuple(
-        name for name in talks() for _ in range(_MAIN_WEIGHT if name in MAIN_INTENTS else 1)
+        name
+        for name in talks("identity")
+        for _ in range(_MAIN_WEIGHT if name in MAIN_INTENTS else 1)
     )
 
 
@@ -34,7 +30,7 @@ def _exchange(
     rng: random.Random, persona: Persona, language: Language, intent: str, opening: bool
 ) -> list[Message]:
     """One question of an intent and its answer."""
-    talk = talks()[intent][language]
+    talk = talks("identity")[intent][language]
     ask = typed(rng, persona.fill(talk.ask(rng), language), language, opening=opening)
     return [
         Message("user", ask),
@@ -43,12 +39,12 @@ def _exchange(
 
 
 def conversations(
-    rng: random.Random, persona: Persona, *, chinese_share: float = 0.6
+    rng: random.Random, persona: Persona, *, zh_share: float = ZH_SHARE
 ) -> Iterator[Conversation]:
     """Endless conversations about the assistant itself: one question, sometimes two."""
     draws = _draws()
     while True:
-        language: Language = "zh" if rng.random() < chinese_share else "en"
+        language = some_language(rng, zh_share)
         messages = persona.system_messages(rng, language)
         intent = rng.choice(draws)
         messages += _exchange(rng, persona, language, intent, opening=True)
@@ -68,7 +64,7 @@ def question_items(rng: random.Random, persona: Persona, count: int) -> list[Que
     unseen = [
         (intent, language, ask)
         for intent in MAIN_INTENTS
-        for language, talk in talks()[intent].items()
+        for language, talk in talks("identity")[intent].items()
         for ask in talk.unseen
     ]
     rng.shuffle(unseen)
@@ -76,7 +72,7 @@ def question_items(rng: random.Random, persona: Persona, count: int) -> list[Que
     while len(items) < count:
         for intent, language, ask in unseen[: count - len(items)]:
             first_round = len(items) < len(unseen)
-            checks = talks()[intent][language].checks
+            checks = talks("identity")[intent][language].checks
             items.append(
                 QuestionItem(
                     question=ask if first_round else typed(rng, ask, language),

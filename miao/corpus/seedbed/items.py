@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from miao.errors import MiaoError
 
-Language = Literal["zh", "en"]
 Match = Literal["contains", "number"]
 
 _LATIN = r"0-9A-Za-z\u00c0-\u024f"

@@ -14,15 +14,13 @@ from itertools import zip_longest
 from typing import Generic, TypeVar
 
 from miao.corpus.records import Conversation, Document, Message
-from miao.corpus.seedbed import facts_en, facts_zh
-from miao.corpus.seedbed.facts import Fact, build
+from miao.corpus.seedbed.facts import Fact, facts, relations
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem, continuation_of, prompt_of
+from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language
 
 T = TypeVar("T")
 
-ZH_SHARE = 0.6
 _FEWEST_TURNS = 14
-_RELATIONS = {"zh": facts_zh.RELATIONS, "en": facts_en.RELATIONS}
 
 _GREETINGS = {"zh": ("你好，{}", "你好，请问{}"), "en": ("Hello, {}", "Hi, {}")}
 _REQUESTS = {
@@ -36,18 +34,7 @@ _INDIRECT = re.compile(r"(What|Who) is (the .+)\?")
 
 
 @cache
-def facts() -> tuple[Fact, ...]:
-    """Every fact, Chinese first, in the order of the tables."""
-    return tuple(
-        fact
-        for language, relations in _RELATIONS.items()
-        for relation in relations
-        for fact in build(relation, language)
-    )
-
-
-@cache
-def _by_relation(language: str) -> dict[str, tuple[Fact, ...]]:
+def _by_relation(language: Language) -> dict[str, tuple[Fact, ...]]:
     grouped: dict[str, list[Fact]] = {}
     for fact in facts():
         if fact.language == language:
@@ -56,8 +43,8 @@ def _by_relation(language: str) -> dict[str, tuple[Fact, ...]]:
 
 
 @cache
-def _titles(language: str) -> dict[str, str]:
-    return {relation.name: relation.title for relation in _RELATIONS[language]}
+def _titles(language: Language) -> dict[str, str]:
+    return {relation.name: relation.title for relation in relations(language)}
 
 
 def heldout_phrasings() -> list[str]:
@@ -89,7 +76,7 @@ class _Facts:
     """Deals groups of facts of one relation: every fact about equally often, those of a small
     relation more often, so that its wordings are learned too."""
 
-    def __init__(self, language: str, rng: random.Random):
+    def __init__(self, language: Language, rng: random.Random):
         groups = _by_relation(language)
         turns = {name: max(len(group), _FEWEST_TURNS) for name, group in groups.items()}
         self._names = Deck([name for name, count in turns.items() for _ in range(count)], rng)
@@ -105,20 +92,20 @@ def documents(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Docume
     Args:
         zh_share: the share of Chinese documents; the others are English.
     """
-    decks = {language: _Facts(language, rng) for language in _RELATIONS}
+    decks = {language: _Facts(language, rng) for language in LANGUAGES}
     forms = ((_statement, 1, 1), (_paragraph, 2, 5), (_questions, 1, 3), (_list, 2, 5))
     while True:
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         write, fewest, most = rng.choices(forms, cum_weights=(12, 30, 94, 100))[0]
         group = decks[language].deal(rng.randint(fewest, most))
         yield Document(write(group, language, rng), source="knowledge")
 
 
-def _statement(group: list[Fact], language: str, rng: random.Random) -> str:
+def _statement(group: list[Fact], language: Language, rng: random.Random) -> str:
     return rng.choice(group[0].statements)
 
 
-def _paragraph(group: list[Fact], language: str, rng: random.Random) -> str:
+def _paragraph(group: list[Fact], language: Language, rng: random.Random) -> str:
     """Sentences in a row: all of one make, or each of its own."""
     same = rng.randrange(len(group[0].statements)) if rng.random() < 0.5 else None
     sentences = [
@@ -131,7 +118,7 @@ def _paragraph(group: list[Fact], language: str, rng: random.Random) -> str:
     return "".join(sentences)
 
 
-def _questions(group: list[Fact], language: str, rng: random.Random) -> str:
+def _questions(group: list[Fact], language: Language, rng: random.Random) -> str:
     """Questions, mostly with the bare value as answer: that is what evaluation scores."""
     short = rng.random() < 0.7
     return "\n".join(
@@ -141,7 +128,7 @@ def _questions(group: list[Fact], language: str, rng: random.Random) -> str:
     )
 
 
-def _list(group: list[Fact], language: str, rng: random.Random) -> str:
+def _list(group: list[Fact], language: Language, rng: random.Random) -> str:
     colon = "：" if language == "zh" else ":"
     lines = [f"{_titles(language)[group[0].relation]}{colon}"]
     for fact in group:
@@ -156,9 +143,9 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
     Args:
         zh_share: the share of Chinese chats; the others are English.
     """
-    decks = {language: _Facts(language, rng) for language in _RELATIONS}
+    decks = {language: _Facts(language, rng) for language in LANGUAGES}
     while True:
-        language = "zh" if rng.random() < zh_share else "en"
+        language = some_language(rng, zh_share)
         group = decks[language].deal(rng.choices((1, 2, 3), cum_weights=(60, 85, 100))[0])
         messages: list[Message] = []
         for fact in group:
@@ -171,7 +158,7 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
         yield Conversation(messages, source="knowledge")
 
 
-def _polite(question: str, language: str, rng: random.Random, first: bool) -> str:
+def _polite(question: str, language: Language, rng: random.Random, first: bool) -> str:
     """A training question as a request, with thanks, or (opening a chat) with a greeting."""
     frames = _REQUESTS[language] + (_GREETINGS[language] if first else ())
     if language == "zh":
@@ -193,7 +180,7 @@ def _heldout(rng: random.Random, count: int) -> Iterator[tuple[Fact, str]]:
     """Held-out questions, no two the same before all were asked; all relations take turns."""
     taken = 0
     while taken < count:
-        groups = [group for name in _RELATIONS for group in _by_relation(name).values()]
+        groups = [group for name in LANGUAGES for group in _by_relation(name).values()]
         rng.shuffle(groups)
         queues = []
         for group in groups:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from miao.corpus.records import Message
+from miao.corpus.seedbed.tables import Language
 from miao.errors import MiaoError
-
-Language = Literal["zh", "en"]
 
 _HAN_BESIDE_LATIN = re.compile(
     r"(?<=[\u4e00-\u9fff])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[\u4e00-\u9fff])"

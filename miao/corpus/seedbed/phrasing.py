@@ -1,14 +1,14 @@
-"""Many ways to ask the same thing: a two-line grammar, and the habits of people who type."""
+"""Many ways to ask the same thing: a small grammar, and the habits of people who type."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
-from miao.corpus.seedbed.persona import Language
+from miao.corpus.seedbed.tables import LANGUAGES, Entry, Language, both
 
 Pattern = tuple[tuple[str, ...], ...]
 
@@ -21,11 +21,6 @@ _CALLS_EN = ("Hi, ", "Hello, ", "Hey, ")
 _GREETINGS = ("你好", "您好", "嗨", "哈喽", "请问", "Hi", "Hello", "Hey", "Excuse", "Good", "So")
 _QUESTION_WORDS = re.compile("什么|谁|哪|怎么|多|几|啥")
 _PARTICLES = "吗吧呢呀啊"
-
-
-def split_words(text: str, separator: str | None = None) -> tuple[str, ...]:
-    """The words of a table written as one line."""
-    return tuple(text.split(separator))
 
 
 def language_of(text: str) -> Language:
@@ -71,33 +66,42 @@ class Talk:
 Talks = dict[str, dict[Language, Talk]]
 
 
-def read_talks(text: str) -> Talks:
-    """Read a table of intents.
+_SLOTS = {
+    "identity": ("name", "maker", "name_zh", "name_en"),
+    "smalltalk": (),
+    "asks": ("w", "n", "a", "m"),
+}
 
-    `= name` begins an intent. Its lines begin with `?` (asks), `>` (replies), `~` (unseen asks)
-    or `!` (checks); ` / ` separates several on one line. A line with a Han character is Chinese.
-    Checks given in one language alone (a name, say) serve both.
+
+@cache
+def talks(table: str) -> Talks:
+    """The intents of a table: "identity", "smalltalk" or "asks".
+
+    Raises:
+        MiaoError: the table is wrong, or the two languages differ; with the intent and the key.
     """
-    lines: dict[str, dict[Language, dict[str, list[str]]]] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        mark, rest = line[0], line[1:].strip()
-        if mark == "=":
-            intent = lines[rest] = {"zh": defaultdict(list), "en": defaultdict(list)}
-            continue
-        assert mark in "?>~!", line
-        intent[language_of(rest)][mark] += rest.split(" / ")
-    return {
-        name: {
-            language: Talk(
-                asks=tuple(map(pattern, marked["?"])),
-                replies=tuple(marked[">"]),
-                unseen=tuple(ask for each in marked["~"] for ask in expansions(pattern(each))),
-                checks=tuple(marked["!"] or sides["zh"]["!"] or sides["en"]["!"]),
-            )
-            for language, marked in sides.items()
-        }
-        for name, sides in lines.items()
-    }
+    slots = _SLOTS[table]
+    needed = ("asks",) if table == "asks" else ("asks", "replies")
+    found: Talks = {}
+    for intent, sides in both(table, needed, ("replies", "unseen", "checks")).items():
+        zh, en = (read_talk(sides[language], slots) for language in LANGUAGES)
+        if len(zh.replies) != len(en.replies):
+            fix = "the same line says the same in both languages"
+            raise sides["en"].error("not as many replies as in Chinese", "replies", fix)
+        found[intent] = {"zh": zh, "en": en}
+    return found
+
+
+def read_talk(entry: Entry, slots: tuple[str, ...]) -> Talk:
+    """An intent in one language; `(a|b|)` in an ask stands for any one of its alternatives."""
+    return Talk(
+        asks=tuple(map(pattern, entry.lines("asks", slots))),
+        replies=entry.lines("replies", slots),
+        unseen=tuple(
+            ask for line in entry.lines("unseen", slots) for ask in expansions(pattern(line))
+        ),
+        checks=entry.lines("checks", slots),
+    )
 
 
 def typed(rng: random.Random, text: str, language: Language, *, opening: bool = True) -> str:

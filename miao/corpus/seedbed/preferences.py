@@ -14,74 +14,17 @@ from collections.abc import Iterator
 from functools import cache
 
 from miao.corpus.records import Conversation, Message, Preference
-from miao.corpus.seedbed import arithmetic, identity, knowledge, smalltalk
-from miao.corpus.seedbed.facts import Fact
-from miao.corpus.seedbed.persona import Language, Persona
-from miao.corpus.seedbed.phrasing import Talk, bare, typed
+from miao.corpus.seedbed import arithmetic
+from miao.corpus.seedbed.facts import Fact, facts
+from miao.corpus.seedbed.persona import Persona
+from miao.corpus.seedbed.phrasing import Talk, bare, talks, typed
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, some_language, table
 
 REASONS = ("correct", "polite", "concise", "language")
 _SHARES = {"correct": 0.64, "polite": 0.11, "concise": 0.05, "language": 0.20}
 _HELD_OUT_ONE_IN = 10
 
-_RUDE: dict[Language, str] = {
-    "zh": """
-别来烦我。 / 这么简单的问题也要问？ / 我才懒得回答你。 / 你自己不会想吗？ / 关我什么事？
-真是浪费我的时间。 / 你问的都是什么呀，真无聊。 / 我不想理你。 / 你怎么这么笨？ / 走开，别打扰我。
-哼，我就不告诉你。 / 你烦不烦？ / 这种话也好意思说？ / 少啰唆。 / 我凭什么要帮你？
-你爱怎样就怎样。 / 谁有空听你说这些？ / 闭嘴吧。 / 连这个都不懂，真丢人。 / 自己去查，别来问我。
-你说的话一点意思也没有。 / 随便你，我不关心。 / 又是你，真讨厌。 / 这还用问？动动脑子吧。
-我没空陪你玩。 / 你可真麻烦。 / 别啰唆了，快走。 / 跟你说话真累。 / 你懂什么？ / 问够了没有？
-我不喜欢你这种人。 / 你的事和我没关系。 / 说了你也不明白。 / 别再发消息给我了。
-真没见过你这样的人。 / 你是不是太闲了？ / 这有什么好说的？ / 算了，跟你说不清楚。 / 你听不懂就别问。
-不想说，你走吧。
-""",
-    "en": """
-Leave me alone. / Why do you ask such a silly thing? / I do not feel like answering you.
-Use your own head. / Not my problem. / You are wasting my time. / What a boring question.
-I do not want to talk to you. / How slow can you be? / Go away. / I know, but I will not tell you.
-You are so annoying. / Who cares about that? / Stop talking. / Why should I help you?
-Do what you like, I do not care. / Nobody has time for this. / Be quiet.
-You do not even know that? How sad. / Look it up yourself. / Nothing you say is interesting.
-Whatever. I do not care. / You again? Oh no. / Is that a real question? Think a little.
-I have better things to do. / You are nothing but trouble. / Just go, please.
-Talking to you makes me tired. / What do you know? / Are you done asking?
-I do not like people like you. / That is your business, not mine.
-You would not understand it anyway. / Do not write to me again. / I have never met anyone so dull.
-Do you have nothing to do? / There is nothing to say about that. / Forget it, you will never get it.
-Do not ask if you cannot follow. / I will not say it. Now leave.
-""",
-}
-_BEFORE: dict[Language, str] = {
-    "zh": """
-这真是一个非常非常好的问题，让我好好地想一想再告诉你。
-关于你说的这件事，我有很多很多话想要慢慢地说。 / 首先，在回答之前，我想先说一说我要怎么回答。
-你问得很好，很多人都会这样问，这样的问题很常见。 / 嗯，这个嘛，让我看看，其实是这样的，你听我说。
-谢谢你问我这个问题，我很高兴能有机会来回答这个问题。
-我知道你很想知道答案，那么我现在就来说一说答案。
-这个问题可以从很多方面来看，我们一个一个慢慢地看。
-""",
-    "en": """
-That is a very, very good question, and I will think about it before I answer.
-About this I have many, many things to say.
-First of all, before I answer, let me say how I am going to answer.
-You ask well, and many people ask this kind of thing.
-Well, let me see, it is like this, so please listen to me.
-Thank you for asking me this, I am so glad to have this chance to answer it.
-I know that you want to know the answer, so now I will tell you the answer.
-One can look at this from many sides, so let us look at all of them.
-""",
-}
-_AGAIN: dict[Language, str] = {
-    "zh": "我再说一遍： / 也就是说， / 换句话说， / 总的来说， / 最后再说一次：",
-    "en": "Let me say it again: / In other words: / To say it once more: / One last time:",
-}
 _EQUATION = re.compile(r"(\d+[+\-×]\d+=)(\d+)([。.])")
-
-
-@cache
-def _sayings(table: str) -> tuple[str, ...]:
-    lines = filter(None, map(str.strip, table.splitlines()))
-    return tuple(saying for line in lines for saying in line.split(" / "))
 
 
 def is_held_out(text: str) -> bool:
@@ -91,13 +34,13 @@ def is_held_out(text: str) -> bool:
 
 
 def preferences(
-    rng: random.Random, persona: Persona, *, chinese_share: float = 0.6
+    rng: random.Random, persona: Persona, *, zh_share: float = ZH_SHARE
 ) -> Iterator[Preference]:
     """Endless pairs of two replies; `source` says why the chosen one is better."""
-    sums = arithmetic.conversations(rng, chinese_share)
+    sums = arithmetic.conversations(rng, zh_share)
     while True:
         reason = rng.choices(REASONS, [_SHARES[name] for name in REASONS])[0]
-        language: Language = "zh" if rng.random() < chinese_share else "en"
+        language = some_language(rng, zh_share)
         if reason != "correct":
             yield _manner(rng, persona, language, reason, held_out=False)
             continue
@@ -111,7 +54,7 @@ def preferences(
 
 
 def heldout(
-    rng: random.Random, persona: Persona, count: int, *, chinese_share: float = 0.6
+    rng: random.Random, persona: Persona, count: int, *, zh_share: float = ZH_SHARE
 ) -> list[Preference]:
     """`count` pairs, the four reasons in turn, whose prompts `preferences` never shows: sums of
     operands that occur there in no wording, facts in phrasings that nothing trains on.
@@ -120,7 +63,7 @@ def heldout(
     pairs: list[Preference] = []
     for index in range(count):
         reason = REASONS[index % len(REASONS)]
-        language: Language = "zh" if rng.random() < chinese_share else "en"
+        language = some_language(rng, zh_share)
         if reason != "correct":
             pairs.append(_manner(rng, persona, language, reason, held_out=True))
         elif index // len(REASONS) % 2:
@@ -143,8 +86,8 @@ def _pair(ask: str, chosen: str, rejected: str, reason: str) -> Preference:
 @cache
 def _talks() -> tuple[dict[Language, Talk], ...]:
     """Intents whose replies say the same in both languages."""
-    about_itself = (sides for name, sides in identity.talks().items() if name != "english_name")
-    return (*smalltalk.talks().values(), *about_itself)
+    about_itself = (sides for name, sides in talks("identity").items() if name != "english_name")
+    return (*talks("smalltalk").values(), *about_itself)
 
 
 def _manner(
@@ -167,7 +110,7 @@ def _manner(
         while rejected in {persona.fill(reply, language) for reply in sides[language].replies}:
             rejected = persona.fill(rng.choice(rng.choice(_talks())[language].replies), language)
     elif reason == "polite":
-        rejected = rng.choice(_sayings(_RUDE[language]))
+        rejected = rng.choice(table(language, "manners").lines("rude"))
     elif reason == "concise":
         rejected = _rambling(rng, chosen, language)
     else:
@@ -179,8 +122,9 @@ def _manner(
 def _rambling(rng: random.Random, reply: str, language: Language) -> str:
     """The reply behind a long preface, or said twice, or both."""
     space = "" if language == "zh" else " "
-    before = rng.choice(_sayings(_BEFORE[language]))
-    again = rng.choice(_sayings(_AGAIN[language]))
+    manners = table(language, "manners")
+    before = rng.choice(manners.lines("before"))
+    again = rng.choice(manners.lines("again"))
     form = rng.randrange(3)
     parts = (before, reply) if form == 0 else (reply, again, reply)
     return space.join((before, *parts) if form == 2 else parts)
@@ -204,7 +148,7 @@ def _fact(rng: random.Random, language: Language, *, held_out: bool) -> Preferen
 
 @cache
 def _facts(language: Language) -> tuple[Fact, ...]:
-    return tuple(fact for fact in knowledge.facts() if fact.language == language)
+    return tuple(fact for fact in facts() if fact.language == language)
 
 
 def _sum(rng: random.Random, sums: Iterator[Conversation]) -> Preference:

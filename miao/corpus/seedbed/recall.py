@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 
 from miao.corpus.records import Document
-from miao.corpus.seedbed.persona import Language
 from miao.corpus.seedbed.stories import children
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, some_language
 from miao.corpus.seedbed.words import words
 
 _SAYS: dict[Language, tuple[str, str]] = {
@@ -19,10 +19,10 @@ _MEMORY = 6
 """So many people at most are remembered at a time."""
 
 
-def documents(rng: random.Random, longest: int, chinese_share: float = 0.6) -> Iterator[Document]:
+def documents(rng: random.Random, longest: int, zh_share: float = ZH_SHARE) -> Iterator[Document]:
     """Endless texts of up to `longest` characters, most of them long."""
     while True:
-        language: Language = "zh" if rng.random() < chinese_share else "en"
+        language = some_language(rng, zh_share)
         size = int(longest * rng.uniform(0.3, 1.0))
         yield Document(_write(rng, language, size), source="recall")
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from miao.corpus.seedbed.phrasing import Pattern, pattern
+from miao.corpus.seedbed.tables import Entry, Language, both
 
 Row = tuple[tuple[str, ...], ...]
+
+_SLOTS = {
+    "plots": ("t", "h", "p", "o", "ps", "P", "f", "place", "adult"),
+    "dialogues": ("x", "y", "adult"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,27 +47,29 @@ class Scene:
         return separator.join(parts).format_map(filled)
 
 
-def read_scenes(text: str) -> dict[str, Scene]:
-    """Read scenes.
+@cache
+def scenes(name: str, language: Language) -> dict[str, Scene]:
+    """The scenes of a table ("plots", "dialogues"); both languages have the same.
 
-    `= name` begins a scene. `: a b` begins a table with the slots {a} and {b}; its rows begin
-    with `-`, with ` | ` between cells and `/` between the alternatives of a cell. Every other
-    line is a line of the scene, in which `(x|y)` is an alternative and `{slot}` a slot.
+    Raises:
+        MiaoError: the table is wrong; with the scene and the key.
     """
-    scenes: dict[str, tuple[list[Pattern], list[tuple[tuple[str, ...], list[Row]]]]] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        mark, rest = line[0], line[1:].strip()
-        if mark == "=":
-            lines, tables = scenes[rest] = ([], [])
-        elif mark == ":":
-            tables.append((tuple(rest.split()), []))
-        elif mark == "-":
-            tables[-1][1].append(
-                tuple(tuple(part.strip() for part in cell.split("/")) for cell in rest.split("|"))
-            )
-        else:
-            lines.append(pattern(line))
-    return {
-        name: Scene(tuple(lines), tuple(Table(columns, tuple(rows)) for columns, rows in tables))
-        for name, (lines, tables) in scenes.items()
-    }
+    found = both(name, ("text",), ("tables",))
+    return {scene: read_scene(sides[language], _SLOTS[name]) for scene, sides in found.items()}
+
+
+def read_scene(entry: Entry, slots: tuple[str, ...] = ()) -> Scene:
+    """One scene: its `text`, in whose lines `(x|y)` is an alternative, and its `tables`.
+
+    A table is named by the slots that it fills (`a b`); in a row, ` | ` stands between the cells
+    and `/` between the alternatives of a cell.
+    """
+    tables = Entry(entry.where, entry.mapping("tables"))
+    known = {*slots, *(column for columns in tables.values for column in columns.split())}
+    made = []
+    for name in tables.values:
+        columns = tuple(name.split())
+        rows = tables.rows(name, len(columns), known)
+        split = (tuple(tuple(map(str.strip, cell.split("/"))) for cell in row) for row in rows)
+        made.append(Table(columns, tuple(split)))
+    return Scene(tuple(map(pattern, entry.lines("text", known))), tuple(made))
