@@ -412,6 +412,35 @@ def test_a_stage_that_is_off_makes_no_demands(
     assert written(run / "models") == before
 
 
+def test_a_file_of_a_stage_that_is_off_is_not_read(recipe: Path, tmp_path: Path) -> None:
+    """Be it broken or gone; a stage that is switched on later, or off, does nothing else again."""
+    story, talk, bad = (tmp_path / name for name in ("a.txt", "talk.jsonl", "bad.jsonl"))
+    story.write_text("\n\n".join(f"第{n}天，小猫找到了 {n} 条鱼。" for n in range(200)), "utf-8")
+    talk.write_text('{"messages": [{"role": "user"\n', encoding="utf-8")
+    bad.write_text("no JSON", encoding="utf-8")
+    words = ["run", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    words += ["--tokenizer.vocab_size", "300", "--pretrain.tokens", "2K", "--pretrain.epochs"]
+    words += ["null", "--corpus.paths", f'["{story}"]', "--corpus.conversations", f'["{talk}"]']
+    off, gone = ["--sft.enabled", "false"], tmp_path / "gone.jsonl"
+    words += ["--dpo.enabled", "false", "--corpus.preferences", f'["{bad}", "{gone}"]']
+    assert main([*words, *off]) == 0
+    run = tmp_path / "tiny"
+    assert sorted(path.name for path in run.glob("corpus/*/")) == ["pretrain"]
+    before = written(run / "tokenizer") | written(run / "models" / "pretrain")
+    assert main(words) == 2, "now it is needed"
+    turns = [{"role": "user", "content": "小猫呢？"}, {"role": "assistant", "content": "在。"}]
+    write_jsonl(
+        talk, [{"messages": [turns[0] | {"content": f"{n}？"}, turns[1]]} for n in range(40)]
+    )
+    assert main([*words, "--sft.tokens", "1K", "--sft.epochs", "null"]) == 0
+    assert (run / "models" / "sft").exists()
+    assert written(run / "tokenizer") | written(run / "models" / "pretrain") == before
+    corpus = written(run / "corpus")
+    assert main([*words, *off]) == 0
+    assert written(run / "corpus") == corpus, "it stays for the day when SFT is on again"
+    assert written(run / "tokenizer") | written(run / "models" / "pretrain") == before
+
+
 def test_a_base_model_gets_a_template_and_rows_for_its_tokens(
     recipe: Path, base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

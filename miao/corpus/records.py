@@ -102,6 +102,8 @@ Record = Document | Conversation | Preference
 Kind = Literal["document", "conversation", "preference"]
 KINDS: dict[str, Kind] = {"pretrain": "document", "sft": "conversation", "dpo": "preference"}
 """What each stage of training trains on."""
+REPLAYED = {"sft": "pretrain", "dpo": "sft"}
+"""The stage whose records another may repeat."""
 FIELDS: dict[Kind, str] = {
     "document": "paths",
     "conversation": "conversations",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from miao.corpus.build.pipeline import missing_inputs
+from miao.corpus.build.pipeline import missing_inputs, needed_kinds
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.recipe import Recipe, to_dict
@@ -56,7 +56,7 @@ def gone_text(recipe: Recipe) -> list[str]:
         MiaoError: what was made is not what the options say now.
     """
     before = made_with(RunDir(recipe.run_dir))
-    if not before or not (gone := missing_inputs(recipe.corpus)):
+    if not before or not (gone := missing_inputs(recipe.corpus, needed_kinds(recipe))):
         return []
     now = to_dict(recipe.corpus) | {"seed": recipe.seed}
     if changed := changes(_corpus_and_seed(before), _corpus_and_seed(now)):

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, count, headline, say, warn
-from miao.corpus.build.pipeline import build_corpus, input_stamps, write_eval_items
+from miao.corpus.build.pipeline import (
+    build_corpus,
+    input_stamps,
+    missing_inputs,
+    needed_kinds,
+    used_kinds,
+    write_eval_items,
+)
 from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
 from miao.files import fingerprint, read_json
@@ -30,19 +37,19 @@ def corpus(chain: Chain) -> None:
         headline("corpus: done before")
         say(f"  gone since: {', '.join(gone)}; what was made from it is used as it is")
     else:
-        _make_corpus(chain, {"corpus": options, "seed": recipe.seed})
+        _make_corpus(chain, options)
     _take_corpus(chain)
 
 
 def _make_corpus(chain: Chain, options: dict[str, Any]) -> None:
     recipe = chain.recipe
-    inputs = options | {"files": input_stamps(recipe.corpus)}
+    kinds, inputs = _kinds(chain, options)
     with chain.stage("corpus", inputs, chain.run.corpus / "manifest.json") as todo:
         if todo:
             from miao.report.data_report import present_corpus
 
             report = build_corpus(
-                recipe.corpus, recipe.seed, chain.run.corpus, progress=ProgressLine
+                recipe.corpus, recipe.seed, chain.run.corpus, kinds, progress=ProgressLine
             )
             if report.problems:
                 warn(
@@ -56,6 +63,21 @@ def _make_corpus(chain: Chain, options: dict[str, Any]) -> None:
             present_corpus(chain.run.corpus)
 
 
+def _kinds(chain: Chain, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The kinds of record that are needed, and all that a corpus of them depends on; with others
+    beside them, where it is there already: a stage that is switched off takes nothing away."""
+    recipe = chain.recipe
+    needed = needed_kinds(recipe)
+    there = chain.run.facts().get("corpus", {}).get("inputs", {}).get("kinds", [])
+    for kinds in [there, needed] if set(needed) <= set(there) else [needed]:
+        inputs: dict[str, Any] = {"corpus": options, "seed": recipe.seed, "kinds": kinds}
+        if kinds is needed or not missing_inputs(recipe.corpus, kinds):
+            inputs["files"] = input_stamps(recipe.corpus, kinds)
+            if chain.run.finished("corpus", fingerprint(["corpus", inputs])):
+                break
+    return kinds, inputs
+
+
 def _take_corpus(chain: Chain) -> None:
     """Says what is there, and makes the questions that belong to it."""
     recipe = chain.recipe
@@ -63,6 +85,9 @@ def _take_corpus(chain: Chain) -> None:
     check_weights(recipe.corpus.weights, sorted(manifest["sources"].get("pretrain", {})))
     # What comes after depends on what was written, not on the times of the files that were read.
     chain.marks["corpus"] = fingerprint([manifest["sha256"], manifest["origin"]])
+    for kind, origin in manifest["origin"].items():
+        files = {n: sha for n, sha in manifest["sha256"].items() if n.startswith(f"{kind}/")}
+        chain.marks[f"{kind} corpus"] = fingerprint([files, origin])
     items = chain.run.eval_items
     inputs = {"corpus": chain.marks["corpus"], "evaluate": to_dict(recipe.evaluate)}
     with chain.stage("eval items", inputs, items, quiet=True) as todo:
@@ -85,7 +110,7 @@ def tokenizer(chain: Chain) -> None:
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
     if options.trainer == "auto":  # which is the same, nearly always
         relevant["trainer"] = "tokenizers"
-    inputs: dict[str, Any] = {"corpus": chain.marks["corpus"], "tokenizer": relevant}
+    inputs: dict[str, Any] = {**_learned_from(chain), "tokenizer": relevant}
     if options.chat_template is None:
         del relevant["chat_template"]
     if options.path:
@@ -117,6 +142,19 @@ def tokenizer(chain: Chain) -> None:
     say(f"  {Tokenizer.from_directory(chain.run.tokenizer).vocab_size:,} tokens")
 
 
+def _learned_from(chain: Chain) -> dict[str, str]:
+    """The corpora that the tokenizer is trained on: all; but one that is there stays, where stages
+    were only switched on or off since."""
+    now = {name: chain.marks[name] for name in _CORPORA if name in chain.marks}
+    inputs = chain.run.facts().get("tokenizer", {}).get("inputs", {})
+    before = {name: inputs[name] for name in _CORPORA if name in inputs}
+    both = before.keys() & now.keys()
+    return before if both and all(before[name] == now[name] for name in both) else now
+
+
+_CORPORA = [f"{kind} corpus" for kind in KINDS]
+
+
 def shards(chain: Chain) -> None:
     """Token ids in memory-mapped files."""
     last_turn = chain.recipe.sft.last_turn_only
@@ -135,6 +173,10 @@ def shards(chain: Chain) -> None:
     with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
             _build_shards(chain, last_turn)
+    begin = [inputs.get("documents"), inputs.get("tokenizer.meant"), last_turn]
+    for kind in KINDS:
+        marks = [chain.marks.get(f"{kind} corpus"), chain.marks["tokenizer"], *begin]
+        chain.marks[f"{kind} shards"] = fingerprint(marks[: None if kind == "sft" else -1])
     from miao.shards.build import note_lines
     from miao.shards.dataset import read_manifest
 
@@ -242,12 +284,7 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
 
 def _needed_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
     """What of `_shard_work` some stage that is on trains on or measures with."""
-    recipe = chain.recipe
-    replays = {
-        "pretrain": recipe.sft.enabled and recipe.sft.replay > 0,
-        "sft": recipe.dpo.enabled and recipe.dpo.replay > 0,
-    }
-    used = {stage for stage in KINDS if getattr(recipe, stage).enabled or replays.get(stage)}
+    used = used_kinds(chain.recipe)
     heldout = chain.run.shards("pretrain", "heldout")  # bits per byte, of whatever is trained
     return [
         work

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miao.console import by_product, count, duration, say, warn
+from miao.corpus.records import KINDS, REPLAYED
 from miao.errors import MiaoError
 from miao.files import atomic_directory, fingerprint, sha256_of, write_json
 from miao.hubs import is_hub_name, local_directory
@@ -41,7 +42,8 @@ def train(chain: Chain, stage: str) -> None:
     relevant = {k: v for k, v in to_dict(options).items() if k not in NOT_IN_FINGERPRINT}
     base_mark = _base_mark(chain, stage, base)
     inputs: dict[str, Any] = {
-        "shards": chain.marks["shards"],
+        **_shard_marks(chain, stage),
+        "tokenizer": chain.marks["tokenizer"],
         stage: relevant,
         "seed": chain.recipe.seed,
         "model before": base_mark,
@@ -68,6 +70,14 @@ def train(chain: Chain, stage: str) -> None:
         with chain.beside(f"the evaluation after {stage}"):
             evaluate(chain, stage, base)
     chain.world.barrier()
+
+
+def _shard_marks(chain: Chain, stage: str) -> dict[str, str]:
+    """What a stage learns from: of its own kind of record, and of that which it repeats."""
+    kinds = [stage] if stage in KINDS else []
+    if getattr(getattr(chain.recipe, stage), "replay", 0) > 0:
+        kinds.append(REPLAYED[stage])
+    return {f"{kind} shards": chain.marks[f"{kind} shards"] for kind in kinds}
 
 
 def report(chain: Chain) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from miao.corpus.build.pipeline import given_paths
+from miao.corpus.build.pipeline import given_paths, needed_kinds
 from miao.corpus.read.formats import LOOKED_AT as RECORDS
 from miao.corpus.read.formats import Reading, RecordCounts, convert_file
 from miao.corpus.read.problems import Problem, stop
@@ -45,14 +45,14 @@ def preflight(recipe: Recipe, up_to: str = "report") -> None:
     reached = STAGES[: STAGES.index(up_to) + 1] if up_to in STAGES else STAGES
     trains = up_to in STAGES or up_to == "report"
     stages = [s for s in reached if trains and getattr(recipe, s).enabled]
-    used = [stage for stage in KINDS if getattr(recipe, stage).enabled or not trains]
     kept = bool(gone_text(recipe))
-    checks = [partial(_records, recipe, stage, KINDS[stage]) for stage in used if not kept]
+    made = [] if kept else needed_kinds(recipe)
+    checks = [partial(_records, recipe, stage, KINDS[stage]) for stage in made]
     if up_to != "corpus":
         checks.append(partial(_tokenizer, recipe.tokenizer))
         talks = [stage for stage in stages if stage != "pretrain"]
         checks += [partial(_chat_template, recipe.tokenizer, talks[0])] if talks else []
-    checks.append(partial(_disk, recipe, stages, kept))
+    checks.append(partial(_disk, recipe, stages, made))
     if stages:
         checks += [] if kept else [partial(_weights, recipe)]
         checks += [partial(check, recipe) for check in (_device, _trackers, _tasks)]
@@ -174,17 +174,17 @@ def _base(recipe: Recipe, first: str) -> None:
         find_model(path)
 
 
-def _disk(recipe: Recipe, stages: list[str], kept: bool) -> None:
+def _disk(recipe: Recipe, stages: list[str], made: list[str]) -> None:
     """There is room for the least that the run writes: the corpus and its shards (each about as
     large as the text), and of every stage one checkpoint and its model.
 
     Args:
-        kept: the corpus is there.
+        made: the kinds of record of which a corpus is made.
     """
     from miao.model import count_parameters, load_config, new_config
 
-    given = [] if kept else given_paths(recipe.corpus).values()
-    paths = {path for kind in given for path, _ in _files(kind)}
+    given = given_paths(recipe.corpus)
+    paths = {path for stage in made for path, _ in _files(given[stage])}
     needed = 2 * sum(path.stat().st_size for path in paths)
     path = recipe.model.path
     if stages and not is_hub_name(path or ""):

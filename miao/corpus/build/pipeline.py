@@ -12,7 +12,14 @@ from typing import Any
 from miao.corpus.build.assemble import Accounts
 from miao.corpus.build.output import Output, SourceCounts
 from miao.corpus.build.processes import stoppable
-from miao.corpus.build.stages import Stage, given_paths, input_stamps, missing_inputs
+from miao.corpus.build.stages import (
+    Stage,
+    given_paths,
+    input_stamps,
+    missing_inputs,
+    needed_kinds,
+    used_kinds,
+)
 from miao.corpus.build.timing import Timing
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
@@ -32,6 +39,8 @@ __all__ = [
     "given_paths",
     "input_stamps",
     "missing_inputs",
+    "needed_kinds",
+    "used_kinds",
     "write_eval_items",
 ]
 
@@ -128,11 +137,11 @@ def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) ->
     options = recipe.evaluate
     seedbed = Seedbed(recipe.corpus.seedbed, recipe.seed)
     items: dict[str, list[Any]] = {}
-    if origin["pretrain"] == "seedbed":
+    if origin.get("pretrain") == "seedbed":
         items["choice"] = seedbed.choice_items(options.choice_items)
-    if origin["sft"] == "seedbed":
+    if origin.get("sft") == "seedbed":
         items["questions"] = seedbed.question_items(options.question_items)
-    if origin["dpo"] == "seedbed":
+    if origin.get("dpo") == "seedbed":
         items["preferences"] = seedbed.heldout_preferences(options.preference_pairs)
     with atomic_directory(directory) as temporary:
         for name, records in items.items():

@@ -28,12 +28,12 @@ from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import Reading, RecordCounts, convert_file, read_records
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.sources import find_files, find_sources, is_unseen
-from miao.corpus.records import KINDS, Document, Kind, Record
+from miao.corpus.records import KINDS, REPLAYED, Document, Kind, Record
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.steps import Line, Progress, finish, finished
 from miao.errors import MiaoError
 from miao.files import at_home, fingerprint
-from miao.recipe import CorpusOptions
+from miao.recipe import CorpusOptions, Recipe
 
 SETTINGS = (
     *("clean", "dedup", "contamination", "mix", "heldout", "heldout_max", "skip_bad_records"),
@@ -211,6 +211,23 @@ def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
     }
 
 
+def used_kinds(recipe: Recipe) -> set[str]:
+    """The kinds of record, by their stages, that some stage that is on learns from."""
+    replayed = {
+        earlier
+        for stage, earlier in REPLAYED.items()
+        if getattr(recipe, stage).enabled and getattr(recipe, stage).replay > 0
+    }
+    return replayed | {stage for stage in KINDS if getattr(recipe, stage).enabled}
+
+
+def needed_kinds(recipe: Recipe) -> list[str]:
+    """Those of which a corpus is made. The user's files of others make no demands; the built-in
+    records cost nothing and are measured with. All of them, where nothing is to be trained."""
+    used, given = used_kinds(recipe), given_paths(recipe.corpus)
+    return [stage for stage in KINDS if not used or stage in used or not given[stage]]
+
+
 def input_stamps(
     options: CorpusOptions, stages: Iterable[str] = tuple(KINDS)
 ) -> dict[str, list[Any]]:
@@ -223,10 +240,10 @@ def input_stamps(
     return stamps | {str(path): _stamp(path) for path in _side_files(options)}
 
 
-def missing_inputs(options: CorpusOptions) -> list[str]:
-    """Those of the user's paths where nothing is that can be read."""
-    paths = [path for given in given_paths(options).values() for path in given]
-    missing = []
+def missing_inputs(options: CorpusOptions, stages: Iterable[str]) -> list[str]:
+    """Those of the user's paths, for these stages, where nothing is that can be read."""
+    given, missing = given_paths(options), []
+    paths = [path for stage in stages for path in given[stage]]
     for path in [*paths, *options.contamination.paths]:
         try:
             if not is_unseen(path):

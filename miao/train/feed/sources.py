@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from miao.corpus.records import KINDS
+from miao.corpus.records import KINDS, REPLAYED
 from miao.recipe import DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
 from miao.recipe.checks import check_weights
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.feed.prefetch import StepSource
-
-REPLAYED = {"sft": "pretrain", "dpo": "sft"}
-"""The stage whose data another replays."""
 
 
 def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
