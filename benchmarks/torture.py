@@ -2,11 +2,15 @@
 at the end its weights, optimizer and curves must be those of a run never killed, to the bit.
 
     python benchmarks/torture.py --kills 50
+    python benchmarks/torture.py --kills 20 --processes 2
 
 Every second kill is aimed at a save: it comes a few milliseconds after the files of a checkpoint
 have begun to appear. The run is the whole verb `miao pretrain` on a tiny mixture of experts, so
 start, resume and the writing of the model are hit too. A run that ends before it can be killed is
 compared, and the next one begins from nothing. Linux and macOS (it forks, to import torch once).
+
+With `--processes` the run is one call of `torchrun --max-restarts`; any of its processes is killed,
+and torchrun alone starts them again (Linux).
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +70,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
     parser.add_argument("--kills", type=int, default=50, help="how many (default 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--processes", type=int, default=1, help="under torchrun (default 1: none)")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        return work(*options.worker)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="miao-torture-") as directory:
         try:
-            tally = torture(Path(directory), options.kills, random.Random(options.seed))
+            moments = random.Random(options.seed)
+            if options.processes > 1:
+                tally = torture_all(Path(directory), options.kills, moments, options.processes)
+            else:
+                tally = torture(Path(directory), options.kills, moments)
         except RuntimeError as error:
             for log in Path(directory).glob("*.log"):
                 print(f"{log.name}: {log.read_text(encoding='utf-8')[-2000:]}")
@@ -81,7 +95,8 @@ def main() -> int:
         f"{len(tally.differences)} differences; {seconds:.0f} s"
     )
     print(
-        f"| `torture.py --kills {options.kills} --seed {options.seed}` | {tally.kills} "
+        f"| `torture.py --kills {options.kills} --seed {options.seed} --processes "
+        f"{options.processes}` | {tally.kills} "
         f"| {tally.in_a_save} | {tally.runs} | {len(tally.differences)} |"
     )
     for difference in tally.differences:
@@ -113,6 +128,77 @@ def torture(directory: Path, kills: int, moments: random.Random) -> Tally:
     log = out.with_suffix(".log").read_text(encoding="utf-8")
     tally.resumed = len(re.findall(r"resumed at step [1-9]", log))
     return tally
+
+
+def torture_all(directory: Path, kills: int, moments: random.Random, processes: int) -> Tally:
+    """Runs of several processes, of which one is killed now and then; torchrun starts all anew."""
+    recipe = directory / "tiny.yaml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    base = directory / "base"
+    wait_for(begin("shards", recipe, base))
+    whole = copy_of(base, directory / "whole")
+    started = time.monotonic()
+    ended_well(launch(recipe, whole, processes, 0), whole)
+    usual = time.monotonic() - started
+    truth, tally = fingerprints(whole / "tiny"), Tally()
+    while tally.kills < kills:
+        out = copy_of(base, directory / "killed")
+        launched = launch(recipe, out, processes, kills)
+        known: set[int] = set()
+        checkpoints = out / "tiny" / "checkpoints" / "pretrain"
+        while launched.poll() is None and tally.kills < kills:
+            new = children_of(launched.pid) - known
+            if len(new) < processes:
+                time.sleep(0.01)
+                continue
+            known |= new
+            time.sleep(moments.uniform(0, usual))
+            old = half_written(checkpoints)
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(moments.choice(sorted(new)), signal.SIGKILL)
+                tally.kills += 1
+                tally.in_a_save += bool(old)
+        ended_well(launched, out)
+        tally.runs += 1
+        found = fingerprints(out / "tiny")
+        tally.differences += [
+            f"run {tally.runs}: {name}" for name in truth if truth[name] != found.get(name)
+        ]
+        tally.resumed += len(
+            re.findall(r"resumed at step [1-9]", out.with_suffix(".log").read_text())
+        )
+        print(f"run {tally.runs} is finished after {tally.kills} kills", flush=True)
+    return tally
+
+
+def launch(recipe: Path, out: Path, processes: int, restarts: int) -> subprocess.Popen[bytes]:
+    """The verb under torchrun."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--monitor-interval", "0.2"]
+    words += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+    words += [__file__, "--worker", "pretrain", str(recipe), str(out)]
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
+
+
+def ended_well(launched: subprocess.Popen[bytes], out: Path) -> None:
+    """Waits for it.
+
+    Raises:
+        RuntimeError: it fails, or hangs.
+    """
+    try:
+        code = launched.wait(LONGEST)
+    except subprocess.TimeoutExpired as error:
+        launched.terminate()
+        raise RuntimeError("a run hangs") from error
+    if code:
+        raise RuntimeError(f"{out.name}: torchrun ended with {code}")
+
+
+def children_of(process: int) -> set[int]:
+    """Numbers of the processes that one has started (Linux)."""
+    found = Path(f"/proc/{process}/task/{process}/children")
+    return {int(word) for word in found.read_text().split()} if found.exists() else set()
 
 
 def run_and_kill(
@@ -172,14 +258,19 @@ def begin(verb: str, recipe: Path, out: Path) -> int:
         log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        random.seed(0)  # nothing in training draws from these two, but a checkpoint has them
-        np.random.seed(0)
-        # The peak is for MFU only, and measuring it takes longer than this run.
-        train_stage.peak_flops = lambda device, dtype: Peak(1e11, "measured")  # type: ignore[assignment]
-        code = miao([verb, str(recipe), "--out_dir", str(out)])
+        code = work(verb, str(recipe), str(out))
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def work(verb: str, recipe: str, out: str) -> int:
+    """Runs a verb in this process; its exit code."""
+    random.seed(0)  # nothing in training draws from these two, but a checkpoint has them
+    np.random.seed(0)
+    # The peak is for MFU only, and measuring it takes longer than this run.
+    train_stage.peak_flops = lambda device, dtype: Peak(1e11, "measured")  # type: ignore[assignment]
+    return miao([verb, recipe, "--out_dir", out])
 
 
 def ended(child: int) -> bool:

@@ -58,7 +58,8 @@ from miao.train.adapters import (
     save_adapter,
     with_adapter_settings,
 )
-from miao.train.distributed.parallel import Parallel, make_parallel
+from miao.train.distributed.choice import make_parallel
+from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
 from miao.train.feed.preferences import attach_reference, preference_objective
 from miao.train.feed.rollouts import Rollouts, make_rollouts

@@ -15,7 +15,7 @@ from miao.rewards import Problem, Rewards
 from miao.rewards.answers import Examiner
 from miao.rewards.tools import Environment
 from miao.tokenizer import Tokenizer
-from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
 from miao.train.feed.rollouts import Rollouts
 from miao.train.loop import Trainer

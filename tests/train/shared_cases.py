@@ -19,7 +19,7 @@ from miao.model import Decoder, ModelConfig, save_model
 from miao.recipe import DpoOptions, Parallelism
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
-from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World, join_world
 from miao.train.loop import Trainer
 from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from miao.cli import main as miao
 from miao.files import read_json, read_jsonl
 from miao.model import load_model
 from miao.shards import TokenDataset
-from miao.train.distributed.world import GRACE, join_world
+from miao.train.distributed.world import FAILURE, GRACE, join_world, meet
 from miao.train.safety.checkpoint import list_checkpoints
 from tests.train.pair import run_two
 from tests.train.shared_cases import Case, fail, launched_train
@@ -33,6 +36,18 @@ sft: {enabled: false}
 dpo: {epochs: 0.3, seq_len: 256, batch_tokens: 1024, precision: fp32, compile: off}
 evaluate: {choice_items: 4, question_items: 2, preference_pairs: 2, heldout_tokens: 300,
            max_new_tokens: 2}
+"""
+
+KILLED = """
+import os, signal
+from miao.train.distributed.world import join_world
+
+with join_world("cpu") as world:
+    world.barrier()
+    if world.rank == 1 and not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(world.gather([world.rank]), flush=True)
 """
 
 FAILING = """
@@ -100,6 +115,33 @@ def test_torchrun_ends_all_when_one_fails(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("ZeroDivisionError: a bug") == 1, done.stderr
     assert "miao: " not in done.stderr
+
+
+def test_torchrun_starts_all_anew_after_a_kill(tmp_path: Path) -> None:
+    """Nothing that the attempt before left in the launcher's store ends the next one."""
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    done = torchrun("--max-restarts", "1", "killed.py", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[[0], [1]]") == 2, done.stdout
+
+
+def test_processes_of_an_attempt_meet_whatever_earlier_ones_left(tmp_path: Path) -> None:
+    """The first process's name of an attempt that is gone, and answers to it, mislead nobody."""
+    from torch.distributed import HashStore
+
+    def all_meet(ranks: list[int]) -> list[Any]:
+        with ThreadPoolExecutor(3) as pool:
+            met = [pool.submit(meet, store, rank, 3, timedelta(seconds=1)) for rank in ranks]
+            return [future.exception() or future.result() for future in met]
+
+    store = HashStore()
+    for half in ([0, 1], [2, 0]):
+        assert all("are missing" in str(e) or "not answer" in str(e) for e in all_meet(half)[:1])
+    for again in range(2):
+        stores = all_meet([2, 1, 0])
+        assert not stores[0].check([FAILURE])
+        stores[0].set(FAILURE, f"attempt {again}")
+        assert stores[1].get(FAILURE) == stores[2].get(FAILURE) == f"attempt {again}".encode()
 
 
 @pytest.mark.parametrize(

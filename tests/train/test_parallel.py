@@ -16,7 +16,7 @@ from miao.files import read_json
 from miao.model import load_model
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
-from miao.train.distributed.parallel import make_parallel
+from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
 from miao.train.objectives import cache_reference
 from miao.train.safety.checkpoint import list_checkpoints

@@ -1,4 +1,5 @@
-"""How one model is trained by one process or several: alone, DDP, FSDP2 or DeepSpeed's ZeRO.
+"""How one model is trained by one process, or by several that each have all of it (DDP). FSDP2 is
+in `fsdp.py`, DeepSpeed's ZeRO in `zero.py`, the choice in `choice.py`.
 
 The loop, the objectives and the guard know nothing of it. They see a module to call, a gradient
 that is the whole step's whoever computed it, its norm, and an optimizer; a checkpoint sees whole
@@ -8,24 +9,21 @@ from it.
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from miao.console import say, warn
+from miao.console import warn
 from miao.device import choose_muon_dtype
-from miao.errors import MiaoError, install_hint
-from miao.model.decoder import Decoder, begin_compiling
+from miao.errors import MiaoError
+from miao.model.decoder import Decoder
 from miao.ops.experts import experts_never_wait
-from miao.recipe import Parallelism, StageOptions
+from miao.recipe import StageOptions
 from miao.train.adapters import has_adapter, merged
 from miao.train.distributed.world import World
-from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer
+from miao.train.muon import Orthogonalizer, SharedOrthogonalizer
 from miao.train.optim import MuonAdamW, local
 
 BUCKET = 2**25
@@ -239,96 +237,6 @@ class Sharded(Parallel):
                 yield name, tensor
 
 
-class FullySharded(Sharded):
-    """PyTorch's FSDP2: parameters, gradients and optimizer state are spread, block by block."""
-
-    orthogonalizer = RowsOrthogonalizer
-
-    def distribute(self) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        # Objectives never change what the model returned in place.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-        broadcast(self.model)
-        mesh = init_device_mesh(self.model.device.type, (self.world.size,))
-        for block in self.model.model.layers:
-            fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
-
-    def weights(self) -> Named:
-        for name, tensor in own_weights(self.model).items():
-            yield name, _whole(tensor)
-
-    def buffers(self) -> Named:
-        from torch.distributed.tensor import DTensor
-
-        parameters: dict[str, Any] = dict(self.model.named_parameters())
-        for key, part in self.optimizer.state_tensors().items():
-            like = parameters[key.partition(".")[2]]
-            spread = DTensor.from_local(
-                part,
-                like.device_mesh,
-                like.placements,
-                run_check=False,
-                shape=like.shape,
-                stride=like.stride(),
-            )
-            yield key, _whole(spread)
-
-    def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
-        if local(target) is target:
-            return whole
-        chunks = whole.chunk(self.world.size)
-        return chunks[self.world.rank] if self.world.rank < len(chunks) else whole[:0]
-
-    def compile(self, graphs: bool = True) -> None:
-        begin_compiling()
-        for block in self.model.model.layers:  # what collects the parts stands between them
-            block.compile(dynamic=False)
-        self.model.is_compiled = True
-
-
-def make_parallel(
-    option: Parallelism, model: Decoder, options: StageOptions, world: World
-) -> Parallel:
-    """What the recipe's `parallel` asks for.
-
-    Raises:
-        MiaoError: several processes and `parallel: none`; DeepSpeed is not installed.
-    """
-    if world.size == 1:
-        if option not in ("auto", "none"):
-            warn(f"parallel: {option} needs several processes (torchrun); one trains alone")
-        return Parallel(model, options, world)
-    if option == "none":
-        raise MiaoError(
-            f"{world.size} processes were started, but the recipe says none",
-            where="parallel",
-            fix="use --parallel auto, or start without a launcher",
-        )
-    if option in ("auto", "ddp", "fsdp"):
-        say(f"  {world.size} processes, {'FSDP2' if option == 'fsdp' else 'DDP'}")
-        kind = FullySharded if option == "fsdp" else DataParallel
-        return kind(model, options, world)
-    if importlib.util.find_spec("deepspeed") is None:
-        raise MiaoError(
-            "DeepSpeed is not installed",
-            where=f"parallel: {option}",
-            fix=f"{install_hint('deepspeed')}, or use --parallel fsdp",
-        )
-    from miao.train.distributed.zero import Zero
-
-    stage = int(option.removeprefix("zero"))
-    say(f"  {world.size} processes, DeepSpeed ZeRO-{stage}")
-    if options.muon_learning_rate > 0:
-        warn(
-            "ZeRO cuts matrices into pieces that Muon cannot work with: AdamW trains them, at "
-            "learning_rate (--parallel ddp or fsdp keeps Muon)"
-        )
-    return Zero(model, options, world, stage)
-
-
 def own_weights(model: Decoder) -> dict[str, Tensor]:
     """Parameters that are trained and the buffers that belong to the model; a tied head once."""
     state = model.state_dict()
@@ -343,10 +251,6 @@ def broadcast(model: nn.Module) -> None:
     """Gives every process the main one's weights and buffers."""
     for tensor in (*model.parameters(), *model.buffers()):
         dist.broadcast(tensor, src=0)
-
-
-def _whole(tensor: Any) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

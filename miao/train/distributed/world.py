@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from miao.console import console, warn
 from miao.errors import Interrupted, MiaoError, first_line
@@ -29,7 +30,9 @@ GRACE = 10.0
 """Seconds after another's failure in which a process may end by itself."""
 LOOK = 1.0
 """Seconds between two looks of a process at whether another has failed."""
-FAILURE = "miao/failure"
+MEETING = timedelta(minutes=10)
+"""How long the first process waits for the others to start."""
+ATTEMPT, FAILURE = "miao/attempt", "miao/failure"
 LOST = "contact with the other processes is lost"
 T = TypeVar("T")
 
@@ -96,7 +99,8 @@ class LaunchedWorld(World):
                     "(torchrun --nproc-per-node), or use --device cpu",
                 )
             torch.cuda.set_device(self.local_rank)
-        store, *_ = next(iter(dist.rendezvous("env://", self.rank, self.size)))
+        launched, *_ = next(iter(dist.rendezvous("env://", self.rank, self.size)))
+        store = meet(launched, self.rank, self.size)
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             store=dist.PrefixStore("torch", store),
@@ -180,6 +184,46 @@ class LaunchedWorld(World):
                 if gone:
                     print(f"miao: process {self.rank}: {LOST}", file=sys.stderr, flush=True)
                 os._exit(1)
+
+
+def meet(store: Any, rank: int, size: int, timeout: timedelta = MEETING) -> Any:
+    """A part of the launcher's store that only the processes of this attempt write to. A launcher
+    that starts anew keeps its store, with the failure and the addresses of the attempt before; and
+    its own count of attempts is not the same on a machine that joined later.
+
+    The first process names the attempt by chance, the others answer under that name, and it lists
+    whose answers it has: nobody goes on who is not in that list.
+
+    Raises:
+        MiaoError: not all are there in time.
+    """
+    from torch import distributed as dist
+
+    me, end, attempt = uuid4().hex, time.monotonic() + timeout.total_seconds(), ""
+    others: list[str] = []
+    if rank == 0:
+        store.set(ATTEMPT, attempt := uuid4().hex)
+        others = [f"{attempt}/{number}" for number in range(1, size)]
+    while time.monotonic() < end:
+        if rank and store.check([ATTEMPT]) and attempt != (now := store.get(ATTEMPT).decode()):
+            attempt = now
+            store.set(f"{attempt}/{rank}", me)
+        everyone = f"{attempt}/all"
+        if rank == 0 and store.check(others):
+            answers = [answer.decode() for answer in store.multi_get(others)]
+            store.set(everyone, " ".join([me, *answers]))
+        if store.check([everyone]) and me in store.get(everyone).decode().split():
+            return dist.PrefixStore(attempt, store)
+        time.sleep(0.05)
+    missing = [number for number, key in enumerate(others, start=1) if not store.check([key])]
+    raise MiaoError(
+        f"of {size} processes {missing} are missing {timeout.total_seconds():.0f} s after the start"
+        if missing
+        else f"process 0 does not answer {timeout.total_seconds():.0f} s after the start",
+        where=f"process {rank}",
+        fix="look on the other machines: were they started, with the same number of processes and "
+        "the same address, and can they reach it?",
+    )
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+"""What a recipe's `parallel` means for the processes there are."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from miao.console import say, warn
+from miao.errors import MiaoError, install_hint
+from miao.model.decoder import Decoder
+from miao.recipe import Parallelism, StageOptions
+from miao.train.distributed.fsdp import FullySharded
+from miao.train.distributed.parallel import DataParallel, Parallel
+from miao.train.distributed.world import World
+from miao.train.distributed.zero import Zero
+
+
+def make_parallel(
+    option: Parallelism, model: Decoder, options: StageOptions, world: World
+) -> Parallel:
+    """What the recipe's `parallel` asks for.
+
+    Raises:
+        MiaoError: several processes and `parallel: none`; DeepSpeed is not installed.
+    """
+    if world.size == 1:
+        if option not in ("auto", "none"):
+            warn(f"parallel: {option} needs several processes (torchrun); one trains alone")
+        return Parallel(model, options, world)
+    if option == "none":
+        raise MiaoError(
+            f"{world.size} processes were started, but the recipe says none",
+            where="parallel",
+            fix="use --parallel auto, or start without a launcher",
+        )
+    if option in ("auto", "ddp", "fsdp"):
+        say(f"  {world.size} processes, {'FSDP2' if option == 'fsdp' else 'DDP'}")
+        kind = FullySharded if option == "fsdp" else DataParallel
+        return kind(model, options, world)
+    if importlib.util.find_spec("deepspeed") is None:
+        raise MiaoError(
+            "DeepSpeed is not installed",
+            where=f"parallel: {option}",
+            fix=f"{install_hint('deepspeed')}, or use --parallel fsdp",
+        )
+    stage = int(option.removeprefix("zero"))
+    say(f"  {world.size} processes, DeepSpeed ZeRO-{stage}")
+    if options.muon_learning_rate > 0:
+        warn(
+            "ZeRO cuts matrices into pieces that Muon cannot work with: AdamW trains them, at "
+            "learning_rate (--parallel ddp or fsdp keeps Muon)"
+        )
+    return Zero(model, options, world, stage)
