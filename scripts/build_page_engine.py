@@ -35,6 +35,7 @@ def build(module: Path) -> None:
     command = ["clang", *FLAGS, str(SOURCES[0]), "-o", str(module)]
     subprocess.run(command, check=True)
     module.write_bytes(module.read_bytes() + source_mark())
+    module.chmod(0o644)
     print(f"{module}: {module.stat().st_size:,} bytes")
 
 
