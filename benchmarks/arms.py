@@ -26,6 +26,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from common import Commands, synchronize
+from document_bits import Row, document_bits, read_documents
+from document_bits import bits_per_byte as document_bits_per_byte
 
 from miao.device import cap_gpu_memory, keep_freed_memory, peak_memory_mib
 from miao.model import Decoder, ModelConfig
@@ -73,12 +75,26 @@ class Spec:
     """glibc keeps freed memory, as Miao always does; False: the system's default."""
     workers: int = 0
     """The Trainer's loader processes."""
+    documents: str | None = None
+    """Held-out texts (JSON Lines); measured by document, instead of by rows of `heldout`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More options of Miao's pretraining, or of the Trainer."""
+    cpu_clock: bool = False
+    """Seconds are CPU seconds over the number of threads, not those of the wall."""
+    seed: int = 0
+
+
+def clock(spec: Spec) -> float:
+    """Seconds; of the wall, or of the processor shared by the threads (compilers' included)."""
+    if not spec.cpu_clock:
+        return time.perf_counter()
+    return sum(os.times()[:4]) / torch.get_num_threads()
 
 
 class Pacer:
     """Lets a trainer run until a block is over, answers, and waits for the next command."""
 
-    def __init__(self, spec: Spec, commands: Commands, heldout: Callable[[], float]):
+    def __init__(self, spec: Spec, commands: Commands, heldout: Callable[[], Any]):
         self.spec, self.commands, self.heldout = spec, commands, heldout
         self.began: float | None = None
         self.command: dict[str, Any] = {}
@@ -89,13 +105,13 @@ class Pacer:
     def start(self) -> None:
         """Waits for the first command; training begins behind it."""
         self.command = self.commands.next()
-        self.began = time.perf_counter()
+        self.began = clock(self.spec)
 
     def tick(self, tokens: int, steps: int) -> None:
         """Between two steps: real tokens and optimizer steps since training began."""
         synchronize(self.spec.device)
         assert self.began is not None
-        seconds = time.perf_counter() - self.began
+        seconds = clock(self.spec) - self.began
         over = seconds >= self.command.get("seconds", math.inf)
         over = over or tokens - self.tokens >= self.command.get("tokens", math.inf)
         over = over or steps - self.steps >= self.command.get("steps", math.inf)
@@ -110,17 +126,18 @@ class Pacer:
             **self.facts,
         }
         if self.command.get("heldout"):
-            values["bits_per_byte"] = self.heldout()
+            values["bits_per_byte"], values["documents"] = self.heldout()
         self.commands.reply(**values)
         self.command = self.commands.next()
         self.tokens, self.steps = tokens, steps
         synchronize(self.spec.device)
-        self.began = time.perf_counter()
+        self.began = clock(self.spec)
 
 
 def sources(spec: Spec, directories: list[str]) -> list[PackedSource]:
     return [
-        PackedSource(Path(d).name, TokenDataset(Path(d)), spec.seq_len, seed=1) for d in directories
+        PackedSource(Path(d).name, TokenDataset(Path(d)), spec.seq_len, seed=1 + spec.seed)
+        for d in directories
     ]
 
 
@@ -137,19 +154,31 @@ def heldout_rows(spec: Spec) -> list[Batch]:
     return rows
 
 
-def bits_per_byte(
-    rows: list[Batch], tokenizer: str | None, loss: Callable[[Batch], torch.Tensor]
-) -> float:
-    """Bits per byte of the learned text; `loss`: summed nats of a batch."""
-    assert tokenizer is not None and rows, "a held-out measure needs shards and a tokenizer"
-    cut = Tokenizer.from_directory(Path(tokenizer))
+def held_out(
+    spec: Spec,
+    rows: list[Batch],
+    loss: Callable[[Batch], torch.Tensor],
+    logits: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[float, list[Row] | None]:
+    """Bits per byte of the learned text of `rows`, or of documents, each with its own.
+
+    Args:
+        loss: summed nats of a batch.
+    """
+    assert spec.tokenizer is not None, "a held-out measure needs a tokenizer"
+    cut = Tokenizer.from_directory(Path(spec.tokenizer))
+    if spec.documents is not None:
+        texts = read_documents(Path(spec.documents))
+        found = document_bits(texts, cut.encode, cut.document_start, logits, spec.seq_len)
+        return document_bits_per_byte(found), found
+    assert rows, "a held-out measure needs shards"
     nats, num_bytes = 0.0, 0
     with torch.no_grad():
         for batch in rows:
             nats += float(loss(batch))
             learned = batch.labels_bt[batch.labels_bt != IGNORE].tolist()
             num_bytes += sum(len(cut.token_bytes(i)) for i in learned if i not in cut.special_ids)
-    return nats / math.log(2) / max(num_bytes, 1)
+    return nats / math.log(2) / max(num_bytes, 1), None
 
 
 def run_miao(spec: Spec, commands: Commands) -> None:
@@ -161,17 +190,18 @@ def run_miao(spec: Spec, commands: Commands) -> None:
 
     device = torch.device(spec.device)
     model = Decoder(ModelConfig(**spec.config))
-    model.initialize(0)
+    model.initialize(spec.seed)
     model.to(device)
     model.set_compute_dtype(torch.bfloat16 if spec.precision == "bf16" else torch.float32)
     rows = heldout_rows(spec)
 
-    def heldout() -> float:
+    def heldout() -> tuple[float, list[Row] | None]:
         model.eval()
-        value = bits_per_byte(
+        value = held_out(
+            spec,
             rows,
-            spec.tokenizer,
             lambda b: LanguageObjective().loss(model, b.to(device))[0],
+            lambda ids_bt: model(ids_bt.to(device)),
         )
         model.train()
         return value
@@ -198,6 +228,7 @@ def run_miao(spec: Spec, commands: Commands) -> None:
         sample_every=0,
         save_every=0,
         log_every=spec.log_every,
+        **spec.options,
     )
     options = fit_to_memory("pretrain", options, model)
     if spec.compile:
@@ -294,7 +325,7 @@ def run_hugging_face(spec: Spec, commands: Commands) -> None:
     )
 
     keys = to_hf(ModelConfig(**spec.config))
-    torch.manual_seed(0)
+    torch.manual_seed(spec.seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**keys))
     padded = spec.arm == "hf-padded"
     kinds = {"hf-padded": Records, "hf-packed": Rows, "hf-concat": Concatenated}
@@ -323,9 +354,14 @@ def run_hugging_face(spec: Spec, commands: Commands) -> None:
             reduction="sum",
         )
 
-    def heldout() -> float:
+    def heldout() -> tuple[float, list[Row] | None]:
         model.eval()
-        value = bits_per_byte(rows, spec.tokenizer, loss_of)
+        value = held_out(
+            spec,
+            rows,
+            loss_of,
+            lambda ids_bt: model(ids_bt.to(spec.device), use_cache=False).logits,
+        )
         model.train()
         return value
 
@@ -367,6 +403,7 @@ def run_hugging_face(spec: Spec, commands: Commands) -> None:
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_num_workers=spec.workers,
+            **spec.options,
         )
         trainer = Counting(
             model=model,
