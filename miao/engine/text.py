@@ -13,10 +13,11 @@ class TextStream:
 
     Args:
         stop: texts that end the answer and are no part of it.
+        continues: see `StreamDecoder`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()):
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), continues: bool = False):
+        self._decoder = StreamDecoder(tokenizer, continues=continues)
         self._stop = stop
         self._pending = ""
         self.stopped_by: str | None = None

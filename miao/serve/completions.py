@@ -32,7 +32,13 @@ class CompletionReply(Reply):
         echoes = [decode(prompt) if body.echo else "" for prompt in prompts]
         self.texts = [echoes[index // count] for index in range(len(requests))]
         """Each prompt, where it is echoed, and what has come after it."""
-        self._decoders = [StreamDecoder(served.tokenizer) for _ in requests]
+        self._decoders = [
+            StreamDecoder(
+                served.tokenizer,
+                continues=not body.echo and served.continues(list(request.prompt), body),
+            )
+            for request in requests
+        ]
         self._lengths = [0] * len(requests)
         """Characters of the tokens whose log-probabilities were shown."""
         self._echoed = [False] * len(requests)

@@ -71,8 +71,9 @@ class Endpoints:
         return await self._converse(body.chat(), functools.partial(ResponseReply, body), request)
 
     async def message(self, body: MessagesBody, request: Request) -> Response:
-        """The same conversation in Anthropic's protocol."""
-        return await self._converse(body.chat(), MessagesReply, request)
+        """The same conversation in Anthropic's protocol, whose clients must say `max_tokens`: what
+        the context has no room for is no mistake there, but another reason to stop."""
+        return await self._converse(body.chat(), MessagesReply, request, must_fit=False)
 
     async def count(self, body: CountBody, request: Request) -> Response:
         """How long a conversation is, in Anthropic's protocol."""
@@ -155,18 +156,23 @@ class Endpoints:
         return None if make is None else await _unless_gone(request, self._desk.form(make))
 
     async def _converse(
-        self, body: ChatBody, reply_of: Callable[..., Reply], request: Request
+        self,
+        body: ChatBody,
+        reply_of: Callable[..., Reply],
+        request: Request,
+        must_fit: bool = True,
     ) -> Response:
         """The assistant's turn; whatever the protocol, a conversation goes this way.
 
         Args:
             reply_of: makes the reply of a model, a prompt, the requests and the body.
+            must_fit: refuse more tokens of the answer than the context has room for.
         """
         served = self._find(body.model)
         (prompt,) = await self._prompts(served, [served.chat_job(body)], request)
         wanted = body.max_completion_tokens
         wanted = body.max_tokens if wanted is None else wanted
-        served.check_prompt(prompt, "messages", wanted)
+        served.check_prompt(prompt, "messages", wanted if must_fit else None)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         options = served.options(body, wanted, logprobs)
         form = await self._form(served, body, request)

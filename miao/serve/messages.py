@@ -239,6 +239,8 @@ class MessagesReply(BlockReply):
         stop = watcher.stopped_by if isinstance(watcher, TextStream) else None
         if reason == "end_turn" and stop is not None:
             reason = "stop_sequence"
+        if reason == "max_tokens" and len(request.answer) < request.options.max_new_tokens:
+            reason = "model_context_window_exceeded"
         return {"stop_reason": reason, "stop_sequence": stop}
 
     def _usage(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Served:
         Problem: 400, with how many tokens are too many.
 
         Args:
-            wanted: most tokens of the answer, where the client says so.
+            wanted: most tokens of the answer, where the client says so and means it.
         """
         if not prompt:
             raise Problem(400, f"{param}: is empty", param)
@@ -178,17 +178,24 @@ class Served:
     ) -> list[Request]:
         """The answers to one prompt, as many as the client wants."""
         scores_prompt = isinstance(body, CompletionBody) and body.scores_prompt
+        continues = self.continues(prompt, body)
         return [
             Request(
                 prompt,
                 options,
                 index=first_index + number,
                 constraint=form and form.copy(),
-                watcher=TextStream(self.tokenizer, options.stop),
+                watcher=TextStream(self.tokenizer, options.stop, continues),
                 scores_prompt=scores_prompt,
             )
             for number in range(body.n or 1)
         ]
+
+    def continues(self, prompt: list[int], body: Sampling) -> bool:
+        """Whether an answer goes on with a text, and does not begin one."""
+        if isinstance(body, ChatBody):
+            return bool(body.continue_final_message)
+        return not self.tokenizer.special_ids.issuperset(prompt)
 
     def token_bytes(self, token: int) -> bytes:
         """What a token stands for; nothing, where the model knows more ids than its tokenizer."""

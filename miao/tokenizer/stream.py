@@ -13,11 +13,18 @@ class StreamDecoder:
 
     The pieces of `feed` and the last one of `flush`, joined, are what `Tokenizer.decode` gives.
     One per stream; not shared between threads.
+
+    Args:
+        continues: text stands before: the space that some vocabularies put before a text's first
+            word, and take away again, is one between two words here.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
+    def __init__(
+        self, tokenizer: Tokenizer, skip_special_tokens: bool = True, continues: bool = False
+    ):
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._strips = tokenizer.strips_space and not continues
         self._at_beginning = True
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -35,7 +42,7 @@ class StreamDecoder:
         return rest
 
     def _without_first_space(self, text: str) -> str:
-        if text and self._at_beginning and self._tokenizer.strips_space:
+        if text and self._at_beginning and self._strips:
             text = text.removeprefix(" ")
             self._at_beginning = False
         return text

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import openai
 import pytest
 import torch
 
+from miao.engine import SamplingOptions
+from miao.engine.text import TextStream
 from miao.openai_api import NoAnswer, ask
+from miao.serve.conversation import ChatBody
+from miao.serve.models import Served
+from miao.serve.protocol import CompletionBody
 from miao.tokenizer import Tokenizer
+from miao.tokenizer.importing import import_sentencepiece
 from tests.serve.conftest import CONTEXT, RunningServer
+from tests.tokenizer.test_tokenizer_import import sentencepiece_model
 
 HELLO = [{"role": "user", "content": "今天天气很好"}]
 TEXT = "今天天气很好，我们去公园吧。Hello, world! 龘"
@@ -215,3 +224,31 @@ def test_the_other_refusals_have_their_codes(serve: Callable[..., Any]) -> None:
         with pytest.raises(openai.NotFoundError) as missing:
             client.models.retrieve("other")
         assert missing.value.code == "model_not_found"
+
+
+def test_a_text_that_goes_on_keeps_its_first_space(tmp_path: Path) -> None:
+    """SentencePiece takes the space before a text's first word away; between prompt and answer it
+    is one between two words. Of a chat's answer it is taken away, as of any other text."""
+    _, path = sentencepiece_model(tmp_path, model_type="bpe")
+    ours = import_sentencepiece(path)
+    ids = ours.encode("the quick brown fox")
+    joint = next(n for n in range(1, len(ids)) if ours.token_bytes(ids[n]).startswith(b" "))
+    facts = SimpleNamespace(
+        runner=SimpleNamespace(
+            model=SimpleNamespace(config=SimpleNamespace(tokens=ours.vocab_size))
+        )
+    )
+    served = Served("m", ours, cast(Any, facts), SamplingOptions())
+    talk = {"messages": [{"role": "user", "content": "?"}]}
+    for body, prompt, keeps in (
+        (CompletionBody(prompt="the"), ids[:joint], True),
+        (CompletionBody(prompt=""), ours.document_start, False),
+        (ChatBody(**talk), ids[:joint], False),
+    ):
+        (request,) = served.requests(prompt, SamplingOptions(), body, None)
+        stream = cast(TextStream, request.watcher)
+        for token in ids[joint:]:
+            stream.feed(token)
+        text = stream.take() + stream.finish()
+        assert text.startswith(" ") is keeps
+        assert not keeps or ours.decode(ids[:joint]) + text == "the quick brown fox"

@@ -11,7 +11,7 @@ import pytest
 from miao.openai_api import NoAnswer, ask, opened
 from miao.serve.messages import MessagesBody
 from miao.tokenizer import Tokenizer
-from tests.serve.conftest import RunningServer
+from tests.serve.conftest import CONTEXT, RunningServer
 
 HELLO = [{"role": "user", "content": "今天天气很好"}]
 NO_END = {str(id): -100 for id in range(3)}
@@ -195,3 +195,14 @@ def test_the_official_client(serve: Callable[..., Any]) -> None:
         with pytest.raises(anthropic.BadRequestError, match="too many"):
             long = [{"role": "user", "content": "a" * 5000}]
             client.messages.create(model="tiny", max_tokens=3, messages=long)
+
+
+def test_more_tokens_than_the_context_has_are_another_reason_to_stop(server: RunningServer) -> None:
+    """Anthropic's clients must say how many tokens, and say tens of thousands; what has no room is
+    refused to OpenAI's alone, whose clients need not say it."""
+    asked = {"messages": HELLO, "max_tokens": 32_000, "logit_bias": NO_END}
+    found = ask(f"{server.url}/messages", asked)
+    assert found["stop_reason"] == "model_context_window_exceeded"
+    used = found["usage"]
+    assert used["input_tokens"] + used["cache_read_input_tokens"] + used["output_tokens"] == CONTEXT
+    assert ask(f"{server.url}/messages", asked | {"max_tokens": 5})["stop_reason"] == "max_tokens"
