@@ -62,7 +62,8 @@ INNER_ORDER = {
         {"tasks"},
         {"measure"},
         {"benchmark", "opencompass"},
-        {"results", "stage", "judge", "lm_eval_adapter"},
+        {"judge"},
+        {"results", "stage", "arena", "lm_eval_adapter"},
     ],
     "export": [
         {"origin", "huggingface"},

@@ -12,7 +12,7 @@ import pytest
 
 from miao.corpus.distill import Endpoint
 from miao.errors import MiaoError
-from miao.evaluate.judge import openai_judge
+from miao.evaluate.judge import OpenAIJudge
 from miao.openai_api import NoAnswer, Unreachable, ask, base_url, opened
 from miao.serve.client import ChatClient
 
@@ -80,7 +80,7 @@ def test_half_an_answer_is_no_answer(serve: Serve, answer: bytes) -> None:
     with pytest.raises(MiaoError, match="3 times"):
         Endpoint(url, {}, retries=2, first_wait=0.0).ask([], seed=0)
     with pytest.raises(MiaoError, match="the judge does not answer"):
-        openai_judge(url, "m", timeout=10)("x")
+        OpenAIJudge(url, "m", timeout=10)("x")
     with pytest.raises(MiaoError):
         ChatClient(url)
 

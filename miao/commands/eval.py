@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,9 +26,18 @@ EPILOG = """other uses:
   miao eval list                         the tasks, their prompts and the files that they look for
   miao eval compare RUN_A RUN_B ...      differences on the same questions, with significance
   miao eval stages RUN ...               what each stage of runs scored, and what it changed
-  miao eval judge A B --url URL --judge MODEL    win-rate by a judge behind an OpenAI-compatible API
+  miao eval writing MODEL                repetition, ends, language, verifiable instructions
+  miao eval arena A B C --url URL --judge MODEL    a judge behind an OpenAI-compatible API compares
+                                         all pairs; a table of strengths (also: eval judge A B)
   miao eval samples MODEL                a fixed set of prompts, to read with your own eyes
 """
+OTHER_USES = {
+    "stages": "eval_stages",
+    "judge": "eval_arena",
+    "arena": "eval_arena",
+    "samples": "eval_samples",
+    "writing": "eval_writing",
+}
 DEFAULT_DATA = "data/eval"
 ROWS_SHOWN = 24
 
@@ -38,14 +48,9 @@ def main(words: Sequence[str]) -> int:
         return _list()
     if words[:1] == ["compare"]:
         return _compare(words[1:])
-    if words[:1] == ["stages"]:
-        from miao.commands import eval_stages
-
-        return eval_stages.main(words[1:])
-    if words[:1] in (["judge"], ["samples"]):
-        from miao.commands import eval_samples as samples
-
-        return samples.judge_command(words[1:]) if words[0] == "judge" else samples.main(words[1:])
+    if words and (module := OTHER_USES.get(words[0])):
+        found = import_module(f"miao.commands.{module}")
+        return int(found.main(words[1:]))
     options = _parser().parse_args(words)
     if options.harness == "lm-eval":
         from miao.commands.eval_harness import run_lm_eval

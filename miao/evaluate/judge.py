@@ -63,6 +63,10 @@ class WinRate:
         return mcnemar(self.losses, self.wins)
 
 
+Verdicts = tuple[str | None, str | None]
+"""Of one question in both orders: "1", "2", "tie", or None where there was no verdict."""
+
+
 def judge_pairs(
     questions: Sequence[str],
     answers_a: Sequence[str],
@@ -71,23 +75,39 @@ def judge_pairs(
     advance: Callable[[int], None] = lambda done: None,
 ) -> WinRate:
     """Has every pair judged twice, in both orders."""
-    wins = losses = ties = unclear = first = said = 0
+    found = []
     for question, a, b in zip(questions, answers_a, answers_b, strict=True):
-        verdicts = [
-            _verdict(ask(PROMPT.format(question=question, first=x, second=y)))
-            for x, y in ((a, b), (b, a))
-        ]
-        unclear += verdicts.count(None)
-        first += verdicts.count("1")
-        said += verdicts.count("1") + verdicts.count("2")
-        if verdicts == ["2", "1"]:
-            wins += 1
-        elif verdicts == ["1", "2"]:
-            losses += 1
-        else:
-            ties += 1
+        found.append(judge_pair(question, a, b, ask))
         advance(1)
-    return WinRate(wins, losses, ties, unclear, first / said if said else 0.5)
+    return win_rate(found)
+
+
+def judge_pair(question: str, a: str, b: str, ask: Ask) -> Verdicts:
+    """The verdicts with a shown first, and with b shown first."""
+    one, two = (
+        _verdict(ask(PROMPT.format(question=question, first=x, second=y)))
+        for x, y in ((a, b), (b, a))
+    )
+    return one, two
+
+
+def outcome(verdicts: Verdicts) -> float:
+    """What B gets of a question: 1, 0, or a half for a tie."""
+    return {("2", "1"): 1.0, ("1", "2"): 0.0}.get((verdicts[0] or "", verdicts[1] or ""), 0.5)
+
+
+def win_rate(found: Sequence[Verdicts]) -> WinRate:
+    """Sums up the verdicts on model B against model A."""
+    results = [outcome(verdicts) for verdicts in found]
+    said = [verdict for verdicts in found for verdict in verdicts]
+    first, second = said.count("1"), said.count("2")
+    return WinRate(
+        results.count(1.0),
+        results.count(0.0),
+        results.count(0.5),
+        said.count(None),
+        first / (first + second) if first + second else 0.5,
+    )
 
 
 def _verdict(text: str) -> str | None:
@@ -95,42 +115,46 @@ def _verdict(text: str) -> str | None:
     return found[-1].lower() if found else None
 
 
-def openai_judge(url: str, model: str, key: str | None = None, timeout: float = 120.0) -> Ask:
+class OpenAIJudge:
     """A judge behind an OpenAI-compatible address, asked at temperature 0; one that has answered
-    before is asked again when it is busy.
+    before is asked again when it is busy. `tokens`: what it has read and written, as it says.
 
     Raises (when asked):
         MiaoError: no answer, or one that is not of the protocol.
     """
-    address = base_url(url) + "/chat/completions"
-    answered = 0
 
-    def ask_judge(prompt: str) -> str:
-        nonlocal answered
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-        }
+    def __init__(self, url: str, model: str, key: str | None = None, timeout: float = 120.0):
+        self.address, self.model = base_url(url) + "/chat/completions", model
+        self.key, self.timeout = key, timeout
+        self.answered = 0
+        self.tokens = [0, 0]
+
+    def __call__(self, prompt: str) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        body = {"model": self.model, "messages": messages, "temperature": 0}
         attempt = 0
         while True:
             try:
-                content = ask(address, body, key, timeout)["choices"][0]["message"]["content"]
+                reply = ask(self.address, body, self.key, self.timeout)
+                content = reply["choices"][0]["message"]["content"]
             except NoAnswer as error:
-                if not (answered and error.may_pass and attempt < RETRIES):
+                if not (self.answered and error.may_pass and attempt < RETRIES):
                     raise MiaoError(
                         f"the judge does not answer: {error}",
-                        where=address,
-                        fix=f"does it run, does it know the model '{model}', and is its key set?",
+                        where=self.address,
+                        fix=f"does it run, does it know the model '{self.model}', and is its key "
+                        "set?",
                     ) from error
                 time.sleep(error.pause(attempt))
                 attempt += 1
             except (KeyError, IndexError, TypeError) as error:
                 raise MiaoError(
-                    "the judge's answer is not that of a chat", where=address
+                    "the judge's answer is not that of a chat", where=self.address
                 ) from error
             else:
-                answered += 1
+                self.answered += 1
+                used = reply.get("usage")
+                for place, name in enumerate(("prompt_tokens", "completion_tokens")):
+                    number = used.get(name) if isinstance(used, dict) else None
+                    self.tokens[place] += number if isinstance(number, int) else 0
                 return str(content or "")
-
-    return ask_judge

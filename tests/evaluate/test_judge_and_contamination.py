@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from miao.commands import eval_samples as samples
+from miao.commands import eval_arena
 from miao.errors import MiaoError
-from miao.evaluate.judge import judge_pairs, openai_judge
+from miao.evaluate.judge import OpenAIJudge, judge_pairs
 from miao.evaluate.tasks.contamination import find_contamination
 from miao.evaluate.tasks.items import Item
 
@@ -72,7 +72,7 @@ def endpoint() -> Iterator[tuple[str, list[Any]]]:
 
 def test_the_protocol(endpoint: tuple[str, list[Any]]) -> None:
     url, seen = endpoint
-    assert openai_judge(url, "m", "secret")("hello") == "Verdict: tie"
+    assert OpenAIJudge(url, "m", "secret")("hello") == "Verdict: tie"
     path, key, body = seen[0]
     assert (path, key) == ("/v1/chat/completions", "Bearer secret")
     assert body["messages"] == [{"role": "user", "content": "hello"}] and body["temperature"] == 0
@@ -81,13 +81,13 @@ def test_the_protocol(endpoint: tuple[str, list[Any]]) -> None:
 def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> None:
     url, _ = endpoint
     with pytest.raises(MiaoError, match=r"429 .*: slow down"):
-        openai_judge(url, "bad")("x")
+        OpenAIJudge(url, "bad")("x")
     with pytest.raises(MiaoError, match="does not answer"):
-        openai_judge(url, "garbage")("x")
+        OpenAIJudge(url, "garbage")("x")
     with pytest.raises(MiaoError, match="does not answer"):
-        openai_judge("http://127.0.0.1:9/v1", "m", timeout=2)("x")
+        OpenAIJudge("http://127.0.0.1:9/v1", "m", timeout=2)("x")
     with pytest.raises(MiaoError, match="not http"):
-        openai_judge("file:///etc/passwd", "m")
+        OpenAIJudge("file:///etc/passwd", "m")
 
 
 def test_a_judge_that_is_not_there_is_found_before_anything_is_generated(
@@ -96,10 +96,10 @@ def test_a_judge_that_is_not_there_is_found_before_anything_is_generated(
     def written(*arguments: Any) -> Any:
         raise AssertionError("answers are generated for nobody")
 
-    monkeypatch.setattr(samples, "_written", written)
-    monkeypatch.setattr(samples, "find_target", lambda *names: None)
+    monkeypatch.setattr(eval_arena, "written_answers", written)
+    monkeypatch.setattr(eval_arena, "find_target", lambda *names: None)
     with pytest.raises(MiaoError, match="does not answer") as told:
-        samples.judge_command(["a", "b", "--url", "http://127.0.0.1:9/v1", "--judge", "m"])
+        eval_arena.main(["a", "b", "--url", "http://127.0.0.1:9/v1", "--judge", "m"])
     assert "does it run" in str(told.value.fix)
 
 

@@ -25,7 +25,21 @@ def write_texts(
     advance: Advance = nothing,
     rows: int = ROWS,
 ) -> list[str]:
-    """What the model writes behind every prompt, without the stop text that ended it.
+    """`write` without word of how the texts ended."""
+    return [text for text, _ in write(model, tokenizer, prompts, options, until, advance, rows)]
+
+
+def write(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    until: Sequence[str] = (),
+    advance: Advance = nothing,
+    rows: int = ROWS,
+) -> list[tuple[str, bool]]:
+    """What the model writes behind every prompt, without the stop text that ended it; and whether
+    it came to an end by itself, before its length or the context was used up.
 
     A row ends with the token that completes a stop text, and gives its place to the next prompt.
     Prompts that begin alike (few-shot examples) share what was read of them.
@@ -51,7 +65,9 @@ def write_texts(
     )
     watcher = (lambda: TextStream(tokenizer, stops)) if stops else None
     answers = engine.generate(prompts, options, advance, watcher)
-    return [_before(tokenizer.decode(ids), stops) for ids in answers]
+    texts = [_before(tokenizer.decode(ids), stops) for ids in answers]
+    rooms = [min(options.max_new_tokens, length - len(prompt)) for prompt in prompts]
+    return [(text, len(ids) < room) for text, ids, room in zip(texts, answers, rooms, strict=True)]
 
 
 def _bytes_per_token(model: Decoder) -> int:

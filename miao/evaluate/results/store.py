@@ -7,6 +7,7 @@ have a folder of their own, eval_results.jsonl included.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from miao import __version__
 from miao.console import warn
 from miao.errors import MiaoError
+from miao.evaluate.scores import Score
 from miao.files import read_jsonl, write_json, write_jsonl
 from miao.hubs import is_hub_name
 from miao.rundir import RunDir, find_model
@@ -122,6 +124,23 @@ def write_score(
         "miao": __version__,
         "ensemble": ensemble.to_json(),
         "scores": [score.to_json() for score in ensemble.scores()],
+    }
+    _replace_line(target, line)
+
+
+def write_scores(
+    target: Target, name: str, title: str, scores: Sequence[Score], facts: dict[str, Any]
+) -> None:
+    """Scores that no task file describes as one line of eval_results.jsonl."""
+    line = {
+        "stage": f"{name} of {target.stage}",
+        "task": name,
+        "title": title,
+        "model": str(target.directory),
+        "model_stage": target.stage,
+        "miao": __version__,
+        **facts,
+        "scores": [score.to_json() for score in scores],
     }
     _replace_line(target, line)
 
