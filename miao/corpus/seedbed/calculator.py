@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miao.corpus.records import Conversation, Message
-from miao.corpus.seedbed.arithmetic import (
-    Operation,
-    asked,
-    equation,
-    full_stop,
-    is_held_out,
-)
+from miao.corpus.seedbed.arithmetic import Operation, asked, equation, full_stop, is_held_out
 from miao.corpus.seedbed.tables import ZH_SHARE, some_language
 
 LARGEST = 99

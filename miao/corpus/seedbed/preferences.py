@@ -18,7 +18,7 @@ from miao.corpus.seedbed import arithmetic
 from miao.corpus.seedbed.facts import Fact, facts
 from miao.corpus.seedbed.persona import Persona
 from miao.corpus.seedbed.phrasing import Talk, bare, talks, typed
-from miao.corpus.seedbed.tables import ZH_SHARE, Language, some_language, table
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, phrases, some_language
 
 REASONS = ("correct", "polite", "concise", "language")
 _SHARES = {"correct": 0.64, "polite": 0.11, "concise": 0.05, "language": 0.20}
@@ -110,7 +110,7 @@ def _manner(
         while rejected in {persona.fill(reply, language) for reply in sides[language].replies}:
             rejected = persona.fill(rng.choice(rng.choice(_talks())[language].replies), language)
     elif reason == "polite":
-        rejected = rng.choice(table(language, "manners").lines("rude"))
+        rejected = rng.choice(phrases(language, "manners", "rude"))
     elif reason == "concise":
         rejected = _rambling(rng, chosen, language)
     else:
@@ -122,9 +122,8 @@ def _manner(
 def _rambling(rng: random.Random, reply: str, language: Language) -> str:
     """The reply behind a long preface, or said twice, or both."""
     space = "" if language == "zh" else " "
-    manners = table(language, "manners")
-    before = rng.choice(manners.lines("before"))
-    again = rng.choice(manners.lines("again"))
+    before = rng.choice(phrases(language, "manners", "before"))
+    again = rng.choice(phrases(language, "manners", "again"))
     form = rng.randrange(3)
     parts = (before, reply) if form == 0 else (reply, again, reply)
     return space.join((before, *parts) if form == 2 else parts)

@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 from miao.corpus.records import Document
 from miao.corpus.seedbed.scenes import scenes
-from miao.corpus.seedbed.tables import ZH_SHARE, Language, rows, some_language, table
+from miao.corpus.seedbed.tables import ZH_SHARE, Language, phrases, rows, some_language
 
 _PRONOUNS_ZH = {"it": "它", "he": "他", "she": "她"}
 _PRONOUNS_EN = {"he": ("he", "him", "his", "He"), "she": ("she", "her", "her", "She")}
-_PLURALS = {"mouse": "mice", "sheep": "sheep", "wolf": "wolves", "deer": "deer"} | {
-    "fisherman": "fishermen"
+_PLURALS = {
+    "mouse": "mice",
+    "sheep": "sheep",
+    "wolf": "wolves",
+    "deer": "deer",
+    "fisherman": "fishermen",
 }
 _FOR_CHILDREN = ("late",)
 
@@ -55,15 +59,10 @@ def topics(language: Language) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _people(language: Language, key: str) -> tuple[str, ...]:
-    return table(language, "people").lines(key, ())
-
-
-@cache
 def _names(language: Language) -> dict[str, tuple[str, ...]]:
     """Children's names by the pronoun."""
     he, she = ("他", "她") if language == "zh" else ("he", "she")
-    return {he: _people(language, "boys"), she: _people(language, "girls")}
+    return {he: phrases(language, "people", "boys"), she: phrases(language, "people", "girls")}
 
 
 @cache
@@ -160,11 +159,11 @@ def _with_kind(rng: random.Random, language: Language, kind: str) -> str:
     while friend == kind:
         friend = rng.choice(_animals(language))
     plot = rng.choice(_plot_names(language, False))
-    home = rng.choice(_people(language, "homes"))
+    home = rng.choice(phrases(language, "people", "homes"))
     is_animal = kind in _animals(language)
     if language == "en":
         pronoun = pronoun or rng.choice(("he", "she"))
-        name = rng.choice(_people("en", "pets") if is_animal else _names("en")[pronoun])
+        name = rng.choice(phrases("en", "people", "pets") if is_animal else _names("en")[pronoun])
         one = f"little {kind}" if is_animal else kind
         intro = rng.choice(
             (f"Once there was a {one} named {name} {home}.", f"A {one} named {name} lived {home}.")
@@ -174,7 +173,7 @@ def _with_kind(rng: random.Random, language: Language, kind: str) -> str:
     intro = rng.choice((f"从前有{one}，住在{home}", f"从前，{home}有{one}", f"从前有{one}"))
     name = kind
     if is_animal and rng.random() < 0.5:
-        name = rng.choice(_people("zh", "pets"))
+        name = rng.choice(phrases("zh", "people", "pets"))
         intro += f"，名字叫{name}"
     return f"{intro}。{_tell(rng, 'zh', plot, name, pronoun, friend)}"
 
@@ -186,8 +185,8 @@ def _tell(
     slots = {"p": pronoun}
     if language == "en":
         slots = dict(zip(("p", "o", "ps", "P"), _PRONOUNS_EN[pronoun], strict=True))
-    slots["t"] = rng.choice(_people(language, "when"))
-    slots["place"] = rng.choice(_people(language, "places"))
-    slots["adult"] = rng.choice(_people(language, "grown_ups"))
+    slots["t"] = rng.choice(phrases(language, "people", "when"))
+    slots["place"] = rng.choice(phrases(language, "people", "places"))
+    slots["adult"] = rng.choice(phrases(language, "people", "grown_ups"))
     slots["h"], slots["f"] = hero, friend
     return scene.render(rng, slots, "" if language == "zh" else " ")

@@ -88,7 +88,7 @@ class Entry:
             raise self.error("not a list of `name: text`", key, "write one below it a line")
         for name, text in values.items():
             if not (isinstance(name, str) and isinstance(text, str) and name and text.strip()):
-                fix = f'write it in quotes: "{name}": "{text}"'
+                fix = "write `name: text` in a line, and quotes around what is a number"
                 raise self.error(f"'{name}: {text}' is not text", key, fix)
         return values
 
@@ -102,6 +102,19 @@ def table(language: Language, name: str) -> Entry:
     """A whole YAML table as one entry."""
     path = FOLDER / language / f"{name}.yaml"
     return Entry(f"{path}: {name}", read_yaml(path))
+
+
+@cache
+def phrases(language: Language, name: str, key: str) -> tuple[str, ...]:
+    """The sentences under a key of a YAML table.
+
+    Raises:
+        MiaoError: there are none.
+    """
+    entry = table(language, name)
+    if lines := entry.lines(key, ()):
+        return lines
+    raise entry.error("missing", key, f"write `{key}: |` and one sentence a line below it")
 
 
 def entries(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from miao.corpus.seedbed.tables import Language, rows, table
+from miao.corpus.seedbed.tables import Language, phrases, rows, table
 
 NUMBERS_ZH = tuple("一二三四五六七八九十")
 NUMBERS_EN = tuple(["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
@@ -80,10 +80,9 @@ def poems(language: Language) -> dict[str, str]:
     return {topic: poem.strip() for topic, poem in verses.items()}
 
 
-@cache
 def jokes(language: Language) -> tuple[str, ...]:
     """Jokes of one or two sentences."""
-    return table(language, "verses").lines("jokes")
+    return phrases(language, "verses", "jokes")
 
 
 @cache
