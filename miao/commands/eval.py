@@ -26,12 +26,14 @@ EPILOG = """other uses:
   miao eval list                         the tasks, their prompts and the files that they look for
   miao eval compare RUN_A RUN_B ...      differences on the same questions, with significance
   miao eval stages RUN ...               what each stage of runs scored, and what it changed
+  miao eval cloze FILE ...               questions from held-out texts of your own (--tasks cloze)
   miao eval writing MODEL                repetition, ends, language, verifiable instructions
   miao eval arena A B C --url URL --judge MODEL    a judge behind an OpenAI-compatible API compares
                                          all pairs; a table of strengths (also: eval judge A B)
   miao eval samples MODEL                a fixed set of prompts, to read with your own eyes
 """
 OTHER_USES = {
+    "cloze": "eval_cloze",
     "stages": "eval_stages",
     "judge": "eval_arena",
     "arena": "eval_arena",
