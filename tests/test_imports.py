@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -183,6 +185,25 @@ def test_inner_rooms_have_an_order_too(outer: str, path: Path) -> None:
     )
     others = {inner_room(name, outer) for name in imported_modules(source, package_of(path))}
     assert {o for o in others - {"", room} if rank[o] >= rank[room]} == set()
+
+
+@pytest.fixture
+def architecture(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(PACKAGE.parent / "scripts"))
+    return importlib.import_module("architecture")
+
+
+def test_the_page_of_the_architecture_is_what_the_code_is(architecture: ModuleType) -> None:
+    page = architecture.PAGE.read_text(encoding="utf-8")
+    assert architecture.drawn() in page, "run: python scripts/architecture.py"
+    assert "|  |" not in page.replace("| [`__main__`](../miao/__main__.py) |  |", ""), "a docstring"
+
+
+def test_a_circle_of_rooms_is_found(architecture: ModuleType) -> None:
+    assert architecture.floors({"a": {"b"}, "b": set(), "c": {"a", "b"}}) == [["b"], ["a"], ["c"]]
+    assert architecture.nearest("c", {"a": {"b"}, "b": set(), "c": {"a", "b"}}) == ["a"]
+    with pytest.raises(ValueError, match="circle among"):
+        architecture.floors({"a": {"b"}, "b": {"a"}})
 
 
 def test_ops_stand_alone() -> None:

@@ -1,0 +1,1 @@
+"""The arithmetic that a decoder is made of, as functions; each beside the plain formula."""

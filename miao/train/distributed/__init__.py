@@ -1,0 +1,1 @@
+"""One training on several processes: who is there, and who holds what."""

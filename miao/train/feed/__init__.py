@@ -1,0 +1,1 @@
+"""What a step learns from: shards, rollouts, preference pairs, read ahead."""

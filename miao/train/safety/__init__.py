@@ -1,0 +1,1 @@
+"""What keeps a training alive: checkpoints, a guard over its numbers, signals."""

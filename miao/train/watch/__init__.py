@@ -1,0 +1,1 @@
+"""What is seen of a training: its log, trackers, samples."""
