@@ -13,8 +13,10 @@ import torch
 from miao.cli import main
 from miao.files import read_json, write_jsonl
 from miao.model import Decoder, load_model, save_model
+from miao.recipe import Recipe
 from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
+from miao.train.stage import trained_tokens
 
 Capture = pytest.CaptureFixture[str]
 
@@ -117,6 +119,10 @@ def test_extend_a_tokenizer_and_a_model(
     torch.testing.assert_close(rows[id], old_rows[parts].mean(dim=0))
     ids = torch.tensor([tokenizer.encode("今天")])
     torch.testing.assert_close(grown(ids)[..., :id], model(ids))
+    recipe = Recipe(name="x")
+    new_ids = trained_tokens("sft.adapter.tokens", [], recipe, new, tmp_path / "grown")
+    assert new_ids == [id, id + 1, id + 2, id + 3], "beside an adapter their rows are trained"
+    assert not trained_tokens("sft.adapter.tokens", [], recipe, tokenizer, tmp_path / "model")
     assert main([*words[:-2], "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
 

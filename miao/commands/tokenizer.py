@@ -15,7 +15,7 @@ from miao.corpus.check import sniff_kind
 from miao.corpus.read.formats import read_records
 from miao.corpus.read.sources import find_files
 from miao.errors import MiaoError
-from miao.files import atomic_directory, require_replaceable, write_text
+from miao.files import atomic_directory, require_replaceable, write_json, write_text
 from miao.hubs import local_directory
 from miao.rundir import RunDir
 from miao.tokenizer import (
@@ -234,11 +234,13 @@ def _shown(what: str, texts: list[str]) -> Iterator[str]:
 def _write_grown_model(directory: Path, out: Path, extension: Any) -> None:
     """The model with a row for each new token."""
     from miao.model import load_model, save_model, with_tokens
+    from miao.model.token_rows import GROWN
 
-    model = load_model(directory)
-    model = with_tokens(model, extension.tokenizer.vocab_size, extension.made_of)
+    size = extension.tokenizer.vocab_size
+    model = with_tokens(load_model(directory), size, extension.made_of)
     with atomic_directory(out) as temporary:
         save_model(model, temporary)
+        write_json(temporary / GROWN, {"first": size - len(extension.made_of)})
         extension.tokenizer.save(temporary)
 
 

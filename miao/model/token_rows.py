@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
+GROWN = "grown_config.json"
+"""Beside a model whose last rows nothing has trained: `first`, the first of them."""
 
 
 class TokenRows(nn.Module):

@@ -116,7 +116,11 @@ class AdapterOptions:
     """Which linear layers, such as [q_proj, v_proj]; empty: all in the blocks."""
     tokens: list[str] = field(default_factory=list)
     """Control tokens whose rows of the embedding and the head are trained as well (PEFT's
-    trainable_token_indices); those that the recipe adds to a given tokenizer always are."""
+    trainable_token_indices); those that the recipe adds to a given tokenizer, or `miao tokenizer
+    extend` to the model, always are."""
+    modules_to_save: list[Literal["embed_tokens", "lm_head"]] = field(default_factory=list)
+    """Matrices that are trained whole and saved with the adapter (PEFT's field): embed_tokens,
+    lm_head. For a new language or many new tokens; of a tied pair either means both."""
 
 
 @dataclass

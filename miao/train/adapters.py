@@ -68,7 +68,15 @@ def adapter_size(model: Decoder, options: AdapterOptions) -> int:
         if isinstance(module, Linear) and ".layers." in name and name.split(".")[-1] in targets:
             wide = module.in_features + module.out_features
             size += options.rank * wide + (module.out_features if options.kind == "dora" else 0)
-    return size
+    return size + sum(table.numel() for table in _whole_tables(model, options).values())
+
+
+def _whole_tables(model: Decoder, options: AdapterOptions) -> dict[str, torch.nn.Parameter]:
+    """The matrices that are trained whole beside an adapter, a tied pair once."""
+    named: list[str] = list(options.modules_to_save)
+    if model.config.tie_word_embeddings and named:
+        named = [EMBEDDING]
+    return {name: model.get_parameter(f"{_PLACES[name]}.weight") for name in sorted(set(named))}
 
 
 def check_targets(targets: list[str], known: list[str], where: str) -> None:
@@ -124,7 +132,17 @@ def add_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
-    if tokens:
+    tables = _whole_tables(model, options)
+    if not model.config.tie_word_embeddings and len(tables) == 1 and tokens:
+        raise MiaoError(
+            f"the rows of {len(tokens)} tokens are trained in both embed_tokens and lm_head",
+            where="adapter.modules_to_save",
+            fix="name both, or none",
+        )
+    for table in tables.values():
+        table.requires_grad_(True)
+    config.modules_to_save = _names_of(tables, model) or None
+    if tokens and not tables:
         model.train_token_rows(tokens)
     if quiet:
         return
@@ -134,10 +152,17 @@ def add_adapter(
         f"{count(trained)} of {count(whole)} parameters are trained, all by AdamW; gradients and "
         f"optimizer hold {_mib(trained)} instead of {_mib(whole)}"
     )
-    if tokens:
+    if tables:
+        say(f"  {' and '.join(_names_of(tables, model))} are trained whole, too")
+    elif tokens:
         say(f"  the rows of {len(tokens)} tokens are trained, too")
     if model.mixtures():
         say("  routed experts and their router have no adapter: they stay as they are")
+
+
+def _names_of(tables: dict[str, torch.nn.Parameter], model: Decoder) -> list[str]:
+    """What PEFT calls them; for it the halves of a tied pair are two."""
+    return [EMBEDDING, HEAD] if tables and model.config.tie_word_embeddings else list(tables)
 
 
 def has_adapter(model: Decoder) -> bool:
@@ -187,6 +212,9 @@ def save_adapter(model: Decoder, directory: Path) -> None:
         for name, values in rows.rows.items():
             place = f"{_PREFIX}{_PLACES[name]}.token_adapter.trainable_tokens_delta"
             tensors[place] = values.detach().cpu().contiguous()
+    for name in config.modules_to_save or ():
+        place = f"{_PLACES[name]}.weight"
+        tensors[_PREFIX + place] = model.get_parameter(place).detach().cpu().clone()
     with atomic_directory(directory) as temporary:
         write_safetensors(tensors, temporary / "adapter_model.safetensors")
         config.save_pretrained(temporary)

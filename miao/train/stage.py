@@ -23,7 +23,7 @@ from miao.device import (
 )
 from miao.errors import MiaoError, did_you_mean
 from miao.evaluate.measure.likelihood import answer_loss, bits_per_byte
-from miao.files import atomic_directory
+from miao.files import atomic_directory, read_json
 from miao.hubs import local_directory
 from miao.model import (
     Decoder,
@@ -37,6 +37,7 @@ from miao.model import (
     with_longer_context,
 )
 from miao.model.roofline import COMPILE_PAYS_AFTER
+from miao.model.token_rows import GROWN
 from miao.recipe import (
     DpoOptions,
     GrpoOptions,
@@ -121,7 +122,8 @@ def train_stage(
     if (adapter := adapter_of(options)) is not None:
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
-        tokens = _trained_tokens(f"{stage}.adapter.tokens", adapter.tokens, recipe, tokenizer)
+        where = f"{stage}.adapter.tokens"
+        tokens = trained_tokens(where, adapter.tokens, recipe, tokenizer, base)
         add_adapter(model, adapter, base, recipe.seed, tokens=tokens)
     log = TrackedLog(
         run.metrics,
@@ -145,8 +147,8 @@ def train_stage(
     return result
 
 
-def _trained_tokens(
-    where: str, named: list[str], recipe: Recipe, tokenizer: Tokenizer
+def trained_tokens(
+    where: str, named: list[str], recipe: Recipe, tokenizer: Tokenizer, base: Path
 ) -> list[int]:
     """Ids of the tokens whose rows are trained beside an adapter: named ones, and new ones."""
     known = tokenizer.control_ids
@@ -157,11 +159,13 @@ def _trained_tokens(
                 where=where,
                 fix=did_you_mean(token, known) or "add it: --tokenizer.special_tokens",
             )
-    new: range | tuple[()] = ()
+    first = tokenizer.vocab_size
     if recipe.tokenizer.adds_to_given:
         given = Tokenizer.from_directory(local_directory(str(recipe.tokenizer.path)))
-        new = range(given.vocab_size, tokenizer.vocab_size)
-    return sorted({*(known[token] for token in named), *new})
+        first = given.vocab_size
+    if (base / GROWN).exists():
+        first = min(first, int(read_json(base / GROWN)["first"]))
+    return sorted({*(known[token] for token in named), *range(first, tokenizer.vocab_size)})
 
 
 def _make_trainer(

@@ -22,6 +22,7 @@ from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
     adapter_of,
+    adapter_size,
     add_adapter,
     has_adapter,
     merged,
@@ -240,3 +241,53 @@ def test_rows_of_new_tokens_are_trained_beside_an_adapter_and_peft_reads_them(
     options = SamplingOptions(max_new_tokens=9)
     answers = [Engine(m, frozenset()).generate([[5, 90, 3]], options) for m in (model, plain)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("tied", "named"),
+    [(False, ["embed_tokens", "lm_head"]), (False, ["lm_head"]), (True, ["embed_tokens"])],
+)
+def test_whole_matrices_are_trained_beside_an_adapter_and_peft_reads_them(
+    tied: bool, named: list[Any], make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    """PEFT's `modules_to_save`: its model, the merged one, and the one that `miao export
+    --merge-lora` writes have the same logits; nothing else of the base moves."""
+    transformers = pytest.importorskip("transformers")
+    base = tmp_path / "base"
+    model, before = (make_model(tie_word_embeddings=tied) for _ in range(2))
+    save_model(model, base)
+    options = AdapterOptions("lora", rank=3, modules_to_save=named)
+    add_adapter(model, options, base, seed=0)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    whole = {name for name in trained if "lora_" not in name}
+    assert whole == {f"model.{n}.weight" if n == "embed_tokens" else f"{n}.weight" for n in named}
+    assert adapter_size(before, options) == sum(model.get_parameter(n).numel() for n in trained)
+    disturb(model)
+    generator = torch.Generator().manual_seed(4)
+    for name in whole:
+        table = model.get_parameter(name)
+        table.data += 0.1 * torch.randn(table.shape, generator=generator)
+    changed = model(IDS).detach()
+    save_adapter(model, tmp_path / "adapter")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    other = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    plain = merged(model)
+    (tmp_path / "written").mkdir()
+    assert merge_adapter(base, tmp_path / "adapter", tmp_path / "written").passed
+    written = load_model(tmp_path / "written")
+    with torch.no_grad():
+        assert float((changed - before(IDS)).abs().max()) > 0.1
+        torch.testing.assert_close(other(IDS).logits, changed, atol=2e-3, rtol=1e-4)
+        torch.testing.assert_close(plain(IDS), changed, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(written(IDS), changed, atol=2e-3, rtol=1e-4)
+    saved = read_safetensors(tmp_path / "adapter" / "adapter_model.safetensors")
+    both = {"model.embed_tokens.weight", "lm_head.weight"} if tied else whole
+    assert {n.removeprefix("base_model.model.") for n in saved if "lora_" not in n} == both
+
+
+def test_half_of_a_pair_trained_whole_leaves_no_rows_behind(
+    make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    options = AdapterOptions("lora", modules_to_save=["embed_tokens"])
+    with pytest.raises(MiaoError, match="name both"):
+        add_adapter(make_model(tie_word_embeddings=False), options, tmp_path, seed=0, tokens=[5])
