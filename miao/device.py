@@ -190,6 +190,26 @@ def cap_gpu_memory(gib: float, device: torch.device, context_gib: float = 0.4) -
     return room
 
 
+def flash_attention(device: torch.device) -> int:
+    """The FlashAttention that PyTorch uses on a card: 2, or 3 (https://arxiv.org/abs/2407.08608),
+    which this switches on where it can: on Hopper (H100, H200, H800, H20), with Dao-AILab's package
+    `flash_attn_interface`. 0: not an NVIDIA card. MIAO_FLASH=2 leaves it off.
+    """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return 0
+    if os.environ.get("MIAO_FLASH") == "2" or torch.cuda.get_device_capability(device)[0] != 9:
+        return 2
+    from torch.nn import attention
+
+    current = getattr(attention, "current_flash_attention_impl", lambda: None)
+    if current() is None and "FA3" in getattr(attention, "list_flash_attention_impls", list)():
+        try:
+            attention.activate_flash_attention_impl("FA3")
+        except (ImportError, OSError, RuntimeError):  # not installed, or made for another PyTorch
+            return 2
+    return 3 if current() == "FA3" else 2
+
+
 def find_compiler() -> str | None:
     """The C++ compiler that torch.compile would use on a CPU, or None."""
     names = [os.environ.get("CXX", ""), "g++", "clang++", "gcc", "clang", "cc"]

@@ -21,6 +21,11 @@ class Gpu:
     pattern: str = ""
     """What the driver calls it, as a regular expression for the whole name."""
 
+    @property
+    def is_hopper(self) -> bool:
+        """Whether FlashAttention-3 is made for it."""
+        return re.match(r"H\d", self.name) is not None
+
 
 def gpu_named(name: str) -> Gpu | None:
     """The card that a driver calls `name` ("NVIDIA A100-SXM4-80GB"), or None: it is not in the

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from miao.cores import usable_cores
-from miao.device import find_compiler, matmul_flops, memory_bandwidth, memory_bytes
+from miao.device import find_compiler, flash_attention, matmul_flops, memory_bandwidth, memory_bytes
 from miao.gpus import gpu_named
 from miao.ops.attention import has_varlen
 from miao.provenance import installed_version, processor_name
@@ -160,6 +160,7 @@ def _kernels(device: torch.device) -> dict[str, bool]:
         "varlen flash": any(
             has_varlen(device.type, dtype, 64) for dtype in (torch.bfloat16, torch.float16)
         ),
+        "FlashAttention-3": flash_attention(device) == 3,
         "flex (training)": cuda
         and importlib.util.find_spec("torch.nn.attention.flex_attention") is not None,
         "grouped matrix products": hasattr(torch.nn.functional, "grouped_mm")

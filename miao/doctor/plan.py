@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from miao.device import choose_dtype, known_gpu, memory_bytes, peak_flops
+from miao.device import choose_dtype, flash_attention, known_gpu, memory_bytes, peak_flops
 from miao.doctor.machine import Machine
 from miao.errors import MiaoError
 from miao.files import read_jsonl
@@ -258,7 +258,8 @@ def _rates(
     if device.type == "cpu":
         return cpu_rates(matmul, machine.bandwidth, compiled, dtype.itemsize)
     sheet = known_gpu(device) or Gpu("", 0, matmul, machine.bandwidth)
-    rates = gpu_rates(sheet, compiled, has_varlen(device.type, dtype, head))
+    varlen, flash = has_varlen(device.type, dtype, head), flash_attention(device)
+    rates = gpu_rates(sheet, compiled, varlen, flash)
     measured = replace(rates, matmul=matmul, number=dtype.itemsize)
     return replace(measured, bandwidth=0.85 * machine.bandwidth)
 

@@ -45,8 +45,9 @@ def matmul_weights(config: ModelConfig) -> int:
     return count.active - count.embedding - vectors + c.vocab_size * c.hidden_size
 
 
-def flops_per_token(config: ModelConfig, seq_len: int, causal: bool = True) -> float:
-    """Training FLOPs (forward and backward) of one token in a row of `seq_len`.
+def flops_per_token(config: ModelConfig, seq_len: float, causal: bool = True) -> float:
+    """Training FLOPs (forward and backward) of one token in a row of `seq_len`; of one in a
+    document twice the tokens that it sees count for that (`attended`).
 
     6 per weight of a matrix product, plus attention: 6·L·heads·(query size + value size)·T over the
     full square (the PaLM convention, appendix B of arXiv:2204.02311), or half of it when `causal`.
@@ -70,11 +71,18 @@ def bitbrain_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     return 6.0 * count_parameters(c).active * (1 + attention + head)
 
 
-def mfu_conventions(config: ModelConfig, seq_len: int) -> dict[str, float]:
+def mfu_conventions(
+    config: ModelConfig, seq_len: int, seen: float | None = None
+) -> dict[str, float]:
     """Training FLOPs per token as each convention of model FLOPs utilization counts them, under
-    the names that metrics.jsonl uses: `mfu` only what a causal model needs."""
+    the names that metrics.jsonl uses: `mfu` only what a causal model needs.
+
+    Args:
+        seen: tokens that a token sees, on average: those of its own document up to itself
+            (default: half the row). The other conventions count whole rows.
+    """
     return {
-        "mfu": flops_per_token(config, seq_len),
+        "mfu": flops_per_token(config, seq_len if seen is None else 2 * seen),
         "mfu_palm": flops_per_token(config, seq_len, causal=False),
         "mfu_bitbrain": bitbrain_flops_per_token(config, seq_len),
     }

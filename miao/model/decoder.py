@@ -162,6 +162,8 @@ class Decoder(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
         self.is_compiled = False
         self.token_rows: TokenRows | None = None
+        self.loss_scale: Tensor | None = None
+        """What the summed loss will be multiplied with, where it must be known before (float16)."""
 
     def forward(
         self,
@@ -202,15 +204,11 @@ class Decoder(nn.Module):
         if output == "logits":
             return self._all_logits(hidden_btd)
         assert labels_bt is not None, f"output={output!r} needs labels"
-        head = linear_cross_entropy if output == "loss" else linear_logprobs
-        result = head(
-            hidden_btd.flatten(0, 1),
-            self.head_weight,
-            labels_bt.flatten(),
-            tokens=self.config.tokens,
-        )
+        inputs = hidden_btd.flatten(0, 1), self.head_weight, labels_bt.flatten()
+        tokens, fused = self.config.tokens, self.fuses_loss
         if output == "logprobs":
-            return result.view(labels_bt.shape)
+            return linear_logprobs(*inputs, tokens=tokens, fused=fused).view(labels_bt.shape)
+        result = linear_cross_entropy(*inputs, tokens=tokens, fused=fused, scale=self.loss_scale)
         if balance is not None:
             result = (
                 result + self.config.router_aux_loss_coef * balance * labels_bt.ne(IGNORE).sum()
@@ -256,6 +254,12 @@ class Decoder(nn.Module):
     def has_varlen(self) -> bool:
         """Whether attention runs by `document_starts` here."""
         return has_varlen(self.device.type, self.compute_dtype, self.config.query_dim)
+
+    @property
+    def fuses_loss(self) -> bool:
+        """Whether what is done to the logits of a training pass is compiled as well. (On a CPU the
+        number of labels is another in every pass.)"""
+        return self.is_compiled and self.training and self.device.type == "cuda"
 
     def compile_for_training(self, graphs: bool = False) -> None:
         """Compiles the backbone's training pass; evaluation and generation stay eager.

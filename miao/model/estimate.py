@@ -36,9 +36,9 @@ GIB = 2**30
 USABLE = 0.9
 MICRO_TOKENS = 65536
 """Tokens of the micro-batch that training tries first on a GPU; beyond it nothing grows faster."""
-_LOGIT_BYTES, _CHUNK_BEFORE_BYTES = 8, 6
-"""Bytes per logit at the worst moment: logits and log-probabilities in float32, and of a chunk
-before, its log-probabilities in float32 and its gradient in bfloat16."""
+_LOGIT_BYTES, _CHUNK_BEFORE_BYTES = 10, 4
+"""Bytes per logit at the worst moment of a pass that is not compiled: logits in bfloat16 and
+float32, log-probabilities in float32; and of a chunk before logits and gradient in bfloat16."""
 _NEWTON_SCHULZ_BYTES = 14
 """Per number of a stack: gradients and their stack in float32, three copies in bfloat16."""
 

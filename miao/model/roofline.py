@@ -47,13 +47,15 @@ class Rates:
     attention: float | None = None
     """Share of `matmul` that attention reaches over the causal half; None: a GPU's, by head
     size."""
+    flash: float = 1.0
+    """Of that by head size, what the kernel reaches."""
     launch: float = 4e-6
     """Seconds between two kernels."""
     unfused: float = 1.0
     """How often what is element by element passes through memory, compared with fused kernels."""
     logit_bytes: float = 36.0
     """Memory traffic per logit beside the head's products: what `ops.linear_cross_entropy` reads
-    and writes of a chunk. One kernel for all of it would need 6."""
+    and writes of a chunk, operation by operation; compiled 6."""
     reached: float = REACHED
 
 
@@ -89,18 +91,22 @@ class TimeParts:
         return max(groups, key=lambda name: groups[name])
 
 
-def gpu_rates(gpu: Gpu, compiled: bool = True, varlen: bool = True) -> Rates:
+def gpu_rates(gpu: Gpu, compiled: bool = True, varlen: bool = True, flash: int = 2) -> Rates:
     """What a card reaches of its datasheet: 80 % in large products, 90 % of its bandwidth.
 
     Args:
         varlen: attention by FlashAttention; False: by a kernel that takes a mask.
+        flash: which FlashAttention. On Hopper 2 reaches 0.6 of what 3 does (arXiv:2407.08608,
+            figure 5: 362 and 625 TFLOP/s with heads of 128 and 2,048 tokens).
     """
     return Rates(
         matmul=0.8 * gpu.flops,
         bandwidth=0.9 * 0.85 * gpu.bandwidth,
         attention=None if varlen else 0.2,
+        flash=0.6 if gpu.is_hopper and flash < 3 else 1.0,
         launch=4e-6 if compiled else 7e-6,
         unfused=1.0 if compiled else 3.0,
+        logit_bytes=6.0 if compiled else 36.0,
     )
 
 
@@ -206,7 +212,7 @@ def _attention(c: ModelConfig, rates: Rates, seq_len: int) -> float:
         share, backward = rates.attention, 2.5
     else:
         share = 0.63 if size >= 128 else 0.42 if size > 64 else 0.47 * size / 64
-        backward = 2.5 / 0.75
+        share, backward = share * rates.flash, 2.5 / 0.75
     value = c.v_head_dim if c.is_latent else c.head_dim
     forward = c.num_attention_heads * (c.query_dim + value) * seq_len
     return c.num_hidden_layers * forward * (1 + backward) / (share * rates.matmul)

@@ -19,13 +19,19 @@ from torch import Tensor
 from miao.ops.linear_cross_entropy import (
     CPU_CHUNK,
     IGNORE,
+    IMPOSSIBLE,
+    HeadGradients,
+    compiled,
     gpu_chunk,
     gradients_wanted,
-    head_logits,
     head_operand,
     head_rows,
     host_knows_labels,
+    scaled_gradients,
 )
+
+BLOCK = 2**19
+"""Numbers of a chunk's logits that are worked on at one time where nothing is compiled."""
 
 Divergence = Literal["forward", "reverse"]
 
@@ -48,6 +54,8 @@ def linear_distillation(
     mixture: Mixture,
     chunk: int | None = None,
     tokens: int | None = None,
+    fused: bool = False,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the tokens with a label (float32 scalars): the loss, with gradient for the student;
     its cross-entropy; the KL divergence at the temperature, not multiplied with anything.
@@ -58,6 +66,7 @@ def linear_distillation(
         labels_n: int64 token ids; -100 takes no part.
         chunk: tokens whose logits exist at one time (default: by the device).
         tokens: rows of both heads that stand for a token (default: all).
+        fused, scale: as for `linear_cross_entropy`.
     """
     if chunk is None:
         on_cpu = hidden_nd.device.type == "cpu"
@@ -75,6 +84,8 @@ def linear_distillation(
         chunk,
         gradients_wanted(hidden_nd, weight_vd),
         tokens or len(weight_vd),
+        fused,
+        scale,
     )
     return loss, cross_entropy, divergence
 
@@ -99,19 +110,44 @@ def linear_distillation_reference(
     return (1 - mixture.weight) * cross_entropy + mixture.weight * heat**2 * divergence
 
 
-def _divergence(
-    student: Tensor, teacher: Tensor, heat: float, kind: Divergence
-) -> tuple[Tensor, Tensor]:
-    """KL per token [n], and heat² times its derivative by the student's logits [n, v]."""
+def _formula(
+    student_nr: Tensor,
+    teacher_nr: Tensor,
+    labels_n: Tensor,
+    factor_n: Tensor,
+    mixture: Mixture,
+    tokens: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a chunk the student's log p of the labels [n], KL [n], and factor times the derivative of
+    the loss by the student's logits [n, r], in their type."""
+    share, heat, kind = mixture
+    columns, index = torch.arange(student_nr.shape[1], device=labels_n.device), labels_n[:, None]
+    student, teacher = student_nr.float(), teacher_nr.float()
+    if tokens < len(columns):
+        student = torch.where(columns < tokens, student, IMPOSSIBLE)
+        teacher = torch.where(columns < tokens, teacher, IMPOSSIBLE)
+    logprobs = F.log_softmax(student, dim=-1)
     own = F.log_softmax(student / heat, dim=-1)
     other = F.log_softmax(teacher / heat, dim=-1)
-    own_p = own.exp()
     if kind == "forward":
-        other_p = other.exp()
-        return (other_p * (other - own)).sum(-1), heat * (own_p - other_p)
-    difference = own - other
-    divergence_n = (own_p * difference).sum(-1)
-    return divergence_n, heat * own_p * (difference - divergence_n[:, None])
+        divergence_n1 = (other.exp() * (other - own)).sum(-1, keepdim=True)
+        slopes = own.exp() - other.exp()
+    else:
+        divergence_n1 = (own.exp() * (own - other)).sum(-1, keepdim=True)
+        slopes = own.exp() * (own - other - divergence_n1)
+    towards_label = logprobs.exp() - (columns == index).float()
+    gradient = (share * heat * slopes + (1 - share) * towards_label) * factor_n[:, None]
+    found_n = logprobs.gather(1, index.clamp(min=0)).squeeze(1)
+    return found_n, divergence_n1.squeeze(1), gradient.to(student_nr.dtype)
+
+
+def _in_blocks(student_nr: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    """`_formula` of a few rows after the other: what it makes on its way is all their size."""
+    rows = max(1, BLOCK // student_nr.shape[1])
+    *tensors, mixture, tokens = others
+    parts = zip(*(x.split(rows) for x in (student_nr, *tensors)), strict=True)
+    found = [_formula(*part, mixture, tokens) for part in parts]
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
 class _LinearDistillation(torch.autograd.Function):
@@ -127,39 +163,32 @@ class _LinearDistillation(torch.autograd.Function):
         chunk: int,
         wanted: tuple[bool, bool],
         tokens: int,
+        fused: bool,
+        scale: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows = max(head_rows(weight), head_rows(teacher_weight))
         own_weight = head_operand(weight, hidden.dtype, rows)
         other_weight = head_operand(teacher_weight, teacher_hidden.dtype, rows)
-        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(own_weight, dtype=torch.float32) if wanted[1] else None
+        gradients = HeadGradients(hidden, own_weight, wanted)
         sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
-        share, heat = mixture.weight, mixture.temperature
-        all_kept = host_knows_labels(hidden)
+        formula = compiled(_formula) if fused else _in_blocks
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            student = head_logits(hidden[part], own_weight, tokens)
-            teacher = head_logits(teacher_hidden[part], other_weight, tokens)
-            kept_n1 = 1.0 if all_kept else (labels[part, None] != IGNORE).float()
-            logprobs, index = F.log_softmax(student, dim=-1), labels[part, None].clamp(min=0)
-            divergence_n, gradient = _divergence(student, teacher, heat, mixture.divergence)
-            sums[0] -= (logprobs.gather(1, index) * kept_n1).sum()
-            sums[1] += (divergence_n[:, None] * kept_n1).sum()
-            if not any(wanted):
-                continue
-            towards_label = logprobs.exp_().scatter_add_(
-                1, index, torch.full_like(logprobs[:, :1], -1.0)
+            kept = (labels[part] != IGNORE).float()
+            logprobs, divergence, gradient = formula(
+                F.linear(hidden[part], own_weight),
+                F.linear(teacher_hidden[part], other_weight),
+                labels[part],
+                kept if scale is None else kept * scale,
+                mixture,
+                tokens,
             )
-            gradient = gradient.mul_(share).add_(towards_label, alpha=1 - share)
-            if not all_kept:
-                gradient.mul_(kept_n1)
-            gradient = gradient.to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(gradient, own_weight, out=grad_hidden[part])
-            if grad_weight is not None:
-                grad_weight += gradient.T @ hidden[part]
-        own_rows = None if grad_weight is None else grad_weight[: len(weight)]
-        ctx.save_for_backward(grad_hidden, own_rows)
+            sums[0] -= (logprobs * kept).sum()
+            sums[1] += (divergence * kept).sum()
+            if gradients.any:
+                gradients.add(part, gradient)
+        ctx.save_for_backward(*gradients.own_rows(weight), scale)
+        share, heat = mixture.weight, mixture.temperature
         loss = (1 - share) * sums[0] + share * heat**2 * sums[1]
         cross_entropy, divergence = sums[0].clone(), sums[1].clone()
         ctx.mark_non_differentiable(cross_entropy, divergence)
@@ -167,6 +196,5 @@ class _LinearDistillation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grads[0]
-        scaled = [None if saved is None else saved * scale for saved in ctx.saved_tensors]
-        return *scaled, None, None, None, None, None, None, None
+        *saved, scale = ctx.saved_tensors
+        return *scaled_gradients(grads[0], saved, scale), *[None] * 9

@@ -144,6 +144,8 @@ class StepGradients:
             weights += [0] * (len(parts) - len(weights))
         if self.parallel.graphs and len(parts) > 1:
             self._leave_graphs()
+        factor = None if self.scaler is None else self.scaler.scale / max(total, 1)
+        self.model.loss_scale = factor
         loss = torch.zeros((), device=self.model.device)
         sums: dict[str, Tensor] = {}
         device = self.model.device
@@ -155,8 +157,7 @@ class StepGradients:
             if self.parallel.graphs:
                 torch.compiler.cudagraph_mark_step_begin()
             part_loss, part_sums = self._pass(part.to(device, places), idle)
-            share = part_loss / max(total, 1)
-            share = share if self.scaler is None else share * self.scaler.scale
+            share = part_loss / max(total, 1) if factor is None else part_loss * factor
             self.parallel.backward(share, last=number == len(parts))
             loss += part_loss.detach()
             for name, value in part_sums.items():

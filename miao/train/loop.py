@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from miao.console import ProgressLine, by_product, count, say, warn
 from miao.errors import Interrupted, MiaoError
 from miao.files import is_full_disk
-from miao.model.counts import flops_per_token, mfu_conventions
+from miao.model.counts import mfu_conventions
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
 from miao.shards.loader import Batch, PackedLoader
@@ -34,6 +35,7 @@ from miao.train.watch.metrics import (
     MetricsLog,
     Summed,
     TrainResult,
+    context_of,
     status_line,
 )
 from miao.train.watch.samples import SampleLog
@@ -81,11 +83,8 @@ class Trainer:
         )
         self.store = CheckpointStore(checkpoints, self.parallel, options.keep_last)
         self.guard: Guard[Summed] = Guard(stage, options, at_once=self.device.type == "cpu")
-        self.meter = Meter(
-            flops_per_token(model.config, options.seq_len),
-            peak_flops * self.world.size,
-            mfu_conventions(model.config, options.seq_len),
-        )
+        counted = partial(mfu_conventions, model.config, options.seq_len)
+        self.meter = Meter(counted, peak_flops * self.world.size)
         self.balance = ExpertBalance(model, options.router_bias_rate)
         self.gradients = StepGradients(
             stage, options, self.parallel, objective, self.rows_per_step, fitted
@@ -175,7 +174,8 @@ class Trainer:
             step = self.gradients.of(rows, self.stop.number or 0)
             self.stop_agreed = step.stop
             lr = self.options.learning_rate * factor
-            summed = Summed(step.loss, step.metrics, step.weight, whole.tokens, seen, waited, lr)
+            sums = (step.loss, step.metrics, step.weight, whole.tokens, seen)
+            summed = Summed(*sums, context_of(rows), waited, lr)
             good = self.guard.watch(
                 number,
                 step.loss,
@@ -204,9 +204,7 @@ class Trainer:
             if not (good or self.guard.at_once):
                 self.optimizer.num_steps -= 1  # it had no effect
             if good:
-                self.meter.add(
-                    summed.loss, summed.metrics, summed.weight, summed.tokens, summed.waited
-                )
+                self.meter.add(summed)
                 self.last |= {"lr": summed.lr, "grad_norm": verdict.norm}
             elif self.guard.rollback_to is None:
                 self._write(step=verdict.step, tokens=summed.seen, **verdict.trouble)

@@ -16,6 +16,7 @@ from miao.device import (
     choose_device,
     choose_dtype,
     find_compiler,
+    flash_attention,
     keep_freed_memory,
     peak_flops,
     peak_memory_mib,
@@ -261,6 +262,8 @@ def prepare_model(
 ) -> Decoder:
     """The model of a stage on its device, in its number type."""
     device = choose_device(recipe.device)
+    if flash_attention(device) == 3:
+        say("  attention: FlashAttention-3")
     if device.type == "cpu":
         keep_freed_memory()
         if reason := unused_gpu(device):

@@ -49,7 +49,7 @@ def speed(config: ModelConfig, card: str, logit_bytes: float = 6.0, micro: int =
     """Thousand tokens per second at 2,048, in steps of half a million tokens."""
     gpu = gpu_named(card)
     assert gpu is not None
-    rates = replace(gpu_rates(gpu), logit_bytes=logit_bytes)
+    rates = replace(gpu_rates(gpu, flash=3), logit_bytes=logit_bytes)
     return 1e-3 / training_time(config, rates, 2048, micro, 524288).total
 
 
@@ -117,7 +117,7 @@ def test_limits() -> None:
 def test_every_part_grows_with_its_cause() -> None:
     h200 = gpu_named("NVIDIA H200")
     assert h200 is not None
-    rates, config = gpu_rates(h200), H200["26M"][0]
+    rates, config = gpu_rates(h200, flash=3), H200["26M"][0]
 
     def parts(**changes: object) -> TimeParts:
         arguments = {"seq_len": 2048, "micro_tokens": 65536, "batch_tokens": 65536} | changes
@@ -144,3 +144,18 @@ def test_no_preset_is_promised_more_than_the_card_has(name: str) -> None:
         assert gpu is not None
         parts = training_time(config, gpu_rates(gpu), entry.seq_len, 65536, entry.batch_tokens)
         assert 0.05 < flops_per_token(config, entry.seq_len) / parts.total / gpu.flops < 0.6
+
+
+def test_flash_attention_2_and_3_on_hopper_and_elsewhere() -> None:
+    config = H200["0.6B"][0]
+    found = {}
+    for name in ("NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200"):
+        gpu = gpu_named(name)
+        assert gpu is not None
+        two, three = (
+            training_time(config, gpu_rates(gpu, flash=flash), 2048, 65536, 65536)
+            for flash in (2, 3)
+        )
+        found[name] = two.attention / three.attention
+        assert two.linears == three.linears
+    assert found == pytest.approx(dict(zip(found, (1 / 0.6, 1, 1), strict=True)))

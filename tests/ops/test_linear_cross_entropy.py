@@ -193,13 +193,13 @@ def test_extreme_logits_stay_finite() -> None:
 def test_the_default_chunk_cuts_long_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = inputs("none")
     sizes: list[int] = []
-    inner = module._chunk_logprobs
+    inner = module._of_chunk
 
-    def counted(hidden: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-        sizes.append(len(hidden))
-        return inner(hidden, *others)
+    def counted(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor | None]:
+        sizes.append(len(logits))
+        return inner(logits, *others)
 
-    monkeypatch.setattr(module, "_chunk_logprobs", counted)
+    monkeypatch.setattr(module, "_of_chunk", counted)
     monkeypatch.setattr(module, "CPU_CHUNK", 10)
     value = linear_cross_entropy(*tensors)
     assert sizes == [10, 10, 10, 7]
@@ -227,3 +227,78 @@ def test_rows_that_are_no_tokens_take_no_part_and_rows_may_be_added(
         assert not ours[2][tokens:].any()
         for value, expected in zip(ours, truth, strict=True):
             torch.testing.assert_close(value, expected, atol=3e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [VOCABULARY, 40])
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_fused_chunk_equals_the_plain_one(
+    compiles: bool, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an expression, and as the graph that a GPU's compiler gets: whole, and made anew neither
+    for the last, shorter chunk of later passes nor for another scale."""
+    calls: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[Any]) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    def make(formula: Callable[..., Any]) -> Any:
+        if not compiles:
+            return formula
+        return made.setdefault(formula, torch.compile(formula, fullgraph=True, backend=backend))
+
+    made: dict[Any, Any] = {}
+    torch._dynamo.reset()
+    monkeypatch.setattr(module, "compiled", make)
+    monkeypatch.setattr(module, "host_knows_labels", lambda hidden: False)
+    hidden, weight, labels = inputs()
+    labels = labels.where(labels < tokens, labels - tokens)
+    for scale in (None, torch.tensor(0.25), torch.tensor(8.0)):
+        found, truth = (
+            gradients(
+                lambda *x, f=fused, s=scale: (
+                    linear_cross_entropy(*x, 16, tokens, f, s) * (1 if s is None else s)
+                ),
+                hidden,
+                weight,
+                labels,
+            )
+            for fused in (True, False)
+        )
+        torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
+    found, truth = (
+        gradients(
+            lambda *x, f=fused: -linear_logprobs(*x, 16, tokens, f).square().sum(),
+            hidden,
+            weight,
+            labels,
+        )
+        for fused in (True, False)
+    )
+    torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-4)
+    assert len(calls) == (4 if compiles else 0), "two formulas, each of one shape and of any"
+
+
+def test_a_loss_scale_keeps_what_float16_would_drop() -> None:
+    """Of 50,000 tokens each has a chance of 2e-5, of those that are unlikely 2e-8: rounded to
+    float16 first, they are off by a third or gone."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(8, 16, generator=generator)
+    weight = torch.randn(50_000, 16, generator=generator)
+    weight[:25_000] -= 0.4 * hidden.mean(0)
+    labels = torch.randint(50_000, (8,), generator=generator)
+    hidden, weight = hidden.half(), weight.half().float()
+    scale = torch.tensor(1024.0)
+    truth = gradients(full_cross_entropy, hidden.float(), weight, labels)[2]
+    found = {
+        name: gradients(
+            lambda *x, s=given: linear_cross_entropy(*x, scale=s) * scale, hidden, weight, labels
+        )[2]
+        / scale
+        for name, given in (("before", scale), ("after", None))
+    }
+    rare = truth.abs().amax(1) < 1e-6
+    off = {n: float((g[rare] - truth[rare]).norm() / truth[rare].norm()) for n, g in found.items()}
+    assert off["before"] < 2e-3 < 0.02 < off["after"], off
+    common = ~rare
+    torch.testing.assert_close(found["before"][common], truth[common], rtol=1e-2, atol=1e-4)

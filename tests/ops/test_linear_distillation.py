@@ -26,7 +26,9 @@ def tensors(generator: torch.Generator) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 1.0), (0.3, 2.5), (1.0, 1.0)])
 @pytest.mark.parametrize("chunk", [3, 64])
 @pytest.mark.parametrize("leaves_out", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
 def test_loss_and_gradients_equal_the_plain_computation(
+    fused: bool,
     divergence: Any,
     weight: float,
     temperature: float,
@@ -35,6 +37,8 @@ def test_loss_and_gradients_equal_the_plain_computation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "host_knows_labels", lambda hidden: leaves_out)  # a GPU's way too
+    monkeypatch.setattr(module, "compiled", lambda formula: formula)
+    monkeypatch.setattr(module, "BLOCK", 40)
     generator = torch.Generator().manual_seed(0)
     hidden, head, teacher, teacher_head = tensors(generator)
     labels = torch.randint(17, (11,), generator=generator)
@@ -44,7 +48,9 @@ def test_loss_and_gradients_equal_the_plain_computation(
     losses = []
     for compute in (linear_distillation, linear_distillation_reference):
         own = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
-        more = {"chunk": chunk} if compute is linear_distillation else {}
+        more: dict[str, Any] = {}
+        if compute is linear_distillation:
+            more = {"chunk": chunk, "fused": fused, "scale": torch.tensor(0.7) if fused else None}
         found: Any = compute(own[0], own[1], labels, teacher, teacher_head, mixture, **more)
         loss = found[0] if isinstance(found, tuple) else found
         (0.7 * loss).backward()
@@ -60,7 +66,10 @@ def test_a_frozen_head_costs_no_product() -> None:
     found, flops = [], []
     for trained in (True, False):
         own = [hidden.clone().requires_grad_(), head.clone().requires_grad_(trained)]
-        with FlopCounterMode(display=False) as counter:
+        in_place = {
+            torch.ops.aten.addmm_: lambda _, left, right, **more: 2 * left[0] * math.prod(right)
+        }
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
             loss, *_ = linear_distillation(own[0], own[1], labels, teacher, teacher_head, mixture)
             loss.backward()
         found.append(own[0].grad)

@@ -10,7 +10,8 @@ import torch
 from miao.model import ModelConfig
 from miao.model.counts import mfu_conventions
 from miao.model.presets import PRESETS
-from miao.train.watch.metrics import Meter
+from miao.shards.loader import Batch
+from miao.train.watch.metrics import Meter, Summed, context_of
 
 
 def test_conventions_of_bitbrain_by_hand() -> None:
@@ -38,8 +39,9 @@ def test_experts_count_when_they_work() -> None:
 def test_the_meter_reads_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
-    meter = Meter(200.0, 1e6, {"mfu_palm": 300.0, "mfu_bitbrain": 500.0}, began=10.0)
-    meter.add(torch.tensor(6.0), {}, weight=3, tokens=4000, waited=0.5)
+    counted = {"mfu_palm": 300.0, "mfu_bitbrain": 500.0}
+    meter = Meter(lambda seen: {"mfu": 20 * seen} | counted, 1e6, began=10.0)
+    meter.add(Summed(torch.tensor(6.0), {}, 3, 4000, 4000, 10.0, 0.5, 0.1))
     now = 12.0
     values = meter.read()
     assert values == {
@@ -51,4 +53,18 @@ def test_the_meter_reads_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         "data_wait": 0.25,
     }
     assert meter.utilization(1000.0) == {"mfu": 0.2, "mfu_palm": 0.3, "mfu_bitbrain": 0.5}
-    assert list(Meter(1.0, 1.0).utilization(0.5)) == ["mfu"], "a meter of one convention"
+
+
+def test_mfu_counts_the_attention_of_documents_not_of_rows() -> None:
+    """Rows of 8: documents of 3 and 4 and a slot of padding; one of 8."""
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0], [*range(8)]])
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0], [1] * 8])
+    rows = Batch(positions, positions, positions, segments, sequences=[])
+    assert context_of(rows) == pytest.approx((6 + 10 + 36) / 15)
+    assert context_of(Batch(*[x[:0] for x in (positions,) * 3], segments[:0], sequences=[])) == 0
+    config = PRESETS["26m"].config()
+    whole, halves = (mfu_conventions(config, 2048, seen) for seen in (1024.5, 512.5))
+    square = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    assert whole["mfu"] - halves["mfu"] == square * 512
+    assert whole["mfu"] == pytest.approx(mfu_conventions(config, 2048)["mfu"], rel=1e-3)
+    assert whole["mfu_palm"] == halves["mfu_palm"], "the others count rows"

@@ -49,6 +49,8 @@ class DistillObjective:
             self.teacher.lm_head.weight,
             self.mixture,
             tokens=self.head.config.tokens,
+            fused=self.head.fuses_loss,
+            scale=self.head.loss_scale,
         )
         return loss, {"cross_entropy": cross_entropy.detach(), "teacher_kl": divergence.detach()}
 

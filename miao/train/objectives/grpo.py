@@ -108,7 +108,9 @@ def policy_logprobs(model: nn.Module, head: Decoder, batch: Batch, temperature: 
     labels_bt = batch.labels_bt
     hidden_nd = (hidden_states(model, batch) / temperature).flatten(0, 1)
     labels_n, tokens = labels_bt.flatten(), head.config.tokens
-    values_n = linear_logprobs(hidden_nd, head.head_weight, labels_n, tokens=tokens)
+    values_n = linear_logprobs(
+        hidden_nd, head.head_weight, labels_n, tokens=tokens, fused=head.fuses_loss
+    )
     return values_n.view_as(labels_bt)
 
 

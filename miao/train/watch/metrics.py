@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from miao.console import count, warn
 from miao.errors import MiaoError
 from miao.files import append_jsonl, read_jsonl, write_jsonl
+from miao.shards.loader import Batch
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Summed:
     """Real tokens of the step."""
     seen: int
     """Real tokens seen after it."""
+    context: float
+    """`context_of` the rows of this process."""
     waited: float
     lr: float
 
@@ -37,27 +40,29 @@ class Summed:
 class Meter:
     """What happened since the last log line."""
 
-    flops_per_token: float
+    conventions: Callable[[float], dict[str, float]]
+    """FLOPs per token, by the tokens that a token sees on average (`mfu_conventions`)."""
     peak_flops: float
-    conventions: dict[str, float] = field(default_factory=dict)
-    """FLOPs per token as others count them, under the names of their MFU (`mfu_conventions`)."""
     loss: Tensor | None = None
     weight: int = 0
     tokens: int = 0
+    seen: float = 0.0
+    """Pairs of a token and one that it sees, of all steps since the beginning."""
+    of_tokens: int = 0
     data_wait: float = 0.0
     metrics: dict[str, Tensor] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
 
-    def add(
-        self, loss: Tensor, metrics: dict[str, Tensor], weight: int, tokens: int, waited: float
-    ) -> None:
-        """Adds one step: summed loss and metrics, their weight, real tokens, seconds waited."""
-        self.loss = loss if self.loss is None else self.loss + loss
-        for name, value in metrics.items():
+    def add(self, step: Summed) -> None:
+        """Adds one step."""
+        self.loss = step.loss if self.loss is None else self.loss + step.loss
+        for name, value in step.metrics.items():
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
-        self.weight += weight
-        self.tokens += tokens
-        self.data_wait += waited
+        self.weight += step.weight
+        self.tokens += step.tokens
+        self.seen += step.context * step.tokens
+        self.of_tokens += step.tokens
+        self.data_wait += step.waited
 
     def state(self) -> dict[str, Tensor]:
         """The sums, for a checkpoint; their weight is kept beside them."""
@@ -89,12 +94,18 @@ class Meter:
     def utilization(self, tokens_per_second: float) -> dict[str, float]:
         """Model FLOPs utilization at this speed, in every convention: `mfu` (causal) first."""
         per_second = tokens_per_second / self.peak_flops
-        counted = {"mfu": self.flops_per_token} | self.conventions
+        counted = self.conventions(self.seen / max(self.of_tokens, 1))
         return {name: round(flops * per_second, 4) for name, flops in counted.items()}
 
     def pause(self, seconds: float) -> None:
         """Leaves time that was not training (evaluation, saving) out of the speed."""
         self.began += seconds
+
+
+def context_of(rows: Batch) -> float:
+    """How many tokens a token of these packed rows sees on average, itself included."""
+    real = rows.segments_bt > 0
+    return float((rows.positions_bt + 1)[real].double().mean()) if real.any() else 0.0
 
 
 class MetricsLog:
@@ -158,7 +169,7 @@ class TrainResult:
     loss: float
     tokens_per_second: float
     mfu: float
-    """Causal: attention counted as far as it is computed (docs, page 13)."""
+    """Causal: attention within documents, up to each token (docs, page 13)."""
     mfu_palm: float = math.nan
     mfu_bitbrain: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict, init=False)
