@@ -216,14 +216,14 @@ def _write_page(
     card = replace(_card(origin, source, dtype, options), name=options.title or origin.name)
     words = (options.greeting or "", options.theme or ())
     findings = list(merged)
+    unchecked = "--no-check" if options.no_check else "" if has_node() else "no Node.js here"
     with tempfile.TemporaryDirectory(prefix=".check.", dir=written.parent) as temporary:
+        page = written / f"{origin.name}.html"
         if options.to == "folder":
             page = Path(temporary) / "page.html"
-            write_text(page, write_folder(source, written, card, dtype, *words))
-        else:
-            page = written / f"{origin.name}.html"
-            write_page(source, page, card, dtype, *words)
-        unchecked = "--no-check" if options.no_check else "" if has_node() else "no Node.js here"
+            write_folder(source, written, card, dtype, *words)
+        if options.to == "page" or not unchecked:
+            write_page(source, page, card, dtype, *words, kind=options.to)
         if unchecked:
             warn(f"not checked: {unchecked}")
         else:

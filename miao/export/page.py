@@ -32,13 +32,17 @@ def write_page(
     dtype: PageType,
     greeting: str = "",
     theme: Sequence[str] = (),
+    kind: str = "page",
 ) -> None:
     """The page of a model directory; its title is the card's name.
+
+    Args:
+        kind: whose limits count, see `read_contents`.
 
     Raises:
         MiaoError: see `read_contents`, `themed`.
     """
-    contents = read_contents(source, dtype)
+    contents = read_contents(source, dtype, kind)
     write_text(file, page_html(contents, card.name, card_facts(card), greeting, theme))
 
 
@@ -49,17 +53,14 @@ def write_folder(
     dtype: PageType,
     greeting: str = "",
     theme: Sequence[str] = (),
-) -> str:
+) -> None:
     """A static site with the page of a model directory, and what hosts want beside it.
-
-    Returns:
-        The same page as one file, for a check.
 
     Raises:
         MiaoError: see `write_page`.
     """
-    contents, facts = read_contents(source, dtype, "folder"), card_facts(card)
-    files = folder(contents, card.name, facts, greeting, theme)
+    contents = read_contents(source, dtype, "folder")
+    files = folder(contents, card.name, card_facts(card), greeting, theme)
     files["README.md"] = _readme(card).encode()
     files[".nojekyll"] = b""  # GitHub Pages: serve the files as they are
     files[".gitattributes"] = b"*.bin filter=lfs diff=lfs merge=lfs -text\n"
@@ -67,7 +68,6 @@ def write_folder(
     files["SHA256SUMS"] = "".join(sums).encode()
     for name, data in files.items():
         (out / name).write_bytes(data)
-    return page_html(contents, card.name, facts)
 
 
 def _readme(card: Card) -> str:

@@ -76,7 +76,11 @@ function begin() {
   const text = parts ? null : at("weights")?.textContent ?? "";
   at("weights")?.remove();
   page.worker.postMessage({ type: "load", text, settings: { ...page.model, card: null }, expected: EXPECTED.weights, base: location.href });
-  if (parts) navigator.serviceWorker?.register(trusted("sw.js")).catch(() => { /* the page works, but not offline */ });
+  if (parts) stayOffline();
+}
+
+async function stayOffline() {
+  try { await navigator.serviceWorker?.register(trusted("sw.js")); } catch { /* the page works, but not offline */ }
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);

@@ -7,7 +7,7 @@ const isWhole = (bytes, part) => bytes.length === part.bytes && checksum(bytes) 
  * @throws {type: "missing" | "damaged", name} */
 export async function readParts({ bytes, parts }, base, tell) {
   const whole = new Uint8Array(bytes), here = new URL("./", base);
-  const shelf = await globalThis.caches?.open(`miao ${here}`).catch(() => null); // only with https
+  const shelf = await openShelf(`miao ${here}`);
   let begin = 0;
   for (const part of parts) {
     whole.set(await readPart(part, new URL(part.name, here).href, shelf), begin);
@@ -17,6 +17,11 @@ export async function readParts({ bytes, parts }, base, tell) {
   const names = parts.map(({ name }) => new URL(name, here).href);
   for (const { url } of (await shelf?.keys()) ?? []) if (url.endsWith(".bin") && !names.includes(url)) await shelf.delete(url);
   return whole;
+}
+
+/** Where parts are kept; null without https, in frames that may keep nothing, and the like. */
+async function openShelf(name) {
+  try { return await globalThis.caches?.open(name); } catch { return null; }
 }
 
 async function readPart(part, url, shelf) {

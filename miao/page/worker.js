@@ -12,12 +12,22 @@ const breathe = () => new Promise((resolve) => {
   channel.port2.postMessage(0);
 });
 
-async function load({ text, settings, expected, base }) {
+/** The weights' bytes. @throws {type} where they are damaged or not there. */
+async function read({ text, expected, base }) {
+  if (expected.parts) return readParts(expected, base, (share) => postMessage({ type: "loading", share }));
+  let bytes = null;
+  try { bytes = fromBase64(text); } catch { /* not even base64 */ }
+  if (bytes?.length !== expected.bytes || checksum(bytes) !== expected.crc) throw { type: "damaged" };
+  return bytes;
+}
+
+async function load(request) {
+  const { settings } = request;
   let bytes;
-  try {
-    bytes = expected.parts ? await readParts(expected, base, (share) => postMessage({ type: "loading", share })) : fromBase64(text);
-  } catch (error) { return error?.type ? error : { type: "damaged" }; }
-  if (bytes.length !== expected.bytes || checksum(bytes) !== expected.crc) return { type: "damaged" };
+  try { bytes = await read(request); } catch (error) {
+    if (error?.type) return error;
+    throw error; // no memory, for one
+  }
   model = new Model(settings, bytes);
   model.decoder.warmUp?.();
   return { type: "ready", engine: model.decoder.piece > 1 ? "wasm" : "js" };

@@ -76,6 +76,11 @@ def test_stop_regenerate_edit_and_what_is_kept(file: Path, open_page: Any, tmp_p
     page.reload()
     until(page, "!document.getElementById('send').disabled")
     assert answers(page)[0] == first, "what was said before the stop is kept"
+    page.click("text=重新生成")
+    until(page, "document.querySelector('.grows .text')?.textContent.length > 4")
+    page.reload()
+    until(page, "!document.getElementById('send').disabled")
+    assert len(answers(page)[0]) > 4, "and before the page was left"
 
     change_settings(page, **GREEDY)
     page.click("text=重新生成")
