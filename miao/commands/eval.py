@@ -30,6 +30,7 @@ EPILOG = """other uses:
   miao eval writing MODEL                repetition, ends, language, verifiable instructions
   miao eval arena A B C --url URL --judge MODEL    a judge behind an OpenAI-compatible API compares
                                          all pairs; a table of strengths (also: eval judge A B)
+  miao eval card MODEL [--beside B C]    one page: what it knows, can and cannot, beside others
   miao eval samples MODEL                a fixed set of prompts, to read with your own eyes
 """
 OTHER_USES = {
@@ -39,6 +40,7 @@ OTHER_USES = {
     "arena": "eval_arena",
     "samples": "eval_samples",
     "writing": "eval_writing",
+    "card": "eval_card",
 }
 DEFAULT_DATA = "data/eval"
 ROWS_SHOWN = 24

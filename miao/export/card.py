@@ -12,6 +12,8 @@ import yaml
 
 from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
+from miao.evaluate.results.card import FILE, markdown
+from miao.evaluate.results.store import FINAL
 from miao.export.origin import Origin
 from miao.export.parity.compare import Finding
 from miao.files import read_json
@@ -86,6 +88,8 @@ class Facts:
     tokens: str = ""
     machine: str = ""
     recipe: str = ""
+    evaluated: str = ""
+    """What `miao eval card` has found, as Markdown."""
     is_generated: bool = False
     """Whether all text is the built-in generator's."""
 
@@ -219,8 +223,17 @@ def read_facts(run: RunDir, stage: str | None) -> Facts:
         recipe=yaml.safe_dump(_public(recipe), allow_unicode=True, sort_keys=False).strip()
         if recipe
         else "",
+        evaluated=_evaluated(run, stages),
         is_generated=bool(stages) and all(origin.get(name) == "seedbed" for name in stages),
     )
+
+
+def _evaluated(run: RunDir, stages: list[str]) -> str:
+    """The card of the model that is exported: of its stage, or of the run's last one."""
+    cards = _read_if_there(run.path / FILE).get("cards", [])
+    last = [name for name in STAGES if (run.model(name) / "config.json").exists()][-1:]
+    fits = stages[-1:] + [FINAL] * (stages[-1:] == last)
+    return markdown(cards, "###") if cards and cards[0].get("stage") in fits else ""
 
 
 def card_metadata(directory: Path) -> Record:

@@ -40,6 +40,8 @@ class RunData:
     answers: dict[str, list[Record]]
     expected: dict[str, list[str]]
     """The texts by which the answer to a question is judged right."""
+    cards: list[Record]
+    """What `miao eval card` has found of this run, and of the models beside it."""
     corpus: Record
     shards: dict[str, dict[str, Record]]
     """Manifest of the training shards by stage and source."""
@@ -109,6 +111,7 @@ def read_run(run: RunDir) -> RunData:
             if isinstance(record.get("question"), str)
         },
         problems=problems,
+        cards=_read_if_there(run.path / "card.json").get("cards", []),
         corpus=_read_if_there(run.corpus / "manifest.json"),
         shards={stage: _read_shards(run.shards(stage, "train")) for stage in STAGES},
         results={s: _read_if_there(run.checkpoints(s) / "result.json") for s in enabled},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import warn
+from miao.evaluate.results.card import tables
 from miao.files import write_text
 from miao.report.benchmarks import benchmarks
 from miao.report.curves import long_context_curves, preference_curves, training_curves
@@ -66,6 +67,9 @@ def _context(data: RunData) -> dict[str, Any]:
         "reward_rows": reward_rows(data),
         "score_stages": [(stage, stage_name(stage)) for stage in evaluated_stages(data)],
         "tables": score_tables(data),
+        "card_names": [card["model"] for card in data.cards],
+        "card": tables(data.cards) if data.cards else [],
+        "fails": data.cards[0]["fails"] if data.cards else [],
         "benchmarks": benchmarks(data.evaluations),
         "long_context": long_context_curves(data),
         "samples": samples(data),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from miao.report import write_report
 from miao.report.curves import training_curves
 from miao.report.data import read_run
 from miao.report.facts import chain, composition
@@ -242,3 +243,16 @@ def test_tasks_asked_while_training_are_curves_and_unfinished_stages_are_forecas
     facts = {label.en: value.en for label, value in pretrain.facts}
     assert facts["early at the end, forecast"] == "too early to say"
     assert facts["Bits per byte at the end, forecast"].startswith("1.22")
+
+
+def test_the_card_stands_on_the_page_escaped(run: RunDir, hostile: str) -> None:
+    row = {"name": hostile, "category": "zh", "count": 9, "value": 0.5, "stderr": 0.1,
+           "chance": 0.25, "unit": "accuracy", "verdict": None}  # fmt: skip
+    empty: dict[str, list[str]] = {
+        name: [] for name in ("score", "bits", "can", "writes", "benchmarks")
+    }
+    card = {"model": hostile, "knows": [row], "fails": [hostile], **empty}
+    (run.path / "card.json").write_text(json.dumps({"cards": [card]}), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "What it knows and can" in page and "50.0 % ± 10.0" in page
+    assert hostile not in page
