@@ -151,10 +151,10 @@ def make_model(shape: str, directory: Path) -> tuple[Path, int]:
     import torch
 
     from miao.model import Decoder, save_model
-    from miao.model.presets import preset
+    from miao.model.presets import PRESETS, preset
     from miao.tokenizer import train_tokenizer
 
-    config = preset(shape).config()
+    config = preset(shape).config() if shape in PRESETS else recipe_config(shape)
     if (directory / "tokenizer.json").exists():
         return directory, config.vocab_size
     model = Decoder(config)
@@ -169,6 +169,15 @@ def make_model(shape: str, directory: Path) -> tuple[Path, int]:
     words = ("".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(100_000))
     train_tokenizer([" ".join(words)], config.vocab_size).save(directory)
     return directory, config.vocab_size
+
+
+def recipe_config(name: str) -> Any:
+    """The model of a built-in recipe that is no preset."""
+    from miao.model.build import new_config
+    from miao.recipe.reading import load_recipe
+
+    recipe = load_recipe(name)
+    return new_config(recipe.model, recipe.tokenizer.vocab_size, None)
 
 
 def make_gguf(model: Path, file_type: str) -> Path:

@@ -29,6 +29,7 @@ from miao.page.node import has_node, run_in_node
 from miao.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 from tests.model.shapes import LATENT, SIGMOID
+from tests.public_templates import PUBLIC_TEMPLATES, PublicTemplate
 
 ROOT = Path(__file__).parent.parent.parent
 needs_node = pytest.mark.skipif(not has_node(), reason="Node.js is not installed")
@@ -198,6 +199,23 @@ def test_twenty_thousand_random_texts_have_the_librarys_tokens(
     found = run_in_node(page, texts=texts)["texts"]
     wrong = [text for text, ids in zip(texts, found, strict=True) if ids != own.encode(text)]
     assert not wrong, (len(wrong), wrong[0])
+
+
+@needs_node
+@pytest.mark.parametrize("public", PUBLIC_TEMPLATES.values(), ids=list(PUBLIC_TEMPLATES))
+def test_public_templates_become_in_the_page_what_they_become_here(
+    public: PublicTemplate, make_page: Callable[..., tuple[Path, Path]], tokenizer: Tokenizer
+) -> None:
+    own = public.tokenizer(tokenizer)
+    _, page = make_page(own, vocab_size=own.vocab_size)
+    talk = [("user", "问1"), ("assistant", "A1"), ("user", "问2")]
+    turns = [{"role": role, "content": content} for role, content in talk]
+    asked = [turns, turns[:1]]
+    if public.system is not None:
+        asked.append([{"role": "system", "content": "系统"}, *turns[:1]])
+    found = run_in_node(page, conversations=asked)["conversations"]
+    assert found == [own.chat_template.encode_prompt(own, messages) for messages in asked]
+    assert own.decode(found[0], skip_special_tokens=False) == public.prompt
 
 
 @needs_node
