@@ -15,7 +15,7 @@ async function continued(ids, count) {
 }
 
 (async () => {
-  const { texts = [], conversations = [], prompts = [], inspections = [], samples = [], count = 0, plain = false, logits = false } = JSON.parse(fs.readFileSync(0, "utf-8"));
+  const { texts = [], conversations = [], prompts = [], inspections = [], samples = [], streams = [], count = 0, plain = false, logits = false } = JSON.parse(fs.readFileSync(0, "utf-8"));
   if (plain) model.decoder = model.plain();
   const answers = {
     engine: model.decoder.piece > 1 ? "wasm" : "js",
@@ -23,6 +23,10 @@ async function continued(ids, count) {
     conversations: conversations.map((messages) => model.prompt.encode(messages)),
     prompts: [],
     samples: samples.map(({ logits, options, seen, dice }) => engine.nextToken(Float32Array.from(logits), options, seen, logits.length, () => dice)),
+    streams: streams.map((ids) => {
+      const stream = model.tokenizer.stream();
+      return [...ids.map(stream.feed), stream.finish()];
+    }),
     logits: logits ? prompts.map((ids) => Array.from(model.decoder.readAll(ids, 0))) : [],
     inspections: [],
   };

@@ -25,7 +25,8 @@ def run_in_node(page: Path, **requests: Any) -> dict[str, Any]:
         requests: texts to tokenise; conversations to render and tokenise; prompts (ids) to
             continue greedily by `count` tokens; inspections ({text} or {messages, answer}); logits:
             those behind the prompts are wanted too; samples: {logits, options,
-            seen, dice} to draw from; plain: by the plain JavaScript engine.
+            seen, dice} to draw from; streams: ids to turn into text one by one; plain: by the plain
+            JavaScript engine.
 
     Returns:
         Ids for each, and what `inspect.js` says, under the same names; engine: "wasm" or "js".

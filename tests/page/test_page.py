@@ -106,6 +106,23 @@ def test_greedy_tokens_are_the_engines_in_webassembly_and_in_plain_javascript(
 
 
 @needs_node
+def test_split_characters_are_put_together_and_only_broken_bytes_are_replaced(
+    make_page: Callable[..., tuple[Path, Path]], tokenizer: Tokenizer
+) -> None:
+    """Texts cut into bytes, with control tokens between, and bytes that no text has."""
+    rng = random.Random(3)
+    by_byte = {tokenizer.token_bytes(id): id for id in range(tokenizer.vocab_size)}
+    ids = [
+        [by_byte[bytes([byte])] for byte in "苗🌱é a👍🏽".encode()],
+        *([rng.randrange(tokenizer.vocab_size) for _ in range(30)] for _ in range(300)),
+    ]
+    ids.append([ids[0][0], tokenizer.control_ids["<|im_end|>"], *ids[0][1:]])
+    found = run_in_node(make_page()[1], streams=ids)["streams"]
+    assert ["".join(pieces) for pieces in found] == [tokenizer.decode(each) for each in ids]
+    assert not any("\ufffd" in piece for piece in (*found[0], *found[-1]))
+
+
+@needs_node
 def test_the_same_dice_draw_the_same_token(
     make_page: Callable[..., tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
