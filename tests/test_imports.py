@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -215,6 +216,19 @@ def test_ops_stand_alone() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+def test_every_file_of_data_is_packaged() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    packaged = {
+        path
+        for room, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in PACKAGE.parent.joinpath(*room.split(".")).glob(pattern)
+    }
+    data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".py"}
+    data -= {path for path in data if "__pycache__" in path.parts}
+    assert len(data) > 50 and sorted(data - packaged) == []
 
 
 @pytest.mark.parametrize(

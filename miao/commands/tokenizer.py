@@ -80,10 +80,10 @@ def compare_command(options: argparse.Namespace) -> None:
         comparison_page,
         comparison_rows,
         load_any,
+        samples,
     )
-    from miao.tokenizer.samples import SAMPLES
 
-    texts = {} if options.text and options.only else dict(SAMPLES)
+    texts = {} if options.text and options.only else samples()
     for path in options.text or ():
         texts[Path(path).name] = "\n".join(islice(_texts([path], 2_000_000), None))
     backends: dict[str, Any] = {}

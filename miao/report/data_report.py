@@ -11,7 +11,7 @@ from miao.console import by_product, say
 from miao.corpus.build.summary import account_lines
 from miao.files import read_json, write_text
 from miao.report.templates import page_assets, template
-from miao.report.words import RECORD_NAMES, RULE_REASONS, Text, duration, share, stage_name
+from miao.report.words import Text, duration, phrases, share, stage_name
 
 LANGUAGES = {
     "zh": Text("中文", "Chinese"),
@@ -125,12 +125,12 @@ def _stage(
     return {
         "id": stage,
         "name": stage_name(stage),
-        "records": RECORD_NAMES[stage],
+        "records": phrases("records")[stage],
         "read": accounts["read"],
         "repeated": accounts["repeated"],
         "flow": bars({k: flow[k] for k in FLOW if flow[k]}, FLOW, accounts["read"], HUES),
-        "rules": bars(rejected, {}, accounts["read"], notes=RULE_REASONS),
-        "edits": bars(accounts["edited"], {}, accounts["read"], notes=RULE_REASONS),
+        "rules": bars(rejected, {}, accounts["read"], notes=phrases("rules")),
+        "edits": bars(accounts["edited"], {}, accounts["read"], notes=phrases("rules")),
         "languages": bars(
             {k: accounts["languages"][k] for k in LANGUAGES if k in accounts["languages"]},
             LANGUAGES,
@@ -208,7 +208,7 @@ def _examples(
             )
             for example in examples
         ]
-        rules.append((rule, RULE_REASONS.get(rule), shown))
+        rules.append((rule, phrases("rules").get(rule), shown))
     return rules
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from miao.report.data import Record, RunData
 from miao.report.scores import stage_seconds
 from miao.report.words import (
-    RECORD_NAMES,
     Text,
     category_name,
     duration,
+    phrases,
     quantity,
     share,
     stage_name,
@@ -88,7 +88,7 @@ def composition(data: RunData) -> list[StageData]:
     for stage, named in sources.items():
         origin = data.corpus.get("origin", {}).get(stage, "")
         records = f"{data.corpus.get('records', {}).get(stage, 0):,}"
-        kind = RECORD_NAMES.get(stage, Text("条记录", "records"))
+        kind = phrases("records").get(stage, Text("条记录", "records"))
         shards = data.shards.get(stage, {})
         found.append(
             StageData(

@@ -12,13 +12,12 @@ from miao.report.charts import Dot, Span, dot_plot
 from miao.report.curves import stage_tokens
 from miao.report.data import Record, RunData
 from miao.report.words import (
-    TASK_NAMES,
-    TASK_NOTES,
     Text,
     category_name,
     decimal,
     duration,
     is_number,
+    phrases,
     quantity,
     share,
     stage_name,
@@ -95,7 +94,7 @@ def score_tables(data: RunData) -> list[TaskTable]:
         for stage in evaluated_stages(data)
         for score in data.evaluations.get(stage, {}).get("scores", [])
     }
-    known = list(TASK_NAMES)
+    known = list(phrases("tasks"))
     tasks = sorted(
         {task: None for task, _, _ in scores}, key=lambda t: known.index(t) if t in known else 99
     )
@@ -222,7 +221,7 @@ def _task_table(
     for category in categories:
         found = [scores.get((task, category, stage)) for stage in stages]
         rows.append(_row(category_name(category, task), category == "all", found, stages, span))
-    return TaskTable(task_name(task), TASK_NOTES.get(task), rows)
+    return TaskTable(task_name(task), phrases("task_notes").get(task), rows)
 
 
 def _row(

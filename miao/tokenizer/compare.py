@@ -17,6 +17,16 @@ from miao.tokenizer.tokenizer import Tokenizer
 HUES = ("#2e7d32", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#546e7a", "#827717")
 
 
+SAMPLES = ("zh", "en", "code", "math", "classical")
+
+
+def samples() -> dict[str, str]:
+    """Short texts to compare tokenizers on, by kind: written for this, but for the classical ones,
+    which are in the public domain."""
+    folder = Path(__file__).with_name("samples")
+    return {kind: (folder / f"{kind}.txt").read_text(encoding="utf-8") for kind in SAMPLES}
+
+
 @dataclass(frozen=True, slots=True)
 class Cut(Compression):
     """A text as one tokenizer cuts it."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, cached_property, partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -31,82 +32,7 @@ from miao.tokenizer.turns import mark_turns
 if TYPE_CHECKING:
     from miao.tokenizer.tokenizer import Tokenizer
 
-MIAO_TEMPLATE = r"""
-{%- set has_system = messages[0].role == 'system' %}
-{%- if has_system or tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if has_system %}
-        {{- messages[0].content or '' }}
-        {%- if tools %}
-            {{- '\n\n' }}
-        {%- endif %}
-    {%- endif %}
-    {%- if tools %}
-        {{- '# Tools\n\nThese functions can be called:\n<tools>' }}
-        {%- for tool in tools %}
-            {{- '\n' }}
-            {{- tool | tojson }}
-        {%- endfor %}
-        {{- '\n</tools>\n\nA call is JSON between tags:\n<tool_call>\n' }}
-        {{- '{"name": FUNCTION, "arguments": OBJECT}\n</tool_call>' }}
-    {%- endif %}
-    {{- '<|im_end|>\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- set content = message.content or '' %}
-    {%- if message.role == 'system' %}
-        {%- if not loop.first %}
-            {{- '<|im_start|>system\n' + content + '<|im_end|>\n' }}
-        {%- endif %}
-    {%- elif message.role == 'user' %}
-        {{- '<|im_start|>user\n' + content + '<|im_end|>\n' }}
-    {%- elif message.role == 'assistant' %}
-        {{- '<|im_start|>assistant\n' }}
-        {%- generation %}
-            {%- set reasoning = message.reasoning_content or message.reasoning %}
-            {%- if reasoning %}
-                {{- '<think>\n' + reasoning.strip('\n') + '\n</think>\n\n' }}
-                {{- content.lstrip('\n') }}
-            {%- else %}
-                {{- content }}
-            {%- endif %}
-            {%- for tool_call in message.tool_calls or [] %}
-                {%- set call = tool_call.function or tool_call %}
-                {%- if content or not loop.first %}
-                    {{- '\n' }}
-                {%- endif %}
-                {{- '<tool_call>\n{"name": ' }}
-                {{- call.name | tojson }}
-                {{- ', "arguments": ' }}
-                {%- if call.arguments is string %}
-                    {{- call.arguments }}
-                {%- else %}
-                    {{- call.arguments | tojson }}
-                {%- endif %}
-                {{- '}\n</tool_call>' }}
-            {%- endfor %}
-            {{- '<|im_end|>' }}
-        {%- endgeneration %}
-        {{- '\n' }}
-    {%- elif message.role == 'tool' %}
-        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n<tool_response>\n' + content + '\n</tool_response>' }}
-        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}
-            {{- '<|im_end|>\n' }}
-        {%- endif %}
-    {%- else %}
-        {{- raise_exception("unknown role '" + message.role + "'") }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\n\n</think>\n\n' }}
-    {%- endif %}
-{%- endif %}
-""".strip()
+MIAO_TEMPLATE = Path(__file__).with_name("miao.jinja").read_text(encoding="utf-8").strip()
 
 _CONVERSATIONS_PER_BATCH = 512
 LARGEST = 10**6

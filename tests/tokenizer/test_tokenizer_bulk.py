@@ -23,9 +23,9 @@ from miao.tokenizer.compare import (
     comparison_page,
     comparison_rows,
     load_any,
+    samples,
 )
 from miao.tokenizer.sample import allotments, sample_texts
-from miao.tokenizer.samples import SAMPLES
 from miao.tokenizer.usage import count_tokens, coverage_of, render_usage, usage_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -185,8 +185,8 @@ def test_comparison(tokenizer: Tokenizer, directory: Path, tmp_path: Path) -> No
 
 
 def test_the_samples_are_of_every_kind(tokenizer: Tokenizer) -> None:
-    assert set(SAMPLES) == {"zh", "en", "code", "math", "classical"}
-    for text in SAMPLES.values():
+    assert set(samples()) == {"zh", "en", "code", "math", "classical"}
+    for text in samples().values():
         assert 300 > len(text) > 150 or len(text) >= 300
         assert tokenizer.decode(tokenizer.encode(text)) == text
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from miao.corpus.clean import checks, edits, web
 from miao.corpus.clean.columns import lines_of
@@ -12,57 +14,14 @@ from miao.corpus.clean.own import editor, keeper
 from miao.corpus.clean.personal import MASKERS
 from miao.corpus.ngrams import TextView, language_of
 from miao.errors import MiaoError, did_you_mean
+from miao.options import read_yaml
 from miao.recipe.cleaning import CleanOptions
 
-REASONS = {
-    "unicode": "composed accents, no invisible characters, one kind of line end",
-    "controls": "control characters teach nothing",
-    "halfwidth": "full-width letters and digits are the same ones",
-    "whitespace": "spaces at line ends and rows of blank lines cost tokens",
-    "mojibake": "text that was decoded wrongly",
-    "html": "tags and entities are no prose",
-    "boilerplate": "navigation, copyright and sharing notes",
-    "simplify": "one script, twice the examples of each character",
-    "id": "numbers of identity cards are personal data",
-    "email": "e-mail addresses are personal data",
-    "phone": "telephone numbers are personal data",
-    "empty": "no letter, digit or character of Chinese",
-    "too short": "too little context to learn from",
-    "too long": "dumps and concatenations",
-    "broken": "characters lost in a wrong decoding",
-    "garbled": "text decoded wrongly beyond repair: hardly any of its Chinese characters are usual",
-    "symbols": "tables, drawings, encoded data",
-    "digits": "tables of numbers",
-    "repeated lines": "lists, menus and logs that repeat themselves",
-    "repeated n-grams": "generated or copied filler",
-    "one character": "rows of the same character",
-    "language": "not a language that is wanted",
-    "chinese share": "too little Chinese",
-    "blocklist": "words that the user does not want",
-    "quality": "a score in the quality column that is too low or too high",
-    "domain": "the page stands at a place that you do not want",
-    "empty turn": "a turn without words",
-    "role order": "turns that do not alternate",
-    "refusal": "answers that refuse, or speak of being a language model",
-    "short lines": "menus, tables and lists",
-    "ended lines": "headings and links instead of sentences",
-    "line ends": "lists rather than prose",
-    "list lines": "nearly nothing but a list",
-    "ellipsis lines": "teasers that go on elsewhere",
-    "marks": "tags and omissions instead of words",
-    "lettered words": "numbers and signs",
-    "stop words": "a row of names or keywords is no prose",
-    "word length": "no ordinary English",
-    "sentences": "hardly a text",
-    "repeated paragraphs": "the same paragraph again and again",
-    "repetition": "the same words again and again",
-    "placeholders": "a template, or code",
-    "whole lines": "lines that are no sentences, and legal notes",
-    "classifier": "what your quality classifier calls bad",
-    "own rule": "a function of yours",
-    "repeated passages": "what stands in an earlier document",
-}
-"""Name of every rule -> why it exists. Shown in the report."""
+
+@cache
+def reasons() -> dict[str, dict[str, str]]:
+    """Name of every rule -> why it exists, in both languages ("zh", "en"). Shown in the report."""
+    return read_yaml(Path(__file__).with_name("reasons.yaml"))
 
 
 OWN = "own rule"
