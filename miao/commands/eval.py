@@ -87,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "--scoring",
         choices=get_args(Scoring),
         help="letter: log p of the letter; option: of the option's text; ppl: of each whole "
-        "prompt; greedy: whether the model writes the right option by itself; generate: free text "
+        "prompt; greedy: whether the model writes the right option by itself; bits: bits "
+        "per byte of whole texts; generate: free text "
         "(default: the prompts' own)",
     )
     add("--shots", type=int, help="examples before each question (default: the prompts' own)")
@@ -182,7 +183,7 @@ def _ask(
     from miao.evaluate.benchmark import ask
 
     items = questions.all()
-    per_item = 1 if style.scoring == "generate" else 0
+    per_item = 1 if style.scoring in ("generate", "bits") else 0
     total = sum(per_item or len(item.options) for item in items)
     with ProgressLine(f"{len(items):,} questions", total) as line:
         return ask(model, encoder, task, questions, style_name, style, shots, line.advance)

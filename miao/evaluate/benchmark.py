@@ -11,7 +11,12 @@ from typing import Any
 
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError
-from miao.evaluate.measure.continuations import Continuation, Likelihood, continuation_logprobs
+from miao.evaluate.measure.continuations import (
+    Continuation,
+    Likelihood,
+    continuation_logprobs,
+    rolling,
+)
 from miao.evaluate.measure.likelihood import Advance, nothing
 from miao.evaluate.measure.writing import write_texts
 from miao.evaluate.tasks.extract import extractor, is_right
@@ -44,7 +49,7 @@ class Answer:
     others: dict[str, int] = field(default_factory=dict)
     logprobs: list[float] = field(default_factory=list)
     nats: float | None = None
-    """greedy: -log p of the right option."""
+    """greedy: -log p of the right option; bits: of the whole text."""
     text: str | None = None
     found: str | None = None
 
@@ -65,6 +70,7 @@ class Answer:
             "others": self.others,
             "logprobs": [round(value, 4) for value in self.logprobs],
             "text": self.text,
+            "nats": None if self.nats is None else round(self.nats, 4),
             "found": self.found,
         }
         return {name: value for name, value in values.items() if value not in (None, [], {})}
@@ -108,12 +114,14 @@ def ask(
         MiaoError: options are to be compared, but a question has none.
     """
     for item in questions.all():
-        if style.scoring != "generate" and not item.options:
+        if style.scoring not in ("generate", "bits") and not item.options:
             raise MiaoError(
                 f"question {item.id} has no options to compare", fix="use --scoring generate"
             )
     groups = [(items, questions.examples.get(name, [])) for name, items in questions.items.items()]
-    if style.scoring == "generate":
+    if style.scoring == "bits":
+        answers, cut, fewer = _read_through(model, encoder, questions.all(), advance), 0, 0
+    elif style.scoring == "generate":
         answers, cut, fewer = _generate(model, encoder, task, style, groups, advance)
     else:
         answers, cut, fewer = [], 0, 0
@@ -240,6 +248,20 @@ def _written(item: Item, found: Sequence[Likelihood]) -> Answer:
         answer.right = item.answer in written
         answer.nats = -found[item.answer].logprob
     return answer
+
+
+def _read_through(
+    model: Decoder, encoder: Encoder, items: Sequence[Item], advance: Advance
+) -> list[Answer]:
+    """bits: log p of whole texts, each from the token that documents begin with."""
+    limit, start = model.config.context_length, encoder.tokenizer.document_start
+    answers = []
+    for item in items:
+        windows = rolling([*start, *encoder.tokenizer.encode(item.question)], limit)
+        found = continuation_logprobs(model, windows)
+        answers.append(Answer(item, None, nats=-sum(one.logprob for one in found)))
+        advance(1)
+    return answers
 
 
 def _read(

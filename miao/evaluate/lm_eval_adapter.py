@@ -11,7 +11,7 @@ from typing import Any
 from miao.console import ProgressLine, warn
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError, install_hint
-from miao.evaluate.measure.continuations import Continuation, continuation_logprobs
+from miao.evaluate.measure.continuations import Continuation, continuation_logprobs, rolling
 from miao.evaluate.measure.writing import ROWS, write_texts
 from miao.evaluate.tasks.prompts import Encoder, Prompt
 from miao.model.decoder import Decoder
@@ -66,16 +66,15 @@ class MiaoLM(LM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """log p of whole texts, in windows of the context's length that do not overlap."""
+        """log p of whole texts, in windows of the context's length."""
         limit, windows, owners = self.model.config.context_length, [], []
         for number, request in enumerate(requests):
             (text,) = request.args
             tokenizer = self.encoder.tokenizer
             ids = [*tokenizer.document_start, *tokenizer.encode(text)]
-            for start in range(0, len(ids) - 1, limit):
-                piece = ids[start : start + limit + 1]
-                windows.append(Continuation(piece, len(piece) - 1))
-                owners.append(number)
+            pieces = rolling(ids, limit)
+            windows += pieces
+            owners += [number] * len(pieces)
         sums = [0.0] * len(requests)
         for owner, one in zip(owners, continuation_logprobs(self.model, windows), strict=True):
             sums[owner] += one.logprob

@@ -52,6 +52,18 @@ def mean(task: str, category: str, values: Sequence[float], unit: str) -> Score:
     return Score(task, category, len(values), average, stderr, unit=unit)
 
 
+def ratio(
+    task: str, category: str, sums: Sequence[float], counts: Sequence[float], unit: str
+) -> Score:
+    """A ratio of sums over documents (bits and bytes) with its standard error by the delta
+    method; None for a single one."""
+    total, count = max(sum(counts), 1), len(sums)
+    value = sum(sums) / total
+    spread = sum((s - value * n) ** 2 for s, n in zip(sums, counts, strict=True))
+    stderr = math.sqrt(spread * count / max(count - 1, 1)) / total if count > 1 else None
+    return Score(task, category, count, value, stderr, unit=unit)
+
+
 def ranked(task: str, category: str, better: Sequence[float], worse: Sequence[float]) -> Score:
     """How often one of the better values is above one of the worse, over all pairs of them (the
     area under the ROC curve; ties count half), with the standard error of Hanley and McNeil

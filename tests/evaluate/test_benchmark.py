@@ -236,3 +236,21 @@ def test_ties_are_said_since_they_count_as_the_first() -> None:
     assert any(
         "in 7 of 10 questions several options are equally likely" in n for n in summary.notes
     )
+
+
+def test_bits_per_byte_by_domain_by_hand(tokenizer: Tokenizer, bigram_model: Bigram) -> None:
+    """A model for which all tokens are alike: log2 of the vocabulary for every token of a text."""
+    task = load_task("bits")
+    name, style = task.style(None)
+    questions = read_questions(task, DATA)
+    asked = ask(bigram_model({}), Encoder(tokenizer), task, questions, name, style, 0)
+    scores = {score.category: score for score in summarise(asked).scores}
+    domains = []
+    for domain in ("nature", "towns"):
+        texts = [item.question for item in questions.items[domain]]
+        bits = [len(tokenizer.encode(t)) * math.log2(tokenizer.vocab_size) for t in texts]
+        value = sum(bits) / sum(len(t.encode()) for t in texts)
+        domains.append(value)
+        assert scores[domain].value == pytest.approx(value, rel=1e-4)
+        assert scores[domain].count == 2 and scores[domain].unit == "bits" and scores[domain].stderr
+    assert scores["mean of domains"].value == pytest.approx(sum(domains) / 2, rel=1e-4)

@@ -14,7 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miao.evaluate.measure import continuations
-from miao.evaluate.measure.continuations import Continuation, _best_intervals, continuation_logprobs
+from miao.evaluate.measure.continuations import (
+    Continuation,
+    _best_intervals,
+    continuation_logprobs,
+    rolling,
+)
 from miao.evaluate.measure.prefix import SharedPrefix
 from miao.model import Decoder
 
@@ -169,3 +174,12 @@ def test_rows_of_a_padded_vocabulary_have_no_probability(make_model: Make) -> No
             first = next(iter(expected)).logprob
             logits = model(torch.tensor([[5, 9, 7]])).detach()[0, 1:, :80].float().log_softmax(-1)
             assert first == pytest.approx(float(logits[0, 7] + logits[1, 0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 9, 10, 17, 40])
+def test_a_long_text_is_scored_token_by_token_once(count: int) -> None:
+    """In pieces as long as the context; the last has as much before it as fits."""
+    ids, limit = list(range(count)), 8
+    pieces = rolling(ids, limit)
+    assert [id for piece in pieces for id in piece.ids[-piece.scored :]] == ids[1:]
+    assert all(len(piece.ids) == min(limit + 1, count) for piece in pieces)

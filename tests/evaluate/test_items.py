@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -45,6 +46,7 @@ prompts:
         ("minimal_pairs", {"measure_words": 2, "order": 1}, [0, 0, 0]),
         ("climp", {"ba_construction": 1, "classifier": 2}, [0, 0, 0]),
         ("chid", {"all": 2}, [1, 0]),
+        ("bits", {"nature": 2, "towns": 2}, ["None"] * 4),
         ("cmrc", {"all": 3}, [1, 1, 0]),
         ("poems", {"all": 4}, [0, 0, 0, 3]),
         ("lambada", {"all": 2}, [0, 0]),
@@ -318,3 +320,16 @@ def test_expressions_are_compiled_once_for_all_records(
     before = tasks._compiled.cache_info().misses
     assert len(read_questions(task, tmp_path).all()) == 50
     assert tasks._compiled.cache_info().misses - before <= 3, "not once for every line"
+
+
+def test_the_layout_is_that_of_the_subjects_asked_for(tmp_path: Path) -> None:
+    """C4 keeps its English and its Chinese held-out text under names of other forms."""
+    for name, text in (
+        ("en/c4-validation.00000-of-00008.json.gz", "Rain."),
+        ("multilingual/c4-zh-validation.tfrecord-00000-of-00002.json.gz", "春天。"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(gzip.compress(json.dumps({"text": text}).encode()))
+    for subject, text in (("en", "Rain."), ("zh", "春天。")):
+        (item,) = read_questions(load_task("bits"), tmp_path, subjects=[subject]).all()
+        assert item.question == text and item.subject == subject

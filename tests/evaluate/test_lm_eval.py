@@ -65,19 +65,25 @@ def test_equal_to_the_harnesss_own_model(
         assert one[1] == bool(other[1])
 
 
-def test_rolling_windows_add_up(model: Decoder, tokenizer: Tokenizer) -> None:
+def test_rolling_windows_are_the_harnesss(model: Decoder, tokenizer: Tokenizer) -> None:
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
     text = "The seedling grew a little every day. " * 30
-    ids = [tokenizer.document_boundary_id, *tokenizer.encode(text)]
+    ids = tokenizer.encode(text)
     assert len(ids) > 256
+    windows = get_rolling_token_windows(
+        token_list=ids, prefix_token=tokenizer.document_boundary_id, max_seq_len=256, context_len=1
+    )
     expected = 0.0
     with torch.inference_mode():
-        for start in range(0, len(ids) - 1, 256):
-            piece = torch.tensor([ids[start : start + 257]])
+        for before, scored in map(make_disjoint_window, windows):
+            piece = torch.tensor([[*before, *scored]])
             logprobs = model(piece[:, :-1]).float().log_softmax(-1)
-            expected += float(logprobs.gather(2, piece[:, 1:, None]).sum())
+            found = logprobs.gather(2, piece[:, 1:, None])[0, -len(scored) :]
+            expected += float(found.sum())
     lm = MiaoLM(model, Encoder(tokenizer))
-    (found,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)])
-    assert found == pytest.approx(expected, rel=1e-4)
+    (found_by_us,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)])
+    assert found_by_us == pytest.approx(expected, rel=1e-4)
 
 
 def test_generation_stops_before_the_stop(model: Decoder, tokenizer: Tokenizer) -> None:

@@ -34,6 +34,17 @@ class Continuation:
     scored: int
 
 
+def rolling(ids: Sequence[int], limit: int) -> list[Continuation]:
+    """A long text as continuations that score each token after the first once: pieces of the
+    context's length, the last with as much before it as fits (as lm-evaluation-harness does it)."""
+    ends = [*range(limit + 1, len(ids), limit), len(ids)]
+    starts = [1, *ends[:-1]]
+    return [
+        Continuation(ids[max(end - limit - 1, 0) : end], end - start)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Likelihood:
     """Of one continuation: the sum of log p in nats, whether every token was the likeliest, and

@@ -10,7 +10,7 @@ import torch
 
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem
-from miao.evaluate.scores import Score, accuracy, by_category, mean, ranked
+from miao.evaluate.scores import Score, accuracy, by_category, mean, ranked, ratio
 from miao.model.decoder import Decoder
 from miao.ops.linear_cross_entropy import IGNORE
 from miao.shards.build import encode_preferences
@@ -79,15 +79,7 @@ def bits_per_byte(
     begun = len(tokenizer.document_start)
     num_bytes = [sum(len(tokenizer.token_bytes(i)) for i in ids[begun:-1]) for ids in sequences]
     bits = [-float(values[begun - 1 :].sum()) / math.log(2) for values in logprobs]
-    value = sum(bits) / max(sum(num_bytes), 1)
-    # Standard error of a ratio of sums over documents (the delta method).
-    residuals = [b - value * n for b, n in zip(bits, num_bytes, strict=True)]
-    count = len(residuals)
-    spread = math.sqrt(sum(r * r for r in residuals) * count / max(count - 1, 1)) / max(
-        sum(num_bytes), 1
-    )
-    source = dataset.manifest.source
-    return Score("bits per byte", source, count, value, spread if count > 1 else None, unit="bits")
+    return ratio("bits per byte", dataset.manifest.source, bits, num_bytes, "bits")
 
 
 def answer_loss(model: Decoder, dataset: TokenDataset, max_tokens: float) -> float:

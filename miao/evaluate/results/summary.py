@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miao.evaluate.benchmark import MEASURES, Answer, Asked
-from miao.evaluate.scores import Score, accuracy, mean
+from miao.evaluate.scores import Score, accuracy, mean, ratio
 from miao.evaluate.statistics import above_chance
 from miao.evaluate.tasks.task import LETTERS
 
@@ -59,6 +59,8 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
         missing: subjects of the task without a file; they are named, since a mean over fewer
             subjects is another number.
     """
+    if asked.style.scoring == "bits":
+        return Summary(_bits(asked))
     answers = [answer for answer in asked.answers if answer.right is not None]
     assert answers, "at least one question with a known answer"
     right = [bool(answer.right) for answer in answers]
@@ -106,6 +108,30 @@ def summarise(asked: Asked, missing: Sequence[str] = ()) -> Summary:
             + (", ..." if len(missing) > 8 else "")
         )
     return summary
+
+
+def _bits(asked: Asked) -> list[Score]:
+    """Bits per byte of each domain (subject), and their mean: domains count alike."""
+    by_domain: dict[str, list[Answer]] = {}
+    for answer in asked.answers:
+        by_domain.setdefault(answer.item.subject, []).append(answer)
+    scores = [
+        ratio(
+            asked.task.name,
+            domain,
+            [(answer.nats or 0.0) / math.log(2) for answer in answers],
+            [len(answer.item.question.encode(errors="replace")) for answer in answers],
+            "bits",
+        )
+        for domain, answers in by_domain.items()
+    ]
+    if len(scores) == 1:
+        return scores
+    known = [score.stderr for score in scores if score.stderr is not None]
+    error = math.hypot(*known) / len(scores) if len(known) == len(scores) else None
+    value = _mean([score.value for score in scores])
+    name = "mean of domains"
+    return [*scores, Score(asked.task.name, name, len(scores), value, error, unit="bits")]
 
 
 def _scores(

@@ -94,7 +94,7 @@ def read_questions(
                 f"the task {task.name} has no subject '{name}'",
                 fix=f"it has {', '.join(list(task.subjects)[:60])}",
             )
-    folder, source = _find_source(task, data, split)
+    folder, source = _find_source(task, data, split, subjects)
     labelled = split not in task.unlabelled
     found = {
         subject: _limited(task, source, folder, split, subject, limit, labelled)
@@ -125,14 +125,16 @@ def read_questions(
     return Questions(found, examples, missing, folder, labelled)
 
 
-def _find_source(task: Task, data: Path, split: str) -> tuple[Path, Source]:
-    """The folder that holds files of the task, and the layout that they have."""
+def _find_source(
+    task: Task, data: Path, split: str, subjects: Sequence[str]
+) -> tuple[Path, Source]:
+    """The folder that holds files of the task (of these subjects, if any), and their layout."""
     for folder in [*(data / name for name in task.folders), data]:
         for source in task.sources:
             if source.built_in:
                 return task.path.parent, source
             if source.generated is not None or any(
-                True for _ in _matches(source, folder, split, None)
+                True for one in subjects or [None] for _ in _matches(source, folder, split, one)
             ):
                 return folder, source
     layouts = "\n".join(f"    {source.files}" for source in task.sources)

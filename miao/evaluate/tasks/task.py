@@ -22,7 +22,7 @@ from miao.errors import MiaoError, did_you_mean
 from miao.evaluate.tasks.generated import kinds
 from miao.options import read_yaml
 
-Scoring = Literal["letter", "option", "greedy", "ppl", "generate"]
+Scoring = Literal["letter", "option", "greedy", "ppl", "generate", "bits"]
 Overflow = Literal["cut", "fewer"]
 Compare = Literal["letter", "number", "text"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
