@@ -34,8 +34,8 @@ Product = Callable[[Tensor], Tensor]
 
 
 class PackedDecoder:
-    """Reads tokens as a `Decoder` with a cache does; cannot be trained, and does not follow later
-    changes of the decoder's weights.
+    """Reads tokens as a `Decoder` with a cache does; cannot be trained, and follows later changes
+    of the decoder's weights only when it is told to (`follow`).
 
     Blocks that are not made of grouped-query attention and a dense feed-forward keep those parts
     as they are (latent attention, experts).
@@ -59,14 +59,28 @@ class PackedDecoder:
             self._embedding, scale_v = whole_rows(self._embedding)
             self._scale_v1 = scale_v[:, None]
         head = head_operand(decoder.lm_head.weight.detach(), self.compute_dtype)
-        self._head = _product([head], [None], weights, self.compute_dtype)
+        self._copies = [(self._embedding, [backbone.embed_tokens.weight])]
+        self._head = _product([head], [None], weights, self.compute_dtype, self._copies)
+        if weights != "int8":
+            self._copies[-1] = self._copies[-1][0], [decoder.lm_head.weight]
         self._norm = backbone.norm
         self._layers: list[_Layer] = []
         for block in backbone.layers:
             assert isinstance(block, Block)
             self._layers.append(_Layer(block, weights, self.compute_dtype))
+            self._copies += self._layers[-1].copies
             if consume:
                 give_up(block)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Takes the weights that the decoder has now, at the places of the old ones: what was
+        recorded with them (CUDA graphs) stays right. Not for int8, nor after `consume`."""
+        assert self.weights != "int8"
+        for packed, sources in self._copies:
+            torch._foreach_copy_(
+                list(packed[: sum(map(len, sources))].split([len(m) for m in sources])), sources
+            )
 
     def eval(self) -> PackedDecoder:
         """It always is what `eval` makes of a decoder."""
@@ -112,6 +126,8 @@ class _Layer:
         self._first_norm, self._second_norm = block.input_layernorm, block.post_attention_layernorm
         self._attention = block.self_attn
         self._mlp = block.mlp
+        self.copies: list[tuple[Tensor, list[Tensor]]] = []
+        """What is packed, and the decoder's own numbers in it."""
         self._qkv: Product | None = None
         self._gate_up: Product | None = None
         if isinstance(block.self_attn, Attention):
@@ -119,8 +135,8 @@ class _Layer:
         if isinstance(block.mlp, MLP):
             mlp = block.mlp
             pair = [mlp.gate_proj.weight, mlp.up_proj.weight]
-            self._gate_up = _product(pair, [None, None], weights, dtype)
-            self._down = _product([mlp.down_proj.weight], [None], weights, dtype)
+            self._gate_up = _product(pair, [None, None], weights, dtype, self.copies)
+            self._down = _product([mlp.down_proj.weight], [None], weights, dtype, self.copies)
 
     def _pack_attention(self, part: Attention, weights: WeightType, dtype: torch.dtype) -> None:
         projections = (part.q_proj, part.k_proj, part.v_proj)
@@ -128,14 +144,16 @@ class _Layer:
         self._key_heads = part.k_proj.out_features // part.head_dim
         self._query_heads = part.q_proj.out_features // part.head_dim
         self._qkv = _product(
-            [p.weight for p in projections], [p.bias for p in projections], weights, dtype
+            *([p.weight for p in projections], [p.bias for p in projections]),
+            *(weights, dtype, self.copies),
         )
-        self._out = _product([part.o_proj.weight], [None], weights, dtype)
+        self._out = _product([part.o_proj.weight], [None], weights, dtype, self.copies)
         self._head_norm: Tensor | None = None
         if part.q_norm is not None and part.k_norm is not None:
             norms = [part.q_norm.weight.detach()] * self._query_heads
             norms += [part.k_norm.weight.detach()] * self._key_heads
             self._head_norm = torch.stack(norms).to(dtype)
+            self.copies.append((self._head_norm, [norm[None] for norm in norms]))
             self._eps = part.q_norm.eps
 
     def __call__(self, x_nd: Tensor, context: Context, turn: _Rotation, batch: int) -> Tensor:
@@ -178,17 +196,26 @@ def _normed(x_nd: Tensor, norm: RMSNorm) -> Tensor:
 
 
 def _product(
-    matrices: list[Tensor], biases: list[Tensor | None], weights: WeightType, dtype: torch.dtype
+    matrices: list[Tensor],
+    biases: list[Tensor | None],
+    weights: WeightType,
+    dtype: torch.dtype,
+    copies: list[tuple[Tensor, list[Tensor]]] | None = None,
 ) -> Product:
-    """The product with several matrices stacked on each other."""
+    """The product with several matrices stacked on each other; `copies` notes what is copied."""
     parts = [matrix.detach().float() for matrix in matrices]
     weight = torch.cat(parts) if len(parts) > 1 else parts[0]
     bias: Tensor | None = None
     if biases[0] is not None:
-        bias = torch.cat([part.detach() for part in biases if part is not None]).to(dtype)
+        own = [part.detach() for part in biases if part is not None]
+        bias = torch.cat(own).to(dtype)
+        if copies is not None:
+            copies.append((bias, own))
     if weights == "int8":
         return Int8Linear(weight, bias)
     weight = weight.to(dtype)
+    if copies is not None:
+        copies.append((weight, [matrix.detach() for matrix in matrices]))
     return lambda x_nd: F.linear(x_nd, weight, bias)
 
 

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from miao.corpus.records import Conversation, Message
-from miao.engine import Request, SamplingOptions, Scheduler, make_runner
+from miao.engine import Request, Runner, SamplingOptions, Scheduler, make_runner
+from miao.engine.packed import PackedDecoder
 from miao.errors import MiaoError, first_line
 from miao.model.decoder import Decoder
 from miao.recipe.grpo import GrpoOptions
@@ -78,6 +81,7 @@ class Examiner:
         self.tokenizer, self.rewards, self.environment = tokenizer, rewards, environment
         self.options, self.length = options, length
         self.stop_ids = frozenset(tokenizer.stop_ids)
+        self._kept: tuple[Decoder, Decoder | PackedDecoder, Runner] | None = None
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """A problem up to where the assistant begins to speak."""
@@ -108,7 +112,7 @@ class Examiner:
         room = max(map(len, prompts), default=0) + self.options.max_new_tokens + 1
         length = self.length if self.environment else min(room, self.length)
         rows = max(1, min(self.options.parallel_answers, copies * len(problems)))
-        runner = make_runner(model, rows, length + 1)
+        runner = self._runner(model, rows, length + 1)
         scheduler = Scheduler(runner, frozenset(), PREFILL, reuse_prefixes=bool(self.environment))
         answers: list[Answer] = []
         asked: dict[int, Answer] = {}
@@ -136,6 +140,28 @@ class Examiner:
         for answer in answers:
             self._judge(answer, problems[answer.problem])
         return answers
+
+    def _runner(self, model: Decoder, rows: int, length: int) -> Runner:
+        """That of the last time, with its cache and CUDA graphs, reading the weights of now. On a
+        GPU it has one copy of them in bfloat16, rather than casting each for every token."""
+        if self._kept is not None and self._kept[0] is model:
+            _, read, runner = self._kept
+            cache = runner.cache
+            same = runner.is_current and cache.keys.dtype == model.compute_dtype
+            if same and cache.rows >= rows and cache.length >= length:
+                if isinstance(read, PackedDecoder):
+                    read.follow()
+                return runner
+            rows, length = max(rows, cache.rows), max(length, cache.length)
+        self._kept = None  # its memory first
+        adapted = model.token_rows is not None or any(
+            "lora_" in n for n, _ in model.named_modules()
+        )
+        read = model
+        if model.device.type == "cuda" and model.compute_dtype == torch.bfloat16 and not adapted:
+            read = PackedDecoder(model, "bf16")
+        self._kept = model, read, make_runner(read, rows, length)
+        return self._kept[2]
 
     def _request(
         self, answer: Answer, temperature: float, seed: int | None, index: int, length: int

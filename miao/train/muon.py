@@ -8,14 +8,20 @@ matrix is computed once, by one process, and its result is the same as without s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from miao.console import warn
+from miao.errors import first_line
+
 # The newer of two names; torch 2.11 has the older one.
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+MOST_SHAPES = 64
+"""Of stacks of equal matrices in a model."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 Finish = Callable[[], list[Tensor]]
 """Waits for the other processes and returns the results."""
@@ -44,18 +50,39 @@ def newton_schulz(
     return x.mT if tall else x
 
 
+@functools.cache
+def _compiled() -> Callable[[Tensor, torch.dtype], Tensor]:
+    return torch.compile(newton_schulz, dynamic=False, fullgraph=True)
+
+
 class Orthogonalizer:
     """One process: everything at once.
 
     Args:
         dtype: of the products.
+        compiles: the steps are compiled, once for every shape of a stack.
     """
 
     ahead = 0
     """How many stacks are begun before the first is finished."""
 
-    def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype, compiles: bool = False):
+        self.dtype, self.compiles = dtype, compiles
+
+    def nearest(self, matrices_nrc: Tensor) -> Tensor:
+        """`newton_schulz`, compiled where that is wanted and works."""
+        if self.compiles:
+            from torch._dynamo.exc import TorchDynamoException
+
+            try:
+                with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+                    return _compiled()(matrices_nrc, self.dtype)
+            except (TorchDynamoException, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self.compiles = False
+                warn(f"Muon is not compiled: {first_line(error)}")
+        return newton_schulz(matrices_nrc, self.dtype)
 
     def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
         """Begins with matrices [rows, columns] or stacks of them [e, rows, columns].
@@ -65,7 +92,7 @@ class Orthogonalizer:
         """
         joined = torch.stack(parts)
         flat = joined.flatten(0, -3)  # experts are stacked already
-        updates = newton_schulz(flat, self.dtype).to(joined.dtype).view_as(joined)
+        updates = self.nearest(flat).to(joined.dtype).view_as(joined)
         return lambda: list(updates.unbind())
 
 
@@ -82,7 +109,7 @@ class SharedOrthogonalizer(Orthogonalizer):
         mine = flat[each * rank : each * (rank + 1)]
         results = flat.new_zeros((each, *flat.shape[1:]), dtype=self.dtype)
         if len(mine):
-            results[: len(mine)] = newton_schulz(mine, self.dtype)
+            results[: len(mine)] = self.nearest(mine)
         gathered = results.new_empty((each * size, *flat.shape[1:]))
         work = _all_gather(gathered, results, async_op=True)
 
@@ -118,7 +145,7 @@ class RowsOrthogonalizer(Orthogonalizer):
             ],
             dim=1,
         )
-        results = newton_schulz(stack, self.dtype) if mine else stack.to(self.dtype)
+        results = self.nearest(stack) if mine else stack.to(self.dtype)
         back = torch.cat([rows.flatten() for rows in results.split(heights, dim=1)])
         returned = back.new_empty(sum(sent))
         work = dist.all_to_all_single(returned, back, sent, received, async_op=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from miao.engine import Request, Runner, SamplingOptions, Scheduler
 from miao.engine.packed import Int8Linear, PackedDecoder
+from miao.engine.runner import Piece
 from miao.errors import MiaoError
 from miao.model import Decoder
 from tests.engine.pieces import EXPERTS, LATENT, PIECES, PLAIN_KINDS
@@ -94,3 +96,26 @@ def test_it_generates_what_the_decoder_generates(make_model: Make) -> None:
             scheduler.step()
         answers.append([request.answer for request in requests])
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["plain", "latent", "experts"])
+def test_packed_weights_follow_the_decoder_at_their_places(
+    make_model: Callable[..., Decoder], kind: str, weights: Any
+) -> None:
+    """As CUDA graphs want it, which know addresses: after a step of training the same runner reads
+    what a new one would."""
+    changes = {"plain": {"qk_norm": True}, "latent": LATENT, "experts": EXPERTS}[kind]
+    model = make_model(**changes)
+    packed = PackedDecoder(model, weights)
+    runner = Runner(packed, 2, 16)
+    piece = [Piece(0, [1, 2, 3, 4], 0)]
+    before = runner(piece)
+    places = [tensor.data_ptr() for tensor, _ in packed._copies]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    packed.follow()
+    after, new = runner(piece), Runner(PackedDecoder(model, weights), 2, 16)(piece)
+    assert torch.equal(after, new) and not torch.allclose(after, before, atol=1e-2)
+    assert places == [tensor.data_ptr() for tensor, _ in packed._copies]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from miao.corpus.records import Conversation, Message
+from miao.engine import make_runner
 from miao.engine.runner import Piece, Runner
 from miao.errors import MiaoError
 from miao.model import Decoder
@@ -159,3 +160,33 @@ def test_equal_seeds_draw_equal_answers_in_any_company(
     assert [a.ids for a in together[4:8]] == [a.ids for a in alone]
     assert len({tuple(a.ids) for a in alone}) > 1
     assert exam.fits(problems[0]) and not exam.fits(Problem([Message("user", "a" * 5000)], {}))
+
+
+def test_the_runner_of_the_last_rollout_is_kept_and_reads_the_weights_of_now(
+    make_model: Callable[..., Decoder], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its cache and, on a GPU, its CUDA graphs; a larger one only where more is asked."""
+    made: list[tuple[int, int]] = []
+
+    def counted(model: Decoder, rows: int, length: int) -> Runner:
+        made.append((rows, length))
+        return make_runner(model, rows, length)
+
+    monkeypatch.setattr("miao.rewards.answers.make_runner", counted)
+    model = make_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=1024)
+    options = GrpoOptions(max_new_tokens=12, parallel_answers=4)
+    rewards = load_rewards({"short": 1.0})
+    exam, other = (Examiner(tokenizer, rewards, None, options, 900) for _ in range(2))
+    short, long = (Problem([Message("user", "word " * n)], {}) for n in (4, 40))
+    first = exam.ask(model, [long], [1], 4, 1.0)
+    again = exam.ask(model, [short], [1], 2, 1.0)
+    assert len(made) == 1, "smaller ones fit"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    after = exam.ask(model, [short], [1], 2, 1.0)
+    assert len(made) == 1 and [a.ids for a in after] != [a.ids for a in again]
+    assert [a.ids for a in after] == [a.ids for a in other.ask(model, [short], [1], 2, 1.0)]
+    exam.ask(make_model(vocab_size=tokenizer.vocab_size), [short], [1])
+    assert len(made) == 3, "another model has its own"
+    assert first[0].ids

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from miao.model import Decoder, count_parameters
-from miao.train.muon import newton_schulz
+from miao.train import muon
+from miao.train.muon import Orthogonalizer, newton_schulz
 from miao.train.optim import MuonAdamW, Schedule, learning_rate_factor
 
 # Tall, wide and square, two of them of one shape; the last three are AdamW's.
@@ -275,3 +276,32 @@ def test_routers_go_to_adamw() -> None:
     router = nn.Parameter(torch.ones(4, 8))
     optimizer = ours([("model.layers.0.mlp.gate.weight", router)])
     assert [group["kind"] for group in optimizer.param_groups] == ["adamw"]
+
+
+def test_newton_schulz_is_compiled_once_for_a_shape_and_given_up_where_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> object:
+        made.append(1)
+        return graph.forward
+
+    def broken(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> object:
+        raise RuntimeError("no room for its files")
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1 + n % 3, 4 + n, 6) for n in range(12)]  # more than the compiler's own limit
+    for backend_now, graphs in ((backend, len(shapes)), (broken, 0)):
+        torch._dynamo.reset()
+        step = torch.compile(newton_schulz, dynamic=False, fullgraph=True, backend=backend_now)
+        monkeypatch.setattr(muon, "_compiled", lambda step=step: step)
+        ours, plain = Orthogonalizer(torch.float32, compiles=True), Orthogonalizer(torch.float32)
+        for _ in range(2):
+            for count, rows, columns in shapes:
+                parts = list(torch.randn(count, rows, columns, generator=generator))
+                found, truth = (o.begin(parts, parts[0].shape)() for o in (ours, plain))
+                torch.testing.assert_close(found, truth)
+        assert sum(made) == graphs or backend_now is broken
+        assert ours.compiles == (backend_now is backend)
+    assert capsys.readouterr().out.count("Muon is not compiled") == 1

@@ -65,7 +65,9 @@ class Parallel:
             weight_decay=options.weight_decay,
             betas=(options.adam_betas[0], options.adam_betas[1]),
             momentum=options.muon_momentum,
-            orthogonalizer=self.orthogonalizer(dtype),
+            orthogonalizer=self.orthogonalizer(
+                dtype, compiles=model.device.type == "cuda" and options.compile != "off"
+            ),
         )
 
     def backward(self, loss: Tensor, last: bool) -> None:
