@@ -28,7 +28,7 @@ from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile
 from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
 from miao.corpus.dedup.spans import without_spans
 from miao.corpus.ngrams import TextView, folded_key
-from miao.corpus.records import KINDS, Record, text_of
+from miao.corpus.records import KINDS
 from miao.corpus.steps import Progress, finish, finished, silent
 from miao.recipe import CorpusOptions, parse_quantity
 from miao.recipe.cleaning import MixOptions
@@ -88,17 +88,6 @@ class Accounts:
             shown += examples[: max(0, EXAMPLES - len(shown))]
         self.overlaps_found += len(facts.overlaps)
         self.overlaps += facts.overlaps[: max(0, MOST_OVERLAPS - len(self.overlaps))]
-
-    def reject_before(self, rule: str, record: Record, why: str) -> None:
-        """Counts a record that was rejected before the rules saw it."""
-        text = text_of(record)
-        self.read += 1
-        self.characters += len(text)
-        self.rejected[rule] += 1
-        self.rejected_characters[rule] += len(text)
-        shown = self.examples.setdefault(rule, [])
-        if len(shown) < EXAMPLES:
-            shown.append({"source": record.source, "why": why, "text": text[:SHOWN]})
 
     def add_duplicates(
         self, found: Found, chunks: Sequence[ChunkFile], duplicates: Duplicates

@@ -141,7 +141,7 @@ class CleanStep(PipelineStep):
             self.stat_update("problems")
             return None
         if rejected := builder.tools.columns.rejects({"id": document.id, **document.metadata}):
-            builder.reject(record, *rejected)
+            builder.facts.reject(record, *rejected)
             return None
         cleaned = builder.add(record)
         assert cleaned is None or isinstance(cleaned, Document)

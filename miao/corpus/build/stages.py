@@ -23,7 +23,7 @@ from miao.corpus.build.timing import Timing
 from miao.corpus.clean.classifier import FACTS
 from miao.corpus.clean.columns import Columns
 from miao.corpus.clean.own import file_of
-from miao.corpus.dedup.chunks import ChunkFile
+from miao.corpus.dedup.chunks import ChunkFacts, ChunkFile
 from miao.corpus.dedup.duplicates import Duplicates
 from miao.corpus.read.formats import Reading, RecordCounts, convert_file, read_records
 from miao.corpus.read.problems import Problem
@@ -144,7 +144,7 @@ class Stage:
         done, mark = directory / "done.json", fingerprint(inputs)
         result = finished(done, mark)
         if result is None:
-            before, counts = Accounts(), RecordCounts()
+            before, counts = ChunkFacts(), RecordCounts()
             problems = ProblemLog(self.directory / "problems.jsonl", self.options.skip_bad_records)
             size = sum(path.stat().st_size for path in find_files(self.given))
             with (
@@ -163,27 +163,27 @@ class Stage:
                 "columns": counts.columns.to_json(),
                 "merged": counts.merged,
             }
-            finish(done, mark, {"chunks": len(chunks), "read": read, "before": vars(before)})
+            finish(done, mark, {"chunks": len(chunks), "read": read, "before": before.to_json()})
             result = finished(done, mark)
         chunks = [ChunkFile(directory, number) for number in range(result["chunks"])]
-        accounts = Accounts.from_json(result["before"])
-        for chunk in chunks:
-            accounts.add(chunk.facts())
+        accounts = Accounts()
+        for facts in [ChunkFacts.from_json(result["before"]), *(one.facts() for one in chunks)]:
+            accounts.add(facts)
         return chunks, result["read"], accounts
 
     def _read(
-        self, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
+        self, problems: ProblemLog, counts: RecordCounts, before: ChunkFacts
     ) -> Iterable[Record]:
         columns = Columns(self.options.clean)
         if columns.wanted:
-            return self._good_records(columns, problems, counts, accounts)
+            return self._good_records(columns, problems, counts, before)
         records: Iterable[Record] = read_records(
             self.given, self.kind, problems.note, counts, self.reading
         )
         return records
 
     def _good_records(
-        self, columns: Columns, problems: ProblemLog, counts: RecordCounts, accounts: Accounts
+        self, columns: Columns, problems: ProblemLog, counts: RecordCounts, before: ChunkFacts
     ) -> Iterator[Record]:
         """The records whose columns (a score, an address) are as they should be."""
         skipped = counts.skipped_files
@@ -194,7 +194,7 @@ class Stage:
             ):
                 if rejected := columns.rejects(value):
                     rule, why = rejected
-                    accounts.reject_before(rule, record, why)
+                    before.reject(record, rule, why)
                     continue
                 counts.by_shape[shape] += 1
                 yield record

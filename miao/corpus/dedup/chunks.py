@@ -61,6 +61,15 @@ class ChunkFacts:
         given: dict[str, Any] = {k: Counter(v) if k in counted else v for k, v in values.items()}
         return ChunkFacts(**given)
 
+    def reject(self, record: Record, rule: str, why: str) -> None:
+        """Counts a record that goes."""
+        text = text_of(record)
+        self.read += 1
+        self.characters += len(text)
+        self.rejected[rule] += 1
+        self.rejected_characters[rule] += len(text)
+        self.add_example(rule, source=record.source, why=why, text=text[:SHOWN])
+
     def add_example(self, rule: str, **example: Any) -> None:
         shown = self.examples.setdefault(rule, [])
         if len(shown) < EXAMPLES:
@@ -88,7 +97,7 @@ class ChunkBuilder:
         facts = self.facts
         cleaned = self.tools.cleaner.clean(record)
         if isinstance(cleaned, Rejected):
-            self.reject(record, cleaned.rule, cleaned.detail)
+            facts.reject(record, cleaned.rule, cleaned.detail)
             return None
         facts.read += 1
         facts.characters += len(text_of(record))
@@ -111,15 +120,6 @@ class ChunkBuilder:
             facts.add_example(rule, source=record.source, before=before, after=after)
         self._keep(cleaned.record, cleaned.view)
         return cleaned.record
-
-    def reject(self, record: Record, rule: str, why: str) -> None:
-        """Counts a record that goes."""
-        text, facts = text_of(record), self.facts
-        facts.read += 1
-        facts.characters += len(text)
-        facts.rejected[rule] += 1
-        facts.rejected_characters[rule] += len(text)
-        facts.add_example(rule, source=record.source, why=why, text=text[:SHOWN])
 
     def _keep(self, record: Record, view: Any) -> None:
         dedup = self.options.dedup
