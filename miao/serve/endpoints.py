@@ -108,9 +108,12 @@ class Endpoints:
         """The text of ids."""
         served = self._find(body.model)
         served.check_ids(body.tokens, "tokens")
-        known = [token for token in body.tokens if token < served.tokenizer.vocab_size]
-        text = served.tokenizer.decode(known, skip_special_tokens=False)
-        return JSONResponse({"prompt": text})
+
+        def text() -> str:
+            known = [token for token in body.tokens if token < served.tokenizer.vocab_size]
+            return served.tokenizer.decode(known, skip_special_tokens=False)
+
+        return JSONResponse({"prompt": await asyncio.to_thread(text)})
 
     async def embed(self, body: EmbeddingBody, request: Request) -> Response:
         """One vector per text."""
