@@ -56,7 +56,7 @@ INNER_ORDER = {
         {"muon", "adapters", "microbatch", "scaler", "balance"},
         {"optim"},
         {"distributed", "objectives"},
-        {"feed", "safety", "watch", "gradients"},
+        {"feed", "safety", "watch", "gradients", "prepare"},
         {"loop"},
         {"stage"},
     ],

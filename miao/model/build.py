@@ -83,24 +83,34 @@ def new_config(options: ModelOptions, vocab_size: int, end_of_turn: int | None) 
 
 
 def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
-    """A trained model made ready for `options.max_position_embeddings` (default: its own context
-    times the factor), where that is longer than its own context, with the rope scaling of the
-    options.
+    """A trained model with `longer_config`."""
+    config = longer_config(model.config, options)
+    if config == model.config:
+        return model
+    longer = Decoder(config)
+    longer.load_state_dict(model.state_dict())
+    return longer.eval()
+
+
+def longer_config(config: ModelConfig, options: ModelOptions) -> ModelConfig:
+    """A trained model's configuration made ready for `options.max_position_embeddings` (default:
+    its own context times the factor), where that is longer than its own context, with the rope
+    scaling of the options.
 
     Raises:
         MiaoError: the model is scaled already, in another way.
     """
-    config, scaling = model.config, options.rope_scaling
+    scaling = options.rope_scaling
     wanted = options.max_position_embeddings
     if wanted is None and not config.rope_scaling:
         wanted = int(config.context_length * scaling.factor)
     length = max(wanted or 0, config.context_length)
     if scaling.rope_type == "default" and length == config.context_length:
-        return model
+        return config
     own = config.rope_scaling or {}
     same = (own.get("rope_type"), own.get("factor")) == (scaling.rope_type, scaling.factor)
     if same and length == config.context_length:
-        return model  # by an earlier stage of the same recipe
+        return config  # by an earlier stage of the same recipe
     if config.rope_scaling and scaling.rope_type != "default":
         raise MiaoError(
             f"the model's positions are scaled already ({config.rope_scaling['rope_type']})",
@@ -108,12 +118,8 @@ def with_longer_context(model: Decoder, options: ModelOptions) -> Decoder:
             fix="begin with the model before its context was extended",
         )
     if scaling.rope_type == "default":
-        config = replace(config, max_position_embeddings=length)
-    else:
-        config = _scaled(config, scaling, config.max_position_embeddings, length)
-    longer = Decoder(config)
-    longer.load_state_dict(model.state_dict())
-    return longer.eval()
+        return replace(config, max_position_embeddings=length)
+    return _scaled(config, scaling, config.max_position_embeddings, length)
 
 
 def with_tokens(model: Decoder, tokens: int, made_of: Mapping[int, Sequence[int]]) -> Decoder:

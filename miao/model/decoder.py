@@ -7,7 +7,7 @@ that type is chosen once, at the embedding (`compute_dtype`). There is no autoca
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -296,18 +296,33 @@ class Decoder(nn.Module):
         }
 
     def initialize(self, seed: int) -> None:
-        """Random weights: N(0, 1/fan_in) for matrices, N(0, 0.02²) for embeddings, and zero for
-        the matrices that write to the residual stream, so that every block starts as the
-        identity."""
+        """Sets every weight to its `initial_values`."""
+        parameters = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, values in self.initial_values(seed):
+                parameters[name].copy_(values)
+
+    def initial_values(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Random weights, one after the other: N(0, 1/fan_in) for matrices, N(0, 0.02²) for
+        embeddings, and zero for the matrices that write to the residual stream, so that every block
+        starts as the identity."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+                yield name, torch.full(parameter.shape, 0.0 if name.endswith("bias") else 1.0)
             elif "o_proj" in name or "down_proj" in name:
-                nn.init.zeros_(parameter)
+                yield name, torch.zeros(parameter.shape)
             else:
                 embedding = "embed_tokens" in name or "lm_head" in name
                 std = 0.02 if embedding else 1 / math.sqrt(parameter.shape[-1])
-                values = torch.randn(parameter.shape, generator=generator) * std
-                with torch.no_grad():
-                    parameter.copy_(values)
+                yield name, torch.randn(parameter.shape, generator=generator) * std
+
+    def materialize(self, device: torch.device) -> None:
+        """Gives a model of the meta device memory; parameters are to be filled afterwards."""
+        self.to_empty(device=device)
+        fresh = Rotary(self.config)
+        self.model.rotary.inverse_frequency.copy_(fresh.inverse_frequency)
+        self.model.rotary.attention_factor = fresh.attention_factor
+        for name, buffer in self.named_buffers():
+            if "rotary" not in name:
+                buffer.zero_()

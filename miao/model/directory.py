@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from miao.model.hf_config import from_hf, to_hf
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 EXPERTS = ".mlp.experts."
+Named = Iterator[tuple[str, Tensor]]
 
 
 def save_model(
@@ -30,17 +31,19 @@ def save_model(
     directory: Path,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = 5 * 10**9,
+    weights: Named | None = None,
 ) -> None:
     """Writes `config.json`, `generation_config.json` and the weights into `directory`.
 
     Args:
         dtype: the type on disk (default: as the weights are, float32 while training).
         max_shard_bytes: weights above this are cut into several files with an index.
+        weights: whole, under the model's names, one after the other (default: the model's own).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = weights_of(model)
+    tensors = on_disk(iter(own_tensors(model).items()) if weights is None else weights)
     if dtype is not None:
-        tensors = {name: _stored_as(name, tensor, dtype) for name, tensor in tensors.items()}
+        tensors = ((name, _stored_as(name, tensor, dtype)) for name, tensor in tensors)
     _save_weights(tensors, directory, max_shard_bytes)
     config = to_hf(model.config)
     config["torch_dtype"] = config["dtype"] = str(dtype or torch.float32).removeprefix("torch.")
@@ -60,38 +63,48 @@ def _stored_as(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if name.endswith("e_score_correction_bias") else tensor.to(dtype)
 
 
-def _save_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: int) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
-            shards.append({})
+def _save_weights(tensors: Named, directory: Path, max_shard_bytes: int) -> None:
+    """Takes the tensors one by one, and holds no more of them than one file's."""
+    shard: dict[str, Tensor] = {}
+    files: list[list[str]] = []
+    size = total = 0
+
+    def flush() -> None:
+        write_safetensors(shard, directory / f"{len(files):05d}.part")
+        files.append(list(shard))
+        shard.clear()
+
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > max_shard_bytes:
+            flush()
             size = 0
-        shards[-1][name] = tensor
+        shard[name] = tensor
         size += tensor.nbytes
-    if len(shards) == 1:
-        write_safetensors(tensors, directory / WEIGHTS)
-        return
+        total += tensor.nbytes
+    flush()
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(shard, directory / file)
-        weight_map |= dict.fromkeys(shard, file)
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    for number, names in enumerate(files):
+        file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
+        (directory / f"{number:05d}.part").rename(directory / (file if len(files) > 1 else WEIGHTS))
+        weight_map |= dict.fromkeys(names, file)
+    if len(files) > 1:
+        content = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(directory / INDEX, content)
 
 
-def weights_of(model: Decoder) -> dict[str, Tensor]:
-    """The weights by their name on disk, on the CPU: a tied head is left out and every expert
-    stands alone, as Hugging Face does."""
+def own_tensors(model: Decoder) -> dict[str, Tensor]:
+    """Parameters and buffers that belong to the model, a tied head once."""
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    return {
-        alone: part.detach().cpu().contiguous()
-        for name, tensor in state.items()
-        for alone, part in _unstacked(name, tensor)
-    }
+    return state
+
+
+def on_disk(tensors: Named) -> Named:
+    """The same by their name on disk, on the CPU: every expert stands alone (as Hugging Face's)."""
+    for name, tensor in tensors:
+        for alone, part in _unstacked(name, tensor):
+            yield alone, part.detach().cpu().contiguous()
 
 
 def _unstacked(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -115,25 +128,72 @@ def load_model(directory: str | Path, tokens: int | None = None) -> Decoder:
             or of the wrong shape (each named), a damaged file.
     """
     directory = Path(directory)
+    model = Decoder(config_for(directory, tokens))
+    stored = StoredWeights(directory, model)
+    for name, target in own_tensors(model).items():
+        target.copy_(stored.rows(name))
+    return model.eval()
+
+
+def config_for(directory: Path, tokens: int | None = None) -> ModelConfig:
+    """The configuration of a directory's model, as `load_model` reads it."""
     config = load_config(directory)
     tokens = tokens or _tokens_beside(directory) or config.vocab_size
-    if tokens < config.vocab_size:
-        config = replace(config, num_tokens=tokens)
-    model = Decoder(config)
-    tensors = _read_tensors(directory)
-    state = model.state_dict()
-    if model.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-        del state["lm_head.weight"]
-    wanted = {alone: part for name, own in state.items() for alone, part in _unstacked(name, own)}
-    _check_tensors(
-        {name: tuple(tensor.shape) for name, tensor in wanted.items()},
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        directory,
-    )
-    for name, target in wanted.items():  # views of the model's own memory
-        target.copy_(tensors.pop(name))
-    return model.eval()
+    return replace(config, num_tokens=tokens) if tokens < config.vocab_size else config
+
+
+class StoredWeights:
+    """The weights of a model directory, read one at a time, and of each only the rows asked for.
+
+    Args:
+        model: that they are for; it may be one on the meta device.
+
+    Raises:
+        MiaoError: as `load_model`.
+    """
+
+    def __init__(self, directory: Path, model: Decoder):
+        self.files: dict[str, Any] = {}
+        """The open file of every tensor."""
+        for path in _files_of(directory):
+            file = _open(path)
+            self.files |= dict.fromkeys(file.keys(), file)
+        self.own = {name: tensor.shape for name, tensor in own_tensors(model).items()}
+        expected = {
+            alone: shape
+            for name, whole in self.own.items()
+            for alone, shape in self._alone(name, 0, whole[0], whole)
+        }
+        unasked = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+        found = {
+            name: tuple(file.get_slice(name).get_shape())
+            for name, file in self.files.items()
+            if name not in unasked
+        }
+        _check_tensors(expected, found, directory)
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows `start:stop` (of stacked experts: the experts so numbered) of what the model calls
+        `name`."""
+        shape = self.own[name]
+        stop = shape[0] if stop is None else stop
+        if EXPERTS not in name:
+            return self.files[name].get_slice(name)[start:stop]
+        parts = [self.files[alone].get_tensor(alone) for alone, _ in self._alone(name, start, stop)]
+        return torch.stack(parts) if parts else torch.empty(0, *shape[1:])
+
+    @staticmethod
+    def _alone(
+        name: str, start: int, stop: int, shape: Sequence[int] = ()
+    ) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names on disk with their shapes; `mlp.experts.up_proj` is `mlp.experts.0.up_proj.weight`
+        and so on."""
+        before, experts, kind = name.partition(EXPERTS)
+        if not experts:
+            yield name, tuple(shape)
+            return
+        for number in range(start, stop):
+            yield f"{before}{EXPERTS}{number}.{kind}.weight", tuple(shape[1:])
 
 
 def load_config(directory: str | Path) -> ModelConfig:
@@ -161,18 +221,14 @@ def _tokens_beside(directory: Path) -> int | None:
         return None  # whoever reads the tokenizer itself says what is wrong with it
 
 
-def _read_tensors(directory: Path) -> dict[str, Tensor]:
+def _files_of(directory: Path) -> list[Path]:
     index = directory / INDEX
-    names = [WEIGHTS]
-    if index.exists():
-        try:
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise MiaoError("the file is damaged: it has no weight_map", where=index) from error
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors |= read_safetensors(directory / name)
-    return tensors
+    if not index.exists():
+        return [directory / WEIGHTS]
+    try:
+        return [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MiaoError("the file is damaged: it has no weight_map", where=index) from error
 
 
 def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -197,11 +253,15 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         MiaoError: missing or damaged.
     """
+    file = _open(path)
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _open(path: Path) -> Any:
     if not path.exists():
         raise MiaoError("the weights file is missing", where=path)
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return safe_open(path, framework="pt").__enter__()  # closed with its last reference
     except (SafetensorError, OSError, ValueError) as error:
         refuse_lfs_pointer(path)
         raise MiaoError(

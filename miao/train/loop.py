@@ -221,13 +221,12 @@ class Trainer:
         measures = self.heldout and (self._crossed(before, "eval_every") or finished)
         samples = self.samples and self._crossed(before, "sample_every") and not finished
         asks = self._asks(finished)
-        model = self.parallel.plain_model() if measures or samples or asks else None
+        if self.heldout and measures and (values := self.parallel.measure(self.heldout)):
+            self._write(step=self.step, tokens=self.tokens, **values)
+            self.last |= values
+        model = self.parallel.plain_model() if samples or asks else None
         if model is not None:
             model.eval()
-            if self.heldout and measures:
-                values = self.heldout(model)
-                self._write(step=self.step, tokens=self.tokens, **values)
-                self.last |= values
             if self.samples and samples:
                 with by_product("samples"), self.despite_full_disk():
                     self.samples.write(model, self.tokens)

@@ -58,7 +58,9 @@ def fit_to_memory(
     if options.micro_batch != "auto":
         return options
     rows = int(parse_quantity(options.batch_tokens, f"{stage}.batch_tokens")) // options.seq_len
-    fits = trial_pass(model, options, extras) if model.device.type == "cuda" else None
+    # A spread model is not tried: one process out of memory would leave the others waiting.
+    tried = model.device.type == "cuda" and not hasattr(model.lm_head.weight, "placements")
+    fits = trial_pass(model, options, extras) if tried else None
     share = max(1, -(-rows // processes))
     return replace(options, micro_batch=auto_micro_batch(model, options, share, fits, extras))
 

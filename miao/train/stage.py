@@ -13,14 +13,9 @@ import torch
 
 from miao.console import count, say, warn
 from miao.device import (
-    choose_device,
-    choose_dtype,
     find_compiler,
-    flash_attention,
-    keep_freed_memory,
     peak_flops,
     peak_memory_mib,
-    unused_gpu,
 )
 from miao.errors import MiaoError, did_you_mean
 from miao.evaluate.measure.likelihood import answer_loss, bits_per_byte
@@ -31,12 +26,10 @@ from miao.model import (
     ModelConfig,
     count_parameters,
     flops_per_token,
-    load_model,
     native_architecture,
-    new_config,
     save_model,
-    with_longer_context,
 )
+from miao.model.directory import Named
 from miao.model.roofline import COMPILE_PAYS_AFTER
 from miao.model.token_rows import GROWN
 from miao.recipe import (
@@ -60,7 +53,7 @@ from miao.train.adapters import (
     save_adapter,
     with_adapter_settings,
 )
-from miao.train.distributed.choice import make_parallel
+from miao.train.distributed.choice import make_parallel, spreads
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
 from miao.train.feed.preferences import attach_reference, preference_objective
@@ -76,6 +69,7 @@ from miao.train.objectives import (
     load_teacher,
 )
 from miao.train.objectives.language import EmbeddingNoise
+from miao.train.prepare import filling_of, prepare_model
 from miao.train.watch.samples import SampleLog
 from miao.train.watch.tasks import TaskWatch
 from miao.train.watch.trackers import TrackedLog, require_trackers
@@ -106,7 +100,8 @@ def train_stage(
     world = world or World()
     require_trackers(recipe.trackers)
     options: StageOptions = with_adapter_settings(getattr(recipe, stage))
-    model = prepare_model(recipe, options, tokenizer, base)
+    spread = spreads(recipe.parallel, world)
+    model = prepare_model(recipe, options, tokenizer, base, spread)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
     loader: PackedLoader | Rollouts
     if isinstance(options, GrpoOptions):
@@ -119,7 +114,10 @@ def train_stage(
         objective = preference_objective(options, loader)
         if options.loss not in REFERENCE_FREE:
             with world.main_first():
-                attach_reference(model, loader, run, mark)
+                whole = spread and world.is_main
+                reference = prepare_model(recipe, options, tokenizer, base) if whole else model
+                attach_reference(reference, loader, run, mark)
+                del reference
     if (adapter := adapter_of(options)) is not None:
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
@@ -136,7 +134,7 @@ def train_stage(
         recipe.trackers_offline,
     )
     trainer = _make_trainer(
-        stage, options, recipe, run, tokenizer, model, loader, objective, log, world
+        stage, options, recipe, run, tokenizer, model, loader, objective, log, world, base
     )
     with log:
         result = trainer.run()
@@ -180,16 +178,21 @@ def _make_trainer(
     objective: Objective,
     log: TrackedLog,
     world: World,
+    base: Path | None,
 ) -> Trainer:
     """Fits the stage to the device's memory, and says what will be trained."""
     rollouts = loader if isinstance(loader, Rollouts) else None
     fitted = options.micro_batch == "auto"
+    parallel = None
+    if spreads(recipe.parallel, world):
+        filling = filling_of(recipe, base)
+        parallel = make_parallel(recipe.parallel, model, options, world, filling)
     options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
     least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
     options = replace(options, micro_batch=least)
     budget = token_budget(stage, options, loader)
     peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
-    parallel = make_parallel(recipe.parallel, model, options, world)
+    parallel = parallel or make_parallel(recipe.parallel, model, options, world)
     _compile_if_it_pays(options, parallel, budget, peak)
     _announce(stage, options, model, loader, budget)
 
@@ -221,15 +224,17 @@ def _make_trainer(
 
 def _write_model(stage: str, trainer: Trainer, run: RunDir, tokenizer: Tokenizer) -> None:
     """The adapter, if there is one, and the model as a whole; the main process writes."""
-    model, trained = trainer.model, trainer.parallel.plain_model()
-    if trained is None:
-        return
-    if has_adapter(model):
+    model = trainer.model
+    if has_adapter(model) and trainer.world.is_main:
         save_adapter(model, run.path / "adapters" / stage)
         say(f"  the adapter: {run.path / 'adapters' / stage}")
-    with atomic_directory(run.model(stage)) as directory:
-        save_model(trained, directory)
-        tokenizer.save(directory, model_max_length=model.config.context_length)
+
+    def save(weights: Named) -> None:
+        with atomic_directory(run.model(stage)) as directory:
+            save_model(model, directory, weights=weights)
+            tokenizer.save(directory, model_max_length=model.config.context_length)
+
+    trainer.parallel.save(save)
 
 
 def _beside(objective: Objective, loader: PackedLoader | Rollouts) -> list[Decoder]:
@@ -255,43 +260,6 @@ def language_objective(options: StageOptions, model: Decoder, tokenizer: Tokeniz
     if isinstance(options, SftOptions) and options.neftune_alpha:
         return LanguageObjective(EmbeddingNoise(model, options.neftune_alpha))
     return LanguageObjective()
-
-
-def prepare_model(
-    recipe: Recipe, options: StageOptions, tokenizer: Tokenizer, base: Path | None
-) -> Decoder:
-    """The model of a stage on its device, in its number type."""
-    device = choose_device(recipe.device)
-    if flash_attention(device) == 3:
-        say("  attention: FlashAttention-3")
-    if device.type == "cpu":
-        keep_freed_memory()
-        if reason := unused_gpu(device):
-            warn(f"TRAINING ON THE CPU: {reason}")
-    if base is None:
-        model = Decoder(new_config(recipe.model, tokenizer.vocab_size, tokenizer.end_of_turn_id))
-        model.initialize(recipe.seed)
-    else:
-        model = load_model(base, tokenizer.vocab_size)
-        model = with_longer_context(model, recipe.model)
-    if model.config.vocab_size < tokenizer.vocab_size:
-        raise MiaoError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, "
-            f"the model only {model.config.vocab_size}",
-            where=base or "model",
-            fix="use the model's own tokenizer: --tokenizer.path",
-        )
-    if options.seq_len > model.config.context_length:
-        raise MiaoError(
-            f"seq_len {options.seq_len} is above the model's context of "
-            f"{model.config.context_length} tokens",
-            where=base or "model",
-            fix="lower seq_len, or raise model.max_position_embeddings",
-        )
-    torch.manual_seed(recipe.seed)
-    model.to(device)
-    model.set_compute_dtype(choose_dtype(options.precision, device))
-    return model
 
 
 def heldout_losses(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ import torch
 
 from miao.errors import Interrupted, MiaoError
 from miao.model import Decoder, ModelConfig, save_model
-from miao.recipe import DpoOptions, Parallelism
+from miao.recipe import DpoOptions, Parallelism, Recipe
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.choice import make_parallel
@@ -29,6 +30,8 @@ from miao.train.objectives import (
     Objective,
     PreferenceObjective,
 )
+from miao.train.optim import local
+from miao.train.prepare import filling_of, prepare_model
 from miao.train.watch.metrics import MetricsLog
 from tests.train.tiny import SEQ_LEN, options, stop_after, watch
 
@@ -206,3 +209,21 @@ def orthogonalize(world: World, shapes: list[tuple[int, ...]], count: int, rows:
                 if a.numel():
                     largest = max(largest, float((a - b).abs().max()))
     return largest
+
+
+def begin_spread(world: World, recipe: Recipe, base: Path | None, directory: Path) -> list[int]:
+    """A model that no process ever has as a whole, written to `directory`; the numbers that this
+    process holds, and those of the whole model."""
+    tokenizer = SimpleNamespace(vocab_size=97, end_of_turn_id=1)
+    model = prepare_model(recipe, recipe.pretrain, tokenizer, base, spread=True)  # type: ignore[arg-type]
+    assert all(parameter.is_meta for parameter in model.parameters())
+    parallel = make_parallel("fsdp", model, recipe.pretrain, world, filling_of(recipe, base))
+    parallel.save(lambda weights: save_model(model, directory, weights=weights))
+    ids = torch.arange(12).view(2, 6)
+    loss = model(ids, labels_bt=ids, output="loss")
+    parallel.backward(loss, last=True)
+    assert all(g.dtype == torch.float32 for g in parallel.gradients())
+    tied = model.lm_head.weight is model.model.embed_tokens.weight
+    assert tied == model.config.tie_word_embeddings
+    held = [local(parameter).numel() for parameter in model.parameters()]
+    return [sum(held), sum(parameter.numel() for parameter in model.parameters()), int(1e4 * loss)]

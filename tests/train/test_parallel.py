@@ -13,7 +13,9 @@ import torch
 
 from miao.errors import MiaoError
 from miao.files import read_json
-from miao.model import load_model
+from miao.model import Decoder, load_model, new_config, save_model
+from miao.recipe import Recipe
+from miao.recipe.model import ModelOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.choice import make_parallel
@@ -22,7 +24,7 @@ from miao.train.objectives import cache_reference
 from miao.train.safety.checkpoint import list_checkpoints
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair
-from tests.train.shared_cases import Case, model_of, orthogonalize, train
+from tests.train.shared_cases import Case, begin_spread, model_of, orthogonalize, train
 from tests.train.tiny import curve, options
 
 DEEPSPEED = pytest.mark.skipif(
@@ -92,6 +94,34 @@ def test_compiled_too(pair: Pair, places: list[str], tmp_path: Path, parallel: A
     train(World(), Case(**vars(case) | {"compiled": False}), tmp_path / "one")
     loss, weight = differences(tmp_path / "one", tmp_path / "two")
     assert loss < LOSS and weight < WEIGHT, (loss, weight)
+
+
+@pytest.mark.parametrize("kind", ["tied", "experts", "bf16"])
+def test_a_spread_model_is_never_whole_and_the_same(pair: Pair, tmp_path: Path, kind: Any) -> None:
+    """Made on the meta device, filled at random or from a model directory of several files."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    more: dict[str, Any] = {"tie_word_embeddings": kind == "tied"}
+    if kind == "experts":
+        more = SOFTMAX | {"scoring_func": "sigmoid", "n_shared_experts": 1}
+    recipe = Recipe(
+        model=ModelOptions(**shape, num_key_value_heads=1, max_position_embeddings=64, **more),
+        pretrain=options(seq_len=32, precision="bf16" if kind == "bf16" else "fp32"),
+        device="cpu",
+        seed=3,
+    )
+    whole = Decoder(new_config(recipe.model, 97, 1))
+    whole.initialize(3)
+    base = tmp_path / "base"
+    save_model(whole, base, max_shard_bytes=40_000)
+    assert len(list(base.glob("model-*.safetensors"))) > 2
+    for number, begun in enumerate((None, base)):
+        answers = pair.run(begin_spread, recipe, begun, tmp_path / str(number))
+        assert all(isinstance(answer, list) for answer in answers), answers
+        (one, all_, loss), (two, _, same) = answers
+        assert one + two == all_ and max(one, two) < 0.6 * all_ and loss == same
+        read = load_model(tmp_path / str(number))
+        for name, value in whole.state_dict().items():
+            assert torch.equal(read.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto"])

@@ -8,16 +8,28 @@ from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.model.decoder import Decoder
 from miao.recipe import Parallelism, StageOptions
-from miao.train.distributed.fsdp import FullySharded
+from miao.train.distributed.fsdp import Filling, FullySharded
 from miao.train.distributed.parallel import DataParallel, Parallel
 from miao.train.distributed.world import World
 from miao.train.distributed.zero import Zero
 
 
+def spreads(option: Parallelism, world: World) -> bool:
+    """Whether the model is made on the meta device, and no process ever has all of it."""
+    return option == "fsdp" and world.size > 1
+
+
 def make_parallel(
-    option: Parallelism, model: Decoder, options: StageOptions, world: World
+    option: Parallelism,
+    model: Decoder,
+    options: StageOptions,
+    world: World,
+    filling: Filling | None = None,
 ) -> Parallel:
     """What the recipe's `parallel` asks for.
+
+    Args:
+        filling: of a model on the meta device (where `spreads`).
 
     Raises:
         MiaoError: several processes and `parallel: none`; DeepSpeed is not installed.
@@ -34,8 +46,9 @@ def make_parallel(
         )
     if option in ("auto", "ddp", "fsdp"):
         say(f"  {world.size} processes, {'FSDP2' if option == 'fsdp' else 'DDP'}")
-        kind = FullySharded if option == "fsdp" else DataParallel
-        return kind(model, options, world)
+        if spreads(option, world):
+            return FullySharded(model, options, world, filling)
+        return DataParallel(model, options, world)
     if importlib.util.find_spec("deepspeed") is None:
         raise MiaoError(
             "DeepSpeed is not installed",

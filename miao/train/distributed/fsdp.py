@@ -1,34 +1,103 @@
-"""PyTorch's FSDP2: parameters, gradients and optimizer state are spread, block by block."""
+"""PyTorch's FSDP2: parameters, gradients and optimizer state are spread, block by block. No
+process ever holds all of them: the model is made without memory, spread, and filled part by part.
+"""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from miao.model.decoder import begin_compiling
+from miao.model.decoder import Decoder, begin_compiling
+from miao.recipe import StageOptions
 from miao.train.distributed.parallel import Named, Sharded, broadcast, own_weights
+from miao.train.distributed.world import World
 from miao.train.muon import RowsOrthogonalizer
 from miao.train.optim import local
 
+Rows = Callable[[int, int], Tensor]
+"""Gives rows `start:stop` of a tensor."""
+
+
+class Filling(NamedTuple):
+    """What a model on the meta device is to become."""
+
+    device: torch.device
+    values: Callable[[Decoder], Iterator[tuple[str, Rows]]]
+
 
 class FullySharded(Sharded):
-    """PyTorch's FSDP2: parameters, gradients and optimizer state are spread, block by block."""
+    """FSDP2. Parts stay float32; whole weights exist for a block at a time, in the compute type,
+    and gradients are summed in float32.
+
+    Args:
+        filling: of a model on the meta device; any other is spread as the main process has it.
+    """
 
     orthogonalizer = RowsOrthogonalizer
 
+    def __init__(
+        self, model: Decoder, options: StageOptions, world: World, filling: Filling | None = None
+    ):
+        self.filling = filling
+        super().__init__(model, options, world)
+
     def distribute(self) -> None:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         # Objectives never change what the model returned in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-        broadcast(self.model)
-        mesh = init_device_mesh(self.model.device.type, (self.world.size,))
-        for block in self.model.model.layers:
-            fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+        model, filling = self.model, self.filling
+        device = model.device if filling is None else filling.device
+        if filling is None:
+            broadcast(model)
+        mesh = init_device_mesh(device.type, (self.world.size,))
+        half = model.compute_dtype != torch.float32
+        policy = MixedPrecisionPolicy(
+            param_dtype=model.compute_dtype if half else None,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )
+        if half:  # its products are in float32
+            for mixture in model.mixtures().values():
+                fully_shard(mixture.gate, mesh=mesh)
+        blocks: list[Any] = list(model.model.layers)
+        for block in blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+        if device.type == "cuda":
+            for block, following in pairwise(blocks):
+                block.set_modules_to_forward_prefetch([following])
+        if filling is not None:
+            model.materialize(device)
+            self._fill(filling)
+
+    @torch.no_grad()
+    def _fill(self, filling: Filling) -> None:
+        own = own_weights(self.model)
+        for name, rows in filling.values(self.model):
+            target = own.pop(name)
+            held, each = local(target), -(-target.shape[0] // self.world.size)
+            start = 0 if held is target else min(each * self.world.rank, target.shape[0])
+            held.copy_(rows(start, start + held.shape[0]))
+        assert not own.keys() & dict(self.model.named_parameters()).keys()
+
+    def measure(self, heldout: Callable[[Decoder], dict[str, float]]) -> dict[str, float] | None:
+        self.model.eval()
+        with torch.compiler.set_stance("force_eager"):  # of many shapes
+            return heldout(self.model)
+
+    def save(self, save: Callable[[Named], None]) -> None:
+        whole = self.weights()
+        if self.world.is_main:
+            save(whole)
+        for _ in whole:
+            pass
 
     def weights(self) -> Named:
         for name, tensor in own_weights(self.model).items():

@@ -9,7 +9,7 @@ from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from miao.console import warn
 from miao.device import choose_muon_dtype
 from miao.errors import MiaoError
 from miao.model.decoder import Decoder
+from miao.model.directory import Named, own_tensors
 from miao.ops.experts import experts_never_wait
 from miao.recipe import StageOptions
 from miao.train.adapters import has_adapter, merged
@@ -28,7 +29,6 @@ from miao.train.optim import MuonAdamW, local
 
 BUCKET = 2**25
 """Numbers that are summed over the processes in one exchange (128 MiB)."""
-Named = Iterator[tuple[str, Tensor]]
 
 
 class Parallel:
@@ -167,6 +167,18 @@ class Parallel:
             return None
         return merged(self.model) if has_adapter(self.model) else self.model
 
+    def measure(self, heldout: Callable[[Decoder], dict[str, float]]) -> dict[str, float] | None:
+        """What `heldout` says of the model; None where another process asks it. All call it
+        together."""
+        model = self.plain_model()
+        return None if model is None else heldout(model.eval())
+
+    def save(self, save: Callable[[Named], None]) -> None:
+        """Calls `save` in the main process with every whole weight to write, one after the other.
+        All call it together."""
+        if (model := self.plain_model()) is not None:
+            save(iter(own_tensors(model).items()))
+
 
 class DataParallel(Parallel):
     """Every process has the whole model and its share of each step's rows (DDP). The gradient is
@@ -241,11 +253,8 @@ class Sharded(Parallel):
 
 def own_weights(model: Decoder) -> dict[str, Tensor]:
     """Parameters that are trained and the buffers that belong to the model; a tied head once."""
-    state = model.state_dict()
-    if model.config.tie_word_embeddings:
-        del state["lm_head.weight"]
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    return {name: tensor for name, tensor in state.items() if name not in frozen}
+    return {name: tensor for name, tensor in own_tensors(model).items() if name not in frozen}
 
 
 @torch.no_grad()

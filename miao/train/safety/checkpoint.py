@@ -25,9 +25,9 @@ from torch import Tensor
 
 from miao.errors import MiaoError
 from miao.files import atomic_directory, free_space, read_json, sha256_of, write_json, write_text
-from miao.model.directory import read_safetensors, write_safetensors
+from miao.model.directory import Named, read_safetensors, write_safetensors
 from miao.recipe import StageOptions, of_budget
-from miao.train.distributed.parallel import Named, Parallel, own_weights
+from miao.train.distributed.parallel import Parallel, own_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 CHECKSUMS = "checksums.json"
