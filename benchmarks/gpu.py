@@ -1,4 +1,5 @@
-"""What one GPU reaches: its ceilings, then training, in under nine minutes.
+"""What one GPU reaches: is it right there (`gpu_checks.py`), its ceilings, then training, in under
+nine minutes.
 
     python benchmarks/gpu.py --out gpu.json
     python benchmarks/gpu.py --device cpu --quick      # does the script itself work
@@ -158,7 +159,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="miao-gpu-") as name:
         directory = Path(name)
         real = begin_shards(directory, options)
-        run_ceilings(board, device, options)
+        quick = ["--quick"] if options.quick else []
+        run_part("checks", "gpu_checks.py", board, device, [])
+        run_part("ceilings", "gpu.py", board, device, ["--part", "ceilings", *quick])
         for wave in filter(None, (plans[:3], plans[3:])):
             arms = [a for plan in wave for a in arms_of(plan, directory, board, device, options)]
             run_wave(arms, directory, board, options)
@@ -173,19 +176,18 @@ def main() -> int:
     return 0
 
 
-def run_ceilings(board: Board, device: str, options: argparse.Namespace) -> None:
-    """What the hardware can do, in a process of its own."""
-    words = [sys.executable, __file__, "--part", "ceilings", "--device", device]
-    words += ["--quick"] if options.quick else []
+def run_part(name: str, script: str, board: Board, device: str, words: list[str]) -> None:
+    """A part of its own process, which prints one line of JSON."""
+    command = [sys.executable, str(ARMS_SCRIPT.with_name(script)), "--device", device, *words]
+    limit = board.at_most(90)
+    done: Any = None
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=True, timeout=board.at_most(90)
-        )
-        board.keep(ceilings=json.loads(done.stdout.splitlines()[-1]))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+        found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
-        text = getattr(error, "stderr", None) or str(error)
-        board.keep(ceilings={"failed": str(text)[-800:]})
-    print(f"  ceilings: {board.content['ceilings']}", flush=True)
+        found = {"failed": (done.stderr if done else str(error))[-800:]}
+    board.keep(**{name: found})
+    print(f"  {name}: {found}", flush=True)
 
 
 def arms_of(

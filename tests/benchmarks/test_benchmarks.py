@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -218,3 +219,21 @@ def test_mixed_shapes_are_accounted_for_to_the_word(
     found = importlib.import_module("corpus_accounts").measure(300, tmp_path)
     assert all(stage["duplicates"] and stage["out"] for stage in found["stages"].values())
     assert found["stages"]["sft"]["problems"]
+
+
+def test_the_checks_of_a_gpu_s_first_hour_run_on_a_cpu() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu_checks.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and "fail" not in {row["result"] for row in rows}, rows
+    assert {row["check"][:3] for row in rows if row["result"] == "pass"} >= {
+        "1.1",
+        "1.4",
+        "1.6",
+        "1.7",
+    }
