@@ -144,8 +144,11 @@ class _Layer:
         self._key_heads = part.k_proj.out_features // part.head_dim
         self._query_heads = part.q_proj.out_features // part.head_dim
         self._qkv = _product(
-            *([p.weight for p in projections], [p.bias for p in projections]),
-            *(weights, dtype, self.copies),
+            [p.weight for p in projections],
+            [p.bias for p in projections],
+            weights,
+            dtype,
+            self.copies,
         )
         self._out = _product([part.o_proj.weight], [None], weights, dtype, self.copies)
         self._head_norm: Tensor | None = None

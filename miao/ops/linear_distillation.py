@@ -145,7 +145,7 @@ def _in_blocks(student_nr: Tensor, *others: Any) -> tuple[Tensor, ...]:
     """`_formula` of a few rows after the other: what it makes on its way is all their size."""
     rows = max(1, BLOCK // student_nr.shape[1])
     *tensors, mixture, tokens = others
-    parts = zip(*(x.split(rows) for x in (student_nr, *tensors)), strict=True)
+    parts: Any = zip(*(x.split(rows) for x in (student_nr, *tensors)), strict=True)
     found = [_formula(*part, mixture, tokens) for part in parts]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
