@@ -223,9 +223,9 @@ def _product(
 
 
 def whole_rows(weight_oi: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix as int8 numbers [o, i] and the size of a row's step [o], absmax."""
-    scale_o = weight_oi.abs().amax(dim=1).clamp(min=1e-12) / 127
-    return (weight_oi / scale_o[:, None]).round().to(torch.int8), scale_o
+    """A matrix, or several [e, o, i], as int8 numbers and the size of a row's step [o], absmax."""
+    scale_o = weight_oi.abs().amax(dim=-1).clamp(min=1e-12) / 127
+    return (weight_oi / scale_o[..., None]).round().to(torch.int8), scale_o
 
 
 class Int8Linear:

@@ -1,5 +1,5 @@
 // A model that answers: what it has read stays read, so that only what is new costs time.
-import { Decoder } from "./decoder.js";
+import { Decoder } from "./variants.js";
 import { inspect } from "./inspect.js";
 import { nextToken } from "./sampling.js";
 import { Prompt } from "./template.js";

@@ -14,6 +14,7 @@ from miao.engine.packed import whole_rows
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.model import Decoder, ModelConfig, count_parameters, load_model
+from miao.model.attention import LatentAttention
 from miao.ops.rope import scaled_frequencies
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.spec import is_control
@@ -23,6 +24,11 @@ MOST_PARAMETERS = {"page": 100_000_000, "folder": 500_000_000}
 of a folder are read one by one."""
 ALIGNMENT = 4
 PageType = Literal["int8", "float16"]
+LATENT_SIZES = ["kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"]
+EXPERT_SIZES = [
+    *("num_experts", "num_experts_per_tok", "moe_intermediate_size", "n_shared_experts"),
+    *("scoring_func", "norm_topk_prob", "n_group", "topk_group", "routed_scaling_factor"),
+]
 SAMPLING: dict[str, float] = {"temperature": 0.7, "top_k": 0, "top_p": 0.9}
 SPACES = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """What the library means by \\s; JavaScript has U+FEFF among them, and lacks U+0085."""
@@ -57,11 +63,17 @@ def read_contents(directory: Path, dtype: PageType = "int8", kind: str = "page")
     frequencies, factor = scaled_frequencies(c.rope_dim, c.rope_theta, c.rope_scaling)
     sizes = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"]
     sizes += ["num_attention_heads", "num_key_value_heads", "rms_norm_eps"]
+    attention, scale = model.model.layers[0].self_attn, {}
+    if isinstance(attention, LatentAttention):
+        sizes += LATENT_SIZES
+        scale = {"score_scale": attention.scale}
+    sizes += EXPERT_SIZES if c.num_experts else []
     template = tokenizer.chat_template if tokenizer.has_chat_template else None
     settings = {
         "config": {name: getattr(c, name) for name in sizes}
         | {"frequencies": frequencies.tolist(), "attention_factor": factor}
-        | {"context": c.context_length, "tokens": c.tokens},
+        | {"context": c.context_length, "tokens": c.tokens}
+        | scale,
         "tensors": listed,
         "dtype": dtype,
         "tokenizer": tokenizer_facts(tokenizer),
@@ -79,11 +91,7 @@ def require_page(config: ModelConfig, where: str, kind: str = "page") -> None:
     """
     otherwise = "export it with --to gguf or --to hf, or serve it: miao serve MODEL"
     reason = None
-    if config.is_latent:
-        reason = "pages have no latent attention (MLA) yet"
-    elif config.num_experts:
-        reason = "pages have no experts (MoE) yet"
-    elif (config.rope_scaling or {}).get("rope_type") == "dynamic":
+    if (config.rope_scaling or {}).get("rope_type") == "dynamic":
         reason = "pages have no rope scaling 'dynamic': its angles depend on what is read at once"
     elif (total := count_parameters(config).total) > (most := MOST_PARAMETERS[kind]):
         reason = (
@@ -102,25 +110,32 @@ def require_page(config: ModelConfig, where: str, kind: str = "page") -> None:
 def rounded(model: Decoder, dtype: PageType = "int8") -> Decoder:
     """The decoder with every matrix as a page keeps it, the embedding included: what a page
     computes with, for other programs to compute."""
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
+    for name, parameter in model.named_parameters():
+        if _is_packed(name, parameter):
             numbers, scale_o = whole_rows(parameter.detach())
-            whole = numbers.float() * scale_o[:, None]
+            whole = numbers.float() * scale_o[..., None]
             parameter.data = whole if dtype == "int8" else parameter.data.half().float()
     return model
+
+
+def _is_packed(name: str, values: Tensor) -> bool:
+    """Matrices; not a router's, where a near tie decides an expert."""
+    return values.ndim >= 2 and not name.endswith(".mlp.gate.weight")
 
 
 def _pack(model: Decoder, dtype: PageType, where: Path) -> tuple[list[dict[str, Any]], bytes]:
     """The list of the tensors and their bytes: float32 vectors and scales, then the matrices."""
     small, large = bytearray(), bytearray()
     listed: list[dict[str, Any]] = []
-    for name, parameter in model.named_parameters():
+    biases = [each for each in model.named_buffers() if each[0].endswith("correction_bias")]
+    for name, parameter in (*model.named_parameters(), *biases):
         values = parameter.detach().float().contiguous()
+        values = values.flatten(0, -2) if values.ndim > 2 else values  # experts on each other
         if not bool(values.isfinite().all()):
             raise MiaoError(f"{name} holds values that are not finite", where=where)
         entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "type": "float32"}
         listed.append(entry)
-        if values.ndim == 1:
+        if not _is_packed(name, values):
             entry["at"] = _append(small, values)
             continue
         entry["type"] = dtype
@@ -133,7 +148,7 @@ def _pack(model: Decoder, dtype: PageType, where: Path) -> tuple[list[dict[str, 
             values = values.half()
         entry["at"] = _append(large, values)
     for entry in listed:
-        if len(entry["shape"]) == 2:
+        if entry["type"] == dtype:
             entry["at"] += len(small)
     return listed, bytes(small + large)
 

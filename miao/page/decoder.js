@@ -61,7 +61,7 @@ function multiplyWhole({ outputs, inputs, numbers, scale }, x, out, bias, adds) 
 }
 
 /** RMSNorm of `size` numbers of x, from `at` on; in place unless `out` is given. */
-function normalise(x, weight, eps, out = x, at = 0, size = weight.length) {
+export function normalise(x, weight, eps, out = x, at = 0, size = weight.length) {
   let squares = 0;
   for (let i = 0; i < size; i++) squares += x[at + i] * x[at + i];
   const factor = fround(1 / Math.sqrt(squares / size + eps));
@@ -69,7 +69,7 @@ function normalise(x, weight, eps, out = x, at = 0, size = weight.length) {
 }
 
 /** Rotary position: each pair of numbers of a head is turned by its own angle. */
-function turn(x, at, cos, sin) {
+export function turn(x, at, cos, sin) {
   const half = cos.length;
   for (let i = 0; i < half; i++) {
     const left = x[at + i], right = x[at + i + half];
@@ -85,49 +85,68 @@ export function angles(config, position) {
   return [of(Math.cos), of(Math.sin)];
 }
 
-/** The tensors by their part in the decoder. Error: one is not there, or of another shape. */
-export function arrange(c, tensors) {
-  const take = (name, outputs, inputs, mayMiss = false) => {
+/** Finds tensors by name. Error: one is not there, or of another shape. */
+function finder(tensors) {
+  const matrix = (name, outputs, inputs, mayMiss = false) => {
     const found = tensors[name];
     if (!found && mayMiss) return null;
     if (found?.outputs !== outputs || found.inputs !== inputs) throw new Error(`${name} is not [${outputs}, ${inputs}]`);
     return found;
   };
-  const vector = (name, size, mayMiss) => take(name, size, 1, mayMiss)?.numbers ?? null;
-  const linear = (name, outputs, inputs) => ({ weight: take(`${name}.weight`, outputs, inputs), bias: vector(`${name}.bias`, outputs, true) });
-  const d = c.hidden_size, attended = c.num_attention_heads * c.head_dim, stored = c.num_key_value_heads * c.head_dim;
-  const embedding = take("model.embed_tokens.weight", c.vocab_size, d);
-  const layers = Array.from({ length: c.num_hidden_layers }, (_, number) => {
-    const name = `model.layers.${number}`, attention = `${name}.self_attn`, mlp = `${name}.mlp`;
-    return {
-      inputNorm: vector(`${name}.input_layernorm.weight`, d),
-      postNorm: vector(`${name}.post_attention_layernorm.weight`, d),
-      queryNorm: vector(`${attention}.q_norm.weight`, c.head_dim, true),
-      keyNorm: vector(`${attention}.k_norm.weight`, c.head_dim, true),
-      query: linear(`${attention}.q_proj`, attended, d), key: linear(`${attention}.k_proj`, stored, d),
-      value: linear(`${attention}.v_proj`, stored, d), output: linear(`${attention}.o_proj`, d, attended),
-      gate: linear(`${mlp}.gate_proj`, c.intermediate_size, d), up: linear(`${mlp}.up_proj`, c.intermediate_size, d),
-      down: linear(`${mlp}.down_proj`, d, c.intermediate_size),
-    };
-  });
-  return { embedding, layers, norm: vector("model.norm.weight", d), head: take("lm_head.weight", c.vocab_size, d, true) ?? embedding };
+  const vector = (name, size, mayMiss) => matrix(name, size, 1, mayMiss)?.numbers ?? null;
+  const linear = (name, outputs, inputs) => ({ weight: matrix(`${name}.weight`, outputs, inputs), bias: vector(`${name}.bias`, outputs, true) });
+  return { matrix, vector, linear };
 }
 
-export class Decoder {
+function attentionParts(c, { vector, linear }, name) {
+  const d = c.hidden_size, attended = c.num_attention_heads * c.head_dim, stored = c.num_key_value_heads * c.head_dim;
+  return {
+    queryNorm: vector(`${name}.q_norm.weight`, c.head_dim, true), keyNorm: vector(`${name}.k_norm.weight`, c.head_dim, true),
+    query: linear(`${name}.q_proj`, attended, d), key: linear(`${name}.k_proj`, stored, d),
+    value: linear(`${name}.v_proj`, stored, d), output: linear(`${name}.o_proj`, d, attended),
+  };
+}
+
+export function feedForwardParts(c, { linear }, name, size = c.intermediate_size) {
+  const d = c.hidden_size;
+  return { gate: linear(`${name}.gate_proj`, size, d), up: linear(`${name}.up_proj`, size, d), down: linear(`${name}.down_proj`, d, size) };
+}
+
+/** The tensors by their part in the decoder. */
+export function arrange(c, tensors, attention = attentionParts, feedForward = feedForwardParts) {
+  const find = finder(tensors), d = c.hidden_size;
+  const embedding = find.matrix("model.embed_tokens.weight", c.vocab_size, d);
+  const layers = Array.from({ length: c.num_hidden_layers }, (_, number) => {
+    const name = `model.layers.${number}`;
+    return {
+      inputNorm: find.vector(`${name}.input_layernorm.weight`, d),
+      postNorm: find.vector(`${name}.post_attention_layernorm.weight`, d),
+      ...attention(c, find, `${name}.self_attn`),
+      ...feedForward(c, find, `${name}.mlp`),
+    };
+  });
+  return { embedding, layers, norm: find.vector("model.norm.weight", d), head: find.matrix("lm_head.weight", c.vocab_size, d, true) ?? embedding };
+}
+
+/** Grouped-query attention and SwiGLU: Llama, Qwen2, Qwen3. `variants.js` has the other kinds. */
+export class DenseDecoder {
   /**
    * @param config sizes by the names of `config.json`, and the rotary frequencies.
    * @param tensors of `readTensors`.
    */
-  constructor(config, tensors) {
+  constructor(config, tensors, parts = arrange(config, tensors)) {
     this.config = config;
     this.tensors = () => tensors;
     this.piece = 1; // tokens that are read at once
-    Object.assign(this, arrange(config, tensors));
+    Object.assign(this, parts);
     for (const layer of this.layers) layer.keys = layer.values = new Float32Array(0); // [positions, k * e]
     const c = config, numbers = (size) => new Float32Array(size);
     this.stream = numbers(c.hidden_size); // x of the literature: what the blocks add to
     this.normed = numbers(c.hidden_size);
-    this.queries = numbers(c.num_attention_heads * c.head_dim);
+    this.size = c.head_dim;
+    this.stored = c.num_key_value_heads * this.size; // numbers of a position's keys
+    this.scale = fround(1 / fround(Math.sqrt(this.size)));
+    this.queries = numbers(c.num_attention_heads * this.size);
     this.gates = numbers(c.intermediate_size);
     this.ups = numbers(c.intermediate_size);
     this.scores = numbers(0);
@@ -173,7 +192,7 @@ export class Decoder {
   /** Every head compares its query with the keys of all positions so far, and takes the mean of
    * their values, weighted by how well they fit. */
   attend(layer, position, cos, sin) {
-    const c = this.config, size = c.head_dim, stored = c.num_key_value_heads * size;
+    const c = this.config, { size, stored } = this;
     const group = c.num_attention_heads / c.num_key_value_heads, q = this.queries;
     const here = position * stored, { keys, values } = layer;
     multiply(layer.query.weight, this.normed, q, layer.query.bias);
@@ -188,15 +207,14 @@ export class Decoder {
       const at = head * size, from = Math.floor(head / group) * size;
       if (layer.queryNorm) normalise(q, layer.queryNorm, c.rms_norm_eps, q, at);
       turn(q, at, cos, sin);
-      this.lookBack(at, from, position, keys, values, stored);
+      this.lookBack(at, from, position, layer);
     }
     multiply(layer.output.weight, q, this.stream, layer.output.bias, true);
   }
 
   /** One head's attention; the result takes the place of its query. */
-  lookBack(at, from, position, keys, values, stored) {
-    const size = this.config.head_dim, q = this.queries, scores = this.scores;
-    const scale = fround(1 / fround(Math.sqrt(size)));
+  lookBack(at, from, position, { keys, values }) {
+    const { size, stored, scale, scores } = this, q = this.queries;
     let largest = -Infinity, total = 0;
     for (let p = 0, key = from; p <= position; p++, key += stored) {
       let sum = 0;
@@ -213,23 +231,22 @@ export class Decoder {
   }
 
   /** SwiGLU: one product decides how much of the other passes. */
-  feedForward({ gate, up, down }) {
-    const gates = this.gates, ups = this.ups;
+  feedForward({ gate, up, down }, out = this.stream, adds = true) {
+    const gates = this.gates, ups = this.ups, size = gate.weight.outputs;
     multiply(gate.weight, this.normed, gates, gate.bias);
     multiply(up.weight, this.normed, ups, up.bias);
-    for (let i = 0; i < gates.length; i++) gates[i] = (gates[i] / (1 + Math.exp(-gates[i]))) * ups[i];
-    multiply(down.weight, gates, this.stream, down.bias, true);
+    for (let i = 0; i < size; i++) gates[i] = (gates[i] / (1 + Math.exp(-gates[i]))) * ups[i];
+    multiply(down.weight, gates, out, down.bias, adds);
   }
 
   /** Caches and scores grow as the conversation does, to twice what is needed. */
   makeRoom(positions) {
     if (positions <= this.scores.length) return;
     const room = Math.min(Math.max(64, 2 * positions), Math.max(this.config.context, positions));
-    const stored = this.config.num_key_value_heads * this.config.head_dim;
     this.scores = new Float32Array(room);
     for (const layer of this.layers)
       for (const name of ["keys", "values"]) {
-        const larger = new Float32Array(room * stored);
+        const larger = new Float32Array(room * this.stored);
         larger.set(layer[name]);
         layer[name] = larger;
       }

@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 STORE = HERE.parent / "serve" / "web" / "store.js"
 """Chats in the browser's storage, as the web chat keeps them."""
 ENGINE = (
-    *("weights.js", "decoder.js", "wasm.js", "tokenizer.js", "template.js", "sampling.js"),
-    *("inspect.js", "answer.js", "parts.js"),
+    *("weights.js", "decoder.js", "variants.js", "wasm.js", "tokenizer.js", "template.js"),
+    *("sampling.js", "inspect.js", "answer.js", "parts.js"),
 )
 """In this order: each imports only what stands before it."""
 PAGE = ("weights.js", "words.js", "talk.js", "glass.js", "dialogs.js", "page.js")

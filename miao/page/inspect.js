@@ -11,7 +11,7 @@
 //   attention: [layer][head][place]: the weights over all tokens up to that place; they sum to 1.
 //   cut: whether the text was longer.
 // Logarithms are natural. Tokens that no text has (padding of the vocabulary) are left out.
-import { Decoder } from "./decoder.js";
+import { Decoder } from "./variants.js";
 
 /** The decoder, which notes down what its heads look at and what its layers would guess. */
 class GlassDecoder extends Decoder {

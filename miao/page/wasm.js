@@ -1,6 +1,7 @@
 // The decoder's step by compiled code: Miao's own engine (miao/engine/native.c) as WebAssembly. It
 // reads the same weights as its plain twin, `Decoder`, and is several times as fast.
-import { angles, arrange, Decoder } from "./decoder.js";
+import { angles, arrange } from "./decoder.js";
+import { Decoder } from "./variants.js";
 import { fromBase64, readTensors } from "./weights.js";
 
 const PAGE = 65536; // bytes that WebAssembly's memory grows by
@@ -172,12 +173,13 @@ export class CompiledDecoder {
   }
 }
 
-/** The compiled decoder; the plain one where a browser has no WebAssembly of this kind, its policy
- * forbids it, or there is no memory. MODULE: `engine.wasm` as base64, put before this script. */
+/** The compiled decoder; the plain one for latent attention and experts, and where a browser has no
+ * WebAssembly of this kind, its policy forbids it, or there is no memory.
+ * MODULE: `engine.wasm` as base64, put before this script. */
 export function fastestDecoder(config, bytes, listed) {
+  const isDense = !config.kv_lora_rank && !config.num_experts; // the C code knows no other blocks
   try {
-    return new CompiledDecoder(config, bytes, listed, new WebAssembly.Module(fromBase64(MODULE)));
-  } catch {
-    return new Decoder(config, readTensors(bytes, listed));
-  }
+    if (isDense) return new CompiledDecoder(config, bytes, listed, new WebAssembly.Module(fromBase64(MODULE)));
+  } catch {} // the plain one then
+  return new Decoder(config, readTensors(bytes, listed));
 }

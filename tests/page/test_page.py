@@ -28,7 +28,7 @@ from miao.page.html import page_html
 from miao.page.node import has_node, run_in_node
 from miao.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
-from tests.model.shapes import LATENT, SIGMOID
+from tests.model.shapes import EXPERTS, LATENT, SIGMOID
 from tests.public_templates import PUBLIC_TEMPLATES, PublicTemplate
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +51,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama, yarn": {"qk_norm": False, "rope_scaling": YARN},
     "qwen2": {"qk_norm": False, "attention_bias": True, "head_dim": 8},
 }
+DEEPSEEK_YARN = YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "latent": LATENT,
+    "latent without query latent, wide values": LATENT | {"q_lora_rank": None, "v_head_dim": 24},
+    "latent, yarn": LATENT | {"rope_scaling": DEEPSEEK_YARN},
+    "softmax experts": EXPERTS | {"num_experts_per_tok": 3, "norm_topk_prob": False},
+    "latent and sigmoid experts": LATENT | SIGMOID,
+}
 QUESTIONS = [
     "你好，你是谁？",
     "Why does water freeze?",
@@ -69,7 +77,11 @@ def make_page(
     def make(
         own: Tokenizer = tokenizer, dtype: Any = "int8", title: str = "苗", **changes: Any
     ) -> tuple[Path, Path]:
-        save_model(make_model(**SHAPE | changes), tmp_path / "model")
+        model = make_model(**SHAPE | changes)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_()
+        save_model(model, tmp_path / "model")
         own.save(tmp_path / "model")
         page = tmp_path / "page.html"
         page.write_text(page_html(read_contents(tmp_path / "model", dtype), title, CARD), "utf-8")
@@ -181,6 +193,31 @@ LETTERS = (
 )
 
 
+@needs_node
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_latent_attention_and_experts_in_plain_javascript(
+    make_page: Callable[..., tuple[Path, Path]], tokenizer: Tokenizer, shape: str, dtype: Any
+) -> None:
+    model, page = make_page(dtype=dtype, **VARIANTS[shape])
+    prompts = [tokenizer.encode(question) for question in QUESTIONS]
+    texts = [{"text": question} for question in QUESTIONS]
+    said = run_in_node(page, prompts=prompts, count=40, logits=True, inspections=texts)
+    assert said["engine"] == "js"
+    decoder = rounded(load_model(model), dtype)
+    with torch.inference_mode():
+        expected = torch.stack([decoder(torch.tensor([ids]))[0, -1] for ids in prompts])
+    found = torch.tensor(said["logits"])
+    assert (found - expected).norm() / expected.norm() < (3e-3 if dtype == "int8" else 1e-5)
+    for inspection, ids in zip(said["inspections"], prompts, strict=True):
+        assert len(inspection["places"]) == len(ids) + len(tokenizer.document_start)
+    if dtype == "float16":
+        engine = Engine(pack(decoder), frozenset(tokenizer.stop_ids), rows=1)
+        truth = engine.generate(prompts, SamplingOptions(max_new_tokens=40))
+        ids = [[id for id in each if id not in tokenizer.stop_ids] for each in said["prompts"]]
+        assert ids == truth
+
+
 def random_texts(count: int, controls: list[str]) -> list[str]:
     rng = random.Random(7)
     texts = []
@@ -272,8 +309,6 @@ def test_patterns_mean_in_javascript_what_they_mean_in_the_library(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        (LATENT, "latent attention"),
-        (SIGMOID, "experts"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
     ],
 )
