@@ -154,7 +154,9 @@ def torture_all(directory: Path, kills: int, moments: random.Random, processes: 
             known |= new
             time.sleep(moments.uniform(0, usual))
             old = half_written(checkpoints)
-            with suppress(ProcessLookupError):  # it has ended
+            if launched.poll() is not None:
+                break
+            with suppress(ProcessLookupError):  # it has just ended
                 os.kill(moments.choice(sorted(new)), signal.SIGKILL)
                 tally.kills += 1
                 tally.in_a_save += bool(old)
@@ -167,7 +169,8 @@ def torture_all(directory: Path, kills: int, moments: random.Random, processes: 
         tally.resumed += len(
             re.findall(r"resumed at step [1-9]", out.with_suffix(".log").read_text())
         )
-        print(f"run {tally.runs} is finished after {tally.kills} kills", flush=True)
+        said = f"{tally.kills} kills, {len(tally.differences)} differences"
+        print(f"run {tally.runs} is finished after {said}", flush=True)
     return tally
 
 
