@@ -141,12 +141,21 @@ def _formula(
     return found_n, divergence_n1.squeeze(1), gradient.to(student_nr.dtype)
 
 
-def _in_blocks(student_nr: Tensor, *others: Any) -> tuple[Tensor, ...]:
+def _in_blocks(
+    student_nr: Tensor,
+    teacher_nr: Tensor,
+    labels_n: Tensor,
+    factor_n: Tensor,
+    mixture: Mixture,
+    tokens: int,
+) -> tuple[Tensor, ...]:
     """`_formula` of a few rows after the other: what it makes on its way is all their size."""
     rows = max(1, BLOCK // student_nr.shape[1])
-    *tensors, mixture, tokens = others
-    parts: Any = zip(*(x.split(rows) for x in (student_nr, *tensors)), strict=True)
-    found = [_formula(*part, mixture, tokens) for part in parts]
+    blocks = (x.split(rows) for x in (student_nr, teacher_nr, labels_n, factor_n))
+    found = [
+        _formula(student, teacher, labels, factor, mixture, tokens)
+        for student, teacher, labels, factor in zip(*blocks, strict=True)
+    ]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 

@@ -133,9 +133,10 @@ def _find_source(
         for source in task.sources:
             if source.built_in:
                 return task.path.parent, source
-            if source.generated is not None or any(
-                True for one in subjects or [None] for _ in _matches(source, folder, split, one)
-            ):
+            if source.generated is not None:
+                return folder, source
+            wanted: Sequence[str | None] = subjects or [None]
+            if any(True for one in wanted for _ in _matches(source, folder, split, one)):
                 return folder, source
     layouts = "\n".join(f"    {source.files}" for source in task.sources)
     hubs = [source.hub for source in task.sources if source.hub]
