@@ -237,3 +237,29 @@ def test_the_checks_of_a_gpu_s_first_hour_run_on_a_cpu() -> None:
         "1.6",
         "1.7",
     }
+
+
+def test_the_page_is_held_against_wllama_turn_by_turn(load: Any) -> None:
+    made = {"made": 11, "first": 1.0}
+    results = {
+        "page (wasm)": [made | {"seconds": 2.0}, made | {"seconds": 6.0}, made | {"seconds": 2.0}],
+        "wllama Q8_0": [made | {"seconds": 3.0}, made | {"seconds": 11.0}, made | {"seconds": 5.0}],
+    }
+    page, wllama = load("page").rows_of("26m", 26_000_000, 35_000_000, results)
+    assert (page["tokens/s"], page["x wllama"], wllama["x wllama"]) == (10.0, 2.0, 1.0)
+    assert page["page MB"] == 35.0
+
+
+def test_a_page_says_what_the_engine_says(
+    load: Any, make_model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from miao.model import save_model
+    from miao.page.node import has_node
+
+    if not has_node():
+        pytest.skip("Node.js is not installed")
+    save_model(make_model(vocab_size=384, max_position_embeddings=256), tmp_path)
+    tokenizer.save(tmp_path)
+    for row in load("page_tokens").compare(tmp_path, 20, 16):
+        assert row["equal"] + row["part at a tie"] == 20 and not row["part"]
+        assert row["tokens"] > 20
