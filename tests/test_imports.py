@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -205,6 +206,38 @@ def test_a_circle_of_rooms_is_found(architecture: ModuleType) -> None:
     assert architecture.nearest("c", {"a": {"b"}, "b": set(), "c": {"a", "b"}}) == ["a"]
     with pytest.raises(ValueError, match="circle among"):
         architecture.floors({"a": {"b"}, "b": {"a"}})
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+def loaded_modules(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that a file may load, inside functions too; not those that only types
+    are taken from."""
+    found: set[str] = set()
+    open_nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in open_nodes:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "miao":
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= inner or {node.module or ""}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & modules
+        open_nodes.extend(ast.iter_child_nodes(node))
+    return found - {module_of(path)}
+
+
+def test_no_modules_stand_in_a_circle() -> None:
+    modules = {module_of(path) for path in FILES}
+    order = TopologicalSorter({module_of(path): loaded_modules(path, modules) for path in FILES})
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_ops_stand_alone() -> None:

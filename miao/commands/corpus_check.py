@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from miao.commands.corpus import add_reading, columns_of
+from miao.commands.corpus_build import add_reading, columns_of
 from miao.console import say
 from miao.corpus.check import Check
 from miao.corpus.read.convert import EXPECTED

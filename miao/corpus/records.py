@@ -121,12 +121,15 @@ def prompt_of(record: Record) -> str:
     return next(asked, turns[0].content if turns else "")
 
 
+def messages_of(record: Conversation | Preference) -> list[Message]:
+    """All turns of a record; of a preference what was asked and both answers."""
+    if isinstance(record, Conversation):
+        return record.messages
+    return record.prompt + record.chosen + record.rejected
+
+
 def text_of(record: Record) -> str:
     """All that is said in a record."""
     if isinstance(record, Document):
         return record.text
-    if isinstance(record, Conversation):
-        messages = record.messages
-    else:
-        messages = record.prompt + record.chosen + record.rejected
-    return "\n".join(message.content for message in messages)
+    return "\n".join(message.content for message in messages_of(record))

@@ -9,20 +9,33 @@ a model, and words for what can go wrong.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from miao.console import say
 from miao.errors import MiaoError
 from miao.hubs.files import check_model_directory
-from miao.hubs.names import HubName, client_of, is_hub_name, parse_hub_name
+from miao.hubs.names import HubName, is_hub_name, parse_hub_name
 
 __all__ = [
     "HubName",
+    "client_of",
     "download_model",
     "is_hub_name",
     "local_directory",
     "parse_hub_name",
     "push_directory",
 ]
+
+
+def client_of(name: HubName) -> Any:
+    """The module that speaks to this hub; it imports the hub's own library when called."""
+    if name.hub == "hf":
+        from miao.hubs import huggingface
+
+        return huggingface
+    from miao.hubs import modelscope
+
+    return modelscope
 
 
 def local_directory(text: str | Path) -> Path:

@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl
 import yaml
 
 from miao.errors import MiaoError, did_you_mean
-from miao.hubs.names import HubName, client_of, parse_hub_name
+from miao.hubs import client_of
+from miao.hubs.names import HubName, parse_hub_name
 from miao.hubs.remote import Listing, RemoteFile
 
 OPTIONS = {

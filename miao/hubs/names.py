@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from miao.errors import MiaoError, nearest
 
@@ -77,17 +76,6 @@ def parse_hub_name(text: str) -> HubName:
             fix=_FORM,
         )
     return HubName(PREFIXES[prefix], *repository.groups())
-
-
-def client_of(name: HubName) -> Any:
-    """The module that speaks to this hub; it imports the hub's own library when called."""
-    if name.hub == "hf":
-        from miao.hubs import huggingface
-
-        return huggingface
-    from miao.hubs import modelscope
-
-    return modelscope
 
 
 def _better(text: str, prefix: str, rest: str) -> str:

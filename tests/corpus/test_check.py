@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.commands.corpus import build
+from miao.commands.corpus_build import main as build
 from miao.commands.corpus_check import main
 from miao.corpus.check import Found, language_of
 from miao.corpus.local import with_local_files

@@ -11,7 +11,7 @@ from typing import Any
 
 from miao.corpus.read.columns import Row
 from miao.corpus.read.turns import strings_of
-from miao.corpus.records import Document, Preference, Record
+from miao.corpus.records import Document, Record, messages_of
 from miao.errors import MiaoError
 
 METADATA = {
@@ -177,11 +177,7 @@ def _said(record: Record) -> Iterator[str]:
     if isinstance(record, Document):
         yield record.text
         return
-    if isinstance(record, Preference):
-        messages = record.prompt + record.chosen + record.rejected
-    else:
-        messages = record.messages
-    for message in messages:
+    for message in messages_of(record):
         yield message.content
         if message.reasoning:
             yield message.reasoning

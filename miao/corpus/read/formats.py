@@ -28,7 +28,7 @@ from miao.corpus.read.problems import OnProblem, Problem, place, stop
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import GivenName, find_sources
 from miao.corpus.read.turns import unread_keys
-from miao.corpus.records import Conversation, Document, Kind, Preference, Record
+from miao.corpus.records import Conversation, Document, Kind, Preference, Record, messages_of
 from miao.errors import MiaoError
 
 __all__ = [
@@ -286,12 +286,8 @@ def mend(record: Record) -> list[str]:
     if isinstance(record, Document):
         record.text, done = mend_text(record.text)
         return done
-    if isinstance(record, Conversation):
-        messages = record.messages
-    else:
-        messages = record.prompt + record.chosen + record.rejected
     all_done = []
-    for number, message in enumerate(messages, 1):
+    for number, message in enumerate(messages_of(record), 1):
         message.content, done = mend_text(message.content, f"turn {number}")
         all_done += done
     return all_done
