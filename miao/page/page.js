@@ -17,7 +17,7 @@ function take(id, crc) {
 }
 
 function receive({ data }) {
-  if (data.type === "ready") { page.isReady = true; at("send").disabled = false; notice(""); }
+  if (data.type === "ready") { page.isReady = true; document.body.dataset.engine = data.engine; at("send").disabled = false; notice(""); }
   else if (data.type === "loading") notice(say("loadingPart", Math.floor(100 * data.share)));
   else if (data.type === "damaged") notice(say("damaged"));
   else if (data.type === "missing") notice(say("missing", data.name));

@@ -77,11 +77,7 @@ def make_page(
     def make(
         own: Tokenizer = tokenizer, dtype: Any = "int8", title: str = "苗", **changes: Any
     ) -> tuple[Path, Path]:
-        model = make_model(**SHAPE | changes)
-        for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                buffer.normal_()
-        save_model(model, tmp_path / "model")
+        save_model(make_model(**SHAPE | changes), tmp_path / "model")
         own.save(tmp_path / "model")
         page = tmp_path / "page.html"
         page.write_text(page_html(read_contents(tmp_path / "model", dtype), title, CARD), "utf-8")

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from miao.export.page import write_page
 from miao.model import load_model, save_model
+from miao.page import html
 from miao.tokenizer import Tokenizer
 from tests.page.pages import (  # noqa: F401
     DONE,
@@ -199,3 +202,21 @@ def test_no_text_can_inject_anything(
             == "TypeError"
         )
     assert all(url.startswith(("file:", "blob:", "data:")) for url in page.requested)
+
+
+def test_both_engines_answer_alike_and_the_compiled_one_is_what_runs(
+    model: Path, file: Path, open_page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's policy lets WebAssembly be; where a browser refuses it, the plain twin answers."""
+    plain = tmp_path / "plain.html"
+    script = html.engine_script().replace('const MODULE = "', 'const MODULE = "AAAA', 1)
+    monkeypatch.setattr(html, "engine_script", lambda: script)
+    write_page(model, plain, card_of(model), "int8")
+    expected = greedy(model, [{"role": "user", "content": "你好 why"}], 24)
+    for each, engine in ((file, "wasm"), (plain, "js")):
+        page = open_file(open_page, each)
+        assert page.evaluate("document.body.dataset.engine") == engine
+        change_settings(page, **GREEDY)
+        answer_to(page, "你好 why")
+        shown = page.locator(".message.assistant .text").last.evaluate("n => n.textContent")
+        assert shown == expected
