@@ -81,7 +81,7 @@ def check_model_directory(directory: Path) -> None:
             fix="give a finished run (runs/NAME), or a directory that holds config.json and "
             "model.safetensors",
         )
-    for file in _weights_files(directory):
+    for file in weights_files(directory):
         if not (directory / file).is_file():
             raise MiaoError(
                 f"the weights file {file} is missing",
@@ -130,7 +130,12 @@ def is_not_writable(error: BaseException) -> bool:
     )
 
 
-def _weights_files(directory: Path) -> list[str]:
+def weights_files(directory: Path) -> list[str]:
+    """The names of the files of weights in a model directory, whether they are there or not.
+
+    Raises:
+        MiaoError: an index that names none.
+    """
     index = directory / INDEX
     if not index.is_file():
         return [WEIGHTS]

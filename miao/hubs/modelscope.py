@@ -47,7 +47,7 @@ def download(name: HubName) -> Path:
             if name.revision and api.repo_exists(name.repository, "model"):
                 raise explain("revision", error, name, site) from error
             raise
-        files = {file.path: file.size or 0 for file in listing if file.type != "tree"}
+        files = _sizes(listing)
         check_listing(name, files)
         wanted = {file: size for file, size in files.items() if is_model_file(file)}
         if (present := _local(name)) is not None:
@@ -120,21 +120,21 @@ def _remove_replaced(api: Any, directory: Path, name: HubName, message: str) -> 
         api.delete_files(name.repository, "model", stale, commit_message=message)
 
 
-def _cached(name: HubName) -> Path:
+def _cached(name: HubName, repo_type: str = "model") -> Path:
     site = _site()
-    path = _local(name)
+    path = _local(name, repo_type)
     if path is None:
         raise explain("unreachable", ConnectionError(), name, site)
     warn(f"{site.endpoint} cannot be reached: using the copy of {name} downloaded before")
     return path
 
 
-def _local(name: HubName) -> Path | None:
+def _local(name: HubName, repo_type: str = "model") -> Path | None:
     """The directory of an earlier download, whole or not."""
     hub = _client()
     try:
         path = hub.HubApi().download_repo(
-            name.repository, "model", revision=name.revision or "master", local_files_only=True
+            name.repository, repo_type, revision=name.revision or "master", local_files_only=True
         )
     except hub.errors.CacheError:
         return None
@@ -143,24 +143,17 @@ def _local(name: HubName) -> Path | None:
 
 def dataset_listing(name: HubName) -> Listing:
     """The files of a data set; of the copy on this machine where the site cannot be reached."""
-    hub, site = _client(), _site()
-    if not _reachable(site):
-        try:
-            directory = hub.HubApi().download_repo(
-                name.repository,
-                "dataset",
-                revision=name.revision or "master",
-                local_files_only=True,
-            )
-        except hub.errors.CacheError as missing:
-            raise explain("unreachable", ConnectionError(), name, site) from missing
-        warn(f"{site.endpoint} cannot be reached: using the files of {name} downloaded before")
-        return Listing.of_directory(Path(directory))
+    if not _reachable(_site()):
+        return Listing.of_directory(_cached(name, "dataset"))
     with _explained(name):
         api = _reading_api(name)
         listing = api.list_repo_files(name.repository, "dataset", revision=name.revision)
-        files = {file.path: file.size or 0 for file in listing if file.type != "tree"}
-        return Listing(files, name.revision)
+        return Listing(_sizes(listing), name.revision)
+
+
+def _sizes(listing: Any) -> dict[str, int]:
+    """The files of a client's listing and their bytes."""
+    return {file.path: file.size or 0 for file in listing if file.type != "tree"}
 
 
 def download_dataset(name: HubName, listing: Listing, files: list[str]) -> Path:

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from miao.errors import MiaoError
 from miao.files import read_json, refuse_lfs_pointer, usual_mode, write_json
+from miao.hubs.files import INDEX, WEIGHTS, weights_files
 from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
 from miao.model.hf_config import from_hf, to_hf
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 EXPERTS = ".mlp.experts."
 Named = Iterator[tuple[str, Tensor]]
 
@@ -155,7 +154,7 @@ class StoredWeights:
     def __init__(self, directory: Path, model: Decoder):
         self.files: dict[str, Any] = {}
         """The open file of every tensor."""
-        for path in _files_of(directory):
+        for path in (directory / name for name in weights_files(directory)):
             file = _open(path)
             self.files |= dict.fromkeys(file.keys(), file)
         self.own = {name: tensor.shape for name, tensor in own_tensors(model).items()}
@@ -219,16 +218,6 @@ def _tokens_beside(directory: Path) -> int | None:
         return 1 + max([*ids, *(token["id"] for token in added)])
     except (MiaoError, KeyError, TypeError, AttributeError, ValueError):
         return None  # whoever reads the tokenizer itself says what is wrong with it
-
-
-def _files_of(directory: Path) -> list[Path]:
-    index = directory / INDEX
-    if not index.exists():
-        return [directory / WEIGHTS]
-    try:
-        return [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MiaoError("the file is damaged: it has no weight_map", where=index) from error
 
 
 def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from miao.errors import MiaoError
 from miao.files import read_jsonl
+from miao.report.charts import thinned
 from miao.report.words import category_name, stage_name, task_name
 from miao.rundir import RunDir
 
@@ -77,7 +78,7 @@ class Runs:
         stages = list(dict.fromkeys(_text(row.get("stage")) for row in rows))
         curves = {
             stage: {
-                title: thin(_points(lines, key))
+                title: thinned(_points(lines, key), POINTS)
                 for title, key in (CURVES | {TASKS: TASKS}).items()
                 for lines in [[row for row in asked if _text(row.get("stage")) == stage]]
             }
@@ -126,15 +127,6 @@ class Runs:
             return [], [f"{path.name}: {error.strerror}"]
         kept: tuple[list[dict[str, Any]], list[str]] = self._kept[path][1]
         return kept
-
-
-def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `POINTS` points, each the mean of a run of points."""
-    run = -(-len(points) // POINTS)
-    if run <= 1:
-        return list(points)
-    groups = [points[start : start + run] for start in range(0, len(points), run)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
 def add_board(app: FastAPI, directory: Path, has_chat: bool) -> None:

@@ -187,11 +187,8 @@ class Tokenizer:
                 return [backend.encode(texts[0], add_special_tokens=False).ids]
             encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
-            raise MiaoError(
-                "the text holds half a surrogate pair, which no encoding can represent",
-                where=next((repr(text[:40]) for text in texts if not _is_unicode(text)), None),
-                fix="clean it with text.encode('utf-8', 'replace').decode()",
-            ) from error
+            where = next((repr(text[:40]) for text in texts if not _is_unicode(text)), None)
+            raise half_surrogate(where) from error
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -353,6 +350,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MiaoError("a JSON object was expected here", where=path)
     return value
+
+
+def half_surrogate(where: str | None) -> MiaoError:
+    """The error for a text that no tokenizer takes."""
+    return MiaoError(
+        "the text holds half a surrogate pair, which no encoding can represent",
+        where=where,
+        fix="clean it with text.encode('utf-8', 'replace').decode()",
+    )
 
 
 def _is_unicode(text: str) -> bool:

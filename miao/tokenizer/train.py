@@ -17,6 +17,7 @@ from miao.tokenizer.tokenizer import (
     MIAO_CONFIG,
     Tokenizer,
     byte_letters,
+    half_surrogate,
 )
 
 # Contractions | letters with one leading mark or space | one digit | punctuation | line ends |
@@ -218,11 +219,7 @@ class _CountedTexts:
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise MiaoError(
-                    "the text holds half a surrogate pair, which no encoding can represent",
-                    where=f"text {number}",
-                    fix="clean it with text.encode('utf-8', 'replace').decode()",
-                ) from error
+                raise half_surrogate(f"text {number}") from error
             yield from bounded(text, self._known)
 
 

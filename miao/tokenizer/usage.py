@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> NDArray[np.int64
     """How often each id occurs in the texts, int64 [vocab_size]."""
     encoder = BulkEncoder(tokenizer)
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for batch in _batched(texts):
+    waiting = iter(texts)
+    while batch := list(islice(waiting, BATCH)):
         ids, _ = encoder.encode(batch)
         counts += np.bincount(ids, minlength=len(counts))
     return counts
@@ -142,14 +144,3 @@ def _is_text(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

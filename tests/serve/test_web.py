@@ -20,9 +20,10 @@ from fastapi.testclient import TestClient
 from miao.commands.board import main
 from miao.errors import MiaoError
 from miao.files import write_jsonl
+from miao.report.charts import thinned
 from miao.rundir import RunDir
 from miao.serve.app import create_board
-from miao.serve.board import POINTS, thin
+from miao.serve.board import POINTS
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
 
 SCRIPTS = sorted(WEB.glob("*.js"))
@@ -262,9 +263,10 @@ def test_one_run_is_a_board_too(runs: Path) -> None:
 
 
 def test_thinning_keeps_means() -> None:
-    assert thin([(1.0, 2.0)]) == [(1.0, 2.0)]
+    assert thinned([(1.0, 2.0)], POINTS) == [(1.0, 2.0)]
     points = [(float(n), 3.0) for n in range(10 * POINTS)]
-    assert len(thin(points)) == POINTS and {y for _, y in thin(points)} == {3.0}
+    few = thinned(points, POINTS)
+    assert len(few) == POINTS and {y for _, y in few} == {3.0}
 
 
 def test_a_board_of_nothing_is_an_error(tmp_path: Path) -> None:

@@ -15,37 +15,12 @@ from miao.corpus.records import Document, Record, messages_of
 from miao.errors import MiaoError
 
 METADATA = {
-    *(
-        "id",
-        "uid",
-        "uuid",
-        "idx",
-        "index",
-        "url",
-        "urls",
-        "link",
-        "dump",
-        "date",
-        "time",
-        "datetime",
-    ),
-    *("timestamp", "language", "lang", "locale", "license", "licence", "split", "version"),
-    *("hash", "md5", "sha1", "sha256", "simhash", "file", "filename", "path", "domain"),
-    *(
-        "model",
-        "category",
-        "type",
-        "task",
-        "tags",
-        "tag",
-        "source",
-        "dataset",
-        "subset",
-        "author",
-        "score",
-        "metadata",
-    ),
-    *("meta", "difficulty", "level", "subject", "kind", "文件名", "时间", "来源", "元数据"),
+    *("id", "uid", "uuid", "idx", "index", "url", "urls", "link", "dump", "date", "time"),
+    *("datetime", "timestamp", "language", "lang", "locale", "license", "licence", "split"),
+    *("version", "hash", "md5", "sha1", "sha256", "simhash", "file", "filename", "path", "domain"),
+    *("model", "category", "type", "task", "tags", "tag", "source", "dataset", "subset", "author"),
+    *("score", "metadata", "meta", "difficulty", "level", "subject", "kind"),
+    *("文件名", "时间", "来源", "元数据"),
 }
 """Columns that say something of a record and are none of its text."""
 _ENDING = re.compile(

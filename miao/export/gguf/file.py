@@ -17,6 +17,7 @@ from miao.errors import MiaoError, install_hint
 from miao.export.gguf.names import Architecture, Shape, TensorPlan, describe
 from miao.export.gguf.tokenizer import tokenizer_settings
 from miao.files import atomic_open, read_json, refuse_lfs_pointer
+from miao.hubs.files import weights_files
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -159,14 +160,7 @@ class _Weights:
     def __enter__(self) -> _Weights:
         from safetensors import SafetensorError, safe_open
 
-        index = self._directory / "model.safetensors.index.json"
-        names = ["model.safetensors"]
-        if index.is_file():
-            try:
-                names = sorted(set(read_json(index)["weight_map"].values()))
-            except (KeyError, TypeError, AttributeError) as error:
-                raise MiaoError("the file is damaged: it has no weight_map", where=index) from error
-        for path in (self._directory / name for name in names):
+        for path in (self._directory / name for name in weights_files(self._directory)):
             if not path.is_file():
                 raise MiaoError("the weights file is missing", where=path)
             try:
