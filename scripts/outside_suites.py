@@ -5,7 +5,8 @@
 
 What does not apply is skipped with its reason (`-rs` lists it); all else must pass. The suites need
 their own packages beside Miao's: requests, wget, filelock, aiohttp (llama.cpp); pytest-asyncio,
-regex, jsonschema (vLLM, whose own package is not needed). Further arguments go to pytest.
+regex, jsonschema, pybase64, requests (vLLM, whose own package is not needed). `--all` runs what
+does not apply, too. Further arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ import sys
 import time
 import types
 import urllib.request
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 HERE = Path(__file__).resolve()
 
@@ -29,7 +33,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 3 or arguments[0] not in SUITES:
         print(__doc__)
         return 2
-    name, checkout, model, *more = arguments
+    runs_all = "--all" in arguments
+    name, checkout, model, *more = (one for one in arguments if one != "--all")
     suite = SUITES[name]
     folder = Path(checkout).expanduser().resolve() / suite["folder"]
     if not folder.is_dir():
@@ -49,6 +54,7 @@ def main(arguments: list[str]) -> int:
             **os.environ,
             "PYTHONPATH": paths,
             "OUTSIDE_SUITE": name,
+            "OUTSIDE_ALL": "1" if runs_all else "",
             "PORT": str(port),
             "DEBUG_EXTERNAL": "1",  # llama.cpp: the server runs already
         }
@@ -72,7 +78,7 @@ def _answers(port: int) -> bool:
 # What follows runs inside pytest.
 
 
-def pytest_configure(config: Any) -> None:
+def pytest_load_initial_conftests(early_config: Any) -> None:
     """Stand-ins for what the suite would start or import."""
     if name := os.environ.get("OUTSIDE_SUITE"):
         _name_the_model()
@@ -83,6 +89,8 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     """What does not apply is skipped, with its reason."""
     import pytest
 
+    if os.environ["OUTSIDE_ALL"]:
+        return
     reasons = SUITES[os.environ["OUTSIDE_SUITE"]]["does not apply"]
     for item in items:
         where = f"{item.path.name}::{item.name}"
@@ -165,16 +173,36 @@ def _prepare_vllm() -> None:
                 base_url=f"{url}/v1", api_key="none", max_retries=0, **options
             )
 
-    helpers: Any = types.ModuleType("tests.utils")
+    helpers: Any = _Anything("tests.utils")
     helpers.RemoteOpenAIServer = RemoteOpenAIServer
-    tokenizers: Any = types.ModuleType("vllm.tokenizers")
-    tokenizers.get_tokenizer = None  # of models that are not here
-    sys.modules |= {
-        "tests": types.ModuleType("tests"),
-        "tests.utils": helpers,
-        "vllm": types.ModuleType("vllm"),
-        "vllm.tokenizers": tokenizers,
-    }
+    sys.path.insert(0, str(Path.cwd().parents[2]))  # `tests` is a package of theirs
+    sys.modules["tests.utils"] = helpers
+    sys.meta_path.insert(0, _Pretended())
+
+
+class _Anything(types.ModuleType):
+    """A module that holds whatever is asked for: what the tests import and the chosen ones do not
+    use."""
+
+    __path__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return MagicMock()
+
+
+class _Pretended(MetaPathFinder, Loader):
+    """vLLM's own package, which the tests import."""
+
+    def find_spec(self, name: str, *more: Any) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] == "vllm" else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        return _Anything(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
 
 
 LLAMA_CPP: dict[str, dict[str, str]] = {
@@ -186,11 +214,11 @@ LLAMA_CPP: dict[str, dict[str, str]] = {
         "test_completion_stream_with_openai_library",
         "test_compat_oai_responses": "test_responses_with_openai_library "
         "test_responses_stream_with_openai_library",
-        "test_compat_anthropic": "test_anthropic_streaming_content_block_indices",
         "test_embedding": "test_embedding_usage test_embedding_error_prompt_too_long",
     },
     "another route or field, of llama.cpp alone": {
-        "test_chat_completion": "test_apply_chat_template test_chat_template "
+        "test_chat_completion": "test_apply_chat_template test_chat_template$ "
+        "test_chat_template_assistant_prefill test_chat_template_continue_final_message_vllm "
         "test_completion_with_json_schema test_completion_with_grammar "
         "test_completion_with_response_format[[]response_format0 test_logit_bias "
         "test_chat_completion_with_timings_per_token test_return_progress test_verbose_debug "
@@ -202,8 +230,8 @@ LLAMA_CPP: dict[str, dict[str, str]] = {
         "test_n_probs test_logit_bias test_cancel_request test_completion_prompt_cache",
         "test_compat_oai_responses": "test_responses_stream_with_llama_telemetry",
         "test_compat_anthropic": "test_anthropic_thinking_history_in_template",
-        "test_embedding": "test_embedding_pooling test_embedding_content_text_same_as_string "
-        "test_embedding_mixed_input",
+        "test_embedding": "test_embedding_pooling_none test_embedding_content_text_same_as_string "
+        "test_embedding_mixed_input[[]input[35789] test_embedding_mixed_input[[]input10",
     },
     "images, which these models do not see": {
         "test_compat_anthropic": "test_anthropic_tool_result_with_image test_anthropic_vision",
@@ -221,6 +249,67 @@ LLAMA_CPP: dict[str, dict[str, str]] = {
 }
 
 
+VLLM: dict[str, dict[str, str]] = {
+    "words, counts of tokens or a vocabulary of its own model": {
+        "test_completion": "test_single_completion test_echo_logprob_completion",
+        "test_chat": "test_single_chat_session test_response_format_json "
+        "test_complex_message_content test_structured_outputs_json_chat",
+        "test_chat_logit_bias_validation": "test_chat_logit_bias_valid "
+        "test_chat_logit_bias_invalid",
+        "test_completion_with_function_calling": "test_function_tool_use[[]*-auto",
+        "test_basic": "test_simple_input test_instructions test_chat",
+        "test_simple": "test_reasoning_item test_streaming_reasoning_tokens "
+        "test_non_streaming_reasoning_tokens",
+        "test_structured_output": "test_structured_output",
+        "test_function_call": "test_function_tool_use[[]auto "
+        "test_function_calling_with_streaming_expected_arguments "
+        "test_function_calling_with_streaming_forced_tool_choice[[]auto",
+    },
+    "its own model ends later, or sooner": {
+        "test_completion": "test_completion_streaming",
+        "test_chat": "test_chat_streaming",
+        "test_simple": "test_max_tokens",
+        "test_function_call": "test_named_tool_use",
+    },
+    "a field or a route of vLLM alone": {
+        "test_completion": "test_completion_truncation_side test_prompt_logprobs "
+        "test_completion_stream_options test_logprob_token_ids",
+        "test_chat": "test_prompt_logprobs test_more_than_one_prompt_logprobs test_invocations "
+        "test_chat_completion_stream_options",
+        "test_chat_completion": "test_kv_transfer",
+        "test_chat_echo": "test_chat_session_with_echo test_prompt_logprobs test_top_logprobs",
+        "test_simple": "test_enable_response_messages",
+        "test_completion_with_function_calling": "test_function_tool_use[[]True",  # reasoning
+    },
+    "beam search": {"test_completion": "test_batch_completions"},
+    "vLLM's own functions, no server": {
+        "test_completion": "test_completion_request",
+        "test_chat": "test_chat_completion_request",
+        "test_prompt_validation": "test_load_prompt_embeds test_disable_prompt_embeds",
+    },
+    "the wording of its errors": {
+        "test_chat": "test_long_seed",
+        "test_prompt_validation": "test_empty_prompt test_out_of_vocab_token_ids",
+    },
+    "beside calls content is null, as OpenAI's is": {
+        "test_completion_with_function_calling": "test_named_tool_use",
+    },
+    "unknown fields and roles are refused": {
+        "test_chat": "test_extra_fields_allowed test_custom_role",
+    },
+}
+
+
+def _patterns(reasons: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Of tests, each with why it does not apply."""
+    return {
+        f"{file}.py::{test}*".replace("$*", ""): reason
+        for reason, tests in reasons.items()
+        for file, names in tests.items()
+        for test in names.split()
+    }
+
+
 SUITES: dict[str, dict[str, Any]] = {
     "llama.cpp": {
         "folder": "tools/server/tests",
@@ -234,27 +323,26 @@ SUITES: dict[str, dict[str, Any]] = {
         ],
         "options": [],
         "prepare": _prepare_llama_cpp,
-        "does not apply": {
-            f"{file}.py::{test}*": reason
-            for reason, tests in LLAMA_CPP.items()
-            for file, names in tests.items()
-            for test in names.split()
-        },
+        "does not apply": _patterns(LLAMA_CPP),
     },
     "vllm": {
         "folder": "tests/entrypoints/openai",
-        "files": ["completion/test_completion.py"],
-        "options": ["--noconftest"],  # it imports vLLM
+        "files": [
+            "completion/test_completion.py",
+            "completion/test_prompt_validation.py",
+            "chat_completion/test_chat.py",
+            "chat_completion/test_chat_completion.py",
+            "chat_completion/test_chat_echo.py",
+            "chat_completion/test_chat_logit_bias_validation.py",
+            "chat_completion/test_completion_with_function_calling.py",
+            "responses/test_basic.py",
+            "responses/test_simple.py",
+            "responses/test_structured_output.py",
+            "responses/test_function_call.py",
+        ],
+        "options": ["--confcutdir=.."],  # above it they fetch models
         "prepare": _prepare_vllm,
-        "does not apply": {
-            "test_completion.py::test_single_completion*": "words and counts of its own model",
-            "test_completion.py::test_completion_streaming*": "its own model does not end so soon",
-            "test_completion.py::test_echo_logprob_completion*": "a tokenizer of its own model",
-            "test_completion.py::test_completion_truncation_side*": "a field of vLLM alone",
-            "test_completion.py::test_prompt_logprobs*": "a field of vLLM alone; here: echo",
-            "test_completion.py::test_completion_stream_options*": "a field of vLLM alone",
-            "test_completion.py::test_batch_completions*": "beam search",
-        },
+        "does not apply": _patterns(VLLM),
     },
 }
 

@@ -114,7 +114,8 @@ class Served:
         """
         vocab_size = self.scheduler.runner.model.config.tokens
         if ids and max(ids) >= vocab_size:
-            raise Problem(400, f"{param}: token ids must be below {vocab_size}", param)
+            message = f"{param}: token ids must be below {vocab_size}, and {max(ids)} is not"
+            raise Problem(400, message, param)
 
     def options(self, body: Sampling, wanted: int | None, logprobs: int | None) -> SamplingOptions:
         """What a request asks for, over the model's defaults.
@@ -129,8 +130,9 @@ class Served:
 
         vocab_size = self.scheduler.runner.model.config.tokens
         bias = {int(token): value for token, value in (body.logit_bias or {}).items()}
-        if any(token >= vocab_size for token in bias):
-            raise Problem(400, f"logit_bias: token ids must be below {vocab_size}", "logit_bias")
+        if bias and max(bias) >= vocab_size:
+            message = f"logit_bias: token ids must be below {vocab_size}, and {max(bias)} is not"
+            raise Problem(400, message, "logit_bias")
         return SamplingOptions(
             temperature=given(body.temperature, base.temperature),
             top_p=given(body.top_p, base.top_p),

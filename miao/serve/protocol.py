@@ -25,8 +25,8 @@ MAX_STOPS = 16
 MAX_LOGPROBS = 20
 MAX_DEPTH = 40
 """Of JSON in a request."""
-MAX_UNKNOWN = 3
-"""Fields of an object that are named as unknown."""
+MAX_SHOWN = 3
+"""Of several names that are wrong."""
 Text = Annotated[str, Field(max_length=2_000_000)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 """Of a function."""
@@ -65,7 +65,7 @@ class Body(BaseModel):
         if not isinstance(given, dict) or len(given) <= len(cls.model_fields):
             return given
         known = {field.alias or name for name, field in cls.model_fields.items()}
-        unknown = islice((name for name in given if name not in known), MAX_UNKNOWN)
+        unknown = islice((name for name in given if name not in known), MAX_SHOWN)
         return {name: given[name] for name in [*(known & given.keys()), *unknown]}
 
 
@@ -96,6 +96,7 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 class StreamOptions(Body):
     include_usage: bool = False
+    continuous_usage_stats: Literal[False] = False
     include_obfuscation: Literal[False] = False
 
 
@@ -163,9 +164,11 @@ class Drawing(Body):
     @field_validator("logit_bias")
     @classmethod
     def _bias(cls, value: dict[str, Any] | None) -> dict[str, float] | None:
+        wrong = [t for t in value or {} if not (t.isascii() and t.isdigit() and len(t) < 10)]
+        if wrong:
+            shown = ", ".join(map(repr, wrong[:MAX_SHOWN]))
+            raise ValueError(f"{shown} {'is' if len(wrong) == 1 else 'are'} no token id")
         for token, bias in (value or {}).items():
-            if not (token.isascii() and token.isdigit() and len(token) < 10):
-                raise ValueError(f"{token!r} is no token id")
             if isinstance(bias, bool) or not isinstance(bias, int | float) or not abs(bias) <= 100:
                 raise ValueError(f"the bias of {token} must be a number from -100 to 100")
         return value

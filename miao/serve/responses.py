@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from miao.engine import Request
 from miao.serve.blocks import Block, BlockReply, Kind
-from miao.serve.conversation import MAX_MESSAGES, ChatBody, Effort
+from miao.serve.conversation import MAX_MESSAGES, ChatBody, Effort, TemplateOptions
 from miao.serve.generation import Growth
 from miao.serve.models import Served
 from miao.serve.problems import Problem
@@ -146,6 +146,7 @@ class ResponseBody(Drawing):
     )
     """There are no encrypted thoughts: who asks for them gets them as they are."""
     stream_options: ResponseStreamOptions | None = None
+    chat_template_kwargs: TemplateOptions | None = None
     truncation: Literal["disabled"] | None = None
     background: Literal[False] | None = None
     previous_response_id: None = None

@@ -60,6 +60,10 @@ SAY = {"messages": [{"role": "user", "content": "x"}]}
             "metadata: holds half a surrogate pair, which no encoding has",
         ),
         (
+            SAY | {"logit_bias": {"bad1": 1, "5": 2, "bad2": 3}},
+            "logit_bias: 'bad1', 'bad2' are no token id",
+        ),
+        (
             SAY | {"logit_bias": {"5": "x"}},
             "logit_bias: the bias of 5 must be a number from -100 to 100",
         ),

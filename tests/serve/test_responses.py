@@ -203,3 +203,9 @@ def test_a_stream_that_breaks_off_says_so(serve: Callable[..., Any]) -> None:
         )
         (*_, last) = list(stream)
     assert last.type == "response.failed" and "seconds" in last.response.error.message
+
+
+def test_the_templates_options_are_those_of_a_chat() -> None:
+    """vLLM's field: a response thinks as a chat does."""
+    options = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert ResponseBody(input="?", **options).chat().thinking is False
