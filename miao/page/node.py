@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,7 +41,7 @@ def run_in_node(page: Path, **requests: Any) -> dict[str, Any]:
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = next((line for line in said if "Error" in line), "no message")
+        reason = next((line for line in said if re.match(r"\w*Error", line)), "no message")
         raise MiaoError(f"the page's engine fails in Node.js: {reason}", where=page)
     answers: dict[str, Any] = json.loads(done.stdout)
     return answers

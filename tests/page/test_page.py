@@ -131,6 +131,29 @@ def test_split_characters_are_put_together_and_only_broken_bytes_are_replaced(
 
 
 @needs_node
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"at": 10**9}, "is not within the weights"),
+        ({"at": -4}, "is not within the weights"),
+        ({"at": 0.5}, "is not within the weights"),
+        ({"shape": [383, 32]}, r"is not \[384, 32\]"),
+    ],
+)
+def test_a_list_that_points_beyond_the_weights_is_refused_before_the_compiled_code_reads(
+    make_page: Callable[..., tuple[Path, Path]], change: dict[str, Any], reason: str
+) -> None:
+    model, page = make_page()
+    contents = read_contents(model)
+    listed = contents.settings["tensors"]
+    assert listed[0]["shape"] == [384, 32]
+    listed[0] |= change
+    page.write_text(page_html(contents, "苗", CARD), "utf-8")
+    with pytest.raises(MiaoError, match=reason):
+        run_in_node(page)
+
+
+@needs_node
 def test_the_same_dice_draw_the_same_token(
     make_page: Callable[..., tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
