@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -383,9 +382,8 @@ def _say_end(out: Path, origin: Origin, options: argparse.Namespace) -> None:
     sizes = {file.name: file.stat().st_size for file in files}
     say(f"  wrote {out} ({sum(sizes.values()) / 2**20:.1f} MiB): {', '.join(sizes)}")
     if options.to == "gguf":
-        # Ollama knows no other letters in a model's name.
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name).strip("-.") or "miao"
-        say_next(shlex.join(["ollama", "create", name, "-f", str(out / "Modelfile")]))
+        command = ["ollama", "create", origin.ollama_name, "-f", str(out / "Modelfile")]
+        say_next(shlex.join(command))
     elif options.to == "folder":
         say("  put the files of this folder on any static host; to try it here:")
         say_next(shlex.join(["python", "-m", "http.server", "--directory", str(out)]))

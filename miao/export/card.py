@@ -14,7 +14,7 @@ from miao.console import by_product, count, duration, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.results.card import FILE, markdown
 from miao.evaluate.results.store import FINAL
-from miao.export.origin import Origin
+from miao.export.origin import Origin, ollama_name
 from miao.export.parity.compare import Finding
 from miao.files import read_json
 from miao.hubs import is_hub_name, parse_hub_name
@@ -176,6 +176,7 @@ def card_text(card: Card) -> str:
     counted = count_parameters(card.config)
     return environment.get_template("card.md.j2").render(
         card=card,
+        ollama_name=ollama_name(card.name),
         facts=card.facts,
         config=card.config,
         metadata=yaml.safe_dump(_metadata(card), allow_unicode=True, sort_keys=False).strip(),

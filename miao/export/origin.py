@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ class Origin:
         if is_hub_name(model):
             return Path("export") / self.name / name
         return self.directory.with_name(f"{self.directory.resolve().name}-{name}")
+
+    @property
+    def ollama_name(self) -> str:
+        return ollama_name(self.name)
 
 
 def find_origin(model: str, stage: str | None) -> Origin:
@@ -133,3 +138,8 @@ def place(out: Path) -> Iterator[Path]:
             yield Path(temporary)
             (page,) = Path(temporary).glob("*.html")
             os.replace(page, out)
+
+
+def ollama_name(name: str) -> str:
+    """What Ollama may call a model: up to 80 of some letters, digits and marks."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "miao"

@@ -196,7 +196,7 @@ def test_it_is_said_when_nothing_was_checked(
 
 
 def test_gguf_files_come_with_a_modelfile_and_a_card(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(parity_llama_cpp, "has_llama_cpp", lambda: False)
     assert main([str(run), "--to", "gguf", "--quantize", "q8_0", "f32", "--license", "mit"]) == 0
@@ -212,6 +212,10 @@ def test_gguf_files_come_with_a_modelfile_and_a_card(
     assert fields["general.languages"].contents() == ["zh", "en"]
     assert metadata(out)["library_name"] == "gguf"
     assert os.listdir(run / "export") == ["gguf"], "nothing temporary is left"
+    assert f"ollama create sprout -f {out / 'Modelfile'}" in capsys.readouterr().out
+    assert "ollama create sprout -f Modelfile && ollama run sprout" in (
+        (out / "README.md").read_text(encoding="utf-8")
+    )
 
 
 def test_nothing_that_stands_beside_the_gguf_takes_it_away(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from miao.export.ollama import write_modelfile
+from miao.export.origin import ollama_name
 
 Make = Callable[..., Path]
 
@@ -45,3 +49,20 @@ def test_a_template_that_ollama_cannot_have_is_left_to_the_gguf(
     text = (tmp_path / "Modelfile").read_text()
     assert text.startswith("FROM ./m.gguf\n\n# No TEMPLATE:")
     assert 'PARAMETER stop "<|im_end|>"' in text and 'TEMPLATE "' not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("seedling", "seedling"),
+        ("my model (v2)", "my-model-v2"),
+        ("小苗", "miao"),
+        ("小苗 v2", "v2"),
+        ("-x.", "x"),
+        ("a" * 99, "a" * 80),
+    ],
+)
+def test_a_name_that_ollama_takes(name: str, called: str) -> None:
+    """Ollama's own rule (types/model/name.go), to which a run's name may not keep."""
+    assert ollama_name(name) == called
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", called)

@@ -105,6 +105,15 @@ def test_a_truncated_file_is_named(directory: Path, size: int) -> None:
     assert str(path) in message and "damaged" in message
 
 
+def test_weights_that_git_lfs_left_as_a_pointer_are_named_as_such(directory: Path) -> None:
+    """A clone without `git lfs pull` has 130 bytes in the place of every weights file."""
+    path = directory / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(MiaoError, match="a Git LFS pointer") as caught:
+        load_model(directory)
+    assert str(path) in str(caught.value) and "git lfs pull" in str(caught.value)
+
+
 def test_a_missing_file_is_named(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     assert str(directory / "model.safetensors") in refusal(directory)
