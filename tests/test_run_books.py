@@ -94,7 +94,7 @@ def test_a_new_time_of_a_file_trains_nothing(command: Command, texts: Path, tmp_
         file.write("\n\n" + "又一天，下雨了。" * 20)
     said = command("pretrain")
     assert "done before" not in said
-    assert "the corpus" in said and "the shards" in said
+    assert "the pretrain corpus" in said and "the pretrain shards" in said
     assert "another --name would keep it" in said
 
 

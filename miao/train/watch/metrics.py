@@ -103,9 +103,10 @@ class Meter:
 
 
 def context_of(rows: Batch) -> float:
-    """How many tokens a token of these packed rows sees on average, itself included."""
-    real = rows.segments_bt > 0
-    return float((rows.positions_bt + 1)[real].double().mean()) if real.any() else 0.0
+    """How many tokens a token of these packed rows (on the host) sees on average, itself
+    included."""
+    seen = rows.positions_bt.numpy()[rows.segments_bt.numpy() > 0] + 1
+    return float(seen.mean()) if seen.size else 0.0
 
 
 class MetricsLog:
