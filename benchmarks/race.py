@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from peers import Peer, fresh_compiler_cache
 sys.path.insert(0, str(ROOT))
 
 from miao.corpus.read.readers import read_objects
+from miao.files import write_jsonl
 
 ARMS = ("miao", "miao-compiled", "hf", "hf-compiled", "nanochat", "minimind")
 PATIENCE = 36_000.0
@@ -91,7 +91,7 @@ def main() -> int:
             print(f"{arm}, seed {seed}", flush=True)
             outcomes.append(run_arm(course, arm, seed))
             print(f"  {described(outcomes[-1])}", flush=True)
-            write_lines(work / "outcomes.jsonl", [json.dumps(asdict(o)) for o in outcomes])
+            write_jsonl(work / "outcomes.jsonl", map(asdict, outcomes))
     rows = summary(outcomes)
     columns = ["arm", "bits/byte", "error", "x best peer", "tokens", "tokens/s", "start s"]
     columns += ["seconds", "to best peer's end s", "seeds"]
@@ -154,8 +154,8 @@ def prepared(options: argparse.Namespace, work: Path) -> Course:
         # whole sentences of a long document would need a reader; its first 4,000 characters do
         heldout.append(texts.pop()[:4000])
     file, train = work / "heldout.jsonl", work / "train.jsonl"
-    write_lines(file, [json.dumps({"text": text}) for text in heldout])
-    write_lines(train, [json.dumps({"text": text}) for text in texts])
+    write_jsonl(file, ({"text": text} for text in heldout))
+    write_jsonl(train, ({"text": text} for text in texts))
     fields = shape(options.shape, options.seq_len)
     began = time.perf_counter()
     material = built_shards(work, "documents", fields["vocab_size"], [str(train)], options.quick)
@@ -352,10 +352,6 @@ def reaching(outcome: Outcome, bits: float) -> float | None:
             return float(before[0] + share * (seconds - before[0]))
         before = (seconds, value)
     return None
-
-
-def write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,14 @@ class Tally:
     runs: int = 0
     differences: list[str] = field(default_factory=list)
 
+    def finished(self, out: Path, truth: dict[str, Any]) -> None:
+        """Counts a run, and what of it is not as in the undisturbed one."""
+        self.runs += 1
+        found = fingerprints(out / "tiny")
+        self.differences += [
+            f"run {self.runs}: {name}" for name in truth if truth[name] != found.get(name)
+        ]
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
@@ -104,26 +113,35 @@ def main() -> int:
     return 1 if tally.differences else 0
 
 
-def torture(directory: Path, kills: int, moments: random.Random) -> Tally:
-    """Kills runs below `directory` until `kills` are reached and the last run is finished."""
-    recipe = directory / "tiny.yaml"
+def undisturbed(
+    directory: Path, train: Callable[[Path, Path], None]
+) -> tuple[Path, Path, dict[str, Any], float]:
+    """The recipe, its shards, what a run leaves that nobody kills, and the seconds that it takes.
+
+    Args:
+        train: pretrains by a recipe in a folder, to the end.
+    """
+    recipe, base = directory / "tiny.yaml", directory / "base"
     recipe.write_text(RECIPE, encoding="utf-8")
-    base = directory / "base"
     wait_for(begin("shards", recipe, base))
     whole = copy_of(base, directory / "whole")
     started = time.monotonic()
-    wait_for(begin("pretrain", recipe, whole))
+    train(recipe, whole)
     usual = time.monotonic() - started
-    truth, tally = fingerprints(whole / "tiny"), Tally()
+    return recipe, base, fingerprints(whole / "tiny"), usual
+
+
+def torture(directory: Path, kills: int, moments: random.Random) -> Tally:
+    """Kills runs below `directory` until `kills` are reached and the last run is finished."""
+    recipe, base, truth, usual = undisturbed(
+        directory, lambda recipe, out: wait_for(begin("pretrain", recipe, out))
+    )
+    tally = Tally()
     while tally.kills < kills or tally.runs == 0:
         out = copy_of(base, directory / "killed")
         while not run_and_kill(recipe, out, usual, moments, tally, kills):
             pass
-        tally.runs += 1
-        found = fingerprints(out / "tiny")
-        tally.differences += [
-            f"run {tally.runs}: {name}" for name in truth if truth[name] != found.get(name)
-        ]
+        tally.finished(out, truth)
         print(f"run {tally.runs} is finished after {tally.kills} kills", flush=True)
     log = out.with_suffix(".log").read_text(encoding="utf-8")
     tally.resumed = len(re.findall(r"resumed at step [1-9]", log))
@@ -132,15 +150,10 @@ def torture(directory: Path, kills: int, moments: random.Random) -> Tally:
 
 def torture_all(directory: Path, kills: int, moments: random.Random, processes: int) -> Tally:
     """Runs of several processes, of which one is killed now and then; torchrun starts all anew."""
-    recipe = directory / "tiny.yaml"
-    recipe.write_text(RECIPE, encoding="utf-8")
-    base = directory / "base"
-    wait_for(begin("shards", recipe, base))
-    whole = copy_of(base, directory / "whole")
-    started = time.monotonic()
-    ended_well(launch(recipe, whole, processes, 0), whole)
-    usual = time.monotonic() - started
-    truth, tally = fingerprints(whole / "tiny"), Tally()
+    recipe, base, truth, usual = undisturbed(
+        directory, lambda recipe, out: ended_well(launch(recipe, out, processes, 0), out)
+    )
+    tally = Tally()
     while tally.kills < kills:
         out = copy_of(base, directory / "killed")
         launched = launch(recipe, out, processes, kills)
@@ -161,11 +174,7 @@ def torture_all(directory: Path, kills: int, moments: random.Random, processes: 
                 tally.kills += 1
                 tally.in_a_save += bool(old)
         ended_well(launched, out)
-        tally.runs += 1
-        found = fingerprints(out / "tiny")
-        tally.differences += [
-            f"run {tally.runs}: {name}" for name in truth if truth[name] != found.get(name)
-        ]
+        tally.finished(out, truth)
         tally.resumed += len(
             re.findall(r"resumed at step [1-9]", out.with_suffix(".log").read_text())
         )

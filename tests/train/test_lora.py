@@ -44,6 +44,27 @@ def disturb(model: Decoder) -> None:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
+def everywhere_alike(
+    model: Decoder, base: Path, ids: torch.Tensor, folder: Path
+) -> tuple[Decoder, torch.Tensor]:
+    """The merged model and the logits, which are also those of PEFT with the saved adapter and of
+    what `miao export --merge-lora` writes; the adapter is left in `folder`."""
+    transformers = pytest.importorskip("transformers")
+    changed = model(ids).detach()
+    save_adapter(model, folder / "adapter")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    other = peft.PeftModel.from_pretrained(theirs, folder / "adapter").eval()
+    plain = merged(model)
+    (folder / "written").mkdir()
+    assert merge_adapter(base, folder / "adapter", folder / "written").passed
+    written = load_model(folder / "written")
+    with torch.no_grad():
+        torch.testing.assert_close(other(ids).logits, changed, atol=2e-3, rtol=1e-4)
+        torch.testing.assert_close(plain(ids), changed, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(written(ids), changed, atol=2e-3, rtol=1e-4)
+    return plain, changed
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model(
     kind: Any, make_model: Callable[..., Decoder], tmp_path: Path
@@ -199,7 +220,6 @@ def test_rows_of_new_tokens_are_trained_beside_an_adapter_and_peft_reads_them(
 ) -> None:
     """Their gradients are those of the whole matrices, no other row moves, and PEFT's model, the
     merged one, and the one that `miao export --merge-lora` writes have the same logits."""
-    transformers = pytest.importorskip("transformers")
     tokens, base = [5, 90, 91], tmp_path / "base"
     model, whole = (make_model(tie_word_embeddings=tied) for _ in range(2))
     save_model(model, base)
@@ -223,18 +243,7 @@ def test_rows_of_new_tokens_are_trained_beside_an_adapter_and_peft_reads_them(
     disturb(model)
     for values in rows.values():
         values.data += 0.3
-    changed = model(ids).detach()
-    save_adapter(model, tmp_path / "adapter")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    other = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    plain = merged(model)
-    (tmp_path / "written").mkdir()
-    assert merge_adapter(base, tmp_path / "adapter", tmp_path / "written").passed
-    written = load_model(tmp_path / "written")
-    with torch.no_grad():
-        torch.testing.assert_close(other(ids).logits, changed, atol=2e-3, rtol=1e-4)
-        torch.testing.assert_close(plain(ids), changed, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(written(ids), changed, atol=2e-3, rtol=1e-4)
+    plain, _ = everywhere_alike(model, base, ids, tmp_path)
     kept = [id for id in range(97) if id not in tokens]
     own, old = (one.model.embed_tokens.weight[kept] for one in (plain, whole))
     assert torch.equal(own, old)
@@ -252,7 +261,6 @@ def test_whole_matrices_are_trained_beside_an_adapter_and_peft_reads_them(
 ) -> None:
     """PEFT's `modules_to_save`: its model, the merged one, and the one that `miao export
     --merge-lora` writes have the same logits; nothing else of the base moves."""
-    transformers = pytest.importorskip("transformers")
     base = tmp_path / "base"
     model, before = (make_model(tie_word_embeddings=tied) for _ in range(2))
     save_model(model, base)
@@ -267,19 +275,9 @@ def test_whole_matrices_are_trained_beside_an_adapter_and_peft_reads_them(
     for name in whole:
         table = model.get_parameter(name)
         table.data += 0.1 * torch.randn(table.shape, generator=generator)
-    changed = model(IDS).detach()
-    save_adapter(model, tmp_path / "adapter")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    other = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    plain = merged(model)
-    (tmp_path / "written").mkdir()
-    assert merge_adapter(base, tmp_path / "adapter", tmp_path / "written").passed
-    written = load_model(tmp_path / "written")
+    _, changed = everywhere_alike(model, base, IDS, tmp_path)
     with torch.no_grad():
         assert float((changed - before(IDS)).abs().max()) > 0.1
-        torch.testing.assert_close(other(IDS).logits, changed, atol=2e-3, rtol=1e-4)
-        torch.testing.assert_close(plain(IDS), changed, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(written(IDS), changed, atol=2e-3, rtol=1e-4)
     saved = read_safetensors(tmp_path / "adapter" / "adapter_model.safetensors")
     both = {"model.embed_tokens.weight", "lm_head.weight"} if tied else whole
     assert {n.removeprefix("base_model.model.") for n in saved if "lora_" not in n} == both
