@@ -35,6 +35,10 @@ from miao.model.hf_config import to_hf
 from miao.recipe import PretrainOptions
 from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer
+from miao.train.loop import Trainer
+from miao.train.microbatch import fit_to_memory
+from miao.train.objectives import LanguageObjective
+from miao.train.watch.metrics import MetricsLog
 
 IGNORE = -100
 FOREVER = 10**9
@@ -183,11 +187,6 @@ def held_out(
 
 def run_miao(spec: Spec, commands: Commands) -> None:
     """Miao's own loop, on packed rows."""
-    from miao.train.loop import Trainer
-    from miao.train.microbatch import fit_to_memory
-    from miao.train.objectives import LanguageObjective
-    from miao.train.watch.metrics import MetricsLog
-
     device = torch.device(spec.device)
     model = Decoder(ModelConfig(**spec.config))
     model.initialize(spec.seed)
@@ -217,37 +216,43 @@ def run_miao(spec: Spec, commands: Commands) -> None:
                     pacer.facts["micro_batch"] = gradients.micro_batch
                 pacer.tick(int(values["tokens"]), int(values["step"]))
 
-    options = PretrainOptions(
-        tokens=spec.budget or float(FOREVER) * 1e3,
-        seq_len=spec.seq_len,
-        batch_tokens=spec.batch_tokens,
-        micro_batch="auto" if spec.micro_tokens is None else spec.micro_tokens // spec.seq_len,
-        schedule="wsd" if spec.budget else "constant",
-        warmup=0.02 if spec.budget else 20 * spec.batch_tokens,
-        eval_every=0,
-        sample_every=0,
-        save_every=0,
-        log_every=spec.log_every,
-        **spec.options,
-    )
-    options = fit_to_memory("pretrain", options, model)
-    if spec.compile:
-        model.compile_for_training()
     with tempfile.TemporaryDirectory() as directory:
-        trainer = Trainer(
-            "pretrain",
-            options,
-            model,
-            PackedLoader(sources(spec, spec.data), spec.seq_len),
-            LanguageObjective(),
-            float(options.tokens or 0),
-            Path(directory) / "checkpoints",
-            Paced(Path(directory) / "metrics.jsonl", "pretrain"),
-            peak_flops=1e12,
-        )
+        log = Paced(Path(directory) / "metrics.jsonl", "pretrain")
+        trainer = miao_trainer(spec, model, Path(directory), log)
         pacer.start()
         trainer.run()
     finish(commands)
+
+
+def miao_trainer(spec: Spec, model: Decoder, directory: Path, log: MetricsLog) -> Trainer:
+    """Miao's loop for a spec; it looks at nothing, samples nothing and saves nothing."""
+    given: dict[str, Any] = {
+        "tokens": spec.budget or float(FOREVER) * 1e3,
+        "seq_len": spec.seq_len,
+        "batch_tokens": spec.batch_tokens,
+        "micro_batch": "auto" if spec.micro_tokens is None else spec.micro_tokens // spec.seq_len,
+        "schedule": "wsd" if spec.budget else "constant",
+        "warmup": 0.02 if spec.budget else 20 * spec.batch_tokens,
+        "eval_every": 0,
+        "sample_every": 0,
+        "save_every": 0,
+        "log_every": spec.log_every,
+    }
+    options = PretrainOptions(**given | spec.options)
+    options = fit_to_memory("pretrain", options, model)
+    if spec.compile:
+        model.compile_for_training()
+    return Trainer(
+        "pretrain",
+        options,
+        model,
+        PackedLoader(sources(spec, spec.data), spec.seq_len),
+        LanguageObjective(),
+        float(options.tokens or 0),
+        directory / "checkpoints",
+        log,
+        peak_flops=1e12,
+    )
 
 
 class Records(torch.utils.data.Dataset):  # type: ignore[type-arg]

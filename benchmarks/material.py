@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,15 @@ def shape(name: str, seq_len: int) -> dict[str, Any]:
 
 
 def built_shards(
-    directory: Path, kind: str, vocab_size: int, paths: list[str], quick: bool = False
+    directory: Path,
+    kind: str,
+    vocab_size: int,
+    paths: list[str],
+    quick: bool = False,
+    more: Sequence[str] = (),
 ) -> Material:
     """Shards of `kind` ("documents" or "conversations") by `miao shards`; `paths` empty: of the
-    built-in corpus."""
+    built-in corpus. `more`: words for the command."""
     stage = {"documents": "pretrain", "conversations": "sft"}[kind]
     seedbed = (
         {"characters": "40K", "conversations": 200, "preferences": 10}
@@ -80,7 +85,7 @@ def built_shards(
     subprocess.run(
         [
             sys.executable, "-m", "miao", "shards", str(recipe), f"--out_dir={directory}",
-            f"--tokenizer.vocab_size={vocab_size}", "--tokenizer.sample=10M", *words,
+            f"--tokenizer.vocab_size={vocab_size}", "--tokenizer.sample=10M", *words, *more,
         ],
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

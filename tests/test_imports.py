@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "miao"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Left to right: a room may import rooms of the lines above its own, and itself.
 ORDER = [
-    {"errors", "gpus", "cores", "provenance"},
+    {"errors", "gpus", "cores", "provenance", "rules"},
     {"files", "console", "device", "openai_api"},
     {"options"},
     {"recipe"},
@@ -86,6 +86,7 @@ WITHOUT_TORCH = {
     "gpus",
     "cores",
     "provenance",
+    "rules",
     "files",
     "console",
     "options",

@@ -1,0 +1,121 @@
+"""Rates, batch, schedule and expected loss of a pretraining, by rules fitted to measured runs.
+
+The numbers are data, `rules.json`, written by `benchmarks/fit_rules.py` from the trials of
+`benchmarks/miniseries.py`, with their commit, machine and text. Sizes are parameters outside the
+embedding and the head; tokens are those of a vocabulary near the reference's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("rules.json")
+QUANTILES = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pretraining of a size and length is best given; keys of a recipe's `pretrain`."""
+
+    batch_tokens: int
+    learning_rate: float
+    """AdamW's: embeddings, head, norms."""
+    muon_learning_rate: float
+    warmup: float
+    """Share of the budget."""
+    decay: float
+    """Share of the budget in which the rate falls to zero."""
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The fitted numbers and where they come from."""
+    content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def effective_tokens(tokens: float, unique: float | None = None) -> float:
+    """What repeated text is worth, in tokens of new text: U + U·R·(1 - e^(-r/R)), where r is how
+    often it is read again (arXiv:2305.16264, equation 5).
+
+    Args:
+        unique: tokens of text that there are; None: enough.
+    """
+    if unique is None or tokens <= unique:
+        return tokens
+    worth = float(table()["repeats"]["value"])
+    return unique * (1 + worth * (1 - math.exp(-(tokens / unique - 1) / worth)))
+
+
+def expected_bits(parameters: float, tokens: float, unique: float | None = None) -> Interval:
+    """Held-out bits per byte of the reference text: E + A/N^alpha + B/D^beta (arXiv:2203.15556).
+
+    The interval is that of the fit (draws of a bootstrap over the trials) and of what trials
+    scatter around it; another text has another level, see `level`.
+    """
+    law = table()["loss"]
+    effective = effective_tokens(tokens, unique)
+    draws = sorted(_law(draw, parameters, effective) for draw in law["draws"])
+    low, high = (draws[round(q * (len(draws) - 1))] for q in QUANTILES)
+    value = _law(law["best"], parameters, effective)
+    scatter = 1.96 * float(law["scatter"]) * value
+    return Interval(
+        value,
+        value - math.hypot(value - min(low, value), scatter),
+        value + math.hypot(max(high, value) - value, scatter),
+    )
+
+
+def _law(numbers: dict[str, float], parameters: float, tokens: float) -> float:
+    size = numbers["A"] * (parameters / 1e6) ** -numbers["alpha"]
+    return numbers["E"] + size + numbers["B"] * (tokens / 1e6) ** -numbers["beta"]
+
+
+def settings(parameters: float, tokens: float) -> Settings:
+    """Batch, peak rates and schedule for a pretraining of `parameters` over `tokens`.
+
+    Powers of tokens and size, held within what was measured or is used elsewhere: the batch at
+    most 512K slots (of that order from 100M parameters on: arXiv:2505.13738).
+    """
+    rule = table()["settings"]
+    batch = rule["batch"]["value"] * (tokens / 1e6) ** rule["batch"]["tokens"]
+    batch = 2 ** round(math.log2(min(max(batch, rule["batch"]["least"]), rule["batch"]["most"])))
+    muon = rule["muon"]["value"] * (parameters / 1e6) ** rule["muon"]["size"]
+    muon *= (tokens / 1e6) ** rule["muon"]["tokens"]
+    muon *= (batch / 2048) ** rule["muon"]["batch"]
+    muon = min(max(muon, rule["muon"]["least"]), rule["muon"]["most"])
+    return Settings(
+        batch_tokens=int(batch),
+        learning_rate=_rounded(muon * rule["adam_to_muon"]),
+        muon_learning_rate=_rounded(muon),
+        warmup=rule["warmup"],
+        decay=rule["decay"],
+    )
+
+
+def _rounded(rate: float) -> float:
+    """Two digits: more would claim what was not measured."""
+    return float(f"{rate:.1e}")
+
+
+def extrapolated(parameters: float, tokens: float) -> bool:
+    """Whether a run lies outside of the sizes and lengths that the rules were fitted to."""
+    measured = table()["measured"]
+    return not (
+        measured["parameters"][0] <= parameters <= measured["parameters"][1]
+        and measured["tokens"][0] <= tokens <= measured["tokens"][1]
+    )

@@ -1,0 +1,46 @@
+"""The rules: what they say follows from their numbers, and behaves as such laws must."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from miao import rules
+
+
+def test_repeated_text_is_worth_less_each_time() -> None:
+    worth = rules.table()["repeats"]["value"]
+    assert rules.effective_tokens(5e5, 1e6) == 5e5
+    assert rules.effective_tokens(4e6, None) == 4e6
+    by_hand = 1e6 + 1e6 * worth * (1 - math.exp(-3 / worth))
+    assert rules.effective_tokens(4e6, 1e6) == pytest.approx(by_hand)
+    # read without end, a text is worth 1 + R* of itself
+    assert rules.effective_tokens(1e12, 1e6) == pytest.approx(1e6 * (1 + worth))
+
+
+def test_expected_bits_fall_with_size_and_text_and_keep_their_interval() -> None:
+    for size in (3e5, 3e6, 3e7):
+        last = math.inf
+        for tokens in (2.5e5, 1e6, 4e6, 1e9):
+            bits = rules.expected_bits(size, tokens)
+            assert bits.low < bits.value < bits.high
+            assert bits.value < last
+            assert bits.value > rules.expected_bits(2 * size, tokens).value
+            last = bits.value
+    assert rules.expected_bits(1e6, 8e6, 1e6).value > rules.expected_bits(1e6, 8e6).value
+
+
+def test_settings_are_what_a_recipe_takes() -> None:
+    before = 0
+    for tokens in (1e5, 1e6, 1e8, 1e10, 1e12):
+        found = rules.settings(1e6, tokens)
+        assert found.batch_tokens >= before
+        assert found.batch_tokens & (found.batch_tokens - 1) == 0
+        assert 0 < found.learning_rate < found.muon_learning_rate < 1
+        assert 0 < found.warmup < found.decay <= 1
+        before = found.batch_tokens
+
+
+def test_what_lies_outside_of_the_measured_is_said() -> None:
+    assert rules.extrapolated(64e6, 1e9)
