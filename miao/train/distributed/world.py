@@ -8,8 +8,6 @@ is; nothing else of it is needed. What they tell each other between steps goes f
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,21 +17,18 @@ from uuid import uuid4
 
 from miao.console import console, warn
 from miao.errors import Interrupted, MiaoError, first_line
+from miao.train.distributed.peers import FAILURE, LOOK, LOST, Peers
 
 HOST_TIMEOUT = timedelta(days=30)
-"""How long the others may wait while one process prepares data or measures the model."""
+"""How long the others may wait while one process prepares data or measures the model, and gives
+signs of life (`peers.py`)."""
 DEVICE_TIMEOUT = timedelta(minutes=30)
 """How long one exchange between devices may take."""
 FIRST_WORD = 2.0
 """Seconds that a process waits for another to say what went wrong, before it speaks itself."""
-GRACE = 10.0
-"""Seconds after another's failure in which a process may end by itself."""
-LOOK = 1.0
-"""Seconds between two looks of a process at whether another has failed."""
 MEETING = timedelta(minutes=10)
 """How long the first process waits for the others to start."""
-ATTEMPT, FAILURE = "miao/attempt", "miao/failure"
-LOST = "contact with the other processes is lost"
+ATTEMPT = "miao/attempt"
 T = TypeVar("T")
 
 
@@ -101,6 +96,7 @@ class LaunchedWorld(World):
             torch.cuda.set_device(self.local_rank)
         launched, *_ = next(iter(dist.rendezvous("env://", self.rank, self.size)))
         store = meet(launched, self.rank, self.size)
+        self.peers = Peers(store, self.rank, self.size)
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             store=dist.PrefixStore("torch", store),
@@ -111,10 +107,6 @@ class LaunchedWorld(World):
         of_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self.keeps_store = self.rank == 0 and not of_launcher
         self.host = dist.new_group(backend="gloo", timeout=HOST_TIMEOUT)
-        self.store = store
-        self.over, self.told = threading.Event(), threading.Event()
-        self.watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
-        self.watcher.start()
 
     def gather(self, numbers: list[int]) -> list[list[int]]:
         import torch
@@ -148,42 +140,20 @@ class LaunchedWorld(World):
         deadline = time.monotonic() + (0.0 if isinstance(error, MiaoError) else FIRST_WORD)
         try:
             while time.monotonic() < deadline:
-                if self.store.check([FAILURE]):
+                if self.peers.store.check([FAILURE]):
                     return False
                 time.sleep(0.1)
-            word = f"process {self.rank}: {error}"
-            return self.store.compare_set(FAILURE, "", word).decode() == word
+            return self.peers.claim(f"process {self.rank}: {error}")
         except RuntimeError:  # the process that kept the store is gone; perhaps it could say why
-            return not self.told.is_set()
+            return not self.peers.told.is_set()
 
     def close(self) -> None:
         """When everything went well, as soon as it did so everywhere."""
         from torch import distributed as dist
 
         self.barrier()
-        self.end_watch()
+        self.peers.end()
         dist.destroy_process_group()
-
-    def end_watch(self) -> None:
-        """Before this process ends: a thread that still runs then would abort it."""
-        self.over.set()
-        self.watcher.join()
-
-    def _watch(self) -> None:
-        """Ends this process when another has failed and it still waits for that one: an exchange
-        between GPUs cannot be interrupted otherwise."""
-        store = self.store.clone()
-        while not self.over.wait(LOOK):
-            gone = False
-            try:
-                if store.check([FAILURE]):
-                    self.told.set()
-            except RuntimeError:
-                gone = not self.told.is_set()
-            if (gone or self.told.is_set()) and not self.over.wait(GRACE):
-                if gone:
-                    print(f"miao: process {self.rank}: {LOST}", file=sys.stderr, flush=True)
-                os._exit(1)
 
 
 def meet(store: Any, rank: int, size: int, timeout: timedelta = MEETING) -> Any:
@@ -203,6 +173,7 @@ def meet(store: Any, rank: int, size: int, timeout: timedelta = MEETING) -> Any:
     others: list[str] = []
     if rank == 0:
         store.set(ATTEMPT, attempt := uuid4().hex)
+        store.set(f"{attempt}/0", me)
         others = [f"{attempt}/{number}" for number in range(1, size)]
     while time.monotonic() < end:
         if rank and store.check([ATTEMPT]) and attempt != (now := store.get(ATTEMPT).decode()):
@@ -266,7 +237,7 @@ def join_world(device: str) -> Iterator[World]:
             time.sleep(2 * LOOK)  # so that the others have seen it
         raise _named(error, world) from error
     finally:
-        world.end_watch()
+        world.peers.end()
 
 
 @contextmanager
