@@ -32,6 +32,7 @@ RUN = {
 OTHERS = {
     "chat": "talk to a trained model",
     "serve": "put a model behind an OpenAI-compatible address",
+    "studio": "grow, watch, talk to and look inside a model, in the browser",
     "board": "runs while they train, in the browser, side by side",
     "recipe": "the recipes that come with Miao; `recipe NAME > mine.yaml` copies one",
     "model": "what a shape costs: `model list`, `model show NAME`",

@@ -34,7 +34,7 @@ ORDER = [
     {"export"},
     {"report"},
     {"serve"},
-    {"run", "doctor"},
+    {"run", "doctor", "studio"},
     {"chat"},
     {"commands"},
     {"cli"},

@@ -19,8 +19,7 @@ def main(words: list[str]) -> int:
     """
     options = make_parser().parse_args(words)
     try:
-        from miao.serve.app import create_board
-        from miao.serve.board import Runs
+        from miao.serve.board import Runs, create_board
         from miao.serve.running import run_until_stopped
     except ImportError as error:
         raise MiaoError(

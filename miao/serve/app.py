@@ -10,24 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
 from miao import __version__
-from miao.errors import MiaoError
 from miao.serve.board import add_board
 from miao.serve.conversation import ChatBody, DetokenizeBody, TokenizeBody
 from miao.serve.desk import Desk
 from miao.serve.endpoints import Endpoints
 from miao.serve.guard import Gate, Guard
-from miao.serve.invalid import what_is_wrong
+from miao.serve.invalid import add_error_handlers
 from miao.serve.messages import CountBody, MessagesBody
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
-from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages, paths_of
-from miao.serve.problems import KINDS, Problem, error_body
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, ROOMS, add_pages, paths_of
+from miao.serve.problems import KINDS
 from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.responses import ResponseBody
 from miao.serve.worker import Worker
@@ -48,13 +44,6 @@ ERROR_SCHEMA = {
         }
     },
 }
-
-VALIDATION_CODES = {
-    "extra_forbidden": "unknown_parameter",
-    "missing": "missing_required_parameter",
-    "json_invalid": "invalid_json",
-}
-"""Of a field that is wrong; see `CODES` for the others."""
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -124,10 +113,10 @@ def create_app(
     app.state.worker, app.state.metrics, app.state.desk = worker, metrics, desk
     _add_routes(app, endpoints, worker, metrics)
     pages = CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE
-    add_pages(app, pages)
+    add_pages(app, pages, ROOMS if runs is not None else None)
     if runs is not None:
-        add_board(app, runs, has_chat=True)
-    _add_error_handlers(app)
+        add_board(app, runs)
+    add_error_handlers(app)
     open_paths = frozenset({"/health", "/openapi.json", *paths_of(pages)})
     gate = Gate(limits.max_body, limits.read_timeout, api_key, hosts, open_paths)
     app.add_middleware(Guard, gate=gate, metrics=metrics)
@@ -141,20 +130,6 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-Api-Key", "Anthropic-Version"],
             expose_headers=["X-Request-Id"],
         )
-    return app
-
-
-def create_board(
-    runs: Path, api_key: str | None = None, hosts: frozenset[str] | None = None
-) -> FastAPI:
-    """An application that shows a directory of runs, and nothing else."""
-    app = FastAPI(title="Miao", version=__version__, openapi_url=None)
-    pages = {"/": BOARD_PAGE["/runs"]} | BOARD_PAGE
-    add_pages(app, pages)
-    add_board(app, runs, has_chat=False)
-    _add_error_handlers(app)
-    gate = Gate(api_key=api_key, hosts=hosts, open_paths=paths_of(pages))
-    app.add_middleware(Guard, gate=gate)
     return app
 
 
@@ -219,31 +194,3 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, worker: Worker, metrics: Met
     async def detokenize(body: DetokenizeBody) -> Response:
         """The text of token ids."""
         return await endpoints.detokenize(body)
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(Problem)
-    async def refuse(request: Request, problem: Problem) -> Response:
-        return problem.response()
-
-    @app.exception_handler(MiaoError)
-    async def explain(request: Request, error: MiaoError) -> Response:
-        return JSONResponse(error_body(400, str(error)), 400)
-
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)  # of a chat that another protocol's body becomes
-    async def invalid(
-        request: Request, error: RequestValidationError | ValidationError
-    ) -> Response:
-        problems = what_is_wrong(error.errors())
-        first = error.errors()[0]
-        param = next(
-            (part for part in first["loc"] if isinstance(part, str) and part != "body"), None
-        )
-        code = VALIDATION_CODES.get(first["type"], "invalid_value")
-        return JSONResponse(error_body(400, "; ".join(problems[:5]), param, code), 400)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        body = error_body(error.status_code, str(error.detail))
-        return JSONResponse(body, error.status_code, dict(error.headers or {}))

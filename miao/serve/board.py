@@ -13,11 +13,15 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from miao import __version__
 from miao.errors import MiaoError
 from miao.files import read_jsonl
 from miao.report.charts import thinned
 from miao.report.words import category_name, stage_name, task_name
 from miao.rundir import RunDir
+from miao.serve.guard import Gate, Guard
+from miao.serve.invalid import add_error_handlers
+from miao.serve.pages import BOARD_PAGE, add_pages, paths_of
 
 CURVES = {
     "loss": "loss",
@@ -129,21 +133,31 @@ class Runs:
         return kept
 
 
-def add_board(app: FastAPI, directory: Path, has_chat: bool) -> None:
-    """Adds the data of the page /runs.
-
-    Args:
-        has_chat: the same server has the chat page.
-    """
+def add_board(app: FastAPI, directory: Path) -> None:
+    """Adds the data of the page /runs."""
     runs = Runs(directory)
 
     @app.get("/runs/data", include_in_schema=False)
     def list_runs() -> Response:
-        return JSONResponse({"has_chat": has_chat, "runs": runs.summary()}, headers=_FRESH)
+        return JSONResponse({"runs": runs.summary()}, headers=_FRESH)
 
     @app.get("/runs/data/{name}", include_in_schema=False)
     def show_run(name: str) -> Response:
         return JSONResponse(runs.details(name), headers=_FRESH)
+
+
+def create_board(
+    runs: Path, api_key: str | None = None, hosts: frozenset[str] | None = None
+) -> FastAPI:
+    """An application that shows a directory of runs, and nothing else."""
+    app = FastAPI(title="Miao", version=__version__, openapi_url=None)
+    pages = {"/": BOARD_PAGE["/runs"]} | BOARD_PAGE
+    add_pages(app, pages)
+    add_board(app, runs)
+    add_error_handlers(app)
+    gate = Gate(api_key=api_key, hosts=hosts, open_paths=paths_of(pages))
+    app.add_middleware(Guard, gate=gate)
+    return app
 
 
 _FRESH = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

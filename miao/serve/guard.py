@@ -8,13 +8,16 @@ import hmac
 import re
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from miao.serve.metrics import Metrics
 from miao.serve.problems import Problem, begin_request, failure
+
+if TYPE_CHECKING:  # it knows the engine, which a board does not need
+    from miao.serve.metrics import Metrics
 
 MAX_VALUES = 300_000
 """JSON values of a request: as many ids as the longest prompts have."""
@@ -39,6 +42,8 @@ class Gate:
     a page whose own name was made to lead here must not (DNS rebinding)."""
     open_paths: frozenset[str] = frozenset()
     """Paths that need no key."""
+    streamed: frozenset[str] = frozenset()
+    """Paths that take bytes (application/octet-stream), and bound them as they come."""
 
 
 class Guard:
@@ -71,7 +76,8 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             self._admit(scope, headers)
-            await self._app(scope, self._limited(receive), counted)
+            streams = scope["path"] in self._gate.streamed
+            await self._app(scope, receive if streams else self._limited(receive), counted)
         except Problem as problem:
             has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
             await problem.response(closes=has_body)(scope, receive, counted)
@@ -95,13 +101,15 @@ class Guard:
             given = bearer if kind.lower() == "bearer" else headers.get("x-api-key", "")
             if not _is_key(given, gate.api_key):
                 raise Problem(401, "the API key is missing or wrong")
+        streams = scope["path"] in gate.streamed
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > gate.max_body:
+        if length.isdigit() and int(length) > gate.max_body and not streams:
             raise Problem(413, self._too_large)
         if scope["method"] == "POST":
-            kind = headers.get("content-type", "").split(";")[0].strip().lower()
-            if kind != "application/json":
-                raise Problem(415, "the body must be JSON (Content-Type: application/json)")
+            wanted = "application/octet-stream" if streams else "application/json"
+            if headers.get("content-type", "").split(";")[0].strip().lower() != wanted:
+                what = "bytes" if streams else "JSON"
+                raise Problem(415, f"the body must be {what} (Content-Type: {wanted})")
 
     def _limited(self, receive: Receive) -> Receive:
         is_whole = False

@@ -8,6 +8,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from miao.errors import MiaoError
+from miao.serve.problems import Problem, error_body
+
 HALF_A_PAIR = "holds half a surrogate pair, which no encoding has"
 PHRASES = {
     "missing": "is missing",
@@ -115,3 +124,41 @@ def _phrase(error: Any) -> str:
         return known
     said = str(error["msg"]).removeprefix("Value error, ")
     return said.replace("Input should be", "must be")
+
+
+VALIDATION_CODES = {
+    "extra_forbidden": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "json_invalid": "invalid_json",
+}
+"""Of a field that is wrong; see `CODES` for the others."""
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Makes every refusal one of OpenAI's shape."""
+
+    @app.exception_handler(Problem)
+    async def refuse(request: Request, problem: Problem) -> Response:
+        return problem.response()
+
+    @app.exception_handler(MiaoError)
+    async def explain(request: Request, error: MiaoError) -> Response:
+        return JSONResponse(error_body(400, str(error)), 400)
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)  # of a chat that another protocol's body becomes
+    async def invalid(
+        request: Request, error: RequestValidationError | ValidationError
+    ) -> Response:
+        problems = what_is_wrong(error.errors())
+        first = error.errors()[0]
+        param = next(
+            (part for part in first["loc"] if isinstance(part, str) and part != "body"), None
+        )
+        code = VALIDATION_CODES.get(first["type"], "invalid_value")
+        return JSONResponse(error_body(400, "; ".join(problems[:5]), param, code), 400)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        body = error_body(error.status_code, str(error.detail))
+        return JSONResponse(body, error.status_code, dict(error.headers or {}))

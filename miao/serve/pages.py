@@ -7,7 +7,7 @@ forget that, the policy still allows no inline script, no other origin, and no H
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -15,6 +15,10 @@ from fastapi.responses import Response
 
 WEB = Path(__file__).parent / "web"
 CHAT_PAGE, BOARD_PAGE = {"/": "chat.html"}, {"/runs": "board.html"}
+ROOMS = {"/": "chat", "/runs": "board"}
+"""Where a server's pages stand -> what the links between them say, as keys of `words.js`."""
+LINKS = b"<!-- rooms -->"
+"""Where those links go in a page."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -46,25 +50,47 @@ HEADERS = {
 
 def paths_of(pages: Mapping[str, str]) -> frozenset[str]:
     """Where pages and what they load stand."""
-    return frozenset({*pages, *_assets()})
+    return frozenset({*pages, *_assets((WEB,))})
 
 
-def add_pages(app: FastAPI, pages: Mapping[str, str]) -> None:
+def add_pages(
+    app: FastAPI,
+    pages: Mapping[str, str],
+    rooms: Mapping[str, str] | None = None,
+    folders: Sequence[Path] = (WEB,),
+) -> None:
     """Adds pages and what they load.
 
     Args:
-        pages: path -> file of `web/`. What they load stands below /web/.
+        pages: path -> file of one of the folders. What they load stands below /web/.
+        rooms: path -> key of the words of its link, if pages lead to each other.
     """
-    for url, name in {**_assets(), **pages}.items():
-        _add_file(app, url, WEB / name)
+    assets = _assets(folders)
+    files = {Path(url).name: path for url, path in assets.items()}
+    for url, path in assets.items():
+        _add_content(app, url, path.read_bytes(), TYPES[path.suffix])
+    for url, name in pages.items():
+        content = files[name].read_bytes().replace(LINKS, links_of(rooms or {}, url))
+        _add_content(app, url, content, TYPES[".html"])
 
 
-def _assets() -> dict[str, str]:
-    return {f"/web/{path.name}": path.name for path in WEB.iterdir() if path.suffix in TYPES}
+def links_of(rooms: Mapping[str, str], here: str) -> bytes:
+    """The links between rooms, as HTML."""
+    if len(rooms) < 2:
+        return b""
+    links = (
+        f'<a href="{path}" data-say="{word}"{" aria-current=page" if path == here else ""}></a>'
+        for path, word in rooms.items()
+    )
+    return f'<nav class="rooms" data-label="rooms">{"".join(links)}</nav>'.encode()
 
 
-def _add_file(app: FastAPI, url: str, path: Path) -> None:
-    content = path.read_bytes()
+def _assets(folders: Sequence[Path]) -> dict[str, Path]:
+    found = (path for folder in folders for path in folder.iterdir() if path.suffix in TYPES)
+    return {f"/web/{path.name}": path for path in found}
+
+
+def _add_content(app: FastAPI, url: str, content: bytes, kind: str) -> None:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**HEADERS, "ETag": tag}
 
@@ -72,4 +98,4 @@ def _add_file(app: FastAPI, url: str, path: Path) -> None:
     async def show(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=TYPES[path.suffix])
+        return Response(content, headers=headers, media_type=kind)

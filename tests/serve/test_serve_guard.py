@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from miao.engine.text import TextStream
 from miao.serve import running
-from miao.serve.app import Limits, create_board
+from miao.serve.app import Limits
+from miao.serve.board import create_board
 from miao.serve.listening import names_of
 from tests.serve.conftest import RunningServer
 from tests.serve.test_app import HELLO, LONG, error_of, send

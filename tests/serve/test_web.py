@@ -22,8 +22,7 @@ from miao.errors import MiaoError
 from miao.files import write_jsonl
 from miao.report.charts import thinned
 from miao.rundir import RunDir
-from miao.serve.app import create_board
-from miao.serve.board import POINTS
+from miao.serve.board import POINTS, create_board
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
 
 SCRIPTS = sorted(WEB.glob("*.js"))

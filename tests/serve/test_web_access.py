@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from miao.files import write_jsonl
-from miao.serve.app import create_board
+from miao.serve.board import create_board
 from tests.serve.browsing import (  # noqa: F401
     Running,
     answers,

@@ -19,7 +19,6 @@ async function refresh() {
   try {
     const body = await (await ask("/runs/data")).json();
     runs = body.runs;
-    at("chat").hidden = !body.has_chat;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
     if (!chosen.size && !details.size && runs.length) choose(runs[0].name);
     for (const name of chosen.keys()) {

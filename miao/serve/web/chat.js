@@ -350,10 +350,6 @@ async function loadModels() {
   }
 }
 
-async function lookForRuns() {
-  try { await ask("/runs", { method: "HEAD" }); at("runs").hidden = false; } catch { /* none served */ }
-}
-
 // ---- import and export
 
 function download(name, text) {
@@ -412,4 +408,3 @@ preferences(showAll);
 chat = chats[0] || chat;
 showAll();
 loadModels();
-lookForRuns();

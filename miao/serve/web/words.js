@@ -3,7 +3,7 @@
 export const WORDS = {
   zh: {
     newChat: "＋ 新对话", chats: "对话", export: "导出", import: "导入", deleteAll: "全部删除", close: "关闭",
-    model: "模型", runs: "训练看板", language: "Switch to English", theme: "浅色 / 深色", settings: "设置",
+    model: "模型", rooms: "房间", grow: "培育", watch: "观察", talk: "对话", inside: "透视", data: "数据", language: "Switch to English", theme: "浅色 / 深色", settings: "设置",
     retry: "重试", ask: "说点什么…", send: "发送", stop: "停止",
     system: "系统提示", emptyMeans: "留空的采样设置由服务器决定。", temperature: "温度",
     repetition: "重复惩罚", presence: "出现惩罚", frequency: "频率惩罚", maxTokens: "最长回答（词元）",
@@ -29,7 +29,7 @@ export const WORDS = {
   },
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
-    model: "Model", runs: "Runs", language: "切换到中文", theme: "Light / dark", settings: "Settings",
+    model: "Model", rooms: "Rooms", grow: "Grow", watch: "Watch", talk: "Talk", inside: "Look inside", data: "Data", language: "切换到中文", theme: "Light / dark", settings: "Settings",
     retry: "Try again", ask: "Say something…", send: "Send", stop: "Stop",
     system: "System prompt", emptyMeans: "The server decides sampling settings that are left empty.", temperature: "Temperature",
     repetition: "Repetition penalty", presence: "Presence penalty", frequency: "Frequency penalty", maxTokens: "Longest answer (tokens)",
@@ -57,6 +57,11 @@ export const WORDS = {
 
 const read = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 const write = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private windows may forbid it */ } };
+
+/** Adds a room's own phrases, before `preferences` writes them into its page. */
+export function learn(words) {
+  for (const [name, phrases] of Object.entries(words)) Object.assign(WORDS[name], phrases);
+}
 
 let language = read("miao-language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 if (!(language in WORDS)) language = "en";

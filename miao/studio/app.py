@@ -1,0 +1,63 @@
+"""The studio's application: its rooms, behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from miao import __version__
+from miao.serve.board import add_board
+from miao.serve.guard import Gate, Guard
+from miao.serve.invalid import add_error_handlers
+from miao.serve.pages import WEB, add_pages
+from miao.studio.door import Door
+from miao.studio.place import Place
+
+OWN_WEB = Path(__file__).parent / "web"
+STREAMED = frozenset({"/studio/upload"})
+
+
+@dataclass(frozen=True)
+class Room:
+    """A page and what it asks.
+
+    Args:
+        path: where the page stands. page: its file in `web/`, of the studio or of the server.
+        word: key of what links to it say (`serve/web/words.js`).
+        add: adds the routes that the page asks, below a path of its own.
+    """
+
+    path: str
+    page: str
+    word: str
+    add: Callable[[FastAPI, Place], None]
+
+
+def _add_watch(app: FastAPI, place: Place) -> None:
+    add_board(app, place.runs)
+
+
+ROOMS = (Room("/", "board.html", "watch", _add_watch),)
+"""In the order of the links."""
+
+
+def create_studio(
+    place: Place, hosts: frozenset[str] | None = None, token: str | None = None
+) -> FastAPI:
+    """The application over a place.
+
+    Args:
+        hosts: names by which it may be called (`Gate`). token: default: the place's.
+    """
+    app = FastAPI(title="Miao", version=__version__, openapi_url=None)
+    for room in ROOMS:
+        room.add(app, place)
+    pages = {room.path: room.page for room in ROOMS}
+    add_pages(app, pages, {room.path: room.word for room in ROOMS}, (WEB, OWN_WEB))
+    add_error_handlers(app)
+    app.add_middleware(Door, token=token or place.token())
+    app.add_middleware(Guard, gate=Gate(hosts=hosts, streamed=STREAMED))
+    return app
