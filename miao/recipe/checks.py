@@ -36,6 +36,9 @@ def check_recipe(recipe: Recipe) -> None:
     )
     need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
     need(recipe.corpus.heldout_max >= 0, "corpus.heldout_max: must not be negative")
+    share = recipe.corpus.own_share
+    alone = share is None or share == "auto"
+    need(alone or 0 < float(share or 0) <= 1, "corpus.own_share: above 0, at most 1, or auto")
     need(
         all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
     )

@@ -49,10 +49,16 @@ class CorpusOptions:
     .bz2 .zst). Each path is one source, called as its file or folder, or by a name given before it
     (wiki=data/dump). Empty: the built-in corpus."""
     conversations: list[str] = field(default_factory=list)
-    """Conversations for SFT (messages, sharegpt, alpaca, question/answer). Empty: built-in."""
+    """Conversations for SFT (messages, sharegpt, alpaca, question/answer), beside the built-in ones
+    (own_share). Empty: the built-in ones alone."""
     preferences: list[str] = field(default_factory=list)
     """Preference pairs for DPO (chosen/rejected), or labelled answers for KTO (prompt, completion,
     label). Empty: built-in."""
+    own_share: float | Literal["auto"] | None = None
+    """Share of your own conversations in what SFT reads, beside the built-in ones (who it is, small
+    talk, sums), which carry the name and maker of `seedbed`. auto: by their size, yours up to four
+    times over until they are half; 1: yours alone; null: 1 with model.path or corpus.mix, which
+    talk already, else auto."""
     local: str | None = "data/chinese"
     """CATEGORY.jsonl files of this folder, if there is one, are used for the kinds of record that
     the lists above are empty for; a file's name is its category. null: never."""
@@ -82,6 +88,21 @@ class CorpusOptions:
     """Processes that clean (default: one per core, fewer for little text)."""
     seedbed: SeedbedOptions = field(default_factory=SeedbedOptions)
     """The built-in corpus."""
+
+    @property
+    def mixes_built_in(self) -> bool:
+        """Whether built-in conversations stand beside the user's own."""
+        return bool(self.conversations) and self.own_share not in (None, 1)
+
+    @property
+    def talks_built_in(self) -> bool:
+        """Whether SFT learns the built-in conversations, alone or beside others."""
+        return not self.conversations or self.mixes_built_in
+
+    @property
+    def tells_facts(self) -> bool:
+        """Whether the built-in facts stand in the text, so that a model can know them."""
+        return not self.paths
 
 
 @dataclass

@@ -29,6 +29,10 @@ def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recip
     if path is not None and found is None:
         raise no_such_recipe(path)
     recipe = parse_options(Recipe, found, overrides)
+    corpus = recipe.corpus
+    talks = recipe.model.path or corpus.mix.sft or corpus.mix.preset != "none"
+    if corpus.own_share is None:
+        corpus.own_share = 1.0 if talks else "auto"
     check_recipe(recipe)
     return recipe
 

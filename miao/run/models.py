@@ -47,7 +47,7 @@ def train(chain: Chain, stage: str) -> None:
         stage: relevant,
         "seed": chain.recipe.seed,
         "model before": base_mark,
-        "corpus": {"weights": chain.recipe.corpus.weights},
+        "corpus": {"weights": chain.recipe.corpus.weights} | _own_share(chain, stage),
         "files": _teacher_mark(options),
     }
     if stage == "pretrain":
@@ -78,6 +78,12 @@ def _shard_marks(chain: Chain, stage: str) -> dict[str, str]:
     if getattr(getattr(chain.recipe, stage), "replay", 0) > 0:
         kinds.append(REPLAYED[stage])
     return {f"{kind} shards": chain.marks[f"{kind} shards"] for kind in kinds}
+
+
+def _own_share(chain: Chain, stage: str) -> dict[str, Any]:
+    options = chain.recipe.corpus
+    learns = stage == "sft" or (stage == "dpo" and chain.recipe.dpo.replay > 0)
+    return {"own_share": options.own_share} if learns and options.mixes_built_in else {}
 
 
 def report(chain: Chain) -> None:

@@ -23,6 +23,8 @@ MOST_SOURCES = 256
 OPEN_FILES = 128
 PARQUET_ROWS = 4096
 ONE_SOURCE = {"conversation": "conversations", "preference": "preferences"}
+BUILT_IN = "built-in"
+"""The source of built-in conversations that stand beside the user's own."""
 LENGTH_BINS = 24
 """Lengths are counted by their binary logarithm."""
 
@@ -42,10 +44,17 @@ class SourceCounts:
 
 
 class Splitter:
-    """Writes records to train/ and heldout/, and can go on where it was interrupted."""
+    """Writes records to train/ and heldout/, and can go on where it was interrupted.
 
-    def __init__(self, directory: Path, kind: Kind, output: Output = "jsonl"):
+    Args:
+        source: all records go to the file of this name.
+    """
+
+    def __init__(
+        self, directory: Path, kind: Kind, output: Output = "jsonl", source: str | None = None
+    ):
         self.directory, self.kind, self.output = directory, kind, output
+        self.source = source
         self.names: dict[str, str] = {}
         """Sources that are written under another name than their own."""
         self.counts: dict[str, SourceCounts] = {}
@@ -137,8 +146,8 @@ class Splitter:
 
     def name_of(self, source: str) -> str:
         """The file of a source, made of its name; only documents are weighted by source."""
-        if self.kind in ONE_SOURCE:
-            return ONE_SOURCE[self.kind]
+        if self.source or self.kind in ONE_SOURCE:
+            return self.source or ONE_SOURCE[self.kind]
         name = self.names.get(source, source)
         return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:64] or "documents"
 

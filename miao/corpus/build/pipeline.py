@@ -132,14 +132,14 @@ def _link_files(place: Path, directory: Path, stage: str, output: Output) -> Non
 
 
 def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) -> None:
-    """The built-in questions, for those kinds of record that are the built-in ones, as
+    """The built-in questions, for those kinds of record that are the built-in ones or hold them, as
     `choice.jsonl`, `questions.jsonl` and `preferences.jsonl`."""
     options = recipe.evaluate
-    seedbed = Seedbed(recipe.corpus.seedbed, recipe.seed)
+    seedbed = Seedbed(recipe.corpus.seedbed, recipe.seed, recipe.corpus.tells_facts)
     items: dict[str, list[Any]] = {}
     if origin.get("pretrain") == "seedbed":
         items["choice"] = seedbed.choice_items(options.choice_items)
-    if origin.get("sft") == "seedbed":
+    if origin.get("sft") and recipe.corpus.talks_built_in:
         items["questions"] = seedbed.question_items(options.question_items)
     if origin.get("dpo") == "seedbed":
         items["preferences"] = seedbed.heldout_preferences(options.preference_pairs)

@@ -17,7 +17,7 @@ from miao import __version__
 from miao.console import warn
 from miao.corpus.build.assemble import Accounts, Assembly
 from miao.corpus.build.cleaning import clean_chunks
-from miao.corpus.build.output import Output, Splitter
+from miao.corpus.build.output import BUILT_IN, Output, Splitter
 from miao.corpus.build.split import ContentSplit
 from miao.corpus.build.timing import Timing
 from miao.corpus.clean.classifier import FACTS
@@ -85,22 +85,33 @@ class Stage:
     def _line(self, what: str, total: float) -> AbstractContextManager[Line]:
         return self.progress(f"{self.stage}: {what}", total)
 
-    def _splitter(self) -> Splitter:
-        return Splitter(self.directory / "out", self.kind, self.output)
+    @property
+    def mixes(self) -> bool:
+        """Whether built-in records are written beside the user's."""
+        return self.kind == "conversation" and self.options.mixes_built_in
+
+    def _splitter(self, source: str | None = None) -> Splitter:
+        return Splitter(self.directory / "out", self.kind, self.output, source)
 
     def _built_in_inputs(self) -> list[Any]:
         options = self.options
-        return [__version__, asdict(options.seedbed), options.heldout, options.heldout_max]
+        built_in = [asdict(options.seedbed), options.tells_facts]
+        return [__version__, *built_in, options.heldout, options.heldout_max]
 
     def _own_inputs(self) -> list[Any]:
         values = asdict(self.options)
         settings = {name: values[name] for name in SETTINGS}
-        return [__version__, settings, input_stamps(self.options, [self.stage])]
+        stamps = input_stamps(self.options, [self.stage])
+        return [__version__, settings, stamps] + [self._built_in_inputs()] * self.mixes
 
     def _from_seedbed(self) -> dict[str, Any]:
-        seedbed = Seedbed(self.options.seedbed, self.seed)
-        with self._splitter() as splitter, self._line("writing", seedbed.size(self.kind)) as line:
+        with self._splitter() as splitter:
             splitter.restore(None)
+            return {"sources": self._write_built_in(splitter)}
+
+    def _write_built_in(self, splitter: Splitter) -> dict[str, dict[str, int]]:
+        seedbed = Seedbed(self.options.seedbed, self.seed, self.options.tells_facts)
+        with self._line("writing", seedbed.size(self.kind)) as line:
             split = ContentSplit(self.options)
             for record in seedbed.records(self.kind):
                 written = record.to_json()
@@ -109,8 +120,7 @@ class Stage:
                 else:
                     splitter.leave(written)
                 line.advance(len(record.text) if isinstance(record, Document) else 1)
-            sources = splitter.finish()
-        return {"sources": {name: vars(counts) for name, counts in sources.items()}}
+        return {name: vars(counts) for name, counts in splitter.finish().items()}
 
     def _from_files(self, mark: str) -> dict[str, Any]:
         chunks, read, accounts = self._clean()
@@ -125,14 +135,18 @@ class Stage:
             sources = splitter.finish()
             step.characters = accounts.kept_characters
         accounts.settle(splitter)
+        beside = {}
+        if self.mixes:
+            with self._splitter(BUILT_IN) as splitter:
+                beside = self._write_built_in(splitter)
         return {
-            "sources": {name: vars(counts) for name, counts in sources.items()},
+            "sources": {name: vars(counts) for name, counts in sources.items()} | beside,
             "read": read,
             "accounts": vars(accounts),
         }
 
     def _cleaning_inputs(self) -> list[Any]:
-        version, settings, stamps = self._own_inputs()
+        version, settings, stamps = self._own_inputs()[:3]
         dedup = {k: v for k, v in settings["dedup"].items() if k not in AFTER_CLEANING}
         skip, clean = settings["skip_bad_records"], settings["clean"]
         how = [settings["columns"], settings["encoding"]]

@@ -63,12 +63,14 @@ class Seedbed:
     Args:
         options: sizes, shares, and the assistant's name and maker.
         seed: everything follows from it.
+        facts: conversations, pairs and questions about the built-in facts; not for a model that is
+            trained on other text, which cannot know them.
 
     Raises:
         MiaoError: a share of a topic that does not exist.
     """
 
-    def __init__(self, options: SeedbedOptions, seed: int):
+    def __init__(self, options: SeedbedOptions, seed: int, facts: bool = True):
         self.options, self.seed = options, seed
         self.persona = Persona(options.name_zh, options.name_en, options.maker_zh, options.maker_en)
         self.document_weights = _weights(
@@ -79,6 +81,14 @@ class Seedbed:
             options.conversation_weights,
             "corpus.seedbed.conversation_weights",
         )
+        talk = {**self.conversation_weights, "knowledge": 0.0}
+        if not facts and any(talk.values()):
+            self.conversation_weights = talk
+        taught = {"knowledge": "facts", "math": "sums"}
+        self.pairs = frozenset(
+            kind for topic, kind in taught.items() if self.conversation_weights[topic]
+        )
+        """What pairs may be about, beside manners: what is taught."""
 
     def size(self, kind: Kind) -> float:
         """How much there is of a kind: characters of documents, else the number of records."""
@@ -95,7 +105,7 @@ class Seedbed:
         if kind == "conversation":
             return self._conversations()
         pairs = islice(
-            preferences.preferences(self._rng("preferences"), self.persona),
+            preferences.preferences(self._rng("preferences"), self.persona, self.pairs),
             self.options.preferences,
         )
         return self._single_answers(pairs) if self.options.single_answers else pairs
@@ -114,15 +124,19 @@ class Seedbed:
             "comparison": lambda n: arithmetic.comparison_items(rng, n),
             "general": lambda n: general.question_items(rng, n),
         }
+        untaught = {topic for topic, weight in self.conversation_weights.items() if not weight}
+        asked = {"arithmetic": "math", "comparison": "math"}
         return [
             item
             for name, make in makers.items()
+            if asked.get(name, name) not in untaught
             for item in make(max(1, round(count * QUESTION_WEIGHTS[name])))
         ]
 
     def heldout_preferences(self, count: int) -> list[Preference]:
         """Pairs whose prompts are never trained on."""
-        return preferences.heldout(self._rng("heldout preferences"), self.persona, count)
+        rng = self._rng("heldout preferences")
+        return preferences.heldout(rng, self.persona, count, self.pairs)
 
     def _single_answers(self, pairs: Iterator[Preference]) -> Iterator[Preference]:
         """One side of each pair, drawn at random."""

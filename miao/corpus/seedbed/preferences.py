@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 
 from miao.corpus.records import Conversation, Message, Preference
@@ -21,6 +21,7 @@ from miao.corpus.seedbed.phrasing import Talk, bare, talks, typed
 from miao.corpus.seedbed.tables import ZH_SHARE, Language, phrases, some_language
 
 REASONS = ("correct", "polite", "concise", "language")
+ABOUT = frozenset({"facts", "sums"})
 _SHARES = {"correct": 0.64, "polite": 0.11, "concise": 0.05, "language": 0.20}
 _HELD_OUT_ONE_IN = 10
 
@@ -34,9 +35,14 @@ def is_held_out(text: str) -> bool:
 
 
 def preferences(
-    rng: random.Random, persona: Persona, *, zh_share: float = ZH_SHARE
+    rng: random.Random,
+    persona: Persona,
+    about: Set[str] = ABOUT,
+    *,
+    zh_share: float = ZH_SHARE,
 ) -> Iterator[Preference]:
-    """Endless pairs of two replies; `source` says why the chosen one is better."""
+    """Endless pairs of two replies; `source` says why the chosen one is better. Of facts and of
+    sums only those that `about` names: what a model was never taught it learns nothing from."""
     sums = arithmetic.conversations(rng, zh_share)
     while True:
         reason = rng.choices(REASONS, [_SHARES[name] for name in REASONS])[0]
@@ -45,16 +51,21 @@ def preferences(
             yield _manner(rng, persona, language, reason, held_out=False)
             continue
         kind = rng.random()
-        if kind < 0.32:
-            yield _manner(rng, persona, language, reason, held_out=False)
-        elif kind < 0.6:
+        if 0.32 <= kind < 0.6 and "sums" in about:
             yield _sum(rng, sums)
-        else:
+        elif kind >= 0.6 and "facts" in about:
             yield _fact(rng, language, held_out=False)
+        else:
+            yield _manner(rng, persona, language, reason, held_out=False)
 
 
 def heldout(
-    rng: random.Random, persona: Persona, count: int, *, zh_share: float = ZH_SHARE
+    rng: random.Random,
+    persona: Persona,
+    count: int,
+    about: Set[str] = ABOUT,
+    *,
+    zh_share: float = ZH_SHARE,
 ) -> list[Preference]:
     """`count` pairs, the four reasons in turn, whose prompts `preferences` never shows: sums of
     operands that occur there in no wording, facts in phrasings that nothing trains on.
@@ -66,10 +77,12 @@ def heldout(
         language = some_language(rng, zh_share)
         if reason != "correct":
             pairs.append(_manner(rng, persona, language, reason, held_out=True))
-        elif index // len(REASONS) % 2:
+        elif index // len(REASONS) % 2 and "sums" in about:
             pairs.append(next(sums))
-        else:
+        elif "facts" in about:
             pairs.append(_fact(rng, language, held_out=True))
+        else:
+            pairs.append(_manner(rng, persona, language, reason, held_out=True))
     return pairs
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from miao.corpus.build.output import BUILT_IN
 from miao.corpus.records import KINDS, REPLAYED
-from miao.recipe import DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
+from miao.recipe import CorpusOptions, DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
 from miao.recipe.checks import check_weights
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.feed.prefetch import StepSource
+
+MOST_TIMES = 4
 
 
 def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
@@ -19,14 +22,12 @@ def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     options: StageOptions = getattr(recipe, stage)
     labelled = isinstance(options, DpoOptions) and options.loss == "kto"
     sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
-    if stage == "pretrain":
-        _set_weights(sources, recipe.corpus.weights)
+    _set_weights(stage, sources, recipe.corpus)
     replay = _replay_share(options)
     if replay:
         earlier = REPLAYED[stage]
         replayed = _open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
-        if earlier == "pretrain":
-            _set_weights(replayed, recipe.corpus.weights)
+        _set_weights(earlier, replayed, recipe.corpus)
         for group, share in ((sources, 1 - replay), (replayed, replay)):
             total = sum(source.share for source in group)
             for source in group:
@@ -65,11 +66,34 @@ def _open_sources(
     return sources
 
 
-def _set_weights(sources: list[PackedSource], weights: dict[str, float]) -> None:
-    check_weights(weights, [source.name for source in sources])
+def _set_weights(stage: str, sources: list[PackedSource], options: CorpusOptions) -> None:
+    weights = options.weights if stage == "pretrain" else {}
+    if stage == "sft" and options.mixes_built_in:
+        weights = own_weights({s.name: s.total_tokens for s in sources}, options.own_share)
     if weights:
+        check_weights(weights, [source.name for source in sources])
         for source in sources:
             source.weight = weights.get(source.name, 1.0)
+
+
+def own_weights(tokens: dict[str, int], share: float | str | None) -> dict[str, float]:
+    """Weights of the user's own conversations and the built-in ones beside them.
+
+    Args:
+        tokens: of every source. share: of the user's own; auto: by their size, up to four times
+            over (what is read again so often teaches nearly as much as new text,
+            arXiv:2305.16264) until they are half.
+    """
+    beside = float(tokens.get(BUILT_IN, 0))
+    own = {name: float(size) for name, size in tokens.items() if name != BUILT_IN}
+    total = sum(own.values())
+    if not beside or not total:
+        return {}
+    if not isinstance(share, float | int):
+        wanted = max(total, min(MOST_TIMES * total, beside))
+        share = wanted / (wanted + beside)
+    weights = {name: share * size / total for name, size in own.items()}
+    return weights | {BUILT_IN: 1 - share}
 
 
 def token_budget(stage: str, options: StageOptions, loader: PackedLoader | StepSource) -> float:
