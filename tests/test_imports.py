@@ -65,7 +65,7 @@ INNER_ORDER = {
         {"scores", "statistics", "forecast"},
         {"tasks"},
         {"measure"},
-        {"benchmark", "opencompass"},
+        {"benchmark", "opencompass", "own"},
         {"judge"},
         {"results", "stage", "arena", "lm_eval_adapter"},
     ],

@@ -353,14 +353,28 @@ def test_training_on_your_own_files(recipe: Path, tmp_path: Path) -> None:
             file.write(json.dumps(turn, ensure_ascii=False) + "\n")
     words = ["sft", str(recipe), "--out_dir", str(tmp_path), "--name", "mine"]
     words += ["--corpus.paths", str(texts), "--corpus.conversations", str(tmp_path / "chats.jsonl")]
-    words += ["--tokenizer.vocab_size", "300", "--pretrain.tokens", "3000", "--sft.epochs", "1"]
+    words += [
+        "--tokenizer.vocab_size",
+        "300",
+        "--pretrain.tokens",
+        "3000",
+        "--corpus.heldout",
+        "0.2",
+    ]
     assert main(words) == 0
     manifest = read_json(tmp_path / "mine" / "corpus" / "manifest.json")
     assert manifest["origin"] == {"pretrain": "files", "sft": "files", "dpo": "seedbed"}
+    assert manifest["sources"]["sft"].keys() == {"conversations", "built-in"}
     counts = manifest["sources"]["pretrain"]["texts"]
     assert counts["train"] + counts["heldout"] == 31
     results = read_jsonl(tmp_path / "mine" / "eval_results.jsonl")
     assert "multiple choice" not in {score["task"] for score in results[0]["scores"]}
+    asked = {s["category"] for s in results[-1]["scores"] if s["task"] == "questions"}
+    assert {"identity", "general"} <= asked and "knowledge" not in asked, "what nobody told it"
+    own = {score["category"] for score in results[-1]["scores"] if score["task"] == "own questions"}
+    assert own == {"empty answers", "answers in circles", "repeated 4-grams"}
+    answers = read_jsonl(tmp_path / "mine" / "answers" / "sft.own.jsonl")
+    assert answers and all(one["reference"].endswith("个回答。") for one in answers)
 
 
 def test_chat_answers_once(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

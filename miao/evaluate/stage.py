@@ -16,6 +16,7 @@ from miao.evaluate.measure.likelihood import (
     prefer_single,
 )
 from miao.evaluate.measure.questions import answer_questions
+from miao.evaluate.own import CLOZE, answer_own, own_questions
 from miao.evaluate.scores import Score
 from miao.files import read_jsonl
 from miao.model.decoder import Decoder
@@ -31,6 +32,8 @@ class StageEvaluation:
 
     scores: list[Score]
     answers: list[dict[str, Any]]
+    own: list[dict[str, Any]]
+    """Answers to the user's held-out questions, beside the references."""
 
 
 def evaluate_stage(
@@ -49,12 +52,17 @@ def evaluate_stage(
     """
     scores: list[Score] = []
     answers: list[dict[str, Any]] = []
+    replies: list[dict[str, Any]] = []
     budget = parse_quantity(options.heldout_tokens, "evaluate.heldout_tokens")
     for directory in sorted(run.shards("pretrain", "heldout").glob("*/")):
         scores.append(bits_per_byte(model, TokenDataset(directory), tokenizer, budget))
     if choices := [ChoiceItem.from_json(r) for r in read_jsonl(run.eval_items / "choice.jsonl")]:
         with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
+    cloze = read_jsonl(run.eval_items / CLOZE)
+    if items := [ChoiceItem.from_json(record) for record in cloze]:
+        with ProgressLine("cloze questions", sum(len(i.options) for i in items)) as line:
+            scores += choose_by_perplexity(model, tokenizer, items, line.advance, "cloze")[0]
     talks = tokenizer.has_chat_template  # else a base model, which is asked nothing
     if questions := [
         QuestionItem.from_json(r)
@@ -74,6 +82,10 @@ def evaluate_stage(
             }
             for item, text in zip(questions, texts, strict=True)
         ]
+    if own := own_questions(run, options.own_items) if talks else []:
+        with ProgressLine("own questions", len(own)) as line:
+            found, replies = answer_own(model, tokenizer, own, options.max_new_tokens, line.advance)
+        scores += found
     kept = heldout_preferences(run, options.preference_pairs) if talks else []
     pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
     work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
@@ -82,7 +94,7 @@ def evaluate_stage(
             given = (held_against, beta, line.advance)
             scores += prefer(model, tokenizer, pairs, *given) if pairs else []
             scores += prefer_single(model, tokenizer, single, *given) if single else []
-    return StageEvaluation(scores, answers)
+    return StageEvaluation(scores, answers, replies)
 
 
 def heldout_preferences(run: RunDir, count: int) -> list[Preference]:

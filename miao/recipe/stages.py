@@ -206,6 +206,9 @@ class EvaluateOptions:
     """Questions answered in the chat and checked, over all categories (built-in corpus only)."""
     preference_pairs: int = 400
     """Held-out preference pairs."""
+    own_items: int = 40
+    """Questions of your own held-out conversations that are answered beside their references, and
+    cloze questions made of your own held-out text."""
     heldout_tokens: Quantity = "40K"
     """Held-out tokens per source for bits per byte."""
     max_new_tokens: int = 48

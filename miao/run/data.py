@@ -88,11 +88,15 @@ def _take_corpus(chain: Chain) -> None:
     for kind, origin in manifest["origin"].items():
         files = {n: sha for n, sha in manifest["sha256"].items() if n.startswith(f"{kind}/")}
         chain.marks[f"{kind} corpus"] = fingerprint([files, origin])
+    from miao.evaluate.own import write_cloze_items
+
     items = chain.run.eval_items
     inputs = {"corpus": chain.marks["corpus"], "evaluate": to_dict(recipe.evaluate)}
     with chain.stage("eval items", inputs, items, quiet=True) as todo:
         if todo:
             write_eval_items(recipe, manifest["origin"], items)
+            if manifest["origin"].get("pretrain") == "files":
+                write_cloze_items(chain.run, recipe.evaluate.own_items)
     for stage, sources in manifest["sources"].items():
         train = sum(s["train"] for s in sources.values())
         heldout = sum(s["heldout"] for s in sources.values())
@@ -221,11 +225,50 @@ def require_rows(chain: Chain, up_to: str) -> None:
     """
     from miao.train.feed.sources import require_rows
 
+    if chain.world.is_main:
+        _warn_of_babble(chain)
     for stage in STAGES:
         if stage in KINDS and getattr(chain.recipe, stage).enabled:
             require_rows(stage, chain.recipe, chain.run)
         if stage == up_to:
             break
+
+
+def _warn_of_babble(chain: Chain) -> None:
+    """Says so before a training whose model can only babble, with what to change."""
+    from miao.shards.dataset import read_manifest
+
+    recipe, run = chain.recipe, chain.run
+    sources = read_json(run.corpus / "manifest.json")["sources"]
+    found = run.shards("pretrain", "train").glob("*/manifest.json")
+    tokens = sum(read_manifest(path).tokens for path in found)
+    budget, pretrain = 0.0, recipe.pretrain
+    if pretrain.enabled and recipe.corpus.paths and tokens:
+        if pretrain.tokens is not None:
+            budget = parse_quantity(pretrain.tokens, "pretrain.tokens")
+        if (times := max(budget / tokens, pretrain.epochs or 0)) > MOST_TIMES:
+            warn(
+                f"pretraining reads {count(tokens)} tokens {times:.0f} times: what is read more "
+                f"than {MOST_TIMES} times teaches nothing more (arXiv:2305.16264), it is learned "
+                "by heart; bring more text, or lower pretrain.tokens"
+            )
+    own = sources.get("sft", {}).get("conversations", {}).get("train", 0)
+    alone = recipe.corpus.conversations and not recipe.corpus.mixes_built_in
+    if recipe.sft.enabled and alone and not recipe.model.path and own < FEWEST_CONVERSATIONS:
+        warn(
+            f"{own:,} conversations are all that a new model learns talking from: it will babble "
+            "about anything else (its name, small talk, sums); --corpus.own_share auto puts the "
+            "built-in ones beside them"
+        )
+    if alone and recipe.dpo.enabled and not recipe.corpus.preferences:
+        warn(
+            "DPO's built-in pairs are about what your conversations do not teach: "
+            "--dpo.enabled false, or --corpus.own_share auto"
+        )
+
+
+MOST_TIMES = 16
+FEWEST_CONVERSATIONS = 5000
 
 
 def _require_corpus(chain: Chain) -> None:

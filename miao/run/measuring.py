@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miao.console import ProgressLine, print_table, say
+from miao.console import ProgressLine, print_table, say, warn
 from miao.files import read_jsonl, write_jsonl
 from miao.recipe import to_dict
 from miao.run.chain import Chain
 from miao.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from miao.evaluate.stage import StageEvaluation
     from miao.rewards.measure import Measured
+
+SHOWN = 3
+LONGEST = 120
+"""Characters of an answer that is shown."""
 
 
 def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
@@ -53,18 +58,67 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
             line["long_context"] = {name: c.to_json() for name, c in contexts.items()}
         if result.answers:
             write_jsonl(chain.run.answers(stage), result.answers)
+        if result.own:
+            write_jsonl(chain.run.answers(f"{stage}.own"), result.own)
         if stage == "dpo" and (old := read_jsonl(chain.run.answers("sft"))):
             changed = changed_answers(old, result.answers)
             line["changed_answers"] = {"of": len(result.answers), "changed": changed}
         chain.run.replace_lines(chain.run.eval_results, stage, [line])
     columns = ["measure", "of", "items", "value", "std. error", "chance"]
     print_table(f"after {stage}", columns, score_rows(result.scores), right_from=2)
+    if stage != "pretrain":
+        _say_answers(result.own)
+        warn_of_babble(chain, stage, result)
     if "rewards" in line:
         _say_rewards(line["rewards"])
     if "changed_answers" in line:
         _say_changes(stage, line["changed_answers"])
     if "long_context" in line:
         _say_long_context(line["long_context"])
+
+
+def _say_answers(own: list[dict[str, str]]) -> None:
+    """Some answers to the user's held-out questions, beside the references."""
+    for record in own[:SHOWN]:
+        said = record["answer"] or "(nothing)"
+        say(
+            f"  > {shortened(record['question'])}\n    {shortened(said)}\n"
+            f"    reference: {shortened(record['reference'])}"
+        )
+
+
+def shortened(text: str) -> str:
+    """On one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[:LONGEST] + "..."
+
+
+def warn_of_babble(chain: Chain, stage: str, result: StageEvaluation) -> None:
+    """Says so of a chat that says nothing or goes in circles, with what to change."""
+    from miao.evaluate.own import babble
+
+    texts = [record["answer"] for record in (*result.own, *result.answers)]
+    if (what := babble(texts)) is None:
+        return
+    recipe, before = chain.recipe, read_jsonl(chain.run.answers("sft"))
+    before += read_jsonl(chain.run.answers("sft.own"))
+    corpus = recipe.corpus
+    if stage == "dpo" and before and babble([record["answer"] for record in before]) is None:
+        fix = "it did not before DPO: lower dpo.learning_rate, or --dpo.enabled false"
+    elif corpus.conversations and not corpus.mixes_built_in and not recipe.model.path:
+        fix = "your conversations alone are too few to learn talking from: --corpus.own_share auto"
+    else:
+        fix = f"it has read too little: more {stage}.epochs (or minutes), more conversations, or a "
+        fix += "smaller model, which sees more in the same time"
+    loss = heldout_answer_loss(chain, stage)
+    warn(f"the chat babbles: of {len(texts)} answers {what}{loss}; {fix}")
+
+
+def heldout_answer_loss(chain: Chain, stage: str) -> str:
+    """The last one in the log of a stage, in words."""
+    lines = [r for r in read_jsonl(chain.run.metrics, warn) if r.get("stage") == stage]
+    values = [r["heldout_answer_loss"] for r in lines if "heldout_answer_loss" in r]
+    return f" (held-out loss of the chat {values[-1]:.2f} nats per token)" if values else ""
 
 
 def evaluate_before(chain: Chain, stage: str, base: Path, mark: str) -> None:

@@ -7,8 +7,10 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from miao.corpus.seedbed import (
     skills,
     stories,
 )
+from miao.corpus.seedbed.facts import facts
 from miao.corpus.seedbed.items import QuestionItem
 from miao.corpus.seedbed.persona import Language, Persona
 from miao.corpus.seedbed.phrasing import (
@@ -464,3 +467,19 @@ def test_held_out_preferences_are_never_trained_on():
             assert arithmetic.is_held_out(answer[2], int(answer[1]), int(answer[3]))
         elif pair.source == "correct":
             assert pair.prompt[0].content in knowledge.heldout_phrasings()
+
+
+def test_nothing_is_said_of_facts_to_a_model_that_reads_other_text() -> None:
+    options = SeedbedOptions(characters="10K", conversations=400, preferences=300)
+    knows, other = Seedbed(options, 7), Seedbed(options, 7, facts=False)
+    assert "knowledge" in {record.source for record in knows.records("conversation")}
+    assert {r.source for r in other.records("conversation")} == {"general", "math", "identity"}
+
+    def of_facts(pairs: Iterable[Any]) -> int:
+        told = {fact.sentence for fact in facts()}
+        return sum(pair.source == "correct" and pair.chosen[0].content in told for pair in pairs)
+
+    assert of_facts(knows.records("preference")) > 20
+    assert of_facts(knows.heldout_preferences(80)) > 5
+    assert of_facts([*other.records("preference"), *other.heldout_preferences(80)]) == 0
+    assert "knowledge" not in {item.category for item in other.question_items(60)}

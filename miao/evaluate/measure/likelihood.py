@@ -95,12 +95,19 @@ def answer_loss(model: Decoder, dataset: TokenDataset, max_tokens: float) -> flo
 
 
 def choose_by_perplexity(
-    model: Decoder, tokenizer: Tokenizer, items: Sequence[ChoiceItem], advance: Advance = nothing
+    model: Decoder,
+    tokenizer: Tokenizer,
+    items: Sequence[ChoiceItem],
+    advance: Advance = nothing,
+    task: str = "multiple choice",
 ) -> tuple[list[Score], list[int]]:
     """Multiple choice: each option is read after the prompt; the least perplexing one is chosen.
 
     Prompt and option are tokenised as one text, and compared from the first token in which the
     options of an item differ. Returns the scores by category and every choice.
+
+    Args:
+        task: what the scores are called.
     """
     texts = [item.prompt + option for item in items for option in item.options]
     encoded = iter([[*tokenizer.document_start, *ids] for ids in tokenizer.encode_batch(texts)])
@@ -114,7 +121,7 @@ def choose_by_perplexity(
         choices.append(means.index(max(means)))
     right = [choice == item.answer for choice, item in zip(choices, items, strict=True)]
     chance = sum(1 / len(item.options) for item in items) / len(items)
-    return by_category("multiple choice", [i.category for i in items], right, chance), choices
+    return by_category(task, [i.category for i in items], right, chance), choices
 
 
 def prefer(
