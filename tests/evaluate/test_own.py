@@ -52,10 +52,7 @@ def test_items_come_from_the_held_out_side(tmp_path: Path) -> None:
     assert len(items) >= 20 and all(len(item["options"]) > 1 for item in items)
 
     turns = [{"role": "user", "content": "谁走了？"}, {"role": "assistant", "content": "王小明。"}]
-    silent = {"messages": [turns[0]]}
-    write_jsonl(
-        run.corpus / "sft" / "heldout" / "conversations.jsonl", [silent, {"messages": turns}]
-    )
+    write_jsonl(run.corpus / "sft" / "heldout" / "conversations.jsonl", [{"messages": turns}])
     write_json(run.corpus / "manifest.json", {"origin": {"sft": "files"}})
     (asked,) = own_questions(run, 5)
     assert (asked.question, asked.reference) == ("谁走了？", "王小明。")
