@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from miao.console import warn
 from miao.errors import MiaoError
-from miao.files import atomic_directory, read_json, read_jsonl, write_json, write_jsonl
+from miao.files import atomic_directory, lock, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
 from miao.recipe import STAGES
 
@@ -319,22 +319,6 @@ def find_model(path: str | Path) -> Path:
 def _begun(directory: Path) -> dict[str, Any]:
     mark = directory / "stage.json"
     return read_json(mark) if mark.exists() else {}
-
-
-def lock(file: IO[bytes]) -> None:
-    """Locks a file until it is closed, or its process ends.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _same_files(model: Path, other: Path) -> bool:

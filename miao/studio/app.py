@@ -14,6 +14,7 @@ from miao.serve.guard import Gate, Guard
 from miao.serve.invalid import add_error_handlers
 from miao.serve.pages import WEB, add_pages
 from miao.studio.door import Door
+from miao.studio.grow import add_grow
 from miao.studio.place import Place
 
 OWN_WEB = Path(__file__).parent / "web"
@@ -40,7 +41,10 @@ def _add_watch(app: FastAPI, place: Place) -> None:
     add_board(app, place.runs)
 
 
-ROOMS = (Room("/", "board.html", "watch", _add_watch),)
+ROOMS = (
+    Room("/", "grow.html", "grow", add_grow),
+    Room("/runs", "board.html", "watch", _add_watch),
+)
 """In the order of the links."""
 
 

@@ -1,0 +1,199 @@
+// The room "Grow": texts, a wish, its plan, and the queue. Whatever comes from files becomes text nodes.
+import "./grow-words.js";
+import { explain, hideNotice, post, quantity } from "./studio.js";
+import { chosen, prepareTexts, showChecked, showChosen } from "./texts.js";
+import { ask } from "./server.js";
+import { at, make, preferences, say } from "./words.js";
+
+const EVERY = 2000;
+let state = { jobs: [], recipes: [], can_grow: false }, runs = [], cloneOf = null, planned = null, drawn = "";
+const opened = new Set(); // logs and commands that the reader has unfolded
+
+// ---- the wish and its plan
+
+function wish() {
+  const given = { texts: [], chats: [], pairs: [] };
+  for (const [path, kind] of chosen) given[kind].push(path);
+  const how = cloneOf ? { clone_of: cloneOf } : state.can_grow ? { minutes: Number(at("minutes").value) } : { recipe: at("recipe").value };
+  const options = {};
+  for (const field of at("planned").querySelectorAll("input[name]")) if (field.value !== field.defaultValue) options[field.name] = field.value.trim();
+  return { name: at("name").value.trim(), ...how, ...given, options };
+}
+
+async function plan() {
+  if (!at("wish").reportValidity()) return;
+  at("plan").disabled = true;
+  const body = wish();
+  planned = null;
+  at("planned").replaceChildren(make("p", "faint", say("planning")));
+  try {
+    planned = { ...(await post("/studio/plan", body)), changed: body.options };
+    showPlan();
+    hideNotice();
+    if (!planned.plan.minutes) {
+      const mine = planned;
+      Object.assign(mine.plan, await post("/studio/estimate", body));
+      if (mine === planned) showTimes();
+    }
+  } catch (error) { if (!planned) at("planned").replaceChildren(); explain(error); } finally { at("plan").disabled = false; }
+}
+
+/** The plan as a table whose values can be written over. */
+function showPlan() {
+  if (!planned) { at("planned").replaceChildren(); return; }
+  const { options = {}, why = {} } = planned.plan;
+  const reasons = Object.keys(why).length > 0;
+  const rows = Object.entries(options).map(([key, value]) => {
+    const field = make("input");
+    field.name = key;
+    field.defaultValue = planned.changed[key] === undefined ? String(value) : "";
+    field.value = String(value);
+    field.setAttribute("aria-label", key);
+    return make("tr", "", make("td", "", make("code", "", key)), make("td", "", field), ...(reasons ? [make("td", "faint", why[key] || "")] : []));
+  });
+  const head = make("tr", "", make("th", "", say("option")), make("th", "", say("value")), ...(reasons ? [make("th", "", say("why"))] : []));
+  at("planned").replaceChildren(make("div", "times"),
+    make("div", "table", make("table", "plan", make("thead", "", head), make("tbody", "", ...rows))), ...(planned.command ? [command(planned.command)] : []));
+  showTimes();
+}
+
+/** What the plan will take and come to, above its table. */
+function showTimes() {
+  const { minutes, notes = [], bits_per_byte: bits } = planned.plan;
+  const parts = Object.entries(minutes || {}).map(([stage, spent]) => `${stage} ${say("takes", quantity(spent))}`);
+  if (bits) parts.push(say("predicted", bits.length ? `${bits[0].toFixed(2)} (${bits[1].toFixed(2)}–${bits[2].toFixed(2)})` : String(bits)));
+  if (!minutes && planned.command) parts.push(say("planning"));
+  at("planned").querySelector(".times").replaceChildren(make("p", "", parts.join(" · ")), ...notes.map((note) => make("p", "hint", note)));
+}
+
+const command = (text) => make("p", "command", make("span", "faint", say("same")), make("code", "", text));
+
+async function start(event) {
+  event.preventDefault();
+  try {
+    await post("/studio/start", wish());
+    planned = cloneOf = null;
+    at("name").value = "";
+    at("cloning").hidden = true;
+    showPlan();
+    hideNotice();
+    await refresh();
+    at("jobs").scrollIntoView({ block: "nearest" });
+  } catch (error) { explain(error); }
+}
+
+async function clone(name) {
+  try {
+    const found = await (await ask(`/studio/runs/${encodeURIComponent(name)}/wish`)).json();
+    cloneOf = name;
+    planned = { plan: { options: found.options }, command: "", changed: {} };
+    at("name").value = freeName(name);
+    at("cloning").hidden = false;
+    at("cloning").textContent = say("cloning", name);
+    showPlan();
+    at("name").focus();
+  } catch (error) { explain(error); }
+}
+
+const freeName = (name) => [2, 3, 4, 5, 6, 7, 8, 9].map((n) => `${name}-${n}`).find((one) => !runs.some((run) => run.name === one)) || "";
+
+// ---- the queue and the runs
+
+async function refresh() {
+  try {
+    const [grow, board] = await Promise.all([ask("/studio/grow"), ask("/runs/data")]);
+    state = await grow.json();
+    runs = (await board.json()).runs;
+    showJobs();
+  } catch (error) { explain(error); }
+}
+
+function showJobs() {
+  const now = JSON.stringify([state, runs.map((run) => [run.name, run.live, run.stage, run.changed]), document.documentElement.lang]);
+  if (now === drawn) return;
+  drawn = now;
+  const names = state.recipes.join();
+  if (at("recipe").dataset.names !== names) {
+    at("recipe").dataset.names = names;
+    at("recipe").replaceChildren(...state.recipes.map((name) => new Option(name, name)));
+    if (state.recipes.includes("seedling")) at("recipe").value = "seedling";
+  }
+  at("recipe-field").hidden = state.can_grow;
+  at("minutes-field").hidden = !state.can_grow;
+  const started = new Map(state.jobs.map((job) => [job.name, job]));
+  const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
+  const focused = document.activeElement?.dataset?.key;
+  at("jobs").replaceChildren(...[...state.jobs, ...others].map(shownJob), ...(started.size + others.length ? [] : [make("p", "faint", say("noJobs"))]));
+  if (focused) [...at("jobs").querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+}
+
+const STATES = { stopped: "stateStopped", failed: "stateFailed", done: "stateDone" };
+
+function shownJob(job) {
+  const run = runs.find((one) => one.name === job.name);
+  const root = make("article", `job ${job.state || ""}`);
+  const said = job.state ? say(STATES[job.state] || job.state) : run?.live ? say("live") : say("noJob");
+  const act = (label, action, css = "plain") => {
+    const button = make("button", css, say(label));
+    button.dataset.key = `${job.name} ${label}`;
+    button.addEventListener("click", async () => { try { await action(); hideNotice(); } catch (error) { explain(error); } await refresh(); });
+    return button;
+  };
+  const does = (what) => () => post(`/studio/jobs/${encodeURIComponent(job.name)}/${what}`, {});
+  const link = (label, path) => { const a = make("a", "plain", say(label)); a.href = `${path}?run=${encodeURIComponent(job.name)}`; return a; };
+  const rests = !["running", "stopping"].includes(job.state) && !run?.live;
+  const buttons = [
+    ...(job.state === "running" ? [act("pause", does("pause")), act("stop", does("stop"))] : []),
+    ...(job.state === "queued" ? [act("stop", does("stop"))] : []),
+    ...(["paused", "stopped", "broken", "failed"].includes(job.state) ? [act("resume", does("resume"), "plain strong")] : []),
+    ...(run ? [link("watchIt", "/runs"), link("talkTo", "/chat"), act("clone", () => clone(job.name))] : []),
+    ...(run && rests ? [act("rename", () => renameRun(job.name)), act("remove", () => deleteRun(job.name))] : []),
+    ...(job.state && rests && !run ? [act("forget", does("forget"))] : []),
+  ];
+  root.append(make("div", "job-head", make("b", "", job.name), make("span", "state", said), make("span", "grow"), make("span", "actions", ...buttons)));
+  if (job.progress) {
+    const bar = make("progress");
+    bar.max = 1;
+    bar.value = job.progress.share;
+    bar.setAttribute("aria-label", job.progress.stage);
+    root.append(bar, make("div", "faint", [job.progress.stage, `${Math.round(100 * job.progress.share)}%`, job.progress.says, job.progress.left && say("left", job.progress.left)].filter(Boolean).join(" · ")));
+  }
+  if (job.error) root.append(make("pre", "bad", job.error));
+  if (job.state) root.append(fold(`log ${job.name}`, say("log"), async (body) => {
+    body.textContent = (await (await ask(`/studio/jobs/${encodeURIComponent(job.name)}/log`)).json()).log;
+  }), command(job.command));
+  return root;
+}
+
+/** A fold that is filled when it is opened, and stays open when all is drawn anew. */
+function fold(key, title, fill) {
+  const body = make("pre", "log"), root = make("details", "fold", make("summary", "", title), body);
+  root.addEventListener("toggle", () => { if (root.open) { opened.add(key); fill(body).catch(explain); } else opened.delete(key); });
+  root.open = opened.has(key);
+  return root;
+}
+
+async function renameRun(name) {
+  const given = prompt(say("newName"), name);
+  if (given && given.trim() !== name) await post(`/studio/runs/${encodeURIComponent(name)}/rename`, { new: given.trim() });
+}
+
+/** Asked twice: whether, and for its name. */
+async function deleteRun(name) {
+  if (!confirm(say("sureDeleteRun", name))) return;
+  const given = prompt(say("sayName", name), "");
+  if (given === null) return;
+  if (given.trim() !== name) { alert(say("notSame")); return; }
+  await post(`/studio/runs/${encodeURIComponent(name)}/delete`, { sure: name });
+}
+
+preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecked(); });
+prepareTexts();
+at("plan").addEventListener("click", plan);
+at("wish").addEventListener("submit", start);
+(async () => {
+  for (;;) {
+    if (!document.hidden) await refresh();
+    await new Promise((done) => setTimeout(done, EVERY));
+  }
+})();
