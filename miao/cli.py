@@ -34,6 +34,7 @@ OTHERS = {
     "serve": "put a model behind an OpenAI-compatible address",
     "studio": "grow, watch, talk to and look inside a model, in the browser",
     "board": "runs while they train, in the browser, side by side",
+    "inspect": "what goes on inside a model while it reads a text",
     "recipe": "the recipes that come with Miao; `recipe NAME > mine.yaml` copies one",
     "model": "what a shape costs: `model list`, `model show NAME`",
     "doctor": "what this machine can do, and how long a recipe will take",

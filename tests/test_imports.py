@@ -30,6 +30,7 @@ ORDER = [
     {"evaluate"},
     {"rewards"},
     {"train"},
+    {"inspect"},
     {"page"},
     {"export"},
     {"report"},

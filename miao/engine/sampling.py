@@ -225,6 +225,34 @@ def _probabilities(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
 def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Draws from what is left of every row's own distribution, by inverting its distribution
     function."""
+    ordered, order = _left(logits_bv, draws)
+    cumulated = ordered.cumsum(dim=-1)
+    dice = _column([draw.uniform() for draw in draws], logits_bv)
+    place = (cumulated <= dice * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
+    # Rounding may carry the sum past the last token that is left.
+    last = ((ordered > 0).sum(dim=-1, keepdim=True) - 1).clamp_min(0)
+    return order.gather(1, torch.minimum(place, last)).squeeze(1)
+
+
+@torch.inference_mode()
+def distribution(logits_v: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """What a token would be drawn from: the ids that are left, the likeliest first, and their
+    probabilities, which sum to 1.
+
+    Args:
+        logits_v: float32 logits of the next token.
+    """
+    logits_bv = changed_logits(logits_v[None], [draw])
+    if draw.options.temperature < COLDEST:
+        return logits_bv[0].argmax()[None], torch.ones(1)
+    ordered, order = _left(logits_bv, [draw])
+    left = ordered[0] > 0
+    return order[0][left], ordered[0][left] / ordered[0].sum()
+
+
+def _left(logits_bv: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+    """Shares of the likeliest tokens, the largest first and zero where they are left out, and
+    their ids."""
     options = [draw.options for draw in draws]
     probabilities = _probabilities(logits_bv, draws)
     vocab_size = logits_bv.shape[-1]
@@ -255,12 +283,7 @@ def _drawn(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
         ordered = ordered.masked_fill(
             ordered < ordered[:, :1] * _column([o.min_p for o in options], logits_bv), 0
         )
-    cumulated = ordered.cumsum(dim=-1)
-    dice = _column([draw.uniform() for draw in draws], logits_bv)
-    place = (cumulated <= dice * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
-    # Rounding may carry the sum past the last token that is left.
-    last = ((ordered > 0).sum(dim=-1, keepdim=True) - 1).clamp_min(0)
-    return order.gather(1, torch.minimum(place, last)).squeeze(1)
+    return ordered, order
 
 
 def _width(probabilities: Tensor, top_k: list[int], options: list[SamplingOptions]) -> int | None:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from miao.ops.document_attention import document_attention, has_document_attention
 from miao.ops.shared_attention import SharedBeginning, shared_attention
+from miao.ops.watched_attention import WatchedAttention, attention_weights, weighted
 
 FEWEST_PLACES = 256
-Mask = Tensor | SharedBeginning | None
+Mask = Tensor | SharedBeginning | WatchedAttention | None
 
 
 def document_mask(segments_bt: Tensor, dtype: torch.dtype) -> Tensor:
@@ -138,13 +139,15 @@ def attention(
         query_bthd: [b, t, h, d]; key_bskd: [b, s, k, d] with h a multiple of k; value_bskv:
             [b, s, k, v].
         mask: additive [b, 1, t, s]; or the `document_starts` of packed rows [n + 1] (t = s), where
-            `has_varlen`; or a `SharedBeginning` of texts in one row (b = 1); or None for plain
-            causal attention (t = s).
+            `has_varlen`; or a `SharedBeginning` of texts in one row (b = 1); or a
+            `WatchedAttention` of one row; or None for plain causal attention (t = s).
         scale: factor on the scores (default 1/√d).
 
     Returns:
         [b, t, h·v].
     """
+    if isinstance(mask, WatchedAttention):
+        return mask.attend(query_bthd, key_bskd, value_bskv, scale)
     if isinstance(mask, Tensor) and mask.ndim == 1:
         return _within_documents(query_bthd, key_bskd, value_bskv, mask, scale)
     value_dim, missing = value_bskv.shape[-1], query_bthd.shape[-1] - value_bskv.shape[-1]
@@ -174,13 +177,8 @@ def attention_reference(
     scale: float | None = None,
 ) -> Tensor:
     """The plain twin of `attention`: the formula, word for word."""
-    groups = query_bthd.shape[2] // key_bskd.shape[2]
-    key = key_bskd.repeat_interleave(groups, dim=2)
-    value = value_bskv.repeat_interleave(groups, dim=2)
-    scale = query_bthd.shape[-1] ** -0.5 if scale is None else scale
-    scores = torch.einsum("bthd,bshd->bhts", query_bthd, key) * scale
     if mask is None:
-        length = scores.shape[-1]
-        mask = _additive(torch.ones(1, length, length, dtype=torch.bool).tril(), scores.dtype)
-    weights = (scores + mask).softmax(dim=-1)
-    return torch.einsum("bhts,bshv->bthv", weights, value).flatten(2)
+        length = query_bthd.shape[1]
+        mask = _additive(torch.ones(1, length, length, dtype=torch.bool).tril(), query_bthd.dtype)
+    weights = attention_weights(query_bthd, key_bskd, mask, scale)
+    return weighted(weights, value_bskv).flatten(2)

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-from miao.export.huggingface import write_huggingface
 from miao.model import Decoder, load_model, save_model
 from miao.page.contents import read_contents, rounded
 from miao.page.html import page_html
 from miao.page.node import has_node, run_in_node
 from miao.tokenizer import Tokenizer
+from tests.inspect.truth import forward, in_transformers
 
 pytestmark = pytest.mark.skipif(not has_node(), reason="Node.js is not installed")
 SHAPE = {"vocab_size": 384, "max_position_embeddings": 512, "eos_token_id": 2}
@@ -38,32 +36,9 @@ def look(
         (found,) = run_in_node(page, inspections=[request])["inspections"]
         save_model(rounded(load_model(tmp_path / "model"), dtype), tmp_path / "rounded")
         tokenizer.save(tmp_path / "rounded")
-        write_huggingface(tmp_path / "rounded", tmp_path / "hf", "float32")
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
-        return found, model.eval()
+        return found, in_transformers(tmp_path / "rounded", tmp_path / "hf")
 
     return make
-
-
-def forward(model: Any, ids: list[int], count: int) -> tuple[Any, Any, Any]:
-    """Log-probabilities after each layer [layer, time, token], sizes of the residual stream [layer,
-    time], attention [layer, head, time, time]."""
-    streams: list[torch.Tensor] = []
-    hooks = [
-        layer.register_forward_hook(
-            lambda _, __, out: streams.append(out[0] if isinstance(out, tuple) else out)
-        )
-        for layer in model.model.layers
-    ]
-    with torch.no_grad():
-        said = model(torch.tensor([ids]), output_attentions=True)
-        x_ltd = torch.cat([stream.reshape(1, len(ids), -1) for stream in streams])
-        logits_ltv = model.lm_head(model.model.norm(x_ltd))[..., :count]
-        assert torch.allclose(logits_ltv[-1], said.logits[0, :, :count], atol=1e-4)
-    for hook in hooks:
-        hook.remove()
-    sizes = x_ltd.square().mean(-1).sqrt()
-    return logits_ltv.log_softmax(-1).numpy(), sizes.numpy(), torch.cat(said.attentions).numpy()
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
     """The stage's training shards as weighted sources; every file's checksum is compared."""
     options: StageOptions = getattr(recipe, stage)
     labelled = isinstance(options, DpoOptions) and options.loss == "kto"
-    sources = _open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
+    sources = open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
     _set_weights(stage, sources, recipe.corpus)
     replay = _replay_share(options)
     if replay:
         earlier = REPLAYED[stage]
-        replayed = _open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
+        replayed = open_sources(run.shards(earlier, "train"), options.seq_len, recipe.seed)
         _set_weights(earlier, replayed, recipe.corpus)
         for group, share in ((sources, 1 - replay), (replayed, replay)):
             total = sum(source.share for source in group)
@@ -55,9 +55,14 @@ def _replay_share(options: StageOptions) -> float:
     return options.replay if isinstance(options, SftOptions | DpoOptions) else 0.0
 
 
-def _open_sources(
+def open_sources(
     directory: Path, seq_len: int, seed: int, labelled: bool = False
 ) -> list[PackedSource]:
+    """The shards below a directory, each file's checksum compared.
+
+    Args:
+        labelled: preferences are read answer by answer.
+    """
     sources = []
     for path in sorted(directory.glob("*/")):
         dataset = TokenDataset(path, verify=True)
