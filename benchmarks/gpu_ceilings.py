@@ -10,7 +10,8 @@ from common import side_by_side
 from material import document_numbers
 
 from miao.device import matmul_flops, memory_bandwidth
-from miao.ops.attention import attention, document_mask, document_starts, has_varlen
+from miao.ops.attention import attention, document_mask
+from miao.ops.varlen import document_starts, has_varlen
 
 SHAPES = {
     "8192³": (8192, 8192, 8192),

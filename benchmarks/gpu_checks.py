@@ -23,8 +23,9 @@ from miao.engine.graphs import GraphRunner
 from miao.engine.packed import PackedDecoder
 from miao.engine.runner import Piece, Runner
 from miao.model import Decoder, ModelConfig
-from miao.ops.attention import attention, document_mask, document_starts, has_varlen
+from miao.ops.attention import attention, document_mask
 from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from miao.ops.varlen import document_starts, has_varlen
 from miao.recipe import PretrainOptions
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World

@@ -23,17 +23,12 @@ from material import document_numbers
 from torch import Tensor
 
 from miao.device import choose_device, choose_dtype, keep_freed_memory
-from miao.ops.attention import (
-    attention,
-    attention_reference,
-    document_mask,
-    document_starts,
-    has_varlen,
-)
+from miao.ops.attention import attention, attention_reference, document_mask
 from miao.ops.experts import experts_swiglu, experts_swiglu_reference
 from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from miao.ops.norm import rms_norm, rms_norm_reference
 from miao.ops.rope import apply_rope, apply_rope_reference, rope_tables
+from miao.ops.varlen import document_starts, has_varlen
 
 Variant = Callable[..., Tensor]
 

@@ -55,7 +55,7 @@ INNER_ORDER = {
         {"local"},
     ],
     "train": [
-        {"muon", "adapters", "microbatch", "scaler", "balance"},
+        {"muon", "schedule", "adapters", "microbatch", "scaler", "balance"},
         {"optim"},
         {"distributed", "objectives"},
         {"feed", "safety", "watch", "gradients", "prepare"},

@@ -16,7 +16,7 @@ import torch
 from miao.cores import usable_cores
 from miao.device import find_compiler, flash_attention, matmul_flops, memory_bandwidth, memory_bytes
 from miao.gpus import gpu_named
-from miao.ops.attention import has_varlen
+from miao.ops.varlen import has_varlen
 from miao.provenance import installed_version, processor_name
 
 PACKAGES = (

@@ -30,7 +30,7 @@ from miao.model.roofline import (
     gpu_rates,
     training_time,
 )
-from miao.ops.attention import has_varlen
+from miao.ops.varlen import has_varlen
 from miao.recipe import (
     STAGES,
     DpoOptions,

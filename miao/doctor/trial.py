@@ -11,7 +11,7 @@ import torch
 
 from miao.device import choose_muon_dtype, keep_freed_memory, peak_memory_mib
 from miao.model import Decoder, ModelConfig
-from miao.ops.attention import document_starts
+from miao.ops.varlen import document_starts
 from miao.recipe import StageOptions, parse_quantity
 from miao.train.adapters import adapter_of, add_adapter
 from miao.train.optim import MuonAdamW

@@ -22,7 +22,7 @@ from miao.model.decoder import Block, Decoder
 from miao.model.feedforward import MLP
 from miao.model.layers import RMSNorm
 from miao.ops.attention import attention, cache_mask
-from miao.ops.linear_cross_entropy import head_operand
+from miao.ops.head_chunks import head_operand
 from miao.ops.norm import rms_norm_reference
 
 STEPS, ZERO, FINER = 63, 64, 126

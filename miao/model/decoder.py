@@ -15,15 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from miao.model.attention import Attention, Context, LatentAttention
+from miao.model.attention import Attention, Context
 from miao.model.cache import Cache
 from miao.model.config import ModelConfig, check_config
-from miao.model.feedforward import MLP, MoE
+from miao.model.feedforward import MLP
+from miao.model.latent_attention import LatentAttention
 from miao.model.layers import Linear, RMSNorm
+from miao.model.mixture import MoE
 from miao.model.token_rows import HEAD, TokenRows
-from miao.ops.attention import Mask, document_mask, has_varlen
-from miao.ops.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_logprobs
-from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
+from miao.ops.attention import Mask, document_mask
+from miao.ops.head_chunks import IGNORE
+from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_logprobs
+from miao.ops.rope import rope_tables
+from miao.ops.rope_scaling import dynamic_frequencies, scaled_frequencies
+from miao.ops.varlen import has_varlen
 
 Output = Literal["logits", "hidden", "loss", "logprobs"]
 

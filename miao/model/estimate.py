@@ -30,7 +30,7 @@ from miao.gpus import DEVICES, Gpu
 from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token, matmul_weights
 from miao.model.roofline import gpu_rates, training_time
-from miao.ops.linear_cross_entropy import gpu_chunk
+from miao.ops.head_chunks import gpu_chunk
 
 GIB = 2**30
 USABLE = 0.9

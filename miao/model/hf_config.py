@@ -6,7 +6,7 @@ from typing import Any
 
 from miao.errors import MiaoError
 from miao.model.config import ModelConfig, check_config
-from miao.ops.rope import ROPE_TYPES
+from miao.ops.rope_scaling import ROPE_TYPES
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miao.ops.linear_cross_entropy import (
+from miao.ops.head_chunks import (
     CPU_CHUNK,
     IGNORE,
     IMPOSSIBLE,

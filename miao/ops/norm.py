@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def rms_norm_reference(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:
+    """The plain twin."""
+    return F.rms_norm(x, x.shape[-1:], weight_d.to(x.dtype), eps)
+
+
 def rms_norm(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) · weight over the last dimension.
 
@@ -18,11 +23,6 @@ def rms_norm(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
         return _RMSNorm.apply(x, weight_d, eps)
     return rms_norm_reference(x, weight_d, eps)
-
-
-def rms_norm_reference(x: Tensor, weight_d: Tensor, eps: float) -> Tensor:
-    """The plain twin."""
-    return F.rms_norm(x, x.shape[-1:], weight_d.to(x.dtype), eps)
 
 
 class _RMSNorm(torch.autograd.Function):

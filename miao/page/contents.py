@@ -14,8 +14,8 @@ from miao.engine.packed import whole_rows
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.model import Decoder, ModelConfig, count_parameters, load_model
-from miao.model.attention import LatentAttention
-from miao.ops.rope import scaled_frequencies
+from miao.model.latent_attention import LatentAttention
+from miao.ops.rope_scaling import scaled_frequencies
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.spec import is_control
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from miao.device import send
 from miao.errors import MiaoError
-from miao.ops.attention import document_places, document_starts
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
+from miao.ops.varlen import document_places, document_starts
 from miao.shards.answers import LabelledAnswers
 from miao.shards.dataset import TokenDataset
 from miao.shards.packing import best_fit_rows

@@ -25,10 +25,10 @@ from miao.train.distributed.world import World
 from miao.train.feed.prefetch import StepSource, Whole, prefetched
 from miao.train.gradients import StepGradients
 from miao.train.objectives import Objective
-from miao.train.optim import stage_rate
 from miao.train.safety.checkpoint import CheckpointStore, Loaded
 from miao.train.safety.guard import Guard
 from miao.train.safety.signals import NO_ROOM, StopRequest
+from miao.train.schedule import stage_rate
 from miao.train.watch.metrics import (
     DespiteFullDisk,
     Meter,

@@ -27,7 +27,7 @@ from miao.model.estimate import (
     gib,
     training_memory,
 )
-from miao.ops.attention import document_starts
+from miao.ops.varlen import document_starts
 from miao.recipe import StageOptions, parse_quantity
 
 CPU_MICRO_TOKENS = 8192

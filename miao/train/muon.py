@@ -1,10 +1,5 @@
-"""Muon's costly part, the nearest orthogonal matrix, and how processes share it.
-
-One process orthogonalises a whole stack of matrices. Several that hold the same matrices (DDP) each
-take some of them and exchange the results. Where each holds some rows of every matrix (FSDP), they
-first exchange rows for whole matrices, and afterwards whole matrices for rows; so in both cases a
-matrix is computed once, by one process, and its result is the same as without sharing.
-"""
+"""Muon's costly part: the nearest orthogonal matrix. How several processes share it is in
+`distributed/orthogonal.py`."""
 
 from __future__ import annotations
 
@@ -13,13 +8,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from miao.console import warn
 from miao.errors import first_line
 
-# The newer of two names; torch 2.11 has the older one.
-_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 MOST_SHAPES = 64
 """Of stacks of equal matrices in a model."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -94,71 +86,3 @@ class Orthogonalizer:
         flat = joined.flatten(0, -3)  # experts are stacked already
         updates = self.nearest(flat).to(joined.dtype).view_as(joined)
         return lambda: list(updates.unbind())
-
-
-class SharedOrthogonalizer(Orthogonalizer):
-    """Processes that hold the same matrices."""
-
-    ahead = 1
-
-    def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
-        rank, size = dist.get_rank(), dist.get_world_size()
-        joined = torch.stack(parts)
-        flat = joined.flatten(0, -3)
-        each = -(-len(flat) // size)
-        mine = flat[each * rank : each * (rank + 1)]
-        results = flat.new_zeros((each, *flat.shape[1:]), dtype=self.dtype)
-        if len(mine):
-            results[: len(mine)] = self.nearest(mine)
-        gathered = results.new_empty((each * size, *flat.shape[1:]))
-        work = _all_gather(gathered, results, async_op=True)
-
-        def finish() -> list[Tensor]:
-            work.wait()
-            return list(gathered[: len(flat)].to(joined.dtype).view_as(joined).unbind())
-
-        return finish
-
-
-class RowsOrthogonalizer(Orthogonalizer):
-    """Processes that each hold some rows of every matrix, or some experts of every stack: what
-    `torch.chunk` along the first dimension gives them."""
-
-    ahead = 1
-
-    def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
-        if len(shape) > 2:  # whole experts: nothing to exchange
-            return super().begin(parts, shape) if len(parts[0]) else lambda: parts
-        rank, size = dist.get_rank(), dist.get_world_size()
-        heights = chunk_sizes(shape[0], size)
-        each = -(-len(parts) // size)
-        counts = [len(parts[each * r : each * (r + 1)]) for r in range(size)]
-        columns, mine = shape[1], counts[rank]
-        sent = [n * heights[rank] * columns for n in counts]
-        received = [mine * height * columns for height in heights]
-        whole = parts[0].new_empty(sum(received))
-        dist.all_to_all_single(whole, torch.cat([p.flatten() for p in parts]), received, sent)
-        stack = torch.cat(
-            [
-                rows.view(mine, height, columns)
-                for rows, height in zip(whole.split(received), heights, strict=True)
-            ],
-            dim=1,
-        )
-        results = self.nearest(stack) if mine else stack.to(self.dtype)
-        back = torch.cat([rows.flatten() for rows in results.split(heights, dim=1)])
-        returned = back.new_empty(sum(sent))
-        work = dist.all_to_all_single(returned, back, sent, received, async_op=True)
-
-        def finish() -> list[Tensor]:
-            work.wait()
-            rows = returned.to(parts[0].dtype).view(len(parts), heights[rank], columns)
-            return list(rows.unbind())
-
-        return finish
-
-
-def chunk_sizes(length: int, parts: int) -> list[int]:
-    """The sizes that `torch.chunk` gives, with zeros for the parts it leaves out."""
-    each = -(-length // parts)
-    return [max(0, min(each, length - each * part)) for part in range(parts)]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from miao.model import Decoder, KVCache, ModelConfig
-from miao.ops.attention import document_starts
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
+from miao.ops.varlen import document_starts
 from tests.model.shapes import KINDS
 
 Make = Callable[..., Decoder]

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from miao.model import Decoder, count_parameters, load_model, native_architecture, save_model
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from tests.model.shapes import EXPERTS, LATENT, SIGMOID
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

@@ -7,17 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from miao.ops.attention import (
-    attention,
-    attention_reference,
-    cache_mask,
-    document_mask,
-    document_places,
-    document_starts,
-    has_varlen,
-    varlen_kernel,
-)
+from miao.ops.attention import attention, attention_reference, cache_mask, document_mask
 from miao.ops.document_attention import document_attention, has_document_attention
+from miao.ops.varlen import document_places, document_starts, has_varlen, varlen_kernel
 from tests.ops.kernels import varlen_by_formula
 
 HEADS, SIZE = 4, 8

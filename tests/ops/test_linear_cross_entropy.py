@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from miao.ops import linear_cross_entropy as module
+from miao.ops import head_chunks as module
+from miao.ops.head_chunks import IGNORE
 from miao.ops.linear_cross_entropy import (
-    IGNORE,
     linear_cross_entropy,
     linear_cross_entropy_reference,
     linear_logprobs,
@@ -193,13 +193,13 @@ def test_extreme_logits_stay_finite() -> None:
 def test_the_default_chunk_cuts_long_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = inputs("none")
     sizes: list[int] = []
-    inner = module._of_chunk
+    inner = module.of_chunk
 
     def counted(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor | None]:
         sizes.append(len(logits))
         return inner(logits, *others)
 
-    monkeypatch.setattr(module, "_of_chunk", counted)
+    monkeypatch.setattr("miao.ops.linear_cross_entropy.of_chunk", counted)
     monkeypatch.setattr(module, "CPU_CHUNK", 10)
     value = linear_cross_entropy(*tensors)
     assert sizes == [10, 10, 10, 7]

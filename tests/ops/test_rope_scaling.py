@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from miao.ops.rope import dynamic_frequencies, rope_tables, scaled_frequencies
+from miao.ops.rope import rope_tables
+from miao.ops.rope_scaling import dynamic_frequencies, scaled_frequencies
 
 TRAINED = 64
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from miao.errors import MiaoError
 from miao.model import Decoder
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
 from miao.shards.dataset import Manifest, write_dataset
 

@@ -21,9 +21,10 @@ from miao.recipe import DpoOptions, Parallelism, Recipe
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.choice import make_parallel
+from miao.train.distributed.orthogonal import RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
 from miao.train.distributed.world import World, join_world
 from miao.train.loop import Trainer
-from miao.train.muon import Orthogonalizer, RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
+from miao.train.muon import Orthogonalizer
 from miao.train.objectives import (
     KtoObjective,
     LanguageObjective,

@@ -12,7 +12,7 @@ from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem
 from miao.evaluate.scores import Score, accuracy, by_category, mean, ranked, ratio
 from miao.model.decoder import Decoder
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from miao.shards.build import encode_preferences
 from miao.shards.dataset import TokenDataset
 from miao.tokenizer import Tokenizer

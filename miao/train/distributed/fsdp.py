@@ -14,9 +14,9 @@ from torch import Tensor
 
 from miao.model.decoder import Decoder, begin_compiling
 from miao.recipe import StageOptions
+from miao.train.distributed.orthogonal import RowsOrthogonalizer
 from miao.train.distributed.parallel import Named, Sharded, broadcast, own_weights
 from miao.train.distributed.world import World
-from miao.train.muon import RowsOrthogonalizer
 from miao.train.optim import local
 
 Rows = Callable[[int, int], Tensor]

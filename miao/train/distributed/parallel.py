@@ -23,8 +23,9 @@ from miao.model.directory import Named, own_tensors
 from miao.ops.experts import experts_never_wait
 from miao.recipe import StageOptions
 from miao.train.adapters import has_adapter, merged
+from miao.train.distributed.orthogonal import SharedOrthogonalizer
 from miao.train.distributed.world import World
-from miao.train.muon import Orthogonalizer, SharedOrthogonalizer
+from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
 
 BUCKET = 2**25

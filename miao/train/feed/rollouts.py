@@ -21,7 +21,7 @@ import torch
 from miao.console import say, warn
 from miao.errors import MiaoError
 from miao.model import Decoder, load_model
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from miao.recipe import parse_quantity
 from miao.recipe.grpo import GrpoOptions
 from miao.rewards import Problem, load_problems

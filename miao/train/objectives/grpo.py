@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from miao.model.decoder import Decoder
-from miao.ops.linear_cross_entropy import IGNORE, linear_logprobs
+from miao.ops.head_chunks import IGNORE
+from miao.ops.linear_cross_entropy import linear_logprobs
 from miao.recipe.grpo import GrpoOptions
 from miao.shards.loader import Batch
 from miao.train.objectives.base import hidden_states, token_logprobs

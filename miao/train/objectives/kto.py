@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from miao.device import send
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from miao.recipe.stages import DpoOptions
 from miao.shards.loader import Batch
 from miao.train.objectives.base import token_logprobs

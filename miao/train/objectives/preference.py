@@ -21,7 +21,7 @@ from miao.device import send
 from miao.errors import MiaoError
 from miao.files import atomic_open
 from miao.model.decoder import Decoder
-from miao.ops.linear_cross_entropy import IGNORE
+from miao.ops.head_chunks import IGNORE
 from miao.recipe.stages import REFERENCE_FREE, DpoOptions
 from miao.shards.loader import Batch, PackedSource
 from miao.train.objectives.base import token_logprobs
