@@ -57,8 +57,8 @@ INNER_ORDER = {
     "train": [
         {"muon", "schedule", "adapters", "microbatch", "scaler", "balance"},
         {"optim"},
-        {"distributed", "objectives"},
-        {"feed", "safety", "watch", "gradients", "prepare"},
+        {"distributed", "objectives", "watch"},
+        {"feed", "safety", "gradients", "prepare"},
         {"loop"},
         {"stage"},
     ],

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from miao.console import ProgressLine, by_product, count, say, warn
+from miao.console import ProgressLine, by_product, warn
 from miao.errors import Interrupted, MiaoError
-from miao.files import is_full_disk
 from miao.model.counts import mfu_conventions
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
@@ -27,10 +26,10 @@ from miao.train.gradients import StepGradients
 from miao.train.objectives import Objective
 from miao.train.safety.checkpoint import CheckpointStore, Loaded
 from miao.train.safety.guard import Guard
+from miao.train.safety.keeper import Keeper
 from miao.train.safety.signals import NO_ROOM, StopRequest
 from miao.train.schedule import stage_rate
 from miao.train.watch.metrics import (
-    DespiteFullDisk,
     Meter,
     MetricsLog,
     Summed,
@@ -97,8 +96,7 @@ class Trainer:
         self.stop_agreed = 0
         """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
-        self.despite_full_disk = DespiteFullDisk()
-        self.disk_full = False  # a checkpoint could not be written for want of room
+        self.keeper = Keeper(stage, options, budget, self, self.store, self.guard, metrics, samples)
 
     def run(self) -> TrainResult:
         """Trains to the end of the budget.
@@ -108,22 +106,20 @@ class Trainer:
             MiaoError: loss or gradient are bad again and again; the last checkpoint cannot be
                 written.
         """
-        every = of_budget(self.options.save_every, self.budget, f"{self.stage}.save_every")
-        self.store.require_room(0 < every < self.budget, warn)
-        self._resume()
+        self.keeper.begin()
         self.model.train()
         try:
             with ProgressLine(self.stage, self.budget, self.tokens) as line, self.stop:
                 self._train(line)
                 while self.guard.rollback_to is not None:
-                    line.advance(self._roll_back(self.guard.rollback_to), "going back")
+                    back = self.keeper.roll_back(self.guard.rollback_to, self.trouble)
+                    line.advance(back, "going back")
                     self._train(line)
             if self.meter.loss is not None:  # the last, incomplete interval
                 self._log()
-            if self.world.from_main(self.store.newest_step != self.step):
-                self._save(must=True)
+            self.keeper.end()
         except Exception:
-            self._tell_failure(self.store.failure(wait=True))
+            self.keeper.tell_failure(wait=True)
             raise
         speeds = [speed for speed, _ in self.speeds] or [math.nan]
         median = sorted(speeds)[len(speeds) // 2]
@@ -149,8 +145,8 @@ class Trainer:
                 if self.guard.rollback_to is not None:
                     return
                 self._periodic(before)
-                self._tell_failure(self.store.failure())
-                if self.disk_full:
+                self.keeper.tell_failure()
+                if self.keeper.disk_full:
                     self.stop.number = self.stop.number or NO_ROOM
                 if self.world.size == 1:
                     self.stop_agreed = self.stop.number or 0
@@ -159,9 +155,10 @@ class Trainer:
                     if self.guard.rollback_to is not None:  # back first, then a step, then the stop
                         return
                     if self.stop_agreed == NO_ROOM:
-                        self._end_for_want_of_room()
+                        self.stop.number, self.stop_agreed = None, 0
+                        self.keeper.end_for_want_of_room()
                         continue
-                    self._save(must=True)
+                    self.keeper.save(must=True)
                     raise Interrupted(self.stop_agreed)
 
     def _train_step(self, rows: Batch, waited: float, whole: Whole | None = None) -> None:
@@ -207,7 +204,7 @@ class Trainer:
                 self.meter.add(summed)
                 self.last |= {"lr": summed.lr, "grad_norm": verdict.norm}
             elif self.guard.rollback_to is None:
-                self._write(step=verdict.step, tokens=summed.seen, **verdict.trouble)
+                self.keeper.write(step=verdict.step, tokens=summed.seen, **verdict.trouble)
             else:
                 self.trouble = verdict.trouble
         return good
@@ -222,20 +219,22 @@ class Trainer:
         samples = self.samples and self._crossed(before, "sample_every") and not finished
         asks = self._asks(finished)
         if self.heldout and measures and (values := self.parallel.measure(self.heldout)):
-            self._write(step=self.step, tokens=self.tokens, **values)
+            self.keeper.write(step=self.step, tokens=self.tokens, **values)
             self.last |= values
         model = self.parallel.plain_model() if samples or asks else None
         if model is not None:
             model.eval()
             if self.samples and samples:
-                with by_product("samples"), self.despite_full_disk():
+                with by_product("samples"), self.keeper.despite_full_disk():
                     self.samples.write(model, self.tokens)
             if self.tasks and asks:
                 with by_product("tasks while training"):
-                    self._write(step=self.step, **self.tasks.ask(model, self.tokens))
+                    self.keeper.write(step=self.step, **self.tasks.ask(model, self.tokens))
         for_good = self._crossed(before, "keep_every")
         if (for_good or self._crossed(before, "save_every")) and not finished:
-            self._save(permanent=for_good)
+            self._settle()
+            if self.guard.rollback_to is None:
+                self.keeper.save(permanent=for_good)
         self.model.train()
         self.meter.pause(time.perf_counter() - began)
 
@@ -253,7 +252,7 @@ class Trainer:
         values = self.meter.read()
         self.speeds.append((values["tokens_per_second"], values["mfu"]))
         self.last |= values
-        self._write(
+        self.keeper.write(
             step=self.step,
             tokens=self.tokens,
             seconds=round(self.seconds, 2),
@@ -264,45 +263,12 @@ class Trainer:
             **self.parallel.model.compilations(),
         )
 
-    def _resume(self) -> None:
-        loaded = self.store.resume_stable(warn, self.stage, self.options, self.budget)
-        if loaded is None:
-            self._forget_lines_after(-1)
-            if self.options.spike_action == "rollback":
-                self._save()
-            return
-        self._restore(loaded)
-        self._forget_lines_after(self.step)
-        if "small" in loaded[0]:
-            say("  the optimizer begins anew: there was no room on the disk to keep its state")
-        say(f"  resumed at step {self.step} ({count(self.tokens)} of {count(self.budget)} tokens)")
-        if (before := loaded[0].get("processes", 1)) != self.world.size:
-            say(
-                f"  the data goes on in the same order, with {self.world.size} processes ({before}"
-                " before): sums may round differently"
-            )
+    def repeat_step(self) -> None:
+        """The data go back to where the last finished step left them."""
+        self.loader.restore(self.loader_state)
 
-    def _roll_back(self, before: int) -> int:
-        """Goes back to the newest checkpoint of a step below `before`; returns the tokens gained,
-        a negative number. Whichever it is, training comes to the same weights from there."""
-        at, tokens = self.step, self.tokens
-        last_bad = self.guard.bad_steps[-1]
-        loaded = self.store.resume(warn, before)
-        event = self.trouble | {"from_step": at, "left_out": [before, last_bad]}
-        if loaded is None:
-            warn(f"{self.stage}: there is no checkpoint before step {before} to go back to")
-            self.loader.restore(self.loader_state)
-            event["event"] = "skipped"
-        else:
-            self._restore(loaded, rollback=True)
-            self.store.forget_after(self.step)
-            self._forget_lines_after(self.step)
-            say(f"  back at step {self.step}; steps {before} to {last_bad} will be left out")
-        self.guard.went_back(self.step)
-        self._write(step=self.step + 1, tokens=self.tokens, **event)
-        return self.tokens - tokens
-
-    def _restore(self, loaded: Loaded, rollback: bool = False) -> None:
+    def restore(self, loaded: Loaded, rollback: bool = False) -> None:
+        """Takes back a `content`; after a rollback the guard keeps its decisions."""
         state, tensors = loaded
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = max(self.seconds, state["seconds"])
@@ -322,27 +288,8 @@ class Trainer:
         if self.tasks and "tasks" in state:
             self.tasks.restore(state["tasks"])
 
-    def _save(self, must: bool = False, permanent: bool = False) -> None:
-        """Begins a checkpoint in the background.
-
-        Args:
-            must: wait until it is on disk, and raise what went wrong.
-        """
-        self._settle()
-        if self.guard.rollback_to is not None:
-            assert not must, "go back first"
-            return
-        self._tell_failure(self.store.failure(wait=True))
-        self.store.save(*self._content(), permanent)
-        if must:
-            error = self.store.failure(wait=True)
-            if self.world.from_main(is_full_disk(error)) and self._save_small():
-                return
-            if error:
-                raise error
-
-    def _content(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What a checkpoint keeps beside weights and optimizer."""
+    def content(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint holds beside weights and optimizer."""
         state = {
             "stage": self.stage,
             "step": self.step,
@@ -361,37 +308,3 @@ class Trainer:
         if self.gradients.scaler is not None:
             tensors |= self.gradients.scaler.state()
         return state, tensors
-
-    def _save_small(self) -> bool:
-        done = self.store.save_small(*self._content())
-        if done and self.world.is_main:
-            what = f"step {self.step} is kept without the optimizer's state, older checkpoints stay"
-            warn(f"the disk is full: {what}")
-        return done
-
-    def _end_for_want_of_room(self) -> None:
-        """Ends training (`MiaoError`) unless nothing can be written: somebody may make room."""
-        self.stop.number, self.stop_agreed, self.disk_full = None, 0, False
-        if self._save_small():
-            raise MiaoError(
-                f"the disk is full, training ends after step {self.step} "
-                f"({count(self.tokens)} of {count(self.budget)} tokens)",
-                where=self.store.directory,
-                fix="free some space, or lower keep_last, then run again: it goes on from there",
-            )
-
-    def _tell_failure(self, error: Exception | None) -> None:
-        if error is not None:
-            self.disk_full |= is_full_disk(error)
-            warn(f"a checkpoint could not be written; training goes on, older ones stay: {error}")
-
-    def _forget_lines_after(self, step: int) -> None:
-        if self.world.is_main:
-            self.metrics.forget_after(step)
-            if self.samples:
-                self.samples.forget_after(self.tokens)
-
-    def _write(self, **values: Any) -> None:
-        if self.world.is_main:
-            with self.despite_full_disk():
-                self.metrics.write(**values)

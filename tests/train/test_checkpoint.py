@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     else:
         file.write_bytes(content if damage == "a flipped bit" else content[: len(content) // 2])
     resumed = trainer(sources, tmp_path, tokens=2000, seed=1)
-    resumed._resume()
+    resumed.keeper.begin()
     said = capsys.readouterr().out
     assert newest.name in said and "trying the checkpoint before it" in said
     assert f"resumed at step {step_of(before)}" in said
@@ -80,7 +80,7 @@ def test_a_half_written_checkpoint_is_named_and_removed(
     half = tmp_path / "checkpoints" / ".step-00000099.abc.tmp"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    trainer(sources, tmp_path, tokens=1000)._resume()
+    trainer(sources, tmp_path, tokens=1000).keeper.begin()
     assert "the save of step-00000099 was cut short" in capsys.readouterr().out
     assert not half.exists()
 
@@ -129,7 +129,7 @@ class HeldSave:
 
 
 def save(running: Trainer) -> None:
-    running._save()
+    running.keeper.save()
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(
@@ -139,7 +139,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     running = trainer(sources, tmp_path)
     held = HeldSave(monkeypatch)
     running.step = 5
-    running._save()
+    running.keeper.save()
     copied = weights(running.model)
     assert not list_checkpoints(tmp_path / "checkpoints")
     assert running.store.failure() is None
@@ -150,7 +150,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert running.store.failure(wait=True) is None
     assert running.store.newest_step == 5
     resumed = trainer(sources, tmp_path, seed=1)
-    resumed._resume()
+    resumed.keeper.begin()
     for name, value in weights(resumed.model).items():
         assert torch.equal(value, copied[name])
 
@@ -160,9 +160,9 @@ def test_at_most_one_save_is_in_flight(
 ) -> None:
     running = trainer(sources, tmp_path)
     held = HeldSave(monkeypatch)
-    running._save()
+    running.keeper.save()
     running.step = 1
-    second = threading.Thread(target=running._save)
+    second = threading.Thread(target=running.keeper.save)
     second.start()
     second.join(0.2)
     assert second.is_alive() and held.calls == 1
@@ -223,7 +223,7 @@ def test_the_last_save_must_succeed(
     (kept,) = (tmp_path / "checkpoints").iterdir()
     monkeypatch.undo()
     resumed = trainer(sources, tmp_path)
-    resumed._resume()
+    resumed.keeper.begin()
     assert kept.name == f"step-{resumed.step:08d}"
 
 
@@ -369,7 +369,7 @@ def test_another_budget_of_wsd_goes_on_from_before_the_decay(
     stable = max(step for step, seen in tokens.items() if seen <= 2000)
     assert stable < max(tokens)
     resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
-    resumed._resume()
+    resumed.keeper.begin()
     assert resumed.step == stable and f"resumed at step {stable} " in capsys.readouterr().out
     assert max(steps(tmp_path)) == stable, "the path that was left is gone"
     resumed.run()
@@ -387,7 +387,7 @@ def test_another_budget_of_wsd_with_nothing_left_from_before_the_decay(
     with pytest.raises(Interrupted):
         first.run()
     resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
-    resumed._resume()
+    resumed.keeper.begin()
     assert resumed.step == 14
     assert "no checkpoint is left from before the rate fell" in capsys.readouterr().out
 

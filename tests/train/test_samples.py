@@ -96,16 +96,16 @@ def test_gone_back_it_forgets_the_path_that_was_left(
 ) -> None:
     running = saying(sources, tmp_path, "before", spike_action="rollback", **SPIKES)
     disturb(running, {13}, high)
-    roll_back = running._roll_back
+    roll_back = running.keeper.roll_back
 
-    def roll_back_as_another(before: int) -> int:
-        gained = roll_back(before)
+    def roll_back_as_another(before: int, trouble: dict[str, Any]) -> int:
+        gained = roll_back(before, trouble)
         assert running.samples is not None
         assert all(tokens <= running.tokens for _, tokens, _ in lines(tmp_path))
         running.samples.name = "after"  # type: ignore[attr-defined]
         return gained
 
-    running._roll_back = roll_back_as_another  # type: ignore[method-assign]
+    running.keeper.roll_back = roll_back_as_another  # type: ignore[method-assign]
     running.run()
     tokens = [seen for _, seen, _ in lines(tmp_path)]
     assert tokens == sorted(set(tokens))
