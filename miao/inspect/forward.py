@@ -12,7 +12,7 @@ from miao.errors import MiaoError
 from miao.model import Decoder
 from miao.model.attention import Context
 from miao.model.decoder import Block
-from miao.model.feedforward import MoE
+from miao.model.mixture import MoE
 from miao.ops.watched_attention import WatchedAttention
 
 
