@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import Spec, miao_trainer
+from arms import Spec, miao_trainer, sources
 from common import ROOT, facts, parser_for
 from document_bits import Row, bits_per_byte, document_bits, read_documents, standard_error
 from material import Material, built_shards
@@ -36,6 +36,7 @@ from race import read_texts
 
 sys.path.insert(0, str(ROOT))
 
+from miao.device import keep_freed_memory
 from miao.files import write_jsonl
 from miao.model import Decoder, ModelConfig
 from miao.model.directory import save_model
@@ -77,9 +78,10 @@ class Trial:
     width: int = 0
     layers: int = 0
     kv: int = 0
+    untied: int = 0
     seed: int = 0
     more: str = ""
-    """A variant of the code, for an ablation: NAME=VALUE,... of further pretraining options."""
+    """A variant of the code, for an ablation: NAME:VALUE;... of further pretraining options."""
 
     @property
     def key(self) -> str:
@@ -98,6 +100,7 @@ class Trial:
             "num_hidden_layers": self.layers or layers, "num_attention_heads": heads,
             "num_key_value_heads": self.kv or min(kv, heads), "head_dim": 32,
             "intermediate_size": inner, "max_position_embeddings": max(512, self.seq_len),
+            "tie_word_embeddings": not self.untied,
         }  # fmt: skip
 
 
@@ -107,27 +110,37 @@ def trials(name: str) -> Iterator[Trial]:
         yield Trial("tiny", 20 * K, vocab=512, seq_len=64, batch=512)
         yield Trial("tiny", 40 * K, vocab=512, seq_len=64, batch=512)
     elif name == "surface":
-        longest = {"0.3": 4 * M, "0.6": 4 * M, "1.2": 2 * M, "2.6": M, "4.4": M, "9.7": 500 * K}
+        most_of = {"0.3": 4, "0.6": 2, "1.2": 2, "2.6": 1, "4.4": 0.5, "9.7": 0.5}
         cells = [
             Trial(n, most >> halvings, batch=good_batch(most >> halvings))
-            for n, most in longest.items()
-            for halvings in range(5 if most > 2 * M else 4 if most > 500 * K else 3)
+            for n, most in ((n, int(most * M)) for n, most in most_of.items())
+            for halvings in range(5 if most > 2 * M else 4 if most > M else 3)
         ]
         yield from sorted(cells, key=lambda trial: float(trial.n) * trial.tokens)
     elif name == "seeds":
         for n, tokens, seed in itertools.product(("0.6", "1.2"), (500 * K,), (1, 2)):
             yield Trial(n, tokens, batch=good_batch(tokens), seed=seed)
     elif name == "rates":
-        for (n, tokens), batch, muon in itertools.product(
-            (("0.3", 250 * K), ("0.6", M), ("2.6", 250 * K), ("1.2", M)),
-            (1024, 2048, 4096),
-            (1e-2, 2e-2, 4e-2),
-        ):
+        cells = (("0.3", 250 * K), ("0.6", 500 * K), ("2.6", 250 * K), ("1.2", M))
+        for (n, tokens), batch, muon in itertools.product(cells, (1024, 4096), (1e-2, 2e-2, 4e-2)):
             yield Trial(n, tokens, batch=batch, muon=muon, adam=round(0.15 * muon, 6))
     elif name == "heldout":  # predicted, then measured: longer, larger
         yield Trial("0.3", 8 * M, batch=good_batch(8 * M))
         yield Trial("1.2", 4 * M, batch=good_batch(4 * M))
         yield Trial("27", 500 * K, batch=good_batch(500 * K))
+    elif name == "adam":
+        for n, tokens in (("0.6", 500 * K), ("2.6", 250 * K)):
+            for adam in (1.5e-3, 6e-3, 1.2e-2, 2.4e-2):
+                yield Trial(n, tokens, batch=1024, adam=adam)
+    elif name == "ablations":
+        base = Trial("0.6", 500 * K, batch=1024)
+        for changes in (
+            {"decay": 0.25}, {"decay": 0.8}, {"warmup": 0.1}, {"seq_len": 128}, {"seq_len": 512},
+            {"untied": 1}, {"kv": 4}, {"kv": 1}, {"width": 96, "layers": 5},
+            {"width": 160, "layers": 2}, {"weight_decay": 0.1}, {"more": "muon_momentum:0.9"},
+            {"more": "adam_betas:[0.8,0.95]"}, {"schedule": "cosine"},
+        ):  # fmt: skip
+            yield replace(base, **changes)
     elif name == "repeats":
         for n, unique, passes in itertools.product(("0.3", "1.2"), (200 * K,), (2, 4, 8, 16)):
             tokens = int(unique * 0.55 * passes)
@@ -159,6 +172,7 @@ def main() -> int:
     options.quick = options.quick or "quick" in options.trials
     options.work.mkdir(parents=True, exist_ok=True)
     record = options.work / "trials.jsonl"
+    keep_freed_memory()
     if options.list:
         for row in read_rows(record):
             print(f"{row['bits']:.4f}  {row['cpu_seconds']:7.0f} s  {row['key']}")
@@ -235,6 +249,7 @@ def run(trial: Trial, options: Any) -> dict[str, Any]:
         "bits": bits_per_byte(rows), "error": standard_error(rows),
         "bits_zh": bits_per_byte(of_language(texts, rows, True)),
         "bits_en": bits_per_byte(of_language(texts, rows, False)),
+        "unique_tokens": sum(source.total_tokens for source in sources(spec, spec.data)),
         "heldout_tokens": sum(len(cut.encode(text)) for text in texts),
         "cpu_seconds": seconds, "wall_seconds": wall, "curve": curve, "load": os.getloadavg()[0],
         "facts": facts("cpu"),
@@ -242,7 +257,7 @@ def run(trial: Trial, options: Any) -> dict[str, Any]:
 
 
 def more_options(trial: Trial) -> dict[str, Any]:
-    more = dict(word.split("=") for word in trial.more.split(",") if word)
+    more = dict(word.split(":", 1) for word in trial.more.split(";") if word)
     return {name: json.loads(value) for name, value in more.items()} | {
         "warmup": trial.warmup, "schedule": trial.schedule,
     }  # fmt: skip

@@ -1,0 +1,266 @@
+"""From the trials of miniseries.py to the package's rules.
+
+    python benchmarks/fit_rules.py DIR/trials.jsonl                 # what would be written
+    python benchmarks/fit_rules.py DIR/trials.jsonl --write         # miao/rules.json
+    python benchmarks/fit_rules.py DIR/trials.jsonl --plot docs/images/rules.svg
+
+Bits per byte as E + A/N^alpha + B/D^beta by Huber's loss on logarithms over many starts, as
+approach 3 of arXiv:2203.15556; its interval by a bootstrap of residuals. Trials of `heldout` and of
+other seeds, vocabularies, amounts of text take no part in that fit. The best rate of each cell by a
+parabola over log2 of the rate; then powers of size, tokens and batch through these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT, parser_for, table
+from miniseries import Trial, read_rows, trials
+from numpy.typing import NDArray
+from scipy.optimize import least_squares  # type: ignore[import-untyped]
+
+sys.path.insert(0, str(ROOT))
+
+from miao import rules
+from miao.files import write_json
+
+Array = NDArray[np.float64]
+NAMES = ("E", "A", "alpha", "B", "beta")
+HUBER = 1e-3
+DRAWS = 200
+
+
+def main() -> int:
+    parser = parser_for(__doc__)
+    parser.add_argument("trials", type=Path)
+    parser.add_argument("--write", action="store_true", help="into miao/rules.json")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    rows = [row for row in read_rows(options.trials) if row["n"] != "tiny"]
+    for row in rows:
+        row["trial"] = Trial(**{name: row[name] for name in Trial.__dataclass_fields__})
+    predicted = {trial.key for trial in trials("heldout")}
+    fitted = [row for row in surface(rows) if row["key"] not in predicted]
+    found = fit_loss(fitted)
+    content = rules.table() | {
+        "provenance": provenance(rows),
+        "measured": {
+            name: [min(row[name] for row in fitted), max(row[name] for row in fitted)]
+            for name in ("parameters", "tokens")
+        },
+        "loss": found,
+    }
+    if repeated := [row for row in rows if row["unique"]]:
+        content["repeats"] = fit_repeats(repeated, found["best"])
+    if changed := fit_rates(rows):
+        content["settings"] = content["settings"] | changed
+    show(content, rows, predicted)
+    if options.write:
+        write_json(rules.FILE, content)
+    if options.plot:
+        plot(content, fitted, options.plot)
+    return 0
+
+
+def surface(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every size and length the best trial among those that differ in rates and batch only."""
+    best: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        plain = Trial(row["n"], row["tokens"], batch=row["batch"], adam=row["adam"],
+                      muon=row["muon"])  # fmt: skip
+        if row["trial"] == plain:
+            cell = (row["parameters"], row["tokens"])
+            if cell not in best or row["bits"] < best[cell]["bits"]:
+                best[cell] = row
+    return list(best.values())
+
+
+def fit_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    size = np.array([row["parameters"] / 1e6 for row in rows])
+    tokens = np.array([row["tokens"] / 1e6 for row in rows])
+    bits = np.array([row["bits"] for row in rows])
+    starts = [
+        np.log([e, a, alpha, b, beta])
+        for e, a, alpha, b, beta in itertools.product(
+            (0.3, 0.8, 1.2), (0.2, 0.6), (0.2, 0.5), (0.5, 1.0), (0.2, 0.5)
+        )
+    ]
+    best = min((_fit(size, tokens, bits, start) for start in starts), key=lambda found: found[1])[0]
+    residuals = np.log(_law(best, size, tokens)) - np.log(bits)
+    scatter = math.sqrt(float((residuals**2).sum()) / max(1, len(rows) - len(NAMES)))
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(DRAWS):
+        # of residuals, not of trials: every cell keeps its place in the design
+        values = _law(best, size, tokens) * np.exp(rng.choice(residuals, len(rows)))
+        draws.append(_fit(size, tokens, values, best)[0])
+    return {
+        "best": _numbers(best), "draws": [_numbers(draw) for draw in draws], "scatter": scatter,
+    }  # fmt: skip
+
+
+def _law(logs: Array, size: Array, tokens: Array) -> Array:
+    e, a, alpha, b, beta = np.exp(logs)
+    value: Array = e + a * size**-alpha + b * tokens**-beta
+    return value
+
+
+def _fit(size: Array, tokens: Array, bits: Array, start: Array) -> tuple[Array, float]:
+    def misfit(logs: Array) -> Array:
+        clipped = np.clip(logs, -8.0, 3.0)
+        found: Array = np.log(_law(clipped, size, tokens)) - np.log(bits)
+        return np.append(found, 1e-4 * (logs - clipped))
+
+    found = least_squares(misfit, start, loss="huber", f_scale=HUBER, max_nfev=400)
+    return np.clip(found.x, -8.0, 3.0), float(found.cost)
+
+
+def _numbers(logs: Array) -> dict[str, float]:
+    return {name: round(float(v), 5) for name, v in zip(NAMES, np.exp(logs), strict=True)}
+
+
+def fit_repeats(rows: list[dict[str, Any]], law: dict[str, float]) -> dict[str, Any]:
+    """R* of arXiv:2305.16264 by least squares; each size has a level of its own."""
+
+    def misfit(worth: float) -> float:
+        by_size = defaultdict(list)
+        for row in rows:
+            unique = row["unique_tokens"]
+            again = max(row["tokens"] / unique - 1, 0.0)
+            seen = min(row["tokens"], unique) + unique * worth * (1 - math.exp(-again / worth))
+            value = _law(np.log(list(law.values())), row["parameters"] / 1e6, seen / 1e6)
+            by_size[row["n"]].append(math.log(float(value)) - math.log(row["bits"]))
+        return sum(float(np.var(values)) * len(values) for values in by_size.values())
+
+    grid = np.geomspace(0.5, 100, 400)
+    costs = np.array([misfit(float(worth)) for worth in grid])
+    kept = grid[costs <= costs.min() * (1 + 4 / max(1, len(rows) - 3))]
+    return {
+        "value": round(float(grid[costs.argmin()]), 2),
+        "low": round(float(kept.min()), 2), "high": round(float(kept.max()), 2),
+        "trials": len(rows),
+    }  # fmt: skip
+
+
+def fit_rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best Muon rate and batch of each cell that has at least three rates of a batch."""
+    cells: dict[tuple[float, int], dict[int, dict[float, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for row in rows:
+        plain = Trial(row["n"], row["tokens"], batch=row["batch"], adam=row["adam"],
+                      muon=row["muon"])  # fmt: skip
+        if row["trial"] == plain and math.isclose(row["adam"], 0.15 * row["muon"], rel_tol=0.01):
+            cells[row["parameters"], row["tokens"]][row["batch"]][row["muon"]] = row["bits"]
+    points = []
+    for (size, tokens), batches in cells.items():
+        tops = {
+            batch: lowest(list(map(math.log2, by_rate)), list(by_rate.values()))
+            for batch, by_rate in batches.items()
+            if len(by_rate) >= 3
+        }
+        for batch, (rate, bits) in tops.items():
+            points.append((size / 1e6, tokens / 1e6, batch / 2048, rate, bits, min(batches)))
+    if len({point[:2] for point in points}) < 3:
+        return {}
+    design = np.array([[1, math.log2(p[0]), math.log2(p[1]), math.log2(p[2])] for p in points])
+    target = np.array([p[3] for p in points])
+    # a weak prior on no dependence: few cells, and a power that is not there harms far away
+    ridge = np.diag([0.0, 0.5, 0.5, 0.5])
+    solved = np.linalg.solve(design.T @ design + ridge, design.T @ target)
+    least, most = 2 ** float(target.min()), 2 ** float(target.max())
+    best_batch = []
+    for cell in {point[:2] for point in points}:
+        of_cell = [p for p in points if p[:2] == cell]
+        if len(of_cell) >= 3:
+            place, _ = lowest([math.log2(p[2]) for p in of_cell], [p[4] for p in of_cell])
+            best_batch.append((cell, place))
+    found: dict[str, Any] = {
+        "muon": {
+            "value": round(2 ** float(solved[0]), 5), "size": round(float(solved[1]), 3),
+            "tokens": round(float(solved[2]), 3), "batch": round(float(solved[3]), 3),
+            "least": round(least / 4, 5), "most": round(most * 1.5, 5),
+        },
+        "cells": [
+            {"parameters": p[0], "tokens": p[1], "batch": int(p[2] * 2048),
+             "best_muon": round(2 ** p[3], 5), "bits": round(p[4], 4)} for p in points
+        ],
+    }  # fmt: skip
+    if len(best_batch) >= 3:
+        x = np.array([math.log2(cell[1]) for cell, _ in best_batch])
+        y = np.array([place for _, place in best_batch])
+        slope = float(np.polyfit(x, y, 1)[0])
+        level = float(y.mean() - slope * x.mean())
+        found["batch_measured"] = {"value": round(2048 * 2**level), "tokens": round(slope, 3)}
+    return found
+
+
+def lowest(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """The vertex of the parabola through the points nearest to the lowest, within their range."""
+    order = np.argsort(x)
+    xs, ys = np.array(x)[order], np.array(y)[order]
+    middle = min(max(int(ys.argmin()), 1), len(xs) - 2)
+    near = slice(middle - 1, middle + 2)
+    a, b, c = np.polyfit(xs[near], ys[near], 2)
+    if a <= 0:
+        return float(xs[ys.argmin()]), float(ys.min())
+    place = float(np.clip(-b / (2 * a), xs[0], xs[-1]))
+    return place, float(a * place**2 + b * place + c)
+
+
+def provenance(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    fact = rows[-1]["facts"]
+    return {
+        "script": "benchmarks/miniseries.py, benchmarks/fit_rules.py",
+        "trials": len(rows),
+        "text": "held-out documents of a mix of encyclopedia, books, laws and manuals, three parts "
+        "Chinese and one English; vocabulary 6,400, rows of 256",
+        "when": fact["time"], "commit": fact["commit"], "machine": fact["processor"],
+        "torch": fact["versions"]["torch"], "precision": "fp32",
+    }  # fmt: skip
+
+
+def show(content: dict[str, Any], rows: list[dict[str, Any]], predicted: set[str]) -> None:
+    law = content["loss"]["best"]
+    print({**law, "scatter": round(content["loss"]["scatter"], 4)})
+    print("repeats", content["repeats"], "\nsettings", json.dumps(content["settings"], indent=1))
+    lines = []
+    for row in sorted(surface(rows), key=lambda row: (row["parameters"], row["tokens"])):
+        said = rules._law(law, row["parameters"], row["tokens"])
+        lines.append({
+            "size": row["parameters"], "tokens": row["tokens"], "bits": f"{row['bits']:.4f}",
+            "law": f"{said:.4f}", "off": f"{said / row['bits'] - 1:+.2%}",
+            "": "predicted, not fitted" if row["key"] in predicted else "",
+        })  # fmt: skip
+    for line in table(["size", "tokens", "bits", "law", "off", ""], lines):
+        print(line)
+
+
+def plot(content: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    grid = np.geomspace(1e5, 1e7, 60)
+    for size in sorted({row["parameters"] for row in rows}):
+        mine = sorted((row["tokens"], row["bits"]) for row in rows if row["parameters"] == size)
+        [line] = axis.plot(*zip(*mine, strict=True), "o", label=f"{size / 1e6:.1f}M")
+        law = [rules._law(content["loss"]["best"], size, tokens) for tokens in grid]
+        axis.plot(grid, law, color=line.get_color(), linewidth=1)
+    axis.set(xscale="log", xlabel="tokens", ylabel="bits per byte, held out")
+    axis.legend(title="parameters", frameon=False)
+    figure.savefig(path, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
