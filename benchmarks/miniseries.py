@@ -33,6 +33,7 @@ from common import ROOT, facts, parser_for
 from document_bits import Row, bits_per_byte, document_bits, read_documents, standard_error
 from material import Material, built_shards
 from race import read_texts
+from variants import applied
 
 sys.path.insert(0, str(ROOT))
 
@@ -79,6 +80,8 @@ class Trial:
     layers: int = 0
     kv: int = 0
     untied: int = 0
+    variant: str = ""
+    """Of variants.py; several with + between them."""
     seed: int = 0
     more: str = ""
     """A variant of the code, for an ablation: NAME:VALUE;... of further pretraining options."""
@@ -139,6 +142,8 @@ def trials(name: str) -> Iterator[Trial]:
             {"untied": 1}, {"kv": 4}, {"kv": 1}, {"width": 96, "layers": 5},
             {"width": 160, "layers": 2}, {"weight_decay": 0.1}, {"more": "muon_momentum:0.9"},
             {"more": "adam_betas:[0.8,0.95]"}, {"schedule": "cosine"},
+            {"variant": "polar_express"}, {"variant": "normuon"}, {"variant": "sqrt_decay"},
+            {"variant": "cautious_decay", "weight_decay": 0.1},
         ):  # fmt: skip
             yield replace(base, **changes)
     elif name == "repeats":
@@ -230,7 +235,7 @@ def run(trial: Trial, options: Any) -> dict[str, Any]:
                 curve.append((int(values["tokens"]), round(float(values["loss"]), 4)))
 
     began, wall = time.process_time(), time.perf_counter()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, applied(trial.variant):
         log = Curve(Path(directory) / "metrics.jsonl", "pretrain")
         miao_trainer(spec, model, Path(directory), log).run()
     seconds, wall = time.process_time() - began, time.perf_counter() - wall
