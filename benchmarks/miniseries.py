@@ -124,9 +124,10 @@ def trials(name: str) -> Iterator[Trial]:
         for n, tokens, seed in itertools.product(("0.6", "1.2"), (500 * K,), (1, 2)):
             yield Trial(n, tokens, batch=good_batch(tokens), seed=seed)
     elif name == "rates":
-        cells = (("0.3", 250 * K), ("0.6", 500 * K), ("2.6", 250 * K), ("1.2", M))
-        for (n, tokens), batch, muon in itertools.product(cells, (1024, 4096), (1e-2, 2e-2, 4e-2)):
-            yield Trial(n, tokens, batch=batch, muon=muon, adam=round(0.15 * muon, 6))
+        for n, tokens in (("0.3", 250 * K), ("0.6", 500 * K), ("2.6", 250 * K), ("1.2", 500 * K)):
+            for batch, muon in itertools.product((1024, 512, 2048), (2e-2, 4e-2, 8e-2, 1e-2)):
+                if (batch, muon) not in {(512, 8e-2), (2048, 1e-2)}:
+                    yield Trial(n, tokens, batch=batch, muon=muon, adam=round(0.15 * muon, 6))
     elif name == "heldout":  # predicted, then measured: longer, larger
         yield Trial("0.3", 8 * M, batch=good_batch(8 * M))
         yield Trial("1.2", 4 * M, batch=good_batch(4 * M))
