@@ -89,11 +89,12 @@ export class Model {
   }
 
   /** What goes on inside: of a text, or of a conversation and the last answer to it (ids or text). */
-  async inspect({ text, messages, answer }, breathe) {
+  async inspect({ text, messages, answer, without, whole }, breathe) {
     const said = typeof answer === "string" ? this.tokenizer.encode(answer) : answer ?? [];
     const read = messages ? this.fit(messages, Math.max(1, MOST_SEEN - said.length)).ids : this.prompt.continued(text);
     const ids = [...read, ...said], most = Math.min(MOST_SEEN, this.settings.config.context);
-    const found = await inspect(this.settings.config, this.decoder.tensors(), this.tokenizer, ids.slice(0, most), breathe);
+    const prompt = messages ? read.length : read.length - this.tokenizer.encode(text).length;
+    const found = await inspect(this.settings.config, this.decoder.tensors(), this.tokenizer, ids.slice(0, most), breathe, { prompt, without, whole });
     return found && { ...found, cut: ids.length > most };
   }
 }

@@ -25,7 +25,11 @@ ENGINE = (
     *("sampling.js", "inspect.js", "answer.js", "parts.js"),
 )
 """In this order: each imports only what stands before it."""
-PAGE = ("weights.js", "words.js", "talk.js", "glass.js", "dialogs.js", "page.js")
+PAGE = (
+    *("weights.js", "glasswords.js", "words.js", "talk.js", "sampling.js", "glass.js"),
+    *("changes.js", "dialogs.js", "page.js"),
+)
+STYLES = ("page.css", "glass.css")
 MOST_BYTES = 24_000_000
 """Of a part; hosts take 25 MB in a browser's upload."""
 _IMPORT = re.compile(r"^import .*\n", re.MULTILINE)
@@ -78,7 +82,8 @@ def page_html(
     script = f'"use strict";\nconst EXPECTED = {_json(expected)};\n'
     script += f"const store = (() => {{\n{_EXPORT.sub('', store)}return {{ {names} }};\n}})();\n"
     script += "".join(map(_part, PAGE))
-    style = themed((HERE / "page.css").read_text(encoding="utf-8"), theme)
+    style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
+    style = themed(style, theme)
     template = (HERE / "page.html").read_text(encoding="utf-8")
     filled = {
         "POLICY": _policy(script, style, has_files=bool(parts)),

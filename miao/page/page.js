@@ -1,8 +1,9 @@
 // The page itself: reads what lies in it, starts the model's thread, and wires the parts.
 import * as store from "../serve/web/store.js";
 import { changeLanguage, exportChats, importChats, openSettings, resetSettings, saveSettings, showCard, showChats } from "./dialogs.js";
-import { openGlass, prepareGlass, showGlass, showProgress } from "./glass.js";
-import { addText, ask, fail, finish, fit, halt, isAnswering, open, page, show, stop } from "./talk.js";
+import { changesView, samplingView } from "./changes.js";
+import { look, prepareGlass, showGlass, showProgress } from "./glass.js";
+import { addText, ask, fail, finish, fit, forTemplate, halt, isAnswering, open, page, show, stop } from "./talk.js";
 import { checksum } from "./weights.js";
 import { at, notice, say, speak } from "./words.js";
 
@@ -21,9 +22,9 @@ function receive({ data }) {
   else if (data.type === "loading") notice(say("loadingPart", Math.floor(100 * data.share)));
   else if (data.type === "damaged") notice(say("damaged"));
   else if (data.type === "missing") notice(say("missing", data.name));
-  else if (data.type === "inspecting") showProgress(data);
-  else if (data.type === "inspected") showGlass(data);
-  else if (data.type === "failed") fail(data.text);
+  else if (data.type === "inspecting") showProgress(data.number, data.share);
+  else if (data.type === "inspected") showGlass(data.number, data.inspection);
+  else if (data.type === "failed") { showGlass(data.number, null); fail(data.text); }
   else if (!isAnswering(data.number)) return;
   else if (data.type === "text") addText(data.text);
   else if (data.type === "done") finish(data);
@@ -45,6 +46,32 @@ function listen() {
   addEventListener("pagehide", halt);
 }
 
+// ---- the glass box
+
+function openGlass() {
+  at("glass").showModal();
+  if (page.chat.messages.length > 1) lookAtChat();
+  else at("glass-text").focus();
+}
+
+/** The conversation; its last answer by its own tokens, where they are known: its text may be cut
+ * otherwise. */
+function lookAtChat() {
+  const { messages } = page.chat, last = messages.at(-1)?.role === "assistant" ? messages.at(-1) : null;
+  if (!page.isReady || !messages.length) return;
+  look({ messages: forTemplate(last ? messages.slice(0, -1) : messages), answer: last && (last.ids ?? last.content) });
+}
+
+function prepareLooking() {
+  prepareGlass({
+    look: (request) => page.worker.postMessage({ type: "inspect", ...request }),
+    title: () => page.model.title,
+  }, changesView, samplingView);
+  at("glass-ask").addEventListener("click", () => { if (page.isReady && at("glass-text").value) look({ text: at("glass-text").value }); });
+  at("glass-chat").addEventListener("click", lookAtChat);
+  at("glass").addEventListener("close", () => page.worker?.postMessage({ type: "stop", number: -1 }));
+}
+
 /** What was said and chosen before; nothing where the browser keeps nothing. */
 function recall() {
   // Pages that are opened from files share one storage.
@@ -64,7 +91,7 @@ function begin() {
   page.model = JSON.parse(settings);
   recall();
   listen();
-  prepareGlass();
+  prepareLooking();
   show();
   const { parts } = EXPECTED.weights;
   if (parts && location.protocol === "file:") return notice(say("needsServer"));

@@ -14,16 +14,24 @@ function likeliest(weights, count, best, enough) {
   }
 }
 
-/** @param options temperature, top_k, top_p, min_p, repetition_penalty.
- * @param seen ids of prompt and answer. count: ids below this are tokens. random: in [0, 1). */
-export function nextToken(logits, options, seen, count, random = Math.random) {
-  const penalty = options.repetition_penalty ?? 1;
+/** What the next token is drawn from: {order, weights}, the ids that are left, the likeliest first
+ * where some are left out, and the share of each token, which need not sum to 1.
+ * @param options temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+ *   frequency_penalty.
+ * @param seen ids of prompt and answer. count: ids below this are tokens. said: ids of the answer. */
+export function distribution(logits, options, seen, count, said = []) {
+  const { repetition_penalty: penalty = 1, presence_penalty: presence = 0, frequency_penalty: frequency = 0 } = options;
   if (penalty !== 1) for (const id of new Set(seen)) logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+  if (frequency) for (const id of said) logits[id] -= frequency;
+  if (presence) for (const id of new Set(said)) logits[id] -= presence;
   let best = 0;
   for (let id = 1; id < count; id++) if (logits[id] > logits[best]) best = id;
   const temperature = options.temperature ?? 0;
-  if (!(temperature >= 1e-5)) return best;
   const weights = new Float32Array(count);
+  if (!(temperature >= 1e-5)) {
+    weights[best] = 1;
+    return { order: [best], weights };
+  }
   for (let id = 0; id < count; id++) weights[id] = Math.exp((logits[id] - logits[best]) / temperature);
   const sum = (ids) => ids.reduce((total, id) => total + weights[id], 0);
   let order;
@@ -44,8 +52,14 @@ export function nextToken(logits, options, seen, count, random = Math.random) {
     };
     order = order ? order.slice(0, until(order)) : likeliest(weights, count, best, until);
   }
-  order ??= Array.from(weights.keys());
-  let dice = random() * sum(order);
+  return { order: order ?? Array.from(weights.keys()), weights };
+}
+
+/** @param random in [0, 1); the others as for `distribution`. */
+export function nextToken(logits, options, seen, count, random = Math.random) {
+  const { order, weights } = distribution(logits, options, seen, count);
+  if (order.length === 1) return order[0];
+  let dice = random() * order.reduce((total, id) => total + weights[id], 0);
   for (const id of order) if ((dice -= weights[id]) < 0) return id;
   return order.at(-1);
 }

@@ -121,11 +121,16 @@ export class Decoder extends DenseDecoder {
     multiply(layer.output.weight, this.seen, this.stream, null, true);
   }
 
+  /** The experts that read what stands in `normed`: [number, weight]. */
+  choose(layer) {
+    multiply(layer.router, this.normed, this.routed);
+    return route(this.config, this.routed, layer.bias);
+  }
+
   /** A few experts of many read the token, and those that all share. */
   feedForward(layer) {
     if (!layer.router) return super.feedForward(layer);
-    multiply(layer.router, this.normed, this.routed);
-    for (const [number, weight] of route(this.config, this.routed, layer.bias)) {
+    for (const [number, weight] of this.choose(layer)) {
       super.feedForward(layer.experts[number], this.said, false);
       for (let i = 0; i < this.said.length; i++) this.stream[i] += weight * this.said[i];
     }

@@ -1,4 +1,6 @@
 // What the page says, in the language of the browser or the one that was chosen.
+import { GLASS } from "./glasswords.js";
+
 const WORDS = {
   zh: {
     chats: "对话", newChat: "新对话", glass: "看里面", settings: "设置", about: "介绍", ask: "说点什么…", send: "发送", stop: "停止", done: "完成", reset: "恢复默认", close: "关闭", otherLanguage: "English",
@@ -7,16 +9,11 @@ const WORDS = {
     tooLong: "放不进模型的上下文（{0} 个词元）。把这一条改短，或者开始新对话。", full: "浏览器不肯保存这次对话；可以在“对话”里导出它。",
     welcome: "你好，我是一棵刚长出来的小模型。", welcomeMore: "我就在这一页里：你说的话不会离开这台设备。", ideas: ["你好，你是谁？", "四川的省会是哪里？", "56加27等于多少？", "讲一个关于小猫的故事。"], continues: "这是一个没有学过对话的基础模型：写一个开头，它接着写。",
     stats: "{0} 词元，每秒 {1} 个", count: "{0} 词元", stopped: "已停止", length: "到达长度上限", left: "最早的 {0} 条消息放不下，没有给模型看", thought: "思考过程", system: "系统提示",
-    temperature: "温度", top_p: "top_p", top_k: "top_k", repetition_penalty: "重复惩罚", max_new_tokens: "最长回答（词元）",
+    top_k: "top_k", max_new_tokens: "最长回答（词元）",
     noChats: "这里还没有对话。", untitled: "新对话", remove: "删除", sureDelete: "删除这个对话？", exportAll: "导出全部", importFile: "导入", imported: "导入了 {0} 个对话。", badImport: "第 {0} 行不是对话，没有导入任何内容。", keptHere: "对话只保存在这个浏览器里。导出的 JSONL 每行一个对话，Miao 可以直接拿来训练。",
     name: "模型", parameters: "参数", architecture: "架构", weights: "权重", context: "上下文", tokens: "词元", license: "许可证", stage: "阶段", steps: "步", time: "用时", loss: "损失", chance: "瞎猜", category: "类别", items: "题数", base: "起点", machine: "环境", made: "用 Miao 苗训练",
     data: "读过什么", source: "来源", origin: "出处", records: "训练条数", characters: "字符", training: "怎么长大的", scores: "成绩", scoresMore: "用留出、从未参与训练的记录测得；± 是一个标准误，“瞎猜”是乱选的成绩。", unknown: "没有留下记录，所以不知道。", limits: "它只知道读过的东西，说得流利也可能是错的；没有检查过安全性和偏见。别把它的话当作事实、建议或决定的依据。", recipe: "再种一棵", recipeMore: "把下面的配方存成 recipe.yaml，装好 Miao，运行 miao run recipe.yaml。",
-    glassText: "要看的文字", glassLook: "看", glassChat: "这次对话", glassWorks: "正在一层一层地算… {0}%", glassCut: "太长，只看前 {0} 个词元。", glassFirst: "第一个词元之前什么都没有，没有什么可猜。选后面的一个。", glassEnd: "接下来", glassSave: "导出 JSON", 
-    glassTokens: "词元与意外", glassTokensMore: "模型读到的不是字，而是词元；颜色越深，说明它在读到之前越没猜到这一个。点一个词元，或者用左右方向键，下面就显示它是怎么被猜的。",
-    glassLikely: "这里最可能的十个", glassLikelyMore: "在读到这个位置之前，模型给词表里每个词元都打了概率，这是最大的十个。真正出现的那个用绿色标出；模型说话，就是按这些概率抽一个。",
-    glassLayers: "每一层之后的猜测", glassLayersMore: "每一层都往同一串数字（残差流）里加一点；如果在这一层就停下来猜，得到的就是这一行。通常前几层还很糊涂，越往后越接近最后的答案。",
-    glassAttention: "每个头在看哪里", glassAttentionMore: "要猜这个词元时，每一层的每个头从前面的文字里取信息，取多少就是注意力。每个小方格是一个头看整段文字的图（横着是被看的，竖着是在看的）；点一个，上面的文字就按这个头此刻的注意力着色。",
-    id: "编号", bytes: "字节", probability: "概率", rank: "名次", entropy: "不确定度", guess: "猜测", size: "残差流", layer: "层", head: "头", bySurprise: "按意外着色", bits: "{0} 比特", looksAt: "第 {0} 层第 {1} 头看得最多的：",
+    ...GLASS.zh,
   },
   en: {
     chats: "Chats", newChat: "New chat", glass: "Look inside", settings: "Settings", about: "About", ask: "Say something…", send: "Send", stop: "Stop", done: "Done", reset: "Reset", close: "Close", otherLanguage: "中文",
@@ -25,16 +22,11 @@ const WORDS = {
     tooLong: "This does not fit the model's context of {0} tokens. Make the message shorter, or begin a new chat.", full: "The browser does not keep this chat; it can be exported under “Chats”.",
     welcome: "Hello, I am a small model that has just sprouted.", welcomeMore: "I live in this page: what you say does not leave this device.", ideas: ["Hello, who are you?", "What is the capital of France?", "What is 62 minus 27?", "Tell me a story about a rabbit."], continues: "A base model, which has not learnt to converse: write a beginning, and it goes on.",
     stats: "{0} tokens, {1} per second", count: "tokens: {0}", stopped: "stopped", length: "length limit reached", left: "the {0} oldest messages did not fit and were not read", thought: "Thinking", system: "System prompt",
-    temperature: "Temperature", top_p: "top_p", top_k: "top_k", repetition_penalty: "Repetition penalty", max_new_tokens: "Longest answer (tokens)",
+    top_k: "top_k", max_new_tokens: "Longest answer (tokens)",
     noChats: "There are no chats here yet.", untitled: "New chat", remove: "Delete", sureDelete: "Delete this chat?", exportAll: "Export all", importFile: "Import", imported: "Chats imported: {0}.", badImport: "Line {0} is no chat; nothing was imported.", keptHere: "Chats are kept in this browser only. The exported JSONL has a chat on each line, and Miao trains on it as it is.",
     name: "model", parameters: "parameters", architecture: "architecture", weights: "weights", context: "context", tokens: "tokens", license: "license", stage: "stage", steps: "steps", time: "time", loss: "loss", chance: "chance", category: "category", items: "items", base: "began as", machine: "made with", made: "grown with Miao 苗",
     data: "What it read", source: "source", origin: "origin", records: "records", characters: "characters", training: "How it grew", scores: "Scores", scoresMore: "On held-out records, never trained on; ± is one standard error, “chance” is what guessing gives.", unknown: "There is no record of it, so it is unknown.", limits: "It knows what it read and little else, and what it says fluently may be wrong; it has not been examined for safety or bias. Do not rely on it for facts, advice or decisions.", recipe: "Grow it again", recipeMore: "Save this recipe as recipe.yaml, install Miao, and run: miao run recipe.yaml",
-    glassText: "The text to look at", glassLook: "Look", glassChat: "This chat", glassWorks: "Computing, layer by layer… {0}%", glassCut: "Too long: these are the first {0} tokens.", glassFirst: "Nothing stands before the first token, so nothing was guessed. Choose a later one.", glassEnd: "next", glassSave: "Export JSON",
-    glassTokens: "Tokens and surprise", glassTokensMore: "A model reads tokens, not letters; the deeper the colour, the less it had expected this one. Choose a token, or use the arrow keys, and the views below show how it was guessed.",
-    glassLikely: "The ten likeliest here", glassLikelyMore: "Before it read this place, the model gave every token of its vocabulary a probability, and these are the largest. What really stands there is green; to speak, the model draws one by these probabilities.",
-    glassLayers: "The guess after each layer", glassLayersMore: "Every layer adds a little to one row of numbers, the residual stream; a line shows what would be guessed if the model stopped after that layer. Early layers are mostly lost, later ones come close to the final answer.",
-    glassAttention: "Where every head looks", glassAttentionMore: "To guess this token, each head of each layer fetches from the text before it, and attention says how much from where. Each small square is one head over the whole text (across: looked at, down: looking); choose one, and the text above is coloured by its attention at this place.",
-    id: "id", bytes: "bytes", probability: "probability", rank: "rank", entropy: "uncertainty", guess: "guess", size: "stream", layer: "layer", head: "head", bySurprise: "Colour by surprise", bits: "{0} bits", looksAt: "Layer {0}, head {1} looks most at:",
+    ...GLASS.en,
   },
 };
 let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
@@ -86,20 +78,4 @@ export async function copyText(text, from) {
   }
   from.textContent = say(isCopied ? "copied" : "notCopied");
   setTimeout(() => { from.textContent = say("copy"); }, 1200);
-}
-
-export function download(name, text) {
-  const link = make("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
-
-/** A table that scrolls by itself where the window is narrow. heads: null where the first column is one. */
-export function table(rows, heads = null) {
-  const body = make("table");
-  if (heads) body.append(make("tr", "", ...heads.map((text) => make("th", "", text))));
-  for (const row of rows) body.append(make("tr", "", ...row.map((cell, i) => make(heads || i ? "td" : "th", "", cell))));
-  return make("div", "table", body);
 }

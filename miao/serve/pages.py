@@ -68,10 +68,10 @@ def add_pages(
     assets = _assets(folders)
     files = {Path(url).name: path for url, path in assets.items()}
     for url, path in assets.items():
-        _add_content(app, url, path.read_bytes(), TYPES[path.suffix])
+        add_content(app, url, path.read_bytes(), TYPES[path.suffix])
     for url, name in pages.items():
         content = files[name].read_bytes().replace(LINKS, links_of(rooms or {}, url))
-        _add_content(app, url, content, TYPES[".html"])
+        add_content(app, url, content, TYPES[".html"])
 
 
 def links_of(rooms: Mapping[str, str], here: str) -> bytes:
@@ -90,7 +90,8 @@ def _assets(folders: Sequence[Path]) -> dict[str, Path]:
     return {f"/web/{path.name}": path for path in found}
 
 
-def _add_content(app: FastAPI, url: str, content: bytes, kind: str) -> None:
+def add_content(app: FastAPI, url: str, content: bytes, kind: str) -> None:
+    """Adds a file that never changes while the server runs."""
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**HEADERS, "ETag": tag}
 

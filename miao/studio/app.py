@@ -15,6 +15,7 @@ from miao.serve.invalid import add_error_handlers
 from miao.serve.pages import WEB, add_pages
 from miao.studio.door import Door
 from miao.studio.grow import add_grow
+from miao.studio.inside import add_inside
 from miao.studio.place import Place
 
 OWN_WEB = Path(__file__).parent / "web"
@@ -44,6 +45,7 @@ def _add_watch(app: FastAPI, place: Place) -> None:
 ROOMS = (
     Room("/", "grow.html", "grow", add_grow),
     Room("/runs", "board.html", "watch", _add_watch),
+    Room("/inside", "inside.html", "inside", add_inside),
 )
 """In the order of the links."""
 

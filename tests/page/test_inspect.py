@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miao.inspect.forward import Without
+from miao.inspect.inspection import Show, inspect
+from miao.inspect.text import ids_of
 from miao.model import Decoder, load_model, save_model
 from miao.page.contents import read_contents, rounded
 from miao.page.html import page_html
 from miao.page.node import has_node, run_in_node
 from miao.tokenizer import Tokenizer
 from tests.inspect.truth import forward, in_transformers
+from tests.model.shapes import KINDS
 
 pytestmark = pytest.mark.skipif(not has_node(), reason="Node.js is not installed")
 SHAPE = {"vocab_size": 384, "max_position_embeddings": 512, "eos_token_id": 2}
@@ -28,12 +33,16 @@ def look(
 ) -> Callable[..., tuple[dict[str, Any], Any]]:
     """An inspection, and the same weights in transformers."""
 
-    def make(dtype: Any, request: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], Any]:
+    def make(
+        dtype: Any, request: dict[str, Any], truth: bool = True, **changes: Any
+    ) -> tuple[dict[str, Any], Any]:
         save_model(make_model(**SHAPE | changes), tmp_path / "model")
         tokenizer.save(tmp_path / "model")
         page = tmp_path / "page.html"
         page.write_text(page_html(read_contents(tmp_path / "model", dtype), "苗", CARD), "utf-8")
         (found,) = run_in_node(page, inspections=[request])["inspections"]
+        if not truth:
+            return found, None
         save_model(rounded(load_model(tmp_path / "model"), dtype), tmp_path / "rounded")
         tokenizer.save(tmp_path / "rounded")
         return found, in_transformers(tmp_path / "rounded", tmp_path / "hf")
@@ -111,3 +120,34 @@ def test_of_a_conversation_the_answers_own_tokens_are_seen(
 def test_a_long_text_is_cut_and_says_so(look: Callable[..., Any]) -> None:
     found, _ = look("int8", {"text": "苗" * 300})
     assert found["cut"] and len(found["tokens"]) == 256 == len(found["attention"][0][0])
+
+
+def test_the_page_and_miao_inspect_say_the_same(
+    look: Callable[..., Any], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """The one JSON form, of experts and latent attention, with parts switched off."""
+    off = {"tokens": [2], "layers": [1], "heads": [[0, 1], [2, 3]]}
+    request = {"text": "你好 why", "without": off, "whole": 3}
+    found = look("float16", request, truth=False, **KINDS["latent experts"])[0]
+    model = rounded(load_model(tmp_path / "model"), "float16")
+    ids, prompt = ids_of(tokenizer, request["text"])
+    without = Without(off["tokens"], off["layers"], [tuple(head) for head in off["heads"]])
+    ours = inspect(model, tokenizer, ids, prompt, Show(whole=3), without=without)
+    assert_same(found, json.loads(json.dumps(ours)))
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """JSON of one form, and numbers close to each other."""
+    assert type(one) is type(other) or {type(one), type(other)} == {int, float}, where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{number}]")
+    elif isinstance(one, float | int) and not isinstance(one, bool):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4), where
+    else:
+        assert one == other, where

@@ -37,6 +37,15 @@ from tests.serve.browsing import (  # noqa: F401
 )
 
 
+def saved(page: Any, directory: Path) -> dict[str, Any]:
+    """The inspection that is shown, as it is exported."""
+    with page.expect_download() as download:
+        page.click("#glass-save")
+    download.value.save_as(directory / "inspection.json")
+    found: dict[str, Any] = json.loads((directory / "inspection.json").read_text("utf-8"))
+    return found
+
+
 def test_the_glass_box_shows_the_numbers_of_the_inspection(
     file: Path, open_page: Any, tmp_path: Path
 ) -> None:
@@ -45,10 +54,7 @@ def test_the_glass_box_shows_the_numbers_of_the_inspection(
     answer_to(page, "Why?")
     page.click("#open-glass")
     until(page, "!document.getElementById('glass-views').hidden")
-    with page.expect_download() as download:
-        page.click("#glass-save")
-    download.value.save_as(tmp_path / "inspection.json")
-    seen = json.loads((tmp_path / "inspection.json").read_text("utf-8"))
+    seen = saved(page, tmp_path)
     size = len(seen["tokens"])
     assert page.locator("#glass-tokens .token").count() == size + 1
     page.click(f"#glass-tokens .token >> nth={size - 1}")
@@ -82,11 +88,31 @@ def test_the_glass_box_shows_the_numbers_of_the_inspection(
     assert heats[: size - 2] == pytest.approx([0.6 * math.sqrt(w) for w in weights], abs=1e-3)
     assert "Layer 1, head 1 looks most at" in page.inner_text("#glass-most")
     shot(page, "glass")
+    # That head switched off, and what changes: KL and colour, both readings' likeliest.
+    page.click("#glass-off .chip >> text=layer 1, head 1")
+    until(page, "!document.getElementById('glass-other').hidden")
+    then = saved(page, tmp_path)
+    assert then["other"]["kl"][size - 3] > 0 and then["places"] == seen["places"]
+    assert f"{then['other']['kl'][size - 3]:.2g} nats" in page.inner_text("#glass-facts")
+    changed = page.locator("#glass-other ol >> nth=1").locator(".share").all_inner_texts()
+    likeliest = [guess["logprob"] for guess in then["other"]["places"][size - 3]["likeliest"]]
+    truth = [100 * math.exp(logprob) for logprob in likeliest]
+    assert [float(share[:-2]) for share in changed] == pytest.approx(truth, rel=0.06)
+    # Drawn at temperature 2 and with top_p, as the sliders are moved.
+    page.click("#open-sliders")
+    until(page, "document.querySelectorAll('#glass-drawn li').length === 10")
+    page.fill("[name=try-temperature]", "2")
+    page.fill("[name=try-top_p]", "0.05")
+    first = page.inner_text("#glass-drawn li >> nth=0")
+    assert "→" in first and page.inner_text("#glass-drawn li >> nth=9").endswith("→ 0 %")
+    shot(page, "glass-changes")
+    page.click("#glass-off >> text=Everything on again")
+    until(page, "document.getElementById('glass-other').hidden")
     # Every view says in two sentences what it shows, in both languages.
     for language in ("zh", "en"):
         page.evaluate(f"speak('{language}')")
-        hints = page.locator("#glass-views h3 + .hint").all_inner_texts()
-        assert len(hints) == 4
+        hints = page.locator("#glass-views h3 + .hint").all_text_contents()
+        assert len(hints) == 7
         for hint in hints:
             assert len(re.findall(r"[。.](?:\s|$)" if language == "en" else "。", hint)) == 2, hint
     page.keyboard.press("Escape")

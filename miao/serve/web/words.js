@@ -67,7 +67,7 @@ let language = read("miao-language") || (navigator.language.toLowerCase().starts
 if (!(language in WORDS)) language = "en";
 
 /** A phrase in the chosen language; {0} stands for the value. */
-export const say = (key, value = "") => WORDS[language][key].replace("{0}", () => value);
+export const say = (key, ...values) => (values.length ? values : [""]).reduce((text, value, i) => text.replaceAll(`{${i}}`, () => value), WORDS[language][key]);
 
 /** Writes all phrases into the page. */
 export function speak() {

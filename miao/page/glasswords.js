@@ -1,0 +1,33 @@
+// What the glass box says, in both languages; each view in two sentences.
+export const GLASS = {
+  zh: {
+    glassText: "要看的文字", glassLook: "看", glassChat: "这次对话", glassWorks: "正在一层一层地算… {0}%", glassCut: "太长，只看前 {0} 个词元。", glassFirst: "第一个词元之前什么都没有，没有什么可猜。选后面的一个。", glassEnd: "接下来", glassSave: "导出 JSON", 
+    glassTokens: "词元与意外", glassTokensMore: "模型读到的不是字，而是词元；颜色越深，说明它在读到之前越没猜到这一个。点一个词元，或者用左右方向键，下面就显示它是怎么被猜的。",
+    glassLikely: "这里最可能的十个", glassLikelyMore: "在读到这个位置之前，模型给词表里每个词元都打了概率，这是最大的十个。真正出现的那个用绿色标出；模型说话，就是按这些概率抽一个。",
+    glassLayers: "每一层之后的猜测", glassLayersMore: "每一层都往同一串数字（残差流）里加一点；如果在这一层就停下来猜，得到的就是这一行。通常前几层还很糊涂，越往后越接近最后的答案。",
+    glassAttention: "每个头在看哪里", glassAttentionMore: "要猜这个词元时，每一层的每个头从前面的文字里取信息，取多少就是注意力。每个小方格是一个头看整段文字的图（横着是被看的，竖着是在看的）；点一个，上面的文字就按这个头此刻的注意力着色。",
+    id: "编号", bytes: "字节", probability: "概率", rank: "名次", entropy: "不确定度", guess: "猜测", size: "残差流", layer: "层", head: "头", bySurprise: "按意外着色", bits: "{0} 比特", looksAt: "第 {0} 层第 {1} 头看得最多的：",
+    temperature: "温度", top_p: "top_p", repetition_penalty: "重复惩罚", presence_penalty: "出现惩罚", frequency_penalty: "频率惩罚",
+    glassSampling: "如果这样抽", glassSamplingMore: "拖动滑块：温度把概率拉平或拉尖，top_p 只留下加起来够这么多的前几个，惩罚压低已经说过的词元。右边是改动之后真正会被抽到的概率，和生成时用的是同一段代码。",
+    drawable: "词表 {1} 个词元中有 {0} 个可能被抽到", sliders: "打开滑块",
+    glassChange: "关掉一处", glassChangeMore: "从模型里关掉一个词元、一个头或一层，让它重读同一段文字。关掉之后预测变化大的地方，就是它起作用的地方；KL 是变化的大小，单位纳特。",
+    offToken: "关掉词元 “{0}”", offHead: "关掉第 {0} 层第 {1} 头", offLayer: "关掉第 {0} 层", isOff: "已关掉：", onAgain: "全部恢复", pickHead: "先在上面点一个头。",
+    glassOther: "两种读法的差别", glassOtherMore: "左边是原来的概率，右边是另一种读法（关掉一处之后，或者另一个模型）给同一些词元的概率。上面的文字可以按 KL 着色：颜色越深，两种读法的预测差得越远。",
+    byOther: "按差别着色", before: "原来", after: "另一种", divergence: "差别（KL）", experts: "专家", nats: "{0} 纳特",
+  },
+  en: {
+    glassText: "The text to look at", glassLook: "Look", glassChat: "This chat", glassWorks: "Computing, layer by layer… {0}%", glassCut: "Too long: these are the first {0} tokens.", glassFirst: "Nothing stands before the first token, so nothing was guessed. Choose a later one.", glassEnd: "next", glassSave: "Export JSON",
+    glassTokens: "Tokens and surprise", glassTokensMore: "A model reads tokens, not letters; the deeper the colour, the less it had expected this one. Choose a token, or use the arrow keys, and the views below show how it was guessed.",
+    glassLikely: "The ten likeliest here", glassLikelyMore: "Before it read this place, the model gave every token of its vocabulary a probability, and these are the largest. What really stands there is green; to speak, the model draws one by these probabilities.",
+    glassLayers: "The guess after each layer", glassLayersMore: "Every layer adds a little to one row of numbers, the residual stream; a line shows what would be guessed if the model stopped after that layer. Early layers are mostly lost, later ones come close to the final answer.",
+    glassAttention: "Where every head looks", glassAttentionMore: "To guess this token, each head of each layer fetches from the text before it, and attention says how much from where. Each small square is one head over the whole text (across: looked at, down: looking); choose one, and the text above is coloured by its attention at this place.",
+    id: "id", bytes: "bytes", probability: "probability", rank: "rank", entropy: "uncertainty", guess: "guess", size: "stream", layer: "layer", head: "head", bySurprise: "Colour by surprise", bits: "{0} bits", looksAt: "Layer {0}, head {1} looks most at:",
+    temperature: "Temperature", top_p: "top_p", repetition_penalty: "Repetition penalty", presence_penalty: "Presence penalty", frequency_penalty: "Frequency penalty",
+    glassSampling: "If it were drawn like this", glassSamplingMore: "Move a slider: temperature makes the probabilities flatter or sharper, top_p keeps the first few that together have this share, and penalties lower what was said before. On the right is the probability of being drawn then, by the same code that draws in a chat.",
+    drawable: "{0} of {1} tokens can be drawn", sliders: "Open the sliders",
+    glassChange: "Switch one thing off", glassChangeMore: "Switch off a token, a head or a layer, and the model reads the same text again. Where its expectations move, that part mattered; KL says how far they moved, in nats.",
+    offToken: "Switch off token “{0}”", offHead: "Switch off layer {0}, head {1}", offLayer: "Switch off layer {0}", isOff: "Off:", onAgain: "Everything on again", pickHead: "Choose a head above first.",
+    glassOther: "How two readings differ", glassOtherMore: "On the left are the probabilities as they were, on the right those of the other reading: with something switched off, or by another model. The text above can be coloured by KL, deeper where the two expect something further apart.",
+    byOther: "Colour by difference", before: "before", after: "other", divergence: "difference (KL)", experts: "experts", nats: "{0} nats",
+  },
+};

@@ -1,0 +1,130 @@
+// The room "Look inside": the glass box over any model and checkpoint of any run, and the rows that
+// they train on. Texts, tokens and names become text nodes.
+import "./inside-words.js";
+import { changesView, samplingView } from "./changes.js";
+import { look, prepareGlass, showGlass, visible } from "./glass.js";
+import { ask } from "./server.js";
+import { explain, hideNotice, post } from "./studio.js";
+import { at, make, preferences, say } from "./words.js";
+
+const MOST_LOSS = 8; // nats at which the colour is full
+const CODE = {
+  glassTokens: ["inspect/inspection.py"], glassLikely: ["inspect/inspection.py"], glassLayers: ["inspect/forward.py", "model/decoder.py"],
+  glassAttention: ["ops/watched_attention.py"], glassSampling: ["page/sampling.js", "engine/sampling.py"], glassChange: ["inspect/forward.py"],
+  glassOther: ["inspect/inspection.py"], rows: ["inspect/rows.py", "shards/packing.py"],
+};
+let hasDocs = false, models = [];
+
+const language = () => document.documentElement.lang.slice(0, 2);
+const link = (text, path) => Object.assign(make("a", "", text), { href: `/studio/about/${path}`, target: "_blank", rel: "noopener" });
+
+/** Where a view's numbers come from. */
+function about(key) {
+  const node = make("span", "");
+  if (hasDocs) node.append(link(say("page"), language()), " · ");
+  node.append(`${say("code")}: `);
+  (CODE[key] ?? []).forEach((path, i) => node.append(i ? ", " : "", link(path, path)));
+  return node;
+}
+
+async function sends({ number, ...request }) {
+  at("look").disabled = true;
+  at("glass-note").textContent = number.startsWith("glass") ? say("looking") : "";
+  try {
+    const body = { model: at("model").value, ...request };
+    if (!body.without && at("against").value && number.startsWith("glass")) body.against = at("against").value;
+    showGlass(number, await post("/v1/inspect", body));
+    hideNotice();
+  } catch (error) { showGlass(number, null); at("glass-note").textContent = ""; explain(error); } finally { at("look").disabled = false; }
+}
+
+function lookAt(event) {
+  event?.preventDefault();
+  const text = at("text").value, answer = at("answer").value;
+  if (at("is-chat").checked) look({ messages: [{ role: "user", content: text }], answer: answer || null });
+  else look({ text });
+}
+
+// ---- rows of training
+
+async function showRow(event) {
+  event?.preventDefault();
+  const asked = new URLSearchParams({ model: at("model").value, stage: at("row-stage").value, split: at("row-split").value, row: at("row-number").value });
+  try {
+    draw(await (await ask(`/studio/inside/row?${asked}`)).json());
+    hideNotice();
+  } catch (error) { explain(error); }
+}
+
+function draw({ slots, documents }) {
+  const learnt = slots.filter(({ learned }) => learned), empty = slots.filter(({ document }) => !document).length;
+  const losses = learnt.map(({ logprob }) => -logprob), mean = losses.reduce((a, b) => a + b, 0) / losses.length;
+  const facts = say("rowFacts", slots.length, documents.length, learnt.length, empty, losses.length ? mean.toFixed(3) : "–");
+  at("row-facts").textContent = facts;
+  at("row-slots").replaceChildren(...slots.map((slot, i) => {
+    const kind = !slot.document ? "padding" : slot.learned ? "" : "masked", first = i && slot.document !== slots[i - 1].document ? "first" : "";
+    const node = make("button", `token slot of-${slot.document % 4} ${kind} ${first}`, slot.document ? visible(slot) : "·");
+    node.type = "button";
+    // The loss of what stands here: the slot before predicted it.
+    const before = slots[i - 1]?.document === slot.document ? slots[i - 1] : null;
+    if (slot.document && before?.learned) node.style.setProperty("--heat", (0.6 * Math.min(1, -before.logprob / MOST_LOSS)).toFixed(3));
+    node.classList.toggle("masked", Boolean(slot.document && before && !before.learned));
+    node.addEventListener("click", () => { at("row-facts").textContent = slot.document ? describe(slot, documents) : say("isPadding"); });
+    return node;
+  }));
+}
+
+function describe(slot, documents) {
+  const { source, sequence } = documents[slot.document - 1];
+  const next = slot.next ? visible(slot.next) : "…";
+  const found = [`“${visible(slot)}” ${slot.id}`, say("slotFacts", slot.document, `${source} ${sequence}`, slot.position + 1, next)];
+  found.push(slot.learned ? say("slotLoss", (-slot.logprob).toFixed(3)) : say("isMasked"));
+  return found.join(" · ");
+}
+
+// ---- the room
+
+function named({ run, stage, step, name }) {
+  const option = make("option", "", `${run} · ${step === null ? say("finished", stage) : say("atStep", stage, step)}`);
+  option.value = name;
+  return option;
+}
+
+function list() {
+  const kept = { model: at("model").value || new URLSearchParams(location.search).get("model"), against: at("against").value };
+  at("model").replaceChildren(...[...models].sort((a, b) => (a.step !== null) - (b.step !== null)).map(named));
+  at("against").replaceChildren(Object.assign(make("option", "", say("nobody")), { value: "" }), ...models.map(named));
+  for (const [id, value] of Object.entries(kept)) if ([...at(id).options].some((option) => option.value === value)) at(id).value = value;
+  stages();
+}
+
+/** Of the chosen model's run. */
+function stages() {
+  const model = models.find(({ name }) => name === at("model").value);
+  const found = [...new Set(models.filter(({ run }) => run === model?.run).map(({ stage }) => stage))].filter((stage) => stage !== "grpo");
+  at("row-stage").replaceChildren(...found.map((stage) => Object.assign(make("option", "", stage), { value: stage })));
+  at("rows").hidden = !model;
+  at("row-slots").replaceChildren();
+  at("row-facts").textContent = "";
+}
+
+async function begin() {
+  preferences(() => { list(); at("lesson").href = `/studio/about/${language()}`; });
+  try {
+    const found = await (await ask("/studio/inside")).json();
+    ({ models, has_docs: hasDocs } = found);
+  } catch (error) { explain(error); }
+  at("lesson").hidden = !hasDocs;
+  at("lesson").href = `/studio/about/${language()}`;
+  prepareGlass({ look: sends, title: () => at("model").value.replaceAll("/", "-"), about }, changesView, samplingView);
+  at("rows-about").replaceChildren(about("rows"));
+  list();
+  at("no-models").hidden = models.length > 0;
+  at("ask").hidden = models.length === 0;
+  at("ask").addEventListener("submit", lookAt);
+  at("ask-row").addEventListener("submit", showRow);
+  at("model").addEventListener("change", stages);
+  at("is-chat").addEventListener("change", () => { at("answer-field").hidden = !at("is-chat").checked; });
+}
+
+begin();
