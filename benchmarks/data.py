@@ -3,10 +3,11 @@
     python benchmarks/data.py --megabytes 20
 
 Loader: rows and tokens per second read from the shards, and the share of time that a trainer of
-`--feed` tokens per second would wait. Packing: real tokens among all slots, against batches padded
-to their longest record and to a fixed length. Corpus: peak memory of `miao shards` on a file, and
-on one ten times as large. Checkpoint: how long a save keeps the loop waiting, and when it is on
-disk.
+`--feed` tokens per second would wait. Lanes: short documents, as the fourth of 8 ranks reads them
+(seconds of CPU, so that a busy machine counts little), times 8. Packing: real tokens among all
+slots, against batches padded to their longest record and to a fixed length. Corpus: peak memory of
+`miao shards` on a file, and on one ten times as large. Checkpoint: how long a save
+keeps the loop waiting, and when it is on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from material import chat_lengths, random_shards, shape
 from miao.device import choose_device, keep_freed_memory
 from miao.recipe import parse_quantity
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.shards.dataset import Manifest
+from miao.shards.write import Block, write_blocks
 
-PARTS = ("loader", "packing", "corpus", "checkpoint")
+PARTS = ("loader", "lanes", "packing", "corpus", "checkpoint")
 
 
 def main() -> int:
@@ -101,6 +105,35 @@ def measure_loader(directory: Path, options: argparse.Namespace) -> list[dict[st
     ]
 
 
+def measure_lanes(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A rank walks and reads its own lanes only."""
+    ranks, rows, steps = 8, 64 if options.quick else 512, 4 if options.quick else 48
+    rng = np.random.default_rng(0)
+    count = 20_000 if options.quick else 3_000_000
+    lengths = np.clip(rng.lognormal(np.log(100) - 0.3, 0.8, count), 2, 50_000).astype(np.int64)
+
+    def blocks() -> Iterator[Block]:
+        for part in np.array_split(lengths, max(1, count // 100_000)):
+            ids = rng.integers(0, 60_000, int(part.sum()), dtype=np.uint16)
+            yield Block(ids, part, None, len(ids))
+
+    write_blocks(directory / "short", Manifest("document", "short", "", 60_000, "uint16"), blocks())
+    began = time.process_time()
+    source = PackedSource("short", TokenDataset(directory / "short"), options.seq_len, seed=0)
+    opened = time.process_time() - began
+    loader = PackedLoader([source], options.seq_len, rows_per_step=rows)
+    began, real = time.process_time(), 0
+    for _ in range(steps):
+        real += loader.batch(loader.next_rows(rows, 3, ranks)).real_tokens
+    seconds = time.process_time() - began
+    filled = real / (steps * rows / ranks * options.seq_len)
+    return [
+        row("lanes", f"opening {count:,} documents", opened, "s"),
+        row("lanes", f"{loader.lanes} lanes: real tokens", filled, "share"),
+        row("lanes", f"{ranks} ranks, documents of 100 tokens", ranks * real / seconds, "tokens/s"),
+    ]
+
+
 def measure_packing(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """How much of what the model computes is real."""
     found = []
@@ -113,16 +146,16 @@ def measure_packing(directory: Path, options: argparse.Namespace) -> list[dict[s
         began = time.perf_counter()
         rows = loader.next_rows(max(8, sum(lengths) // seq_len // 2))
         seconds = time.perf_counter() - began
-        pieces = [source.size[piece] for row in rows for _, piece in row]
+        real = loader.real_tokens(rows)
         order = random.Random(0).sample(lengths, len(lengths))
         groups = [order[i : i + 8] for i in range(0, len(order) // 8 * 8, 8)]
         padded = sum(map(sum, groups)) / sum(8 * max(group) for group in groups)
         what = f"rows of {seq_len}: "
         found += [
-            row("packing", what + "real tokens", sum(pieces) / (len(rows) * seq_len), "share"),
+            row("packing", what + "real tokens", real / (len(rows) * seq_len), "share"),
             row("packing", what + "padded to the longest of 8", padded, "share"),
             row("packing", what + "padded to the row", float(np.mean(lengths)) / seq_len, "share"),
-            row("packing", what + "packed", sum(pieces) / max(seconds, 1e-9), "tokens/s"),
+            row("packing", what + "packed", real / max(seconds, 1e-9), "tokens/s"),
         ]
     return found
 

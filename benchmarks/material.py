@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(ROOT))
 
 from miao.model import ModelConfig
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards.dataset import Manifest
+from miao.shards.write import write_dataset
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {

@@ -16,7 +16,8 @@ from hypothesis import settings
 
 from miao.model import Decoder, ModelConfig
 from miao.shards import TokenDataset
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards.dataset import Manifest
+from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer, train_tokenizer
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start; `one_thread` says why

@@ -84,7 +84,10 @@ def _row(run: RunDir, recipe: Recipe, stage: str, number: int, split: Split) -> 
         )
     if split == "train":
         loader = make_loader(stage, recipe, run)
-        return loader.batch(loader.next_rows(number + 1)[-1:])
+        steps, place = divmod(number, loader.rows_per_step)
+        for _ in range(steps):
+            loader.next_rows(loader.rows_per_step)
+        return loader.batch(loader.next_rows(loader.rows_per_step)[place : place + 1])
     options: Any = getattr(recipe, stage)
     loader = PackedLoader(open_sources(directory, options.seq_len, recipe.seed), options.seq_len)
     for passed, batch in enumerate(loader.one_pass(1)):

@@ -81,6 +81,16 @@ class LabelledAnswers:
         assert learned is not None
         return np.concatenate([np.zeros(prompt, dtype=bool), learned])[start:stop]
 
+    def read(self, sequences: Ids, starts: Ids, most: int) -> tuple[Ids, NDArray[np.bool_], Ids]:
+        """See `TokenDataset.read`."""
+        bounds = [
+            (sequence, start, start + most)
+            for sequence, start in zip(sequences.tolist(), starts.tolist(), strict=True)
+        ]
+        ids = [self.tokens(*bound) for bound in bounds]
+        masks = [mask for bound in bounds if (mask := self.mask(*bound)) is not None]
+        return np.concatenate(ids), np.concatenate(masks), np.array([len(one) for one in ids])
+
     def learns(self, slots: int | None = None) -> NDArray[np.bool_]:
         """See `TokenDataset.learns`: here all are learned."""
         return np.ones(len(self.lengths), dtype=bool)

@@ -13,7 +13,8 @@ import numpy as np
 from miao.corpus.read.formats import unread_lines
 from miao.corpus.records import Conversation, Kind, Message, Preference, Record
 from miao.errors import MiaoError
-from miao.shards.dataset import Block, Manifest, write_blocks
+from miao.shards.dataset import Manifest
+from miao.shards.write import Block, write_blocks
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder
 

@@ -30,14 +30,8 @@ from miao.corpus.steps import link
 from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, write_json
 from miao.shards.build import UNREAD, encode_blocks, new_manifest, nothing_found
-from miao.shards.dataset import (
-    Manifest,
-    Shard,
-    ShardWriter,
-    TokenDataset,
-    finish_manifest,
-    read_manifest,
-)
+from miao.shards.dataset import Manifest, Shard, TokenDataset, read_manifest
+from miao.shards.write import ShardWriter, finish_manifest
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
 

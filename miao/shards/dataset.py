@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from miao.errors import MiaoError
-from miao.files import atomic_directory, read_json, sha256_of, write_json
+from miao.files import read_json, sha256_of, write_json
 
-SHARD_TOKENS = 2**28
+CHUNK = 2**22
+"""Sequences whose lengths are read at once."""
+COMPARED = ".compared.json"
+"""Which files were compared with their checksums, and how they looked then."""
 VERSION = 1
 
 
@@ -76,153 +82,116 @@ class Manifest:
         return sum((Counter(shard.notes) for shard in self.shards), Counter())
 
 
-@dataclass
-class Block:
-    """Encoded sequences, end to end."""
-
-    ids: NDArray[Any]
-    lengths: NDArray[np.int64]
-    """Tokens of each sequence."""
-    mask: NDArray[np.uint8] | None
-    """1 where the token is learned; None: everywhere."""
-    bytes: int
-    """UTF-8 bytes of the text."""
-    notes: Counter[str] = field(default_factory=Counter)
-    """See `Shard.notes`."""
-
-
-def write_dataset(directory: Path, manifest: Manifest, sequences: Any) -> Manifest:
-    """Writes `(ids, mask or None, bytes)` sequences into `directory`, whole or not at all.
-
-    Args:
-        manifest: with everything but the counts, which are filled in.
-        sequences: iterable of token ids (list or array), a mask of the same length or None
-            (None for all sequences, or for none), and the length of the text in bytes.
-    """
-    blocks = (
-        Block(
-            np.asarray(ids, dtype=np.int64),
-            np.array([len(ids)], dtype=np.int64),
-            None if mask is None else np.asarray(mask, dtype=np.uint8),
-            num_bytes,
-        )
-        for ids, mask, num_bytes in sequences
-    )
-    return write_blocks(directory, manifest, blocks)
-
-
-def write_blocks(directory: Path, manifest: Manifest, blocks: Iterable[Block]) -> Manifest:
-    """Writes encoded sequences into `directory`, whole or not at all; see `write_dataset`."""
-    with atomic_directory(directory) as temporary:
-        shards: list[Shard] = []
-        writer: ShardWriter | None = None
-        for block in blocks:
-            if writer is not None and writer.tokens >= SHARD_TOKENS:
-                shards, writer = [*shards, writer.close()], None
-            if writer is None:
-                writer = ShardWriter(temporary, manifest, f"-{len(shards):05d}")
-            writer.add(block)
-        if writer is not None:
-            shards.append(writer.close())
-        finish_manifest(temporary, manifest, shards)
-    return manifest
-
-
-def finish_manifest(directory: Path, manifest: Manifest, shards: list[Shard]) -> None:
-    """Fills in the shards and the sums over them, and writes the manifest."""
-    manifest.shards = shards
-    manifest.trained_tokens = sum(shard.trained_tokens for shard in shards)
-    manifest.bytes = sum(shard.bytes for shard in shards)
-    write_json(directory / "manifest.json", asdict(manifest))
-
-
-class ShardWriter:
-    """The files of one shard: `tokens<suffix>.bin` and, as needed, mask and offsets beside it."""
-
-    def __init__(self, directory: Path, manifest: Manifest, suffix: str = ""):
-        self.directory, self.manifest, self.suffix = directory, manifest, suffix
-        self.tokens = self.trained = self.bytes = 0
-        self.notes: Counter[str] = Counter()
-        self._dtype = np.dtype(manifest.dtype)
-        self._files: dict[str, IO[bytes]] = {}
-        self._offsets: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-
-    def add(self, block: Block) -> None:
-        self.notes += block.notes
-        if not len(block.lengths):
-            return
-        ends = np.cumsum(block.lengths)
-        present = block.lengths > 0
-        assert present.all() or self.manifest.kind == "preference"
-        shortest = block.lengths[present].min(initial=2)
-        assert shortest >= 2, "a sequence of one token has nothing to predict"
-        assert block.ids.min(initial=0) >= 0
-        assert block.ids.max(initial=0) < self.manifest.vocab_size
-        assert ends[-1] == len(block.ids)
-        self._file("tokens").write(block.ids.astype(self._dtype).tobytes())
-        if block.mask is None:
-            self.trained += len(block.ids) - len(ends)
-        else:
-            assert len(block.mask) == len(block.ids)
-            self._file("mask").write(block.mask.astype(np.uint8).tobytes())
-            first = block.mask[(ends - block.lengths)[present]]
-            self.trained += int(block.mask.sum(dtype=np.int64)) - int(first.sum(dtype=np.int64))
-        self._offsets.append(self.tokens + ends)
-        self.tokens += int(ends[-1])
-        self.bytes += block.bytes
-
-    def close(self) -> Shard:
-        """Closes the files; what the shard holds."""
-        offsets = np.concatenate(self._offsets)
-        shard = Shard(len(offsets) - 1, self.tokens, trained_tokens=self.trained, bytes=self.bytes)
-        shard.notes = dict(self.notes)
-        if shard.sequences:
-            self._file("offsets").write(offsets.tobytes())
-        for file in self._files.values():
-            file.close()
-            path = Path(file.name)
-            shard.files[path.name] = sha256_of(path)
-        return shard
-
-    def _file(self, column: str) -> IO[bytes]:
-        if column not in self._files:
-            path = self.directory / f"{column}{self.suffix}.bin"
-            self._files[column] = open(path, "wb")  # noqa: SIM115 (closed with its shard)
-        return self._files[column]
-
-
 class TokenDataset:
-    """A dataset directory opened for reading; nothing is loaded but the offsets.
+    """A dataset directory opened for reading: memory-mapped, nothing is loaded.
 
     Args:
-        verify: compare every file's checksum with the manifest (always: its size).
+        verify: compare every file's checksum with the manifest (always: its size); "once": of
+            those that have changed since they were last compared.
 
     Raises:
         MiaoError: missing, incomplete or damaged, with the file's name and the remedy.
     """
 
-    def __init__(self, directory: Path, verify: bool = False):
+    def __init__(self, directory: Path, verify: bool | Literal["once"] = False):
         self.directory = directory
         self.manifest = read_manifest(directory / "manifest.json")
         self._tokens: list[NDArray[Any]] = []
         self._masks: list[NDArray[np.uint8]] = []
         self._first: list[int] = [0]
-        lengths: list[NDArray[np.int64]] = []
         self._offsets: list[NDArray[np.int64]] = []
+        compared = self._compared() if verify == "once" else {}
+        before = dict(compared)
         for number, shard in enumerate(self.manifest.shards):
-            self._check_files(shard, verify)
-            offsets = np.fromfile(directory / f"offsets-{number:05d}.bin", dtype=np.int64)
+            self._check_files(shard, verify, compared)
             self._tokens.append(self._map("tokens", number, self.manifest.dtype))
             if f"mask-{number:05d}.bin" in shard.files:
                 self._masks.append(self._map("mask", number, "uint8"))
-            self._offsets.append(offsets)
-            lengths.append(np.diff(offsets))
+            self._offsets.append(self._map("offsets", number, "int64"))
             self._first.append(self._first[-1] + shard.sequences)
-        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
-        """Tokens of every sequence, int64 [sequences]."""
+        self._views = [offsets.data for offsets in self._offsets]  # single numbers: faster
+        if verify == "once" and compared != before:
+            with suppress(OSError):  # a place that is only read: compared again the next time
+                write_json(directory / COMPARED, compared)
+
+    def _compared(self) -> dict[str, list[str | int]]:
+        try:
+            return dict(read_json(self.directory / COMPARED))
+        except (MiaoError, TypeError, ValueError):
+            return {}
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self._first[-1]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of every sequence, int64 [sequences]: not for what must not grow with them."""
+        lengths = [np.diff(offsets) for offsets in self._offsets]
+        return np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+
+    def first_lengths(self, count: int) -> NDArray[np.int64]:
+        """The lengths of the first sequences."""
+        numbers = np.arange(min(count, len(self)))
+        begins, ends = self.bounds(numbers)
+        return ends - begins
+
+    def length_chunks(self, block: int) -> Iterator[NDArray[np.int64]]:
+        """The lengths part by part, each within a shard and (but for a shard's last) of whole
+        blocks."""
+        step = block * (CHUNK // block)
+        for offsets in self._offsets:
+            for start in range(0, len(offsets) - 1, step):
+                yield np.asarray(np.diff(offsets[start : start + step + 1]), dtype=np.int64)
+
+    def blocks(self, block: int) -> NDArray[np.int64]:
+        """The first sequence of every block; blocks begin anew with every shard."""
+        firsts = [np.arange(one, end, block) for one, end in pairwise(self._first)]
+        return np.concatenate(firsts) if firsts else np.zeros(0, dtype=np.int64)
+
+    def neighbours(self, first: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The lengths of `count` sequences from each of `first` on, int64 [n, count]; 1 where the
+        shard ends before."""
+        shards, within = self._places(first)
+        parts = []
+        for shard, start in zip(shards, within, strict=True):
+            part = self._offsets[shard][start : start + count + 1]
+            if len(part) <= count:
+                part = np.concatenate([part, part[-1] + np.arange(1, count + 2 - len(part))])
+            parts.append(part)
+        stacked = np.stack(parts)
+        return stacked[:, 1:] - stacked[:, :-1]
+
+    def bounds(self, sequences: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each sequence begins and ends within its shard, int64 [n] each."""
+        views, places = self._views, list(zip(*self._places(sequences), strict=True))
+        begins = [views[shard][place] for shard, place in places]
+        ends = [views[shard][place + 1] for shard, place in places]
+        return np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
+
+    def read(
+        self, sequences: NDArray[np.int64], starts: NDArray[np.int64], most: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.int64]]:
+        """At most `most` tokens of each sequence from `starts` on, end to end; which of them are
+        learned (None: all); and how many there are of each."""
+        begins, ends = self.bounds(sequences)
+        begins = begins + starts
+        ends = np.minimum(ends, begins + most)
+        shards, _ = self._places(sequences)
+        places = list(zip(shards, begins.tolist(), ends.tolist(), strict=True))
+
+        def joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
+            return np.concatenate([columns[shard][begin:end] for shard, begin, end in places])
+
+        if not places:
+            return np.zeros(0, dtype=np.int64), None, np.zeros(0, dtype=np.int64)
+        mask = joined(self._masks).astype(bool) if self._masks else None
+        return joined(self._tokens), mask, ends - begins
+
+    def _places(self, sequences: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """The shard of each sequence, and its number there."""
+        first = np.asarray(self._first)
+        shards = np.searchsorted(first, sequences, side="right") - 1
+        return shards.tolist(), (sequences - first[shards]).tolist()
 
     @property
     def group_size(self) -> int:
@@ -275,9 +244,12 @@ class TokenDataset:
         return columns[shard][begin + start : end]
 
     def _map(self, column: str, number: int, dtype: str) -> NDArray[Any]:
-        return np.memmap(self.directory / f"{column}-{number:05d}.bin", dtype=dtype, mode="r")
+        path = self.directory / f"{column}-{number:05d}.bin"
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # slices of a plain array: faster
 
-    def _check_files(self, shard: Shard, verify: bool) -> None:
+    def _check_files(
+        self, shard: Shard, verify: bool | Literal["once"], compared: dict[str, list[str | int]]
+    ) -> None:
         sizes = {
             "tokens": shard.tokens * np.dtype(self.manifest.dtype).itemsize,
             "offsets": (shard.sequences + 1) * 8,
@@ -286,8 +258,14 @@ class TokenDataset:
         for name, checksum in shard.files.items():
             path = self.directory / name
             expected = sizes[name.split("-")[0]]
-            found = path.stat().st_size if path.exists() else -1
-            if found != expected or (verify and sha256_of(path) != checksum):
+            status = path.stat() if path.exists() else None
+            found = -1 if status is None else status.st_size
+            # A copy of the file is another file.
+            mark: list[str | int] = [checksum]
+            if status is not None:
+                mark += [found, status.st_mtime_ns, status.st_ino]
+            wanted = verify is True or (verify == "once" and compared.get(name) != mark)
+            if found != expected or (wanted and sha256_of(path) != checksum):
                 state = "missing" if found < 0 else "damaged"
                 detail = (
                     f" ({found:,} bytes instead of {expected:,})" if 0 <= found != expected else ""
@@ -297,6 +275,7 @@ class TokenDataset:
                     where=path,
                     fix=f"delete {self.directory} and run again: it is made anew from the corpus",
                 )
+            compared[name] = mark
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -1,387 +1,335 @@
 """Packed batches from weighted sources, in an order that only the seed decides.
 
-The loader's state is a few integers per source. Every rank walks the same sequence of rows and
-reads only its share of each step (`prefetch.py`), so the order does not depend on how many ranks
-there are.
+Where there is much data, the rows of a step come from many lanes: each draws pieces of its own from
+the sources and packs them, whatever the others do. A rank walks and reads the lanes of its rows and
+no others (`prefetch.py`), yet the order does not depend on how many ranks there are. Little data is
+one lane, which every rank walks. The state is a few integers per source and lane.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from miao.device import send
+from miao.console import warn
 from miao.errors import MiaoError
 from miao.ops.head_chunks import IGNORE
-from miao.ops.varlen import document_places, document_starts
-from miao.shards.answers import LabelledAnswers
-from miao.shards.dataset import TokenDataset
+from miao.shards.batch import Batch
 from miao.shards.packing import best_fit_rows
+from miao.shards.source import Cursor, PackedSource
 
 WINDOW_ROWS = 2048
 """Rows whose pieces are drawn and packed together."""
+LANE_ROWS = 256
+"""The same where there are several lanes."""
+LANE_WINDOWS = 8
+"""So many windows at least has each of several lanes in an epoch."""
 Row = list[tuple[int, int]]
 """The pieces of a row, as (source number, piece number)."""
+State = dict[str, Any]
+__all__ = ["Batch", "PackedLoader", "PackedSource", "Row", "merged_states"]
 
 
-@dataclass
-class Batch:
-    """Packed rows. Slots without a prediction to learn have the label -100."""
+class Lane:
+    """Draws pieces from the sources in proportion to their weights, and packs a window of them at
+    a time."""
 
-    ids_bt: Tensor
-    labels_bt: Tensor
-    positions_bt: Tensor
-    segments_bt: Tensor
-    """Number of the sequence within its row, from 1; 0 is padding."""
-    sequences: list[list[tuple[str, int]]]
-    """Per row and segment: (source, index of the sequence in its dataset)."""
-    reference_bt: Tensor | None = None
-    """Reference log-probability of each slot's label, where the source has that column."""
-    starts_n: Tensor | None = None
-    """`document_starts` of the segments, for the kernel that wants them."""
+    def __init__(self, loader: PackedLoader, number: int):
+        self.loader, self.number = loader, number
+        self.cursors = [Cursor(source, number, loader.lanes) for source in loader.sources]
+        self.first = self.began = self._state_of_sources()
+        self.rows: list[Row] = []
+        """Of the window; the first `row` of them are gone."""
+        self.row = 0
 
-    @property
-    def real_tokens(self) -> int:
-        """Slots that are not padding."""
-        return int((self.segments_bt > 0).sum())
+    def next_rows(self, count: int) -> list[Row]:
+        taken: list[Row] = []
+        while len(taken) < count:
+            if self.row == len(self.rows):
+                self.begin_window()
+                self.rows = self._pack_window()
+            part = self.rows[self.row : self.row + count - len(taken)]
+            self.row += len(part)
+            taken += part
+        return taken
 
-    @property
-    def trained_tokens(self) -> int:
-        """Slots with a label."""
-        return int((self.labels_bt != IGNORE).sum())
+    def state(self) -> State:
+        """Where the current window began, and how many of its rows are gone."""
+        return {"sources": self.began, "row": self.row}
 
-    def split(self, rows: int) -> Iterator[Batch]:
-        """Micro-batches of at most `rows` rows."""
-        for start in range(0, len(self.ids_bt), rows):
-            yield self._part(slice(start, start + rows))
+    def restore(self, state: State) -> None:
+        for cursor in self.cursors:
+            cursor.restore(state["sources"][cursor.source.name])
+        self.begin_window()
+        if state["row"]:
+            self.rows, self.row = self._pack_window(), state["row"]
 
-    def padded(self, rows: int) -> Batch:
-        """The same batch with empty rows up to `rows`: one shape for a compiled model."""
-        missing = rows - len(self.ids_bt)
-        if missing <= 0:
-            return self
-        fills = {"labels_bt": IGNORE}
-        columns = {
-            name: F.pad(value, (0, 0, 0, missing), value=fills.get(name, 0))
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **columns, sequences=self.sequences + [[]] * missing)
+    def begin_window(self) -> None:
+        self.began = self._state_of_sources()
+        self.rows, self.row = [], 0
 
-    def empty(self, rows: int) -> Batch:
-        """So many rows of padding, with the same columns."""
-        return self._part(slice(0)).padded(rows)
+    def _state_of_sources(self) -> dict[str, dict[str, int]]:
+        return {cursor.source.name: cursor.state() for cursor in self.cursors}
 
-    def _part(self, rows: slice) -> Batch:
-        columns: dict[str, Any] = {
-            name: None if value is None else value[rows] for name, value in vars(self).items()
-        }
-        return replace(self, **columns)
-
-    def only(self, segments: list[tuple[int, int]]) -> Batch:
-        """These (row, segment) packed anew, into fewer rows of the same length; on the host."""
-        width = self.ids_bt.shape[1]
-        sizes = torch.zeros(len(self.ids_bt), width + 1, dtype=torch.int64)
-        sizes.scatter_add_(1, self.segments_bt, torch.ones_like(self.segments_bt))
-        ends = sizes[:, 1:].cumsum(1)
-        wanted = [(b, int(ends[b, n - 1]), int(sizes[b, n])) for b, n in segments]
-        rows = best_fit_rows([size for _, _, size in wanted], width)
-        index = torch.zeros(len(rows), width, dtype=torch.int64)
-        numbers = torch.zeros_like(index)
-        for row, members in enumerate(rows):
-            slot = 0
-            for number, member in enumerate(members, start=1):
-                b, end, size = wanted[member]
-                index[row, slot : slot + size] = torch.arange(end - size, end) + b * width
-                numbers[row, slot : slot + size] = number
-                slot += size
-        columns: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                fill = IGNORE if name == "labels_bt" else 0
-                columns[name] = value.flatten()[index].masked_fill(numbers == 0, fill)
-        names = [
-            [self.sequences[b][n - 1] for b, n in (segments[member] for member in members)]
-            for members in rows
-        ]
-        return Batch(**columns | {"segments_bt": numbers, "sequences": names})
-
-    @property
-    def document_places(self) -> int:
-        """Room for its documents in `starts_n`."""
-        return document_places(self.segments_bt)
-
-    def to(self, device: torch.device, places: int | None = None) -> Batch:
-        """The same batch on a device.
-
-        Args:
-            places: with `starts_n` of so many documents.
-        """
-        if places:
-            return replace(self, starts_n=document_starts(self.segments_bt, places)).to(device)
-        if device.type == "cpu":
-            return self
-        moved: dict[str, Any] = {
-            name: send(value, device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
-
-
-@dataclass
-class PackedSource:
-    """One dataset cut into pieces that fit a row, and where we are in it.
-
-    What happens to a sequence longer than a row: a document becomes several pieces that continue
-    each other; of a conversation the beginning is kept, and where nothing of that is learned it is
-    left out; a preference whose two sides do not fit one row together is left out, and so is one
-    that has only one side. All are counted.
-
-    Args:
-        weight: share of this source among all (default: by its size).
-        reference: float32 per token of the dataset, an extra column for DPO.
-    """
-
-    name: str
-    dataset: TokenDataset | LabelledAnswers
-    seq_len: int
-    seed: int
-    weight: float | None = None
-    reference: NDArray[np.float32] | None = None
-    epoch: int = 0
-    position: int = 0
-    drawn: int = 0
-    """Tokens given out so far."""
-
-    def __post_init__(self) -> None:
-        kind, group = self.dataset.manifest.kind, self.dataset.group_size
-        slots = (self.dataset.lengths - 1).reshape(-1, group)
-        long = slots.sum(axis=1) > self.seq_len
-        self.split_tokens = self.truncated = self.left_out = self.single = self.unlearned = 0
-        if kind == "document":
-            pieces = -(-slots[:, 0] // self.seq_len)
-            self.unit = np.repeat(np.arange(len(slots)), pieces)
-            part = np.arange(len(self.unit)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-            self.start = part * self.seq_len
-            self.size = np.minimum(slots[self.unit, 0] - self.start, self.seq_len)
-            self.split_tokens = int(slots[long].sum())
-        else:
-            whole = (slots > 0).all(axis=1)
-            each = self.dataset.learns(self.seq_len if group == 1 else None)
-            learns = np.logical_and.reduce(each.reshape(-1, group), axis=1)
-            kept = np.flatnonzero(whole & ~long & learns if group > 1 else learns)
-            self.unit, self.start = kept, np.zeros(len(kept), dtype=np.int64)
-            self.size = np.minimum(slots[kept].sum(axis=1), self.seq_len)
-            self.left_out = int((whole & long).sum()) if group > 1 else 0
-            self.single = int((~whole).sum())
-            self.unlearned = int((whole & ~learns & ~(long & (group > 1))).sum())
-            self.truncated = int((long & learns).sum()) if group == 1 else 0
-        self._require_some()
-        self.total_tokens = int(self.size.sum())
-        """Real tokens of one epoch."""
-        self._order: tuple[int, NDArray[np.int64]] | None = None
-
-    def _require_some(self) -> None:
-        if len(self.unit):
-            return
-        what = f"has nothing that fits a row of {self.seq_len} tokens"
-        fix = "bring more data or raise seq_len"
-        if self.single and not self.left_out:
-            what = f"has no pairs, only {self.single:,} single answers"
-            fix = "learn from them with --dpo.loss kto, or bring both answers to each prompt"
-        elif self.unlearned:
-            what = (
-                f"has {self.unlearned:,} sequences, and of none anything is learned: in all of "
-                f"them the answers begin after the {self.seq_len} tokens of a row"
-            )
-            fix = "raise seq_len, or shorten the prompts (system texts, tools, documents in them)"
-        raise MiaoError(f"the source '{self.name}' {what}", where=self.dataset.directory, fix=fix)
-
-    @property
-    def share(self) -> float:
-        """The weight, or the size where none is given."""
-        return float(self.total_tokens) if self.weight is None else self.weight
-
-    def next_piece(self) -> int:
-        """The next piece of this epoch's random order; goes on to the next epoch by itself."""
-        piece = int(self._permutation()[self.position])
-        self.drawn += int(self.size[piece])
-        self.position += 1
-        if self.position == len(self.unit):
-            self.position, self.epoch = 0, self.epoch + 1
-        return piece
-
-    def _permutation(self) -> NDArray[np.int64]:
-        if self._order is None or self._order[0] != self.epoch:
-            rng = np.random.default_rng([self.seed, _stable_number(self.name), self.epoch])
-            self._order = (self.epoch, rng.permutation(len(self.unit)))
-        return self._order[1]
-
-    def sequences(self, piece: int) -> list[tuple[int, int]]:
-        """(sequence, first token) of a piece; two of them for a preference."""
-        group, first = self.dataset.group_size, int(self.unit[piece]) * self.dataset.group_size
-        return [(first + side, int(self.start[piece])) for side in range(group)]
-
-    def state(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position, "drawn": self.drawn}
+    def _pack_window(self) -> list[Row]:
+        """Draws pieces, always from the source that is furthest behind its share, and packs
+        them together: short pieces of one source fill the gaps that another leaves."""
+        loader, weights = self.loader, self.loader.weights
+        height = loader.window_rows
+        if self.began == self.first:  # so that not all lanes pack in the same step
+            height = -(-height * (self.number + 1) // loader.lanes)
+        pieces: Row = []
+        sizes: list[int] = []
+        total = sum(cursor.drawn for cursor in self.cursors)
+        end = total + height * loader.seq_len
+        order = [number for number, weight in enumerate(weights) if weight > 0]
+        while total < end:
+            number = order[0]
+            if len(order) > 1:
+                number = max(order, key=lambda n: weights[n] * total - self.cursors[n].drawn)
+            piece, size = self.cursors[number].next_piece()
+            pieces.append((number, piece))
+            sizes.append(size)
+            total += size
+        seeds = [value for cursor in self.cursors for value in (cursor.epoch, cursor.position)]
+        packed = best_fit_rows(sizes, loader.seq_len)
+        shuffled = np.random.default_rng([loader.sources[0].seed, *seeds]).permutation(len(packed))
+        return [[pieces[i] for i in packed[row]] for row in shuffled]
 
 
 class PackedLoader:
-    """Draws pieces from the sources in proportion to their weights, packs a window of them at a
-    time, and makes batches of the rows."""
+    """Makes batches of the sources' rows.
 
-    def __init__(self, sources: list[PackedSource], seq_len: int, window_rows: int = WINDOW_ROWS):
+    Args:
+        rows_per_step: what is taken at once as a rule; large sources are read in as many lanes.
+    """
+
+    def __init__(
+        self,
+        sources: list[PackedSource],
+        seq_len: int,
+        window_rows: int = WINDOW_ROWS,
+        rows_per_step: int = 1,
+    ):
         if not sources:
             raise MiaoError("there is nothing to train on: no source has any data")
-        self.sources, self.seq_len, self.window_rows = sources, seq_len, window_rows
+        self.sources, self.seq_len, self._window_rows = sources, seq_len, window_rows
+        self.rows_per_step = rows_per_step
         weights = [source.share for source in sources]
         if sum(weights) <= 0:
             raise MiaoError("all sources have weight 0", where="corpus.weights")
         self.weights = [weight / sum(weights) for weight in weights]
-        self._rows: list[Row] = []
-        self._row = 0
-        self._begin_window()
+        most = self.epoch_tokens // (seq_len * min(LANE_ROWS, window_rows) * LANE_WINDOWS)
+        self.lanes = max(
+            (n for n in range(1, rows_per_step + 1) if rows_per_step % n == 0 and n <= most),
+            default=1,
+        )
+        self._lanes: dict[int, Lane] = {}
 
     @property
     def epoch_tokens(self) -> int:
         """Real tokens of one pass over every source."""
         return sum(source.total_tokens for source in self.sources)
 
-    def next_rows(self, count: int) -> list[Row]:
-        """The next `count` rows."""
-        taken: list[Row] = []
-        while len(taken) < count:
-            if self._row == len(self._rows):
-                self._begin_window()
-                self._rows = self._pack_window()
-            part = self._rows[self._row : self._row + count - len(taken)]
-            self._row += len(part)
-            taken += part
-        return taken
+    @property
+    def window_rows(self) -> int:
+        """Rows that are packed together."""
+        return self._window_rows if self.lanes == 1 else min(LANE_ROWS, self._window_rows)
+
+    def lane(self, number: int) -> Lane:
+        """A lane, which begins when it is first asked for."""
+        if number not in self._lanes:
+            self._lanes[number] = Lane(self, number)
+        return self._lanes[number]
+
+    def next_rows(self, count: int, rank: int = 0, ranks: int = 1) -> list[Row]:
+        """Of the next `count` rows the share of one rank: neighbours, and as many as the others
+        have or one more or less. A rank always asks for its own."""
+        first, stop = count * rank // ranks, count * (rank + 1) // ranks
+        rows: list[Row] = []
+        for number in range(self.lanes * rank // ranks, -(-self.lanes * (rank + 1) // ranks)):
+            begin, end = count * number // self.lanes, count * (number + 1) // self.lanes
+            taken = self.lane(number).next_rows(end - begin)
+            rows += taken[max(first - begin, 0) : max(stop - begin, 0)]
+        return rows
 
     def real_tokens(self, rows: list[Row]) -> int:
         """Slots of these rows that are not padding, without reading them."""
-        return sum(int(self.sources[number].size[piece]) for row in rows for number, piece in row)
-
-    def names(self, rows: list[Row]) -> list[list[tuple[str, int]]]:
-        """`Batch.sequences` of these rows, without reading them."""
-        return [
-            [(source.name, sequence) for source, sequence, _ in self._row_sequences(row)]
-            for row in rows
-        ]
+        numbers, pieces, _ = _columns(rows)
+        return sum(
+            int(source.pieces(pieces[numbers == number])[2].sum())
+            for number, source in enumerate(self.sources)
+        )
 
     def one_pass(self, rows: int) -> Iterator[Batch]:
         """Every piece of every source once, in batches of at most `rows` rows; the state stays."""
         everything = [
             (number, piece)
             for number, source in enumerate(self.sources)
-            for piece in range(len(source.unit))
+            for piece in range(len(source))
         ]
         step = 64 * self.window_rows
         for start in range(0, len(everything), step):
-            packed = self._pack(everything[start : start + step])
+            part = everything[start : start + step]
+            sizes = np.zeros(len(part), dtype=np.int64)
+            numbers, pieces, _ = _columns([part])
+            for number, source in enumerate(self.sources):
+                sizes[numbers == number] = source.pieces(pieces[numbers == number])[2]
+            packed = best_fit_rows(sizes.tolist(), self.seq_len)
             for first in range(0, len(packed), rows):
-                yield self.batch(packed[first : first + rows])
+                yield self.batch([[part[i] for i in row] for row in packed[first : first + rows]])
 
     def batch(self, rows: list[Row]) -> Batch:
         """Reads the tokens of these rows."""
         shape = (len(rows), self.seq_len)
-        ids, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-        labels = np.full(shape, IGNORE, dtype=np.int64)
-        with_reference = any(source.reference is not None for source in self.sources)
-        reference = np.zeros(shape, dtype=np.float32) if with_reference else None
-        names: list[list[tuple[str, int]]] = []
-        for b, row in enumerate(rows):
-            slot = 0
-            names.append([])
-            for source, sequence, start in self._row_sequences(row):
-                tokens = source.dataset.tokens(sequence, start, start + self.seq_len + 1)
-                learned = source.dataset.mask(sequence, start, start + self.seq_len + 1)
-                size = len(tokens) - 1
-                here = slice(slot, slot + size)
-                names[b].append((source.name, sequence))
-                ids[b, here], segments[b, here] = tokens[:-1], len(names[b])
-                positions[b, here] = np.arange(size)
-                labels[b, here] = tokens[1:]
-                if learned is not None:
-                    labels[b, here][~learned[1:]] = IGNORE
-                if reference is not None and source.reference is not None:
-                    first = source.dataset.flat_offset(sequence) + start + 1
-                    reference[b, here] = source.reference[first : first + size]
-                slot += size
-        return Batch(
-            torch.from_numpy(ids),
-            torch.from_numpy(labels),
-            torch.from_numpy(positions),
-            torch.from_numpy(segments),
-            sequences=names,
-            reference_bt=None if reference is None else torch.from_numpy(reference),
-        )
+        numbers, pieces, row_of = _columns(rows)
+        groups = np.array([source.dataset.group_size for source in self.sources], dtype=np.int64)
+        unit, start = np.zeros_like(pieces), np.zeros_like(pieces)
+        for number in np.unique(numbers):
+            here = numbers == number
+            unit[here], start[here], _ = self.sources[number].pieces(pieces[here])
+        each = groups[numbers]  # every piece once for each of its sequences
+        side = _counting(each)
+        number_of, row_of = np.repeat(numbers, each), np.repeat(row_of, each)
+        sequence, start = np.repeat(unit * each, each) + side, np.repeat(start, each)
+        read = _Read(self.sources, number_of, sequence, start, self.seq_len)
+        size = read.sizes
+        segment = _counting(np.bincount(row_of, minlength=len(rows))) + 1
+        ends = np.cumsum(size)
+        before = np.concatenate([[0], ends])[np.searchsorted(row_of, np.arange(len(rows)))]
+        slot = ends - size - before[row_of]
+        position = _counting(size)
+        place = np.repeat(row_of * self.seq_len + slot, size) + position
+        values = {
+            "ids_bt": read.ids, "labels_bt": read.labels, "positions_bt": position,
+            "segments_bt": np.repeat(segment, size), "reference_bt": read.reference,
+        }  # fmt: skip
+        columns: dict[str, Any] = {}
+        for name, value in values.items():
+            if value is not None:
+                fill = IGNORE if name == "labels_bt" else 0
+                column = np.full(len(rows) * self.seq_len, fill, dtype=value.dtype)
+                column[place] = value
+                columns[name] = torch.from_numpy(column.reshape(shape))
+        names: list[list[tuple[str, int]]] = [[] for _ in rows]
+        for row, number, one in zip(
+            row_of.tolist(), number_of.tolist(), sequence.tolist(), strict=True
+        ):
+            names[row].append((self.sources[number].name, one))
+        return Batch(**columns, sequences=names)
 
-    def state(self) -> dict[str, Any]:
-        """Where the current window began, and how many of its rows are gone: a few integers."""
-        return {"sources": self._window_began, "row": self._row}
+    def state(self) -> State:
+        """Of the lanes that were read here: each is a few integers (see `merged_states`)."""
+        if self.lanes == 1:
+            return self.lane(0).state()
+        lanes = {str(number): lane.state() for number, lane in self._lanes.items()}
+        return {"of": self.lanes, "lanes": lanes}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to a state returned before, exactly.
+    def restore(self, state: State) -> None:
+        """Goes to a state returned before, exactly; with another number of lanes (other rows per
+        step, more data) to the next place after it.
 
         Raises:
             MiaoError: the sources are not those of the state.
         """
-        saved = state["sources"]
-        if set(saved) != {source.name for source in self.sources}:
-            raise MiaoError(
-                f"the checkpoint was made with the sources {sorted(saved)}, the recipe has "
-                f"{sorted(source.name for source in self.sources)}",
-                fix="restore the recipe, or start anew with another --name",
-            )
-        for source in self.sources:
-            at = saved[source.name]
-            source.epoch, source.position, source.drawn = at["epoch"], at["position"], at["drawn"]
-        self._begin_window()
-        if state["row"]:
-            self._rows, self._row = self._pack_window(), state["row"]
+        states: dict[str, State] = state.get("lanes", {"0": state})
+        for saved in [one["sources"] for one in states.values()]:
+            if set(saved) != {source.name for source in self.sources}:
+                raise MiaoError(
+                    f"the checkpoint was made with the sources {sorted(saved)}, the recipe has "
+                    f"{sorted(source.name for source in self.sources)}",
+                    fix="restore the recipe, or start anew with another --name",
+                )
+        now, of = self.lanes, state.get("of", 1)
+        self._lanes.clear()
+        self.lanes = of
+        for number, saved in states.items():
+            self.lane(int(number)).restore(saved)
+        if of != now:
+            self._begin_after(now)
 
-    def _begin_window(self) -> None:
-        self._window_began = {source.name: source.state() for source in self.sources}
-        self._rows, self._row = [], 0
-
-    def _pack_window(self) -> list[Row]:
-        """Draws pieces, always from the source that is furthest behind its share, and packs
-        them together: short pieces of one source fill the gaps that another leaves."""
-        pieces: list[tuple[int, int]] = []
-        total = sum(source.drawn for source in self.sources)
-        end = total + self.window_rows * self.seq_len
-        order = [number for number, weight in enumerate(self.weights) if weight > 0]
-        while total < end:
-            number = max(order, key=lambda n: self.weights[n] * total - self.sources[n].drawn)
-            piece = self.sources[number].next_piece()
-            pieces.append((number, piece))
-            total += int(self.sources[number].size[piece])
-        seeds = [value for source in self.sources for value in (source.epoch, source.position)]
-        rows = self._pack(pieces)
-        shuffled = np.random.default_rng([self.sources[0].seed, *seeds]).permutation(len(rows))
-        return [rows[i] for i in shuffled]
-
-    def _pack(self, pieces: list[tuple[int, int]]) -> list[Row]:
-        sizes = [int(self.sources[number].size[piece]) for number, piece in pieces]
-        return [[pieces[i] for i in row] for row in best_fit_rows(sizes, self.seq_len)]
-
-    def _row_sequences(self, row: Row) -> Iterator[tuple[PackedSource, int, int]]:
-        for number, piece in row:
-            source = self.sources[number]
-            for sequence, start in source.sequences(piece):
-                yield source, sequence, start
+    def _begin_after(self, lanes: int) -> None:
+        """All lanes of another number begin where the furthest of these has drawn to."""
+        warn(
+            f"the rows of a step were drawn in {self.lanes} lanes, and now in {lanes}: what has "
+            "been drawn of the current epoch and not been trained on is left out"
+        )
+        columns = list(zip(*(lane.cursors for lane in self._lanes.values()), strict=True))
+        begins = [max((cursor.epoch, cursor.position) for cursor in column) for column in columns]
+        drawn = [sum(cursor.drawn for cursor in column) // lanes for column in columns]
+        self._lanes.clear()
+        self.lanes = lanes
+        for number in range(lanes):
+            lane = self.lane(number)
+            for cursor, (epoch, position), total in zip(lane.cursors, begins, drawn, strict=True):
+                at = {"epoch": epoch, "position": position + number, "drawn": total}
+                cursor.restore(at)
+            lane.begin_window()
 
 
-def _stable_number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+class _Read:
+    """The tokens of many sequences, end to end in the order given."""
+
+    def __init__(
+        self,
+        sources: list[PackedSource],
+        numbers: NDArray[np.int64],
+        sequences: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        seq_len: int,
+    ):
+        self.sizes = np.zeros_like(sequences)
+        """Slots of each."""
+        found: list[Any] = []
+        for number in np.unique(numbers):
+            here = numbers == number
+            dataset = sources[number].dataset
+            ids, mask, counts = dataset.read(sequences[here], starts[here], seq_len + 1)
+            self.sizes[here] = counts - 1
+            found.append((number, here, ids, mask, counts))
+        total = int(self.sizes.sum())
+        begins = np.cumsum(self.sizes) - self.sizes
+        self.ids, self.labels = (np.zeros(total, dtype=np.int64) for _ in range(2))
+        with_reference = any(source.reference is not None for source in sources)
+        self.reference = np.zeros(total, dtype=np.float32) if with_reference else None
+        for number, here, ids, mask, counts in found:
+            size = counts - 1
+            target: Any = slice(None)
+            if len(found) > 1:
+                target = np.repeat(begins[here], size) + _counting(size)
+            at = np.repeat(np.cumsum(counts) - counts, size) + _counting(size)
+            self.ids[target] = ids[at]
+            labels = ids[at + 1].astype(np.int64)
+            if mask is not None:
+                labels[~mask[at + 1]] = IGNORE
+            self.labels[target] = labels
+            column = sources[number].reference
+            if self.reference is not None and column is not None:
+                flat = [sources[number].dataset.flat_offset(s) for s in sequences[here].tolist()]
+                first = np.array(flat, dtype=np.int64) + starts[here] + 1
+                self.reference[target] = column[np.repeat(first, size) + _counting(size)]
+
+
+def merged_states(states: list[State]) -> State:
+    """What `PackedLoader.restore` takes, of the states of all ranks."""
+    if "lanes" not in states[0]:
+        return states[0]
+    lanes = {number: lane for state in states for number, lane in state["lanes"].items()}
+    return states[0] | {"lanes": lanes}
+
+
+def _columns(rows: list[Row]) -> tuple[NDArray[np.int64], ...]:
+    """Of every piece its source, its number and its row."""
+    flat = np.array([piece for row in rows for piece in row], dtype=np.int64).reshape(-1, 2)
+    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    return flat[:, 0], flat[:, 1], row_of
+
+
+def _counting(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... up to each size, end to end."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)

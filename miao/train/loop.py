@@ -17,7 +17,7 @@ from miao.errors import Interrupted, MiaoError
 from miao.model.counts import mfu_conventions
 from miao.model.decoder import Decoder
 from miao.recipe import StageOptions, of_budget, parse_quantity
-from miao.shards.loader import Batch, PackedLoader
+from miao.shards.loader import Batch, PackedLoader, merged_states
 from miao.train.balance import ExpertBalance
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
@@ -81,7 +81,8 @@ class Trainer:
             int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
         )
         self.store = CheckpointStore(checkpoints, self.parallel, options.keep_last)
-        self.guard: Guard[Summed] = Guard(stage, options, at_once=self.device.type == "cpu")
+        on_cpu = self.device.type == "cpu"
+        self.guard: Guard[Summed] = Guard(stage, options, on_cpu, self.world)
         counted = partial(mfu_conventions, model.config, options.seq_len)
         self.meter = Meter(counted, peak_flops * self.world.size)
         self.balance = ExpertBalance(model, options.router_bias_rate)
@@ -296,7 +297,7 @@ class Trainer:
             "tokens": self.tokens,
             "budget": self.budget,
             "seconds": self.seconds,
-            "loader": self.loader_state,
+            "loader": merged_states(self.world.gather_objects(self.loader_state)),
             "last": self.last,
             "guard": self.guard.state(),
             "micro_batch": self.gradients.state(),

@@ -79,6 +79,8 @@ FEWEST_STEPS = 20
 """With fewer a training hardly begins."""
 MUCH_SPLIT = 0.3
 """Of the tokens: documents are longer than rows as a rule."""
+SAMPLED = 100_000
+"""Documents whose median length is said then."""
 
 
 def train_stage(
@@ -108,7 +110,7 @@ def train_stage(
         loader = make_rollouts(options, model, tokenizer, base, recipe.seed, world)
         objective: Objective = GrpoObjective(options, model, loader.figures)
     else:
-        loader = make_loader(stage, recipe, run)
+        loader = make_loader(stage, recipe, run, world)
         objective = language_objective(options, model, tokenizer)
     if isinstance(options, DpoOptions) and isinstance(loader, PackedLoader):
         objective = preference_objective(options, loader)
@@ -341,7 +343,11 @@ def _announce(
         )
     split = f"{packing['split']:.1%} of tokens split"
     if packing["split"] > MUCH_SPLIT:
-        cut = [source.dataset.lengths for source in loader.sources if source.split_tokens]
+        cut = [
+            source.dataset.first_lengths(SAMPLED)
+            for source in loader.sources
+            if source.split_tokens and isinstance(source.dataset, TokenDataset)
+        ]
         median = int(np.median(np.concatenate(cut)))
         split += f"; raise {stage}.seq_len (median document: {median:,} tokens)"
     say(f"  packing: {packing['filled']:.2%} of slots filled, {split}")

@@ -12,7 +12,8 @@ from miao.model import Decoder, new_config, save_model
 from miao.model.directory import own_tensors, write_safetensors
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards.dataset import Manifest
+from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer
 
 RECIPE = """name: tiny

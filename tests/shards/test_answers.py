@@ -81,7 +81,7 @@ def test_one_prompt_is_too_few(make_dataset: Callable[..., TokenDataset]) -> Non
 def test_pairs_are_read_past_single_answers(make_dataset: Callable[..., TokenDataset]) -> None:
     dataset = answers_of(make_dataset)
     source = PackedSource("a", dataset, 16, 0)
-    assert (source.single, source.left_out, len(source.unit)) == (2, 0, 1)
+    assert (source.single, source.left_out, len(source)) == (2, 0, 1)
     (batch,) = PackedLoader([source], 16).one_pass(9)
     assert batch.sequences == [[("a", 2), ("a", 3)]]
     assert dataset_stats(dataset.directory).shortest == 4
@@ -95,9 +95,9 @@ def test_pairs_are_read_past_single_answers(make_dataset: Callable[..., TokenDat
 def test_too_long_beside_another_is_counted(make_dataset: Callable[..., TokenDataset]) -> None:
     view = LabelledAnswers(answers_of(make_dataset), seed=3)
     whole = PackedSource("a", view, 32, 0)
-    short = PackedSource("a", view, int(whole.size.max()) - 1, 0)
-    assert whole.left_out == whole.single == 0 and len(whole.unit) == 4
-    assert short.left_out == 4 - len(short.unit) > 0
+    short = PackedSource("a", view, int(whole.pieces(np.arange(len(whole)))[2].max()) - 1, 0)
+    assert whole.left_out == whole.single == 0 and len(whole) == 4
+    assert short.left_out == 4 - len(short) > 0
 
 
 def test_single_answers_are_written_without_the_other_side(

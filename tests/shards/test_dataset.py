@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from miao.errors import MiaoError
-from miao.shards import TokenDataset, dataset
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards import TokenDataset, dataset, write
+from miao.shards.dataset import Manifest
+from miao.shards.write import write_dataset
 
 Make = Callable[..., TokenDataset]
 SEQUENCES = [[5, 6], [7, 8, 9, 10, 11], [1, 2, 3], [65_000, 12]]
@@ -53,7 +54,7 @@ def test_slices_stay_within_their_sequence(make_dataset: Make) -> None:
 def test_shards_are_read_as_one(
     make_dataset: Make, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(dataset, "SHARD_TOKENS", limit)
+    monkeypatch.setattr(write, "SHARD_TOKENS", limit)
     data = make_dataset(SEQUENCES, masks=MASKS)
     assert len(data.manifest.shards) == {1: 4, 4: 2, 7: 2, 1000: 1}[limit]
     assert [data.tokens(i).tolist() for i in range(4)] == SEQUENCES
@@ -143,3 +144,24 @@ def test_what_breaks_off_leaves_nothing_new_and_the_old_as_it_was(
 def test_impossible_sequences_are_our_own_mistakes(make_dataset: Make, ids: list[int]) -> None:
     with pytest.raises(AssertionError):
         make_dataset([ids])
+
+
+def test_what_was_compared_once_is_not_read_again_until_it_changes(
+    make_dataset: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_dataset(SEQUENCES, masks=MASKS).directory
+    read: list[str] = []
+    hashed = dataset.sha256_of
+    monkeypatch.setattr(dataset, "sha256_of", lambda path: read.append(path.name) or hashed(path))
+    for _ in range(2):
+        TokenDataset(directory, verify="once")
+        assert len(read) == 3
+    path = directory / "tokens-00000.bin"
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    for _ in range(2):
+        with pytest.raises(MiaoError, match="damaged"):
+            TokenDataset(directory, verify="once")
+    (directory / dataset.COMPARED).write_text("[")
+    path.write_bytes(content)
+    assert len(TokenDataset(directory, verify="once")) == len(SEQUENCES)

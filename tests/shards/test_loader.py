@@ -22,8 +22,12 @@ from hypothesis import strategies as st
 from miao.errors import MiaoError
 from miao.model import Decoder
 from miao.ops.head_chunks import IGNORE
-from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards import Batch, PackedLoader, PackedSource, TokenDataset, write
+from miao.shards import source as source_room
+from miao.shards.dataset import Manifest
+from miao.shards.loader import Lane, merged_states
+from miao.shards.source import Cursor, shuffled
+from miao.shards.write import write_dataset
 
 Make = Callable[..., TokenDataset]
 SEQ_LEN = 16
@@ -71,6 +75,10 @@ def segments_of(batch: Batch) -> list[dict[str, Any]]:
     return found
 
 
+def units_of(source: PackedSource) -> list[int]:
+    return source.pieces(np.arange(len(source)))[0].tolist()
+
+
 def assert_equal(ours: Batch, other: Batch) -> None:
     assert ours.sequences == other.sequences
     for name in ("ids_bt", "labels_bt", "positions_bt", "segments_bt"):
@@ -100,9 +108,10 @@ def test_one_pass_predicts_every_token_of_every_document_once(make_dataset: Make
 def test_long_documents_are_split_and_counted(make_dataset: Make) -> None:
     (source,) = loader_of(make_dataset(counting([17, 18, 40, 5]))).sources
     # 17 tokens are 16 predictions: one row. 18 and 40 tokens need 2 and 3 pieces.
-    assert source.unit.tolist() == [0, 1, 1, 2, 2, 2, 3]
-    assert source.start.tolist() == [0, 0, 16, 0, 16, 32, 0]
-    assert source.size.tolist() == [16, 16, 1, 16, 16, 7, 4]
+    unit, start, size = source.pieces(np.arange(len(source)))
+    assert unit.tolist() == [0, 1, 1, 2, 2, 2, 3]
+    assert start.tolist() == [0, 0, 16, 0, 16, 32, 0]
+    assert size.tolist() == [16, 16, 1, 16, 16, 7, 4]
     assert source.split_tokens == 17 + 39
     assert (source.truncated, source.left_out) == (0, 0)
 
@@ -113,11 +122,12 @@ def test_over_the_epochs_no_piece_is_ahead_of_another_by_more_than_one(make_data
     drawn: Counter[int] = Counter()
     for _ in range(40):
         drawn.update(piece for row in loader.next_rows(1) for _, piece in row)
-        rest = [piece for row in loader._rows[loader._row :] for _, piece in row]
+        lane = loader.lane(0)
+        rest = [piece for row in lane.rows[lane.row :] for _, piece in row]
         so_far = drawn + Counter(rest)  # what the window still holds was drawn from the epoch too
-        counts = {so_far[piece] for piece in range(len(source.unit))}
+        counts = {so_far[piece] for piece in range(len(source))}
         assert max(counts) - min(counts) <= 1
-    assert source.epoch >= 2
+    assert loader.lane(0).cursors[0].epoch >= 2
 
 
 def test_a_conversation_learns_by_its_mask_and_keeps_its_beginning(make_dataset: Make) -> None:
@@ -162,7 +172,7 @@ def test_what_teaches_nothing_within_a_row_is_left_out_and_counted(make_dataset:
     masks[4][SEQ_LEN] = True
     loader = loader_of(make_dataset(counting(lengths), "conversation", masks))
     (source,) = loader.sources
-    assert source.unit.tolist() == [0, 4] and loader.epoch_tokens == 2 * SEQ_LEN
+    assert units_of(source) == [0, 4] and loader.epoch_tokens == 2 * SEQ_LEN
     assert (source.unlearned, source.truncated) == (3, 1)
     for batch in loader.one_pass(rows=1):
         assert batch.trained_tokens == 1
@@ -176,7 +186,7 @@ def test_a_pair_with_a_side_that_teaches_nothing_is_left_out(make_dataset: Make)
     masks = [[False, True, True], [False] * 3, [False, True, True], [False, False, True]]
     loader = loader_of(make_dataset(counting([3] * 4), "preference", masks))
     (source,) = loader.sources
-    assert source.unit.tolist() == [1] and (source.unlearned, source.left_out) == (1, 0)
+    assert units_of(source) == [1] and (source.unlearned, source.left_out) == (1, 0)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -322,15 +332,16 @@ def test_the_seed_alone_decides(make_dataset: Make) -> None:
 
 
 def test_epochs_differ_in_their_order(make_dataset: Make) -> None:
-    (source,) = loader_of(make_dataset(counting([5] * 50))).sources
-    first, second = ([source.next_piece() for _ in range(50)] for _ in range(2))
+    cursor = Cursor(*loader_of(make_dataset(counting([5] * 50))).sources)
+    first, second = ([cursor.next_piece()[0] for _ in range(50)] for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second and first != sorted(first)
 
 
 def test_sources_of_the_same_size_are_shuffled_differently(make_dataset: Make) -> None:
     data = [make_dataset(counting([5] * 50), name=name) for name in ("a", "b")]
-    orders = [[source.next_piece() for _ in range(50)] for source in loader_of(*data).sources]
+    cursors = [Cursor(source) for source in loader_of(*data).sources]
+    orders = [[cursor.next_piece() for _ in range(50)] for cursor in cursors]
     assert orders[0] != orders[1]
 
 
@@ -372,11 +383,7 @@ def test_rows_are_full(make_dataset: Make) -> None:
     assert float((lengths > 257).mean()) > 0.05
     data = make_dataset([np.zeros(length, dtype=np.int64) for length in lengths])
     loader = loader_of(data, window_rows=2048, seq_len=256)
-    real = sum(
-        int(loader.sources[number].size[piece])
-        for row in loader.next_rows(4096)
-        for number, piece in row
-    )
+    real = loader.real_tokens(loader.next_rows(4096))
     assert real / (4096 * 256) >= 0.99
 
 
@@ -388,3 +395,114 @@ def test_nothing_to_train_on_is_an_error(make_dataset: Make) -> None:
         loader_of(pairs)
     with pytest.raises(MiaoError, match="weight 0"):
         loader_of(make_dataset(counting([5]), name="x"), weights=[0.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(2, 5000), key=st.integers(0, 9))
+def test_a_computed_order_has_every_place_once(size: int, key: int) -> None:
+    found = shuffled(np.arange(size), size, (key,))
+    assert sorted(found.tolist()) == list(range(size))
+    assert shuffled(np.array([size - 1, 0]), size, (key,)).tolist() == [found[-1], found[0]]
+
+
+def test_a_computed_order_is_random() -> None:
+    """Where a place leads, and how far neighbours end up from each other, is spread evenly."""
+    size = 3 * 2**12 + 1
+    found = shuffled(np.arange(size), size, (1, 2))
+    for values, chance in ((found, 1 / 16), ((found[1:] - found[:-1]) % size, 1 / 16)):
+        counts = np.bincount(values * 16 // size, minlength=16)
+        assert (counts / len(values)) == pytest.approx(np.full(16, chance), abs=0.01)
+    other = shuffled(np.arange(size), size, (1, 3))
+    assert (other == found).mean() < 0.01
+
+
+def test_a_large_source_is_looked_up_by_blocks_over_its_shards(
+    make_dataset: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an order that is not stored, blocks that end within shards, and long documents."""
+    monkeypatch.setattr(source_room, "STORED", 0)
+    monkeypatch.setattr(source_room, "BLOCK", 3)
+    monkeypatch.setattr(write, "SHARD_TOKENS", 60)
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(2, 40, 50).tolist()
+    data = make_dataset(counting(lengths))
+    assert len(data.manifest.shards) > 4
+    loader = loader_of(data)
+    (one,) = loader.sources
+    assert len(one) == sum(-(-(length - 1) // SEQ_LEN) for length in lengths)
+    cursor = Cursor(one)
+    drawn = [cursor.next_piece() for _ in range(len(one))]
+    assert sorted(piece for piece, _ in drawn) == list(range(len(one)))
+    assert sum(size for _, size in drawn) == loader.epoch_tokens
+    labels = [t for b in loader.one_pass(5) for p in segments_of(b) for t in p["labels"]]
+    firsts = {ids[0] for ids in counting(lengths)}
+    assert sorted(labels) == [token for token in range(sum(lengths)) if token not in firsts]
+
+
+def many(make_dataset: Make, rows_per_step: int = 12) -> PackedLoader:
+    """Enough for a lane per row of a step."""
+    rng = np.random.default_rng(4)
+    data = [
+        make_dataset(counting(rng.integers(2, 12, count).tolist()), name=name)
+        for name, count in (("small", 40), ("large", 2000))
+    ]
+    sources = [PackedSource(d.manifest.source, d, SEQ_LEN, 1) for d in data]
+    return PackedLoader(sources, SEQ_LEN, 4, rows_per_step)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5, 16])
+def test_ranks_walk_their_own_lanes_and_read_what_one_would(
+    make_dataset: Make, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    """Whether the ranks divide the lanes or not, and over a step of fewer rows; the ranks' states
+    together are those of one."""
+    counts = [12, 12, 12, 7, 12]
+    alone = many(make_dataset)
+    assert alone.lanes == 12
+    steps = [alone.next_rows(count) for count in counts]
+    packed: list[int] = []
+    pack = Lane._pack_window
+
+    def counted(lane: Lane) -> list[Any]:
+        packed.append(lane.number)
+        return pack(lane)
+
+    monkeypatch.setattr(Lane, "_pack_window", counted)
+    states = []
+    shares: list[list[Any]] = [[] for _ in counts]
+    for rank in range(ranks):
+        packed.clear()
+        one = many(make_dataset)
+        for share, count in zip(shares, counts, strict=True):
+            share += one.next_rows(count, rank, ranks)
+        states.append(json.loads(json.dumps(one.state())))
+        assert len(set(packed)) <= 12 // ranks + (2 if 12 % ranks else 0)
+    assert shares == steps
+    merged = merged_states(states)
+    assert merged == json.loads(json.dumps(alone.state()))
+    again = many(make_dataset)
+    again.restore(merged)
+    assert again.next_rows(12) == alone.next_rows(12)
+
+
+def test_lanes_draw_every_piece_once_an_epoch_and_keep_the_shares(make_dataset: Make) -> None:
+    loader = many(make_dataset)
+    rows = loader.epoch_tokens // SEQ_LEN
+    taken = [piece for _ in range(rows // 12 - 8) for row in loader.next_rows(12) for piece in row]
+    assert len(set(taken)) > 0.97 * len(taken)
+    shares = drawn_shares(many(make_dataset), 12 * 60)
+    of = [source.total_tokens / loader.epoch_tokens for source in loader.sources]
+    assert shares["small"] == pytest.approx(of[0], abs=0.01)
+
+
+def test_other_lanes_begin_after_those_of_the_state(
+    make_dataset: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = many(make_dataset)
+    seen = {piece for _ in range(9) for row in loader.next_rows(12) for piece in row}
+    other = many(make_dataset, rows_per_step=8)
+    other.restore(loader.state())
+    assert "drawn in 12 lanes, and now in 8" in capsys.readouterr().out
+    following = {piece for _ in range(9) for row in other.next_rows(8) for piece in row}
+    large = {piece for number, piece in following if number == 1}
+    assert large and not large & {piece for number, piece in seen if number == 1}

@@ -21,9 +21,9 @@ from miao.files import read_json
 from miao.model import Decoder
 from miao.recipe import DpoOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset, build_dataset
-from miao.shards.dataset import write_dataset
 from miao.shards.export import TensorOptions, export_tensors, read_tensors
 from miao.shards.stats import dataset_stats, find_datasets, token_counts
+from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer
 from miao.train.objectives import LanguageObjective, PreferenceObjective, cache_reference
 

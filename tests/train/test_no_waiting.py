@@ -47,7 +47,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways that a GPU takes: its kernel of attention, products of groups."""
     monkeypatch.setattr(decoder, "has_varlen", lambda device, dtype, dim: True)
     monkeypatch.setattr(experts, "_grouped_mm_takes", lambda x, weights: True)
-    for user in ("shards.loader", "train.objectives.preference", "train.objectives.kto"):
+    for user in ("shards.batch", "train.objectives.preference", "train.objectives.kto"):
         monkeypatch.setattr(f"miao.{user}.send", send)
     norm = torch.nn.utils.get_total_norm  # on "meta" it knows the slow way only
     monkeypatch.setattr(

@@ -13,7 +13,8 @@ from miao.model import Decoder, ModelConfig
 from miao.recipe import Recipe
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
-from miao.shards.dataset import Manifest, write_dataset
+from miao.shards.dataset import Manifest
+from miao.shards.write import write_dataset
 from miao.train.feed.sources import require_rows
 from miao.train.stage import _announce
 from tests.train.tiny import options

@@ -16,19 +16,18 @@ from miao.train.distributed.world import World
 
 @dataclass
 class Whole:
-    """What every process knows of one optimizer step, though it has read only its share."""
+    """Of one optimizer step over all processes."""
 
     rows: int
     tokens: int
     """Real tokens."""
     sequences: list[list[tuple[str, int]]]
-    """Per row: (source, index of the sequence in its dataset)."""
+    """Per row that this process has: (source, index of the sequence in its dataset)."""
 
 
 @dataclass
 class Step:
-    """One optimizer step: this process's share of its rows, and where the loader stands after
-    all of them."""
+    """One optimizer step: this process's share of its rows, and where its loader then stands."""
 
     share: Batch
     whole: Whole
@@ -56,44 +55,65 @@ def prefetched(
     loader: PackedLoader, rows_per_step: int, tokens: int, budget: float, world: World
 ) -> Generator[tuple[Step, float], None, None]:
     """Steps from `tokens` on until `budget` real tokens are read, one ahead in a thread; each with
-    the seconds that it was waited for. The loader is the thread's until the iterator is closed."""
-    ready: queue.Queue[Step | BaseException | None] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def read() -> None:
-        seen = tokens
-        try:
-            while seen < budget and not stop.is_set():
-                wanted = math.ceil((budget - seen) / loader.seq_len)
-                rows = loader.next_rows(min(rows_per_step, wanted))
-                whole = Whole(len(rows), loader.real_tokens(rows), loader.names(rows))
-                seen += whole.tokens
-                batch = loader.batch(world.share_of(rows))
-                _put(ready, Step(batch, whole, loader.state()), stop)
-            _put(ready, None, stop)
-        except BaseException as error:
-            _put(ready, error, stop)
-
-    thread = threading.Thread(target=read, name="loader", daemon=True)
-    thread.start()
+    the seconds that it was waited for. The loader is this iterator's until it is closed."""
+    reader, before = Reader(loader, rows_per_step, world), loader.state()
     try:
-        while True:
+        while tokens < budget:
             began = time.perf_counter()
-            item = ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item, time.perf_counter() - began
+            wanted = math.ceil((budget - tokens) / loader.seq_len)
+            if wanted < rows_per_step:  # the last step of the budget; what was read ahead is not it
+                reader.close()
+                loader.restore(before)
+                share, before = reader.read(wanted)
+            else:
+                wanted = rows_per_step
+                share, before = reader.next()
+            real = sum(told for [told] in world.gather([share.real_tokens]))
+            tokens += real
+            yield (
+                Step(share, Whole(wanted, real, share.sequences), before),
+                time.perf_counter() - began,
+            )
     finally:
-        stop.set()
-        thread.join()
+        reader.close()
 
 
-def _put(items: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
-    while not stop.is_set():
+class Reader:
+    """Reads this process's share of whole steps, two ahead at most."""
+
+    def __init__(self, loader: PackedLoader, rows_per_step: int, world: World):
+        self.loader, self.rows_per_step, self.world = loader, rows_per_step, world
+        self.ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(2)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="loader", daemon=True)
+        self.thread.start()
+
+    def read(self, rows: int) -> tuple[Batch, dict[str, Any]]:
+        """The share of a step of so many rows, and where the loader then stands."""
+        mine = self.loader.next_rows(rows, self.world.rank, self.world.size)
+        return self.loader.batch(mine), self.loader.state()
+
+    def next(self) -> tuple[Batch, dict[str, Any]]:
+        item = self.ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _run(self) -> None:
         try:
-            items.put(item, timeout=0.1)
-            return
-        except queue.Full:
-            continue
+            while not self.stop.is_set():
+                self._put(self.read(self.rows_per_step))
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: tuple[Batch, dict[str, Any]] | BaseException) -> None:
+        while not self.stop.is_set():
+            try:
+                self.ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue

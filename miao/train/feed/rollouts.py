@@ -108,11 +108,10 @@ class Rollouts:
             while self.pool is not None and tokens < budget:
                 rows, number = plan[self.done], self.done
                 of_step = total * (number + 1) // len(plan) - total * number // len(plan)
-                names = [[(f"rollout {self.number}", a.problem) for a in row] for row in rows]
                 share = self._batch(self.world.share_of(rows), self._scale(rows, plan, pool))
                 tokens += of_step
                 self._count_step(len(plan))
-                step = Step(share, Whole(len(rows), of_step, names), self.state())
+                step = Step(share, Whole(len(rows), of_step, share.sequences), self.state())
                 yield step, time.perf_counter() - began
                 began = time.perf_counter()
 

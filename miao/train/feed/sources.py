@@ -12,14 +12,24 @@ from miao.recipe.checks import check_weights
 from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
+from miao.train.distributed.world import World
 from miao.train.feed.prefetch import StepSource
 
 MOST_TIMES = 4
 
 
-def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
-    """The stage's training shards as weighted sources; every file's checksum is compared."""
+def make_loader(
+    stage: str, recipe: Recipe, run: RunDir, world: World | None = None
+) -> PackedLoader:
+    """The stage's training shards as weighted sources. The main process compares checksums of
+    files that it has not compared before; the others wait for it."""
     options: StageOptions = getattr(recipe, stage)
+    world = world or World()
+    read = [stage, *([REPLAYED[stage]] if _replay_share(options) else [])]
+    with world.main_first():
+        for path in (path for one in read for path in run.shards(one, "train").glob("*/")):
+            if world.is_main:
+                TokenDataset(path, verify="once")
     labelled = isinstance(options, DpoOptions) and options.loss == "kto"
     sources = open_sources(run.shards(stage, "train"), options.seq_len, recipe.seed, labelled)
     _set_weights(stage, sources, recipe.corpus)
@@ -33,7 +43,8 @@ def make_loader(stage: str, recipe: Recipe, run: RunDir) -> PackedLoader:
             for source in group:
                 source.weight = share * source.share / total
         sources += replayed
-    return PackedLoader(sources, options.seq_len)
+    rows = int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
+    return PackedLoader(sources, options.seq_len, rows_per_step=rows)
 
 
 def require_rows(stage: str, recipe: Recipe, run: RunDir) -> None:
@@ -58,14 +69,14 @@ def _replay_share(options: StageOptions) -> float:
 def open_sources(
     directory: Path, seq_len: int, seed: int, labelled: bool = False
 ) -> list[PackedSource]:
-    """The shards below a directory, each file's checksum compared.
+    """The shards below a directory.
 
     Args:
         labelled: preferences are read answer by answer.
     """
     sources = []
     for path in sorted(directory.glob("*/")):
-        dataset = TokenDataset(path, verify=True)
+        dataset = TokenDataset(path)
         view = LabelledAnswers(dataset, seed) if labelled else dataset
         sources.append(PackedSource(path.name, view, seq_len, seed))
     return sources
@@ -113,8 +124,8 @@ def token_budget(stage: str, options: StageOptions, loader: PackedLoader | StepS
 def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
     """How full the first rows are, and how much had to be split; the loader is put back."""
     before = loader.state()
-    drawn = loader.next_rows(rows)
-    filled = sum(int(loader.sources[number].size[piece]) for row in drawn for number, piece in row)
+    drawn = loader.lane(0).next_rows(rows)
+    filled = loader.real_tokens(drawn)
     loader.restore(before)
     return {
         "filled": filled / (rows * loader.seq_len),
@@ -124,5 +135,5 @@ def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
         "left_out": sum(source.left_out for source in loader.sources),
         "single": sum(source.single for source in loader.sources),
         "unlearned": sum(source.unlearned for source in loader.sources),
-        "sequences": sum(len(source.dataset.lengths) for source in loader.sources),
+        "sequences": sum(len(source.dataset) for source in loader.sources),
     }

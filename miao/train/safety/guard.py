@@ -23,6 +23,7 @@ from torch import Tensor
 from miao.console import warn
 from miao.errors import MiaoError
 from miao.recipe import StageOptions
+from miao.train.distributed.world import World
 
 MAX_TROUBLE, TROUBLE_WINDOW = 5, 64
 """So many bad steps within so many steps end the run."""
@@ -66,10 +67,14 @@ class Guard(Generic[Payload]):
     Args:
         options: `spike_action`, `spike_threshold` and `spike_window`.
         at_once: read every step's verdict before its update; else every `log_every` steps.
+        world: all processes judge alike, and each knows the documents of its own rows.
     """
 
-    def __init__(self, stage: str, options: StageOptions, at_once: bool):
+    def __init__(
+        self, stage: str, options: StageOptions, at_once: bool, world: World | None = None
+    ):
         self.stage, self.options, self.at_once = stage, options, at_once
+        self.world = world or World()
         self.every = 1 if at_once else options.log_every
         self.losses: deque[float] = deque(maxlen=options.spike_window)
         self.norms: deque[float] = deque(maxlen=options.spike_window)
@@ -95,7 +100,7 @@ class Guard(Generic[Payload]):
 
         Args:
             loss: the step's summed loss, over `weight` tokens or pairs. norm: of its gradient.
-            sequences: (source, document) per row, to be named.
+            sequences: (source, document) per row of this process, to be named.
             whole: it has as many rows as the others; the gradient of fewer rows, at the end of the
                 budget, is naturally longer and cannot be compared.
             scale: the loss scale of float16; above 1, a gradient that is not finite is no trouble:
@@ -196,7 +201,8 @@ class Guard(Generic[Payload]):
             what = "loss" if not math.isfinite(verdict.loss) else "gradient"
             reason = f"the {what} is not finite"
         rollback = finite and self.options.spike_action == "rollback"
-        documents = documents_of(sequences)
+        told = self.world.gather_objects(sequences)
+        documents = documents_of([row for rows in told for row in rows])
         warn(
             f"{self.stage} step {step}: {reason}; "
             f"{'going back and leaving it out' if rollback else 'the step is skipped'} "
