@@ -1,7 +1,7 @@
 // What goes on inside the model while it reads a text: the glass box.
 //
 // An inspection, as JSON; `POST /v1/inspect` of a studio and `miao inspect --json` give the same
-// (miao/inspect/inspection.py). A token is {id, text, bytes}; the text of half a character is U+FFFD.
+// (inspection.py). A token is {id, text, bytes}; the text of half a character is U+FFFD.
 //   tokens: of the text. prompt: how many of them stand before what the model answered.
 //   places: one for each token, what the model expects when it has read that far:
 //     next: {logprob, rank} of the token that follows (rank 1: the likeliest); null at the end.
