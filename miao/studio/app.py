@@ -13,6 +13,7 @@ from miao.serve.board import add_board
 from miao.serve.guard import Gate, Guard
 from miao.serve.invalid import add_error_handlers
 from miao.serve.pages import WEB, add_pages
+from miao.studio.data import add_data
 from miao.studio.door import Door
 from miao.studio.grow import add_grow
 from miao.studio.inside import add_inside
@@ -46,6 +47,7 @@ ROOMS = (
     Room("/", "grow.html", "grow", add_grow),
     Room("/runs", "board.html", "watch", _add_watch),
     Room("/inside", "inside.html", "inside", add_inside),
+    Room("/data", "data.html", "data", add_data),
 )
 """In the order of the links."""
 

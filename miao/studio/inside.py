@@ -157,17 +157,17 @@ def add_inside(app: FastAPI, place: Place) -> None:
     @app.get("/studio/inside")
     def look() -> Response:
         """The models, and whether the page about them is at hand."""
-        return _fresh({"models": reader.models(), "has_docs": _lesson("en").is_file()})
+        return fresh({"models": reader.models(), "has_docs": _lesson("en").is_file()})
 
     @app.post("/v1/inspect")
     def inspect(asked: Inspection) -> Response:
         """What goes on inside a model while it reads a text."""
-        return _fresh(_explained(lambda: reader.inspect(asked)))
+        return fresh(explained(lambda: reader.inspect(asked)))
 
     @app.get("/studio/inside/row")
     def row(model: str, stage: str, split: str = "train", row: int = 0) -> Response:
         """A row that a stage trains on."""
-        return _fresh(_explained(lambda: reader.row(model, stage, split, row)))
+        return fresh(explained(lambda: reader.row(model, stage, split, row)))
 
     @app.get("/studio/about/{name:path}")
     def about(name: str, request: Request) -> Response:
@@ -183,7 +183,7 @@ def _lesson(language: str) -> Path:
     return DOCS / language / "22-inside.md"
 
 
-def _explained(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def explained(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A mistake without the directories of this machine, as a refusal."""
     try:
         return work()
@@ -193,5 +193,5 @@ def _explained(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise Problem(400, f"{where}{': ' if where else ''}{error.what}{fix}") from error
 
 
-def _fresh(content: dict[str, Any]) -> Response:
+def fresh(content: dict[str, Any]) -> Response:
     return JSONResponse(content, headers={"Cache-Control": "no-store"})

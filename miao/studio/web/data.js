@@ -1,0 +1,179 @@
+// The room "Data": what a corpus is made of, its records, and what the rules do. All texts are strangers'
+// and become text nodes.
+import "./data-words.js";
+import { ask } from "./server.js";
+import { explain, hideNotice, post } from "./studio.js";
+import { at, make, preferences, say } from "./words.js";
+
+const RULE_CODE = ["corpus/clean/edits.py", "corpus/clean/checks.py", "corpus/dedup/minhash.py"];
+let found = null; // of the run that is chosen
+let next = null; // where the list of records goes on
+let why = {}; // of rules
+let shown = []; // records and results, to be drawn again in another language
+let tried = null;
+
+const language = () => document.documentElement.lang.slice(0, 2);
+const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
+
+function table(heads, rows) {
+  const body = make("table", "", make("tr", "", ...heads.map((text) => make("th", "", text))));
+  for (const row of rows) body.append(make("tr", "", ...row.map((cell) => make("td", "", cell))));
+  return make("div", "table", body);
+}
+
+/** Two texts side by side; what differs, between a common beginning and a common end, is marked. */
+function pair(before, after, [left, right] = ["before", "after"]) {
+  let begin = 0, end = 0;
+  const most = Math.min(before.length, after.length);
+  while (begin < most && before[begin] === after[begin]) begin++;
+  while (end < most - begin && before.at(-1 - end) === after.at(-1 - end)) end++;
+  const side = (title, text) => make("div", "", make("span", "role", say(title)), text.slice(0, begin), make("mark", "", text.slice(begin, text.length - end)), text.slice(text.length - end));
+  return make("div", "pair", side(left, before), side(right, after));
+}
+
+const reason = (rule) => `${rule}${why[rule] ? ` · ${why[rule][language()]}` : ""}`;
+
+// ---- the corpus of a run
+
+async function showRun() {
+  found = null;
+  at("of-run").replaceChildren();
+  if (!at("run").value) return;
+  try {
+    found = await (await ask(`/studio/data/${encodeURIComponent(at("run").value)}`)).json();
+    why = found.why;
+    hideNotice();
+  } catch (error) { explain(error); }
+  drawRun();
+}
+
+function drawRun() {
+  const parts = [];
+  for (const [stage, { sources, rules, pairs, read, ...counts }] of Object.entries(found?.stages ?? {})) {
+    parts.push(make("h2", "", say("sourcesTitle", stage)), make("p", "hint", say("sourcesMore")));
+    parts.push(table(["source", "trainRecords", "heldoutRecords", "characters", "tokens", "perCharacter"].map((key) => say(key)),
+      sources.map((one) => [one.name, number(one.train), number(one.heldout), number(one.characters), number(one.tokens), one.tokens_per_character?.toFixed(3) ?? "–"])));
+    if (rules.length || pairs.length || read) {
+      parts.push(make("h3", "", say("rulesTitle", stage)), make("p", "hint", say("rulesMore")));
+      const sums = ["exact", "near", "contaminated"].filter((key) => counts[key]).map((key) => say(key, number(counts[key])));
+      if (read) parts.push(make("p", "facts", [say("readRecords", number(read)), ...sums].join(" · ")));
+      if (!rules.length) parts.push(make("p", "hint", say("noRules")));
+    }
+    for (const { rule, rejected, edited, examples } of rules) {
+      const numbers = [...(rejected ? [say("rejects", number(rejected))] : []), ...(edited ? [say("edits", number(edited))] : [])];
+      parts.push(make("details", "", make("summary", "", `${reason(rule)} — ${numbers.join(", ")}`), ...examples.map(example)));
+    }
+    if (pairs.length) parts.push(make("h3", "", say("pairsTitle")), make("p", "hint", say("pairsMore")), ...pairs.map(({ similarity, before, after }) =>
+      make("div", "data-record", make("span", "role", `${(100 * similarity).toFixed(0)} %`), pair(before, after, ["dropped", "kept"]))));
+  }
+  at("of-run").replaceChildren(...parts);
+  drawSources();
+}
+
+/** An example of a rule: an edit before and after, or a text with what was measured. */
+function example({ before, after, text, detail, source }) {
+  const inside = typeof after === "string" ? pair(String(before ?? ""), after) : make("div", "text", String(text ?? before ?? ""));
+  return make("div", "data-record", inside, make("footer", "", [source, detail].filter(Boolean).join(" · ")));
+}
+
+function drawSources() {
+  const chosen = at("source").value, names = (found?.stages[at("stage").value]?.sources ?? []).map(({ name }) => name);
+  const option = (value, text) => Object.assign(make("option", "", text), { value });
+  at("source").replaceChildren(option("", say("anyone")), ...names.map((name) => option(name, name)));
+  if (names.includes(chosen)) at("source").value = chosen;
+  const rule = at("rule").value;
+  at("rule").replaceChildren(option("", say("anyone")), ...Object.keys(why).map((name) => option(name, name)));
+  if (rule in why) at("rule").value = rule;
+}
+
+// ---- records
+
+function wanted(after) {
+  const ofPath = at("from").value === "path", amount = (id) => (at(id).value ? Number(at(id).value) : null);
+  const where = ofPath ? { path: at("path").value, rule: at("rule").value || null } : { run: at("run").value, stage: at("stage").value, split: at("split").value, source: at("source").value || null };
+  return { ...where, least: amount("least") ?? 0, most: amount("most"), text: at("holds").value || null, after };
+}
+
+async function showRecords(after) {
+  try {
+    const body = await post("/studio/records", wanted(after));
+    hideNotice();
+    if (Object.keys(why).length === 0) { why = body.why; drawSources(); }
+    shown = after ? [...shown, ...body.records] : body.records;
+    next = body.next;
+    drawRecords();
+  } catch (error) { explain(error); }
+}
+
+function drawRecords() {
+  at("records").replaceChildren(...(shown.length ? shown.map(drawn) : [make("p", "hint", say("noRecords"))]));
+  at("more").hidden = next === null;
+  at("more").textContent = `${say("moreRecords")}${next === null ? "" : ` (${say("scanned", number(next))})`}`;
+}
+
+function drawn({ record, characters, origin, number: place, edits, rejected }) {
+  const turns = record.text !== undefined ? [["", record.text]] : [...(record.messages ?? record.prompt).map(({ role, content }) => [role, content]), ...(record.chosen ?? []).map(({ content }) => ["chosen", content]), ...(record.rejected ?? []).map(({ content }) => ["rejected", content])];
+  const node = make("article", "data-record");
+  for (const [role, content] of turns) node.append(...(role ? [make("span", "role", role)] : []), make("div", "text", content));
+  node.append(...changes(edits, rejected), make("footer", "", `#${place} · ${origin} · ${number(characters)} ${say("characters")}`));
+  return node;
+}
+
+const changes = (edits, rejected) => [
+  ...edits.map(({ rule, before, after }) => make("details", "", make("summary", "", reason(rule)), pair(before, after))),
+  ...(rejected ? [make("p", "bad", say("isRejected", rejected.rule, rejected.detail))] : []),
+];
+
+// ---- a text of one's own
+
+async function tryRules(event) {
+  event.preventDefault();
+  try {
+    tried = await post("/studio/rules", { text: at("tried").value, run: at("run").value || null });
+    why = tried.why;
+    hideNotice();
+    drawTried();
+  } catch (error) { explain(error); }
+}
+
+function drawTried() {
+  if (!tried) return;
+  const { edits, rejected, text } = tried;
+  const end = text === null ? [] : [make("p", "hint", say("isKept")), make("div", "text", text)];
+  const parts = changes(edits, rejected);
+  parts.filter((part) => part.tagName === "DETAILS").forEach((part) => { part.open = true; });
+  at("result").replaceChildren(make("div", "data-record", ...(parts.length ? parts : [make("p", "hint", say("nothingChanged"))]), ...end));
+}
+
+function about() {
+  const links = RULE_CODE.flatMap((path, i) => [i ? ", " : "", Object.assign(make("a", "", path), { href: `/studio/about/${path}`, target: "_blank", rel: "noopener" })]);
+  at("try-about").replaceChildren(`${say("code")}: `, ...links);
+}
+
+function choose() {
+  const ofPath = at("from").value === "path";
+  at("path-field").hidden = !ofPath;
+  for (const node of document.querySelectorAll(".of-run")) node.hidden = ofPath;
+  for (const node of document.querySelectorAll(".of-path")) node.hidden = !ofPath;
+}
+
+async function begin() {
+  preferences(() => { drawRun(); drawRecords(); drawTried(); about(); });
+  about();
+  at("run").addEventListener("change", showRun);
+  at("stage").addEventListener("change", drawSources);
+  at("from").addEventListener("change", choose);
+  at("ask-data").addEventListener("submit", (event) => { event.preventDefault(); showRecords(0); });
+  at("more").addEventListener("click", () => showRecords(next));
+  at("try").addEventListener("submit", tryRules);
+  try {
+    const { runs } = await (await ask("/runs/data")).json();
+    at("run").replaceChildren(...runs.map(({ name }) => Object.assign(make("option", "", name), { value: name })));
+    const asked = new URLSearchParams(location.search).get("run");
+    if (runs.some(({ name }) => name === asked)) at("run").value = asked;
+    at("no-runs").hidden = runs.length > 0;
+    await showRun();
+  } catch (error) { explain(error); }
+}
+
+begin();
