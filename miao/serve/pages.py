@@ -58,19 +58,24 @@ def add_pages(
     pages: Mapping[str, str],
     rooms: Mapping[str, str] | None = None,
     folders: Sequence[Path] = (WEB,),
+    parts: Mapping[str, str] | None = None,
 ) -> None:
     """Adds pages and what they load.
 
     Args:
         pages: path -> file of one of the folders. What they load stands below /web/.
         rooms: path -> key of the words of its link, if pages lead to each other.
+        parts: path -> name of a script and a style that the page there has more than elsewhere.
     """
     assets = _assets(folders)
     files = {Path(url).name: path for url, path in assets.items()}
     for url, path in assets.items():
         add_content(app, url, path.read_bytes(), TYPES[path.suffix])
     for url, name in pages.items():
-        content = files[name].read_bytes().replace(LINKS, links_of(rooms or {}, url))
+        part = (parts or {}).get(url)
+        more = f'<script type="module" src="/web/{part}.js"></script>'.encode() if part else b""
+        more += f'<link rel="stylesheet" href="/web/{part}.css">'.encode() if part else b""
+        content = files[name].read_bytes().replace(LINKS, links_of(rooms or {}, url) + more)
         add_content(app, url, content, TYPES[".html"])
 
 

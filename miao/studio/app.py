@@ -18,6 +18,7 @@ from miao.studio.door import Door
 from miao.studio.grow import add_grow
 from miao.studio.inside import add_inside
 from miao.studio.place import Place
+from miao.studio.talk import add_talk
 
 OWN_WEB = Path(__file__).parent / "web"
 STREAMED = frozenset({"/studio/upload"})
@@ -31,12 +32,14 @@ class Room:
         path: where the page stands. page: its file in `web/`, of the studio or of the server.
         word: key of what links to it say (`serve/web/words.js`).
         add: adds the routes that the page asks, below a path of its own.
+        part: name of a script and a style of the studio's that a server's page gets here.
     """
 
     path: str
     page: str
     word: str
     add: Callable[[FastAPI, Place], None]
+    part: str | None = None
 
 
 def _add_watch(app: FastAPI, place: Place) -> None:
@@ -46,6 +49,7 @@ def _add_watch(app: FastAPI, place: Place) -> None:
 ROOMS = (
     Room("/", "grow.html", "grow", add_grow),
     Room("/runs", "board.html", "watch", _add_watch),
+    Room("/chat", "chat.html", "talk", add_talk, "talk"),
     Room("/inside", "inside.html", "inside", add_inside),
     Room("/data", "data.html", "data", add_data),
 )
@@ -64,7 +68,8 @@ def create_studio(
     for room in ROOMS:
         room.add(app, place)
     pages = {room.path: room.page for room in ROOMS}
-    add_pages(app, pages, {room.path: room.word for room in ROOMS}, (WEB, OWN_WEB))
+    parts = {room.path: room.part for room in ROOMS if room.part}
+    add_pages(app, pages, {room.path: room.word for room in ROOMS}, (WEB, OWN_WEB), parts)
     add_error_handlers(app)
     app.add_middleware(Door, token=token or place.token())
     app.add_middleware(Guard, gate=Gate(hosts=hosts, streamed=STREAMED))

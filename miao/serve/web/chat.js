@@ -11,6 +11,9 @@ let chats = store.all();
 let chat = store.create();
 let running = null; // the AbortController of the answer that streams
 const AT_ONCE = 100; // milliseconds
+/** What a page that holds more than this one adds: buttons under an answer, what is drawn beside it,
+ * what else is asked, the models when they are known. */
+export const more = { actions: () => [], drawn: () => {}, asked: () => {}, models: (names, wanted) => wanted };
 const IDEAS = ["idea1", "idea2", "idea3", "idea4"];
 
 // ---- what the page shows
@@ -89,9 +92,9 @@ function fill(root, message, streams) {
   if (!body.firstChild) {
     const thought = make("details", "fold", make("summary"), make("div", "thought"));
     thought.lastChild.dir = "auto";
-    body.append(thought, make("div", "text"), make("div", "calls"));
+    body.append(make("div", "voice", thought, make("div", "text"), make("div", "calls")));
   }
-  const [thought, text, calls] = body.children;
+  const [thought, text, calls] = body.firstChild.children;
   thought.hidden = !message.reasoning_content;
   const thinks = streams && !message.content && !message.tool_calls;
   thought.firstChild.textContent = say(thinks ? "thinkingNow" : "thought");
@@ -99,6 +102,7 @@ function fill(root, message, streams) {
   render(text, message.content);
   text.classList.toggle("grows", streams);
   if ((message.tool_calls || []).length !== calls.children.length) calls.replaceChildren(...message.tool_calls.map(shownCall));
+  more.drawn(root, message, streams);
 }
 
 function shownCall(call) {
@@ -114,7 +118,7 @@ function finish(root, message, index) {
   if (message.role === "user") actions.push(worded("edit", () => edit(root, message, index)));
   if (message.role === "assistant") {
     root.querySelector(".stats").textContent = figures(message.stats);
-    actions.push(worded("regenerate", () => again(index)));
+    actions.push(worded("regenerate", () => again(index)), ...more.actions(message, chat.messages.slice(0, index), () => { keep(chat); showMessages(); }));
     if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".body").append(resultForm(message));
   } else if (index === chat.messages.length - 1) actions.push(worded("retry", () => { if (!running) reply(); })); // no answer came
   root.querySelector(".actions").replaceChildren(...actions);
@@ -232,6 +236,7 @@ async function reply() {
   mine.messages.push(message);
   keepCurrent();
   const control = running = new AbortController();
+  more.asked(body, message, control.signal, () => { if (mine === chat && at("messages").lastChild) fill(root(), message, running === control); keep(mine); });
   notify(null);
   showMessages();
   busy(true);
@@ -339,7 +344,7 @@ async function loadModels() {
   try {
     const known = await models(), names = known.map((model) => model.id);
     learnContexts(known);
-    const wanted = at("model").value || current().model;
+    const wanted = more.models(names, at("model").value || current().model);
     at("model").replaceChildren(...names.map((name) => new Option(name, name)));
     if (names.includes(wanted)) at("model").value = wanted;
     notify(null);

@@ -1,0 +1,127 @@
+"""What people think of answers, kept with the run, and a recipe that learns from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field
+
+from miao.errors import MiaoError
+from miao.files import append_jsonl, read_jsonl, write_jsonl, write_text
+from miao.rundir import RunDir
+from miao.serve.problems import Problem
+
+FILE = "feedback.jsonl"
+STEPS = 40
+"""About so many optimizer steps are made of however little there is."""
+MOST_EPOCHS = 20
+
+
+class Turn(BaseModel):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = Field(max_length=200_000)
+
+
+class Opinion(BaseModel):
+    """What somebody says of an answer.
+
+    kind: up, down: of `answer`; better: `answer` than `other`; corrected: `answer` is how it should
+    have been, `other` what the model said. messages: all before the answer.
+    """
+
+    model: str
+    kind: Literal["up", "down", "better", "corrected"]
+    messages: list[Turn] = Field(min_length=1, max_length=1000)
+    answer: str = Field(max_length=200_000)
+    other: str | None = Field(None, max_length=200_000)
+
+
+def note(run: RunDir, opinion: Opinion) -> None:
+    """Adds an opinion to the run's `feedback.jsonl`."""
+    append_jsonl(run.path / FILE, opinion.model_dump(exclude_none=True))
+
+
+def records(run: RunDir) -> dict[str, list[dict[str, Any]]]:
+    """The opinions as records of training: `labels` (KTO), `pairs` (DPO), `turns` (SFT). Of one
+    answer the last opinion counts; what is damaged is left out."""
+    last: dict[tuple[str, str, str], Opinion] = {}
+    for line in read_jsonl(run.path / FILE, lambda problem: None):
+        try:
+            one = Opinion.model_validate(line)
+        except ValueError:
+            continue
+        thumbs = "thumb" if one.kind in ("up", "down") else one.kind
+        asked = "\n".join(turn.content for turn in one.messages)
+        last[thumbs, asked, one.answer] = one
+    found: dict[str, list[dict[str, Any]]] = {"labels": [], "pairs": [], "turns": []}
+    for one in last.values():
+        prompt = [turn.model_dump() for turn in one.messages]
+        answer = _said(one.answer)
+        if one.kind in ("up", "down"):
+            label = {"prompt": prompt, "completion": answer, "label": one.kind == "up"}
+            found["labels"].append(label)
+        elif one.other is not None and one.other != one.answer:
+            pair = {"prompt": prompt, "chosen": answer, "rejected": _said(one.other)}
+            found["pairs"].append(pair)
+        if one.kind == "corrected":
+            found["turns"].append({"messages": prompt + answer})
+    return found
+
+
+def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
+    """Writes data and a recipe that goes on from a model with what was said; returns the words of
+    the command. Thumbs make it KTO, for which a pair is one good and one bad answer; else the
+    pairs are DPO's. Corrected answers are an SFT before.
+
+    Raises:
+        Problem: 400, nothing was said yet.
+        MiaoError: the run has no tokenizer.
+    """
+    found = records(run)
+    labels, pairs, turns = found["labels"], found["pairs"], found["turns"]
+    if not (labels or pairs):
+        raise Problem(400, "nothing was said of this run's answers yet: 👍 👎 better, correct")
+    if not (model / "tokenizer.json").is_file():
+        raise MiaoError("a finished stage is needed to learn from feedback", where=model)
+    if labels:
+        for pair in pairs:
+            both = (("chosen", True), ("rejected", False))
+            labels += [
+                {"prompt": pair["prompt"], "completion": pair[key], "label": good}
+                for key, good in both
+            ]
+    opinions = labels or pairs
+    write_jsonl(folder / "opinions.jsonl", opinions)
+    corpus: dict[str, Any] = {
+        "preferences": [str(folder / "opinions.jsonl")],
+        "heldout": 0.0,
+        "dedup": {"enabled": False},
+        "seedbed": {"characters": "0.2M", "conversations": 1000, "preferences": 0},
+    }
+    recipe: dict[str, Any] = {
+        "corpus": corpus,
+        "tokenizer": {"path": str(model)},
+        "model": {"path": str(model)},
+        "pretrain": {"enabled": False},
+        "sft": {"enabled": False},
+        "dpo": {
+            "loss": "kto" if labels else "sigmoid",
+            "epochs": max(1, min(MOST_EPOCHS, STEPS // len(opinions))),
+            "batch_tokens": 512,
+            "seq_len": 256,
+        },
+        "evaluate": {"enabled": False},
+    }
+    if turns:
+        write_jsonl(folder / "turns.jsonl", turns)
+        corpus["conversations"] = [str(folder / "turns.jsonl")]
+        epochs = max(1, min(MOST_EPOCHS, STEPS // len(turns)))
+        recipe["sft"] = {"epochs": epochs, "batch_tokens": 512, "seq_len": 256}
+    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False))
+    return ["run", str(folder / "recipe.yaml"), "--name", name, "--out_dir", str(run.path.parent)]
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]

@@ -1,0 +1,198 @@
+// What the chat page has more in the studio: any checkpoint, models beside each other, a blind
+// comparison with its score, opinions of answers, and a run that learns from them.
+import "./talk-words.js";
+import { more } from "./chat.js";
+import { explain } from "./frame.js";
+import { answer, ask } from "./server.js";
+import { render } from "./markdown.js";
+import { post } from "./studio.js";
+import { at, make, say, speak } from "./words.js";
+
+const MOST = 3; // models beside the first
+const wanted = new URLSearchParams(location.search);
+let names = [], beside = [], blind = false, counts = null, score = [];
+
+// ---- the bar: what stands beside, and how it is compared
+
+const bar = make("div", "compare");
+document.querySelector("main .bar").after(bar);
+
+function showBar() {
+  const chosen = beside.map((name, index) => {
+    const select = make("select");
+    select.setAttribute("aria-label", say("besideModel"));
+    select.replaceChildren(new Option(say("nobody"), ""), ...names.map((one) => new Option(one, one)));
+    select.value = name;
+    select.addEventListener("change", () => { if (select.value) beside[index] = select.value; else beside.splice(index, 1); showBar(); });
+    return select;
+  });
+  const add = button("besideAdd", () => { beside.push(names.find((name) => name !== at("model").value && !beside.includes(name)) || names[0]); showBar(); });
+  add.disabled = beside.length >= MOST || !names.length;
+  const box = make("input");
+  box.type = "checkbox";
+  box.checked = blind;
+  box.addEventListener("change", () => { blind = box.checked; });
+  const server = button("otherServer", addServer);
+  const tally = score.slice(-3).map(({ models, first, second, neither }) => `${models[0]} ${first} : ${second} ${models[1]}${neither ? ` (= ${neither})` : ""}`);
+  bar.replaceChildren(...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
+    ...(counts && counts.labels + counts.pairs ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
+    ...(tally.length ? [make("div", "tally faint", `${say("score")}: ${tally.join(" · ")}`)] : []));
+}
+
+function button(label, action, css = "plain") {
+  const root = make("button", css, say(label));
+  root.type = "button";
+  root.addEventListener("click", () => Promise.resolve(action(root)).catch((error) => explain(error)));
+  return root;
+}
+
+async function addServer() {
+  const url = prompt(say("serverUrl"), "http://127.0.0.1:8000");
+  if (!url) return;
+  const key = prompt(say("serverKey"), "") || null;
+  names = (await post("/studio/servers", { url, key })).models;
+  at("model").replaceChildren(...names.map((name) => new Option(name, name)));
+  beside.push(names.at(-1));
+  showBar();
+}
+
+more.models = (found, before) => {
+  names = found;
+  const run = wanted.get("run");
+  if (wanted.get("beside") && names.includes(wanted.get("beside"))) { beside = [wanted.get("beside")]; wanted.delete("beside"); }
+  const mine = run && names.find((name) => name === run || name.startsWith(`${run}/`));
+  wanted.delete("run");
+  setTimeout(() => { showBar(); count(); });
+  return mine || before;
+};
+
+async function count() {
+  const model = at("model").value;
+  try {
+    score = (await (await ask("/studio/votes")).json()).score;
+    counts = model && !model.includes(": ") ? await (await ask(`/studio/feedback?model=${encodeURIComponent(model)}`)).json() : null;
+    showBar();
+  } catch (error) { explain(error); }
+}
+
+async function learnFromIt() {
+  if (!confirm(say("sureLearn", counts.run))) return;
+  await post("/studio/learn", { model: at("model").value });
+  location.assign("/");
+}
+
+// ---- answers beside each other
+
+more.asked = (body, message, signal, changed) => {
+  if (!beside.length) return;
+  message.blind = blind;
+  message.beside = beside.map((model) => ({ model, content: "" }));
+  for (const other of message.beside) {
+    answer({ ...body, model: other.model }, signal, (delta) => { if (delta.content) { other.content += delta.content; changed(); } })
+      .catch((error) => { if (error.name !== "AbortError") { other.content ||= `⚠ ${error.value || error.message}`; other.failed = true; changed(); } });
+  }
+};
+
+more.drawn = (root, message) => {
+  if (!message.beside?.length) return;
+  const body = root.querySelector(".body"), hides = message.blind && !decided(message);
+  body.classList.add("columns");
+  root.querySelector(".who").hidden = hides || message.beside.length > 0;
+  while (body.children.length < message.beside.length + 1) body.append(make("div", "voice", make("div", "text")));
+  const order = hides ? shuffled(message) : [...body.children].map((_, index) => index);
+  [...body.children].forEach((voice, index) => {
+    const other = message.beside[index - 1];
+    let head = voice.querySelector(".voice-head");
+    if (!head) voice.prepend(head = make("div", "voice-head"));
+    const picks = make("button", "plain", (other ? other.chosen : message.chosen) ? "✓" : say("best"));
+    picks.disabled = decided(message);
+    picks.addEventListener("click", () => pick(root, message, index).catch((error) => explain(error)));
+    const letter = String.fromCharCode(65 + order[index]);
+    head.replaceChildren(make("b", "", hides ? letter : other ? other.model : message.model), picks);
+    voice.style.order = order[index];
+    if (other) render(voice.querySelector(".text"), other.content);
+  });
+};
+
+const decided = (message) => Boolean(message.chosen || message.beside.some((other) => other.chosen));
+const orders = new WeakMap();
+
+/** Where each answer stands while names are hidden. */
+function shuffled(message) {
+  if (!orders.has(message)) {
+    const places = [0, ...message.beside.map((_, index) => index + 1)];
+    for (let n = places.length - 1; n > 0; n--) { const k = Math.floor(Math.random() * (n + 1)); [places[n], places[k]] = [places[k], places[n]]; }
+    orders.set(message, places);
+  }
+  return orders.get(message);
+}
+
+let before = () => []; // what was said before a message: known to its buttons
+
+async function pick(root, message, index) {
+  if (decided(message)) return;
+  const all = [message, ...message.beside], best = all[index];
+  best.chosen = true;
+  const asked = before(message);
+  for (const other of all) {
+    if (other === best) continue;
+    score = (await post("/studio/votes", { first: best.model, second: other.model, better: "first", blind: Boolean(message.blind) })).score;
+    if (!other.failed && other.content) await tell({ kind: "better", messages: asked, answer: best.content, other: other.content });
+  }
+  if (index) { // the conversation goes on with the better answer
+    [message.content, best.content] = [best.content, message.content];
+    [message.model, best.model] = [best.model, message.model];
+    message.chosen = true;
+    best.chosen = false;
+  }
+  repaint(message);
+}
+
+// ---- opinions
+
+const plain = (messages) => messages.map(({ role, content }) => ({ role, content }));
+
+/** Keeps an opinion with the run of the chosen model; models of other servers have none. */
+async function tell(opinion) {
+  const model = at("model").value;
+  if (!model || model.includes(": ")) return;
+  counts = await post("/studio/feedback", { model, ...opinion });
+  showBar();
+}
+
+const painters = new WeakMap();
+const repaint = (message) => painters.get(message)?.();
+
+more.actions = (message, earlier, changed) => {
+  painters.set(message, changed);
+  const earlierOf = before;
+  before = (one) => (one === message ? plain(earlier) : earlierOf(one));
+  if (!message.content || message.tool_calls?.length) return [];
+  const thumb = (sign, label, kind) => {
+    const root = button(label, async () => { await tell({ kind, messages: plain(earlier), answer: message.content }); root.classList.add("told"); });
+    root.textContent = sign;
+    root.title = say(label);
+    root.setAttribute("aria-label", say(label));
+    return root;
+  };
+  const correct = button("correct", (root) => {
+    const field = make("textarea", "editor"), article = root.closest("article");
+    field.value = message.content;
+    field.setAttribute("aria-label", say("correct"));
+    const save = button("keepIt", async () => {
+      const better = field.value.trim();
+      if (better && better !== message.content) await tell({ kind: "corrected", messages: plain(earlier), answer: better, other: message.content });
+      message.content = better || message.content;
+      changed();
+    });
+    article.querySelector(".body").replaceChildren(field);
+    article.querySelector(".actions").replaceChildren(save, button("cancel", changed));
+    field.focus();
+  });
+  return [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct];
+};
+
+at("model").addEventListener("change", count);
+at("language").addEventListener("click", () => setTimeout(showBar));
+speak();
+showBar();
