@@ -196,16 +196,27 @@ def read_jsonl(
     path = Path(path)
     if not path.is_file():
         return []
+    return parsed_lines(path.read_text(encoding="utf-8", errors="replace"), path, pass_over)
+
+
+def parsed_lines(
+    text: str, path: Path, pass_over: Callable[[str], None] | None, first: int = 1
+) -> list[dict[str, Any]]:
+    """The records of a text of JSON lines, as `read_jsonl` reads those of a file.
+
+    Args:
+        first: the number that the text's first line has in the file.
+    """
     # Not splitlines(): JSON may hold U+2028 and its kin unescaped.
-    lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
+    lines = text.rstrip("\n").split("\n")
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         if not line:
             continue
         try:
             records.append(json.loads(line) if pass_over is None else _showable(line))
         except (ValueError, RecursionError) as error:
-            if number == len(lines):
+            if number - first + 1 == len(lines):
                 continue
             problem = MiaoError("not a JSON line", where=f"{path}:{number}")
             if pass_over is None:

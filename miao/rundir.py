@@ -139,24 +139,28 @@ class RunDir:
         return {"host": socket.gethostname(), "pid": pid, "run": os.fsdecode(self.path.resolve())}
 
     def is_worked_in(self) -> bool:
-        """Whether a command works in this run now, on this machine. A copy of a run that somebody
-        works in is not; nor is what a killed process left."""
+        """Whether a command works in this run now, on this machine."""
+        return self.worker() is not None
+
+    def worker(self) -> int | None:
+        """The process of the command that works in this run now, on this machine (0: not known). A
+        copy of a run that somebody works in has none; nor has what a killed process left."""
         try:
             holder = json.loads((self.path / ".lock").read_bytes())
         except PermissionError:
-            return os.name == "nt"  # there, nobody reads what is locked
+            return 0 if os.name == "nt" else None  # there, nobody reads what is locked
         except (OSError, ValueError):
-            return False
+            return None
         pid = holder.get("pid") if isinstance(holder, dict) else None
         if not isinstance(pid, int) or holder != self._holder(pid) or os.name == "nt":
-            return False
+            return None
         try:
             os.kill(pid, 0)
         except (ProcessLookupError, OverflowError):
-            return False
+            return None
         except PermissionError:  # another user's
-            return True
-        return True
+            pass
+        return pid
 
     def finished(self, stage: str, fingerprint: str) -> bool:
         """Whether a stage is done, with these inputs and options."""

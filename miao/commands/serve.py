@@ -71,7 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 _REPEATABLE: dict[str, Any] = {"action": "append", "default": []}
 _OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
-    ("model", "a run directory (runs/NAME), a model directory or a hub name", {}),
+    (
+        "model",
+        "a run directory (runs/NAME), a model directory, a checkpoint or a hub name",
+        {},
+    ),
     ("--name", "what clients call the model (default: the directory's name)", {}),
     (
         "--adapter",
@@ -141,7 +145,7 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
         value = getattr(options, name)
         if value is not None and value < (0 if name == "max_queue" else 1):
             raise MiaoError(f"--{name.replace('_', '-')}: {value} is too small")
-    directory = find_model(options.model)
+    directory = _directory_of(options.model)
     name = options.name or _name_of(options.model)
     models = [_load(directory, directory, name, options)]
     for given in options.adapter:
@@ -158,17 +162,27 @@ def load_models(options: argparse.Namespace, kept: contextlib.ExitStack) -> list
     return models
 
 
+def _directory_of(model: str) -> Path:
+    """That of a model, or a checkpoint's own."""
+    from miao.inspect.models import is_checkpoint
+
+    return Path(model) if is_checkpoint(Path(model)) else find_model(model)
+
+
 def _load(directory: Path, settings: Path, name: str, options: argparse.Namespace) -> Any:
     from miao.device import choose_device, choose_dtype
     from miao.engine.backend import make_runner, pack
     from miao.engine.sampling import SamplingOptions
     from miao.engine.scheduler import Scheduler
+    from miao.inspect.models import is_checkpoint, load_checkpoint
     from miao.model import load_model
     from miao.serve.models import Served
     from miao.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_directory(settings)
-    decoder = load_model(directory)
+    if is_checkpoint(directory):
+        decoder, tokenizer = load_checkpoint(directory)
+    else:
+        decoder, tokenizer = load_model(directory), Tokenizer.from_directory(settings)
     device = choose_device(options.device)
     weights = options.weights
     if weights == "auto":

@@ -31,10 +31,15 @@ def load(source: str | Path) -> tuple[Decoder, Tokenizer]:
         MiaoError: none of them; damaged weights; the checkpoint of an adapter.
     """
     path = Path(source)
-    if _CHECKPOINT.fullmatch(path.name) and (path / MODEL).is_file():
+    if is_checkpoint(path):
         return load_checkpoint(path)
     directory = find_model(source)
     return load_model(directory), Tokenizer.from_directory(directory)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a directory is one of a run's checkpoints."""
+    return bool(_CHECKPOINT.fullmatch(path.name)) and (path / MODEL).is_file()
 
 
 def load_checkpoint(path: Path) -> tuple[Decoder, Tokenizer]:

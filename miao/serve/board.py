@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,26 +14,16 @@ from starlette.exceptions import HTTPException
 from miao import __version__
 from miao.errors import MiaoError
 from miao.files import read_jsonl
-from miao.report.charts import thinned
 from miao.report.words import category_name, stage_name, task_name
 from miao.rundir import RunDir
+from miao.serve.curves import CURVES, TASKS, Grown, RunLog, number, text, through_time
 from miao.serve.guard import Gate, Guard
 from miao.serve.invalid import add_error_handlers
 from miao.serve.pages import BOARD_PAGE, add_pages, paths_of
+from miao.serve.standing import band_of, checkpoints_of, standing
 
-CURVES = {
-    "loss": "loss",
-    "heldout": "heldout_bits_per_byte",
-    "speed": "tokens_per_second",
-    "gradNorm": "grad_norm",
-    "lr": "lr",
-}
-TASKS = "tasks"
-"""The curve of what was asked while training: its first score."""
-POINTS = 300
-"""Per curve; more are averaged in runs of equal length."""
-SAMPLES = 40
-"""Per stage, the newest."""
+MOMENTS = 12
+"""Of a stage's samples: how it learned to speak, from the first to the last."""
 LONGEST_NAME = 200
 PROBLEMS = 3
 """Of a run, that are shown."""
@@ -48,6 +36,7 @@ class Runs:
     def __init__(self, directory: Path):
         self._directory = directory
         self._kept: dict[Path, tuple[tuple[int, int], Any]] = {}
+        self._logs: dict[Path, Grown] = {}
 
     def found(self) -> dict[str, RunDir]:
         """Name -> run; the latest changed first."""
@@ -65,8 +54,11 @@ class Runs:
         works in it, where it stands."""
         return [self._entry(name, run) for name, run in self.found().items()]
 
-    def details(self, name: str) -> dict[str, Any]:
-        """Curves, scores and samples of a run, thinned for a page.
+    def details(self, name: str, span: tuple[float, float] | None = None) -> dict[str, Any]:
+        """Curves, events, scores and samples of a run, thinned for a page.
+
+        Args:
+            span: only the tokens between, of the curves.
 
         Raises:
             HTTPException: 404, there is no such run.
@@ -74,45 +66,62 @@ class Runs:
         run = self.found().get(name)
         if run is None:
             raise HTTPException(404, "there is no such run")
-        rows, p = self._lines(run, run.metrics)
+        log, p = self._log(run)
         samples, q = self._lines(run, run.samples)
         evaluations, r = self._lines(run, run.eval_results)
-        asked = [row | {TASKS: first["value"]} for row in rows for first in _scores(row)[:1]]
-        asked += [row for row in rows if not row.get("scores")]
-        stages = list(dict.fromkeys(_text(row.get("stage")) for row in rows))
-        curves = {
-            stage: {
-                title: thinned(_points(lines, key), POINTS)
-                for title, key in (CURVES | {TASKS: TASKS}).items()
-                for lines in [[row for row in asked if _text(row.get("stage")) == stage]]
-            }
-            for stage in stages
-        }
+        by_stage: dict[str, list[dict[str, Any]]] = {}
+        for line in samples:
+            by_stage.setdefault(text(line.get("stage")), []).append(line)
+        shown = [line for lines in by_stage.values() for line in through_time(lines, MOMENTS)]
         scores = [score for line in evaluations for score in _scores(line)]
+        titles = (*CURVES, TASKS)
         return {
             "name": name,
             "problem": _problem([*p, *q, *r]),
-            "stages": stages,
-            "curves": curves,
+            "stages": list(log.stages),
+            "curves": {
+                stage: {title: one.points(title, span) for title in titles}
+                for stage, one in log.stages.items()
+            },
+            "events": {
+                stage: [*one.events, *checkpoints_of(run, stage)]
+                for stage, one in log.stages.items()
+            },
+            "forecast": {
+                stage: band
+                for stage, one in log.stages.items()
+                if (band := band_of(run, stage, one)) is not None
+            },
             "scores": scores,
-            "samples": [sample for line in _latest(samples) if (sample := _sample(line))],
-            "words": _words(stages, scores),
+            "samples": [sample for line in shown if (sample := _sample(line))],
+            "words": _words(list(log.stages), scores),
         }
 
     def _entry(self, name: str, run: RunDir) -> dict[str, Any]:
-        lines, problems = self._lines(run, run.metrics)
+        log, problems = self._log(run)
+        worker = run.worker()
         entry: dict[str, Any] = {
             "name": name,
             "changed": _changed(run.path),
-            "live": run.is_worked_in(),
+            "live": worker is not None,
             "problem": _problem(problems),
         }
-        if rows := [row for row in lines if "loss" in row]:
-            last = rows[-1]
-            stage = _text(last.get("stage"))
+        if log.last:
+            stage = text(log.last["stage"])
             entry |= {"stage": stage, "stageName": stage_name(stage[:LONGEST_NAME])._asdict()}
-            entry |= {key: _number(last.get(key)) for key in ("tokens", "loss")}
+            entry |= {key: number(log.last[key]) for key in ("tokens", "loss")}
+            if worker is not None:
+                entry |= standing(run, stage, log, worker)
         return entry
+
+    def _log(self, run: RunDir) -> tuple[RunLog, list[str]]:
+        """What a run has logged so far, and what is wrong with its log."""
+        grown = self._logs.setdefault(run.metrics, Grown(run.metrics))
+        try:
+            problems = _named(grown.look(), run)
+        except OSError as error:
+            problems = [f"{run.metrics.name}: {error.strerror}"]
+        return grown.log, problems
 
     def _lines(self, run: RunDir, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         """The records of a file of a run, and what is wrong with others; read again only when it
@@ -125,8 +134,7 @@ class Runs:
             if self._kept.get(path, (None, None))[0] != mark:
                 problems: list[str] = []
                 records = read_jsonl(path, problems.append)
-                problems = [problem.replace(str(run.path / "_")[:-1], "") for problem in problems]
-                self._kept[path] = (mark, (records, problems))
+                self._kept[path] = (mark, (records, _named(problems, run)))
         except OSError as error:
             return [], [f"{path.name}: {error.strerror}"]
         kept: tuple[list[dict[str, Any]], list[str]] = self._kept[path][1]
@@ -142,8 +150,9 @@ def add_board(app: FastAPI, directory: Path) -> None:
         return JSONResponse({"runs": runs.summary()}, headers=_FRESH)
 
     @app.get("/runs/data/{name}", include_in_schema=False)
-    def show_run(name: str) -> Response:
-        return JSONResponse(runs.details(name), headers=_FRESH)
+    def show_run(name: str, begin: float | None = None, end: float | None = None) -> Response:
+        span = None if begin is None or end is None else (begin, end)
+        return JSONResponse(runs.details(name, span), headers=_FRESH)
 
 
 def create_board(
@@ -178,6 +187,11 @@ def _changed(path: Path) -> float:
     return changed
 
 
+def _named(problems: list[str], run: RunDir) -> list[str]:
+    """Problems, with files named as within the run."""
+    return [problem.replace(str(run.path / "_")[:-1], "") for problem in problems]
+
+
 def _shown(name: str) -> str:
     """A name of the file system as text; bytes that are none show as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -201,41 +215,19 @@ def _words(stages: list[str], scores: list[dict[str, Any]]) -> dict[str, dict[st
     return {"stages": named, "tasks": tasks, "categories": categories}
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: Any) -> float | None:
-    """What JSON can hold as a number; None for all else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
-
-
-def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    pairs = [(_number(row.get("tokens")), _number(row.get(key))) for row in rows]
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
-
-
 def _scores(line: dict[str, Any]) -> list[dict[str, Any]]:
     scores = line.get("scores")
     return [
-        {"stage": _text(line.get("stage"))}
-        | {key: _text(score.get(key)) for key in ("task", "category", "unit")}
-        | {key: _number(score.get(key)) for key in ("value", "stderr", "chance", "count")}
+        {"stage": text(line.get("stage"))}
+        | {key: text(score.get(key)) for key in ("task", "category", "unit")}
+        | {key: number(score.get(key)) for key in ("value", "stderr", "chance", "count")}
         for score in (scores if isinstance(scores, list) else [])
-        if isinstance(score, dict) and _number(score.get("value")) is not None
+        if isinstance(score, dict) and number(score.get("value")) is not None
     ]
-
-
-def _latest(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_stage: dict[str, list[dict[str, Any]]] = {}
-    for line in samples:
-        by_stage.setdefault(_text(line.get("stage")), []).append(line)
-    return [line for lines in by_stage.values() for line in lines[-SAMPLES:]]
 
 
 def _sample(line: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(line.get("answer"), str):
         return None
-    texts = {key: _text(line.get(key)) for key in ("stage", "prompt", "answer")}
-    return texts | {"tokens": _number(line.get("tokens"))}
+    texts = {key: text(line.get(key)) for key in ("stage", "prompt", "answer")}
+    return texts | {"tokens": number(line.get("tokens"))}

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from miao.commands.board import main
 from miao.errors import MiaoError
-from miao.files import write_jsonl
-from miao.report.charts import thinned
+from miao.files import write_json, write_jsonl
 from miao.rundir import RunDir
-from miao.serve.board import POINTS, create_board
+from miao.serve.board import MOMENTS, Runs, create_board
+from miao.serve.curves import POINTS, Grown, thinned
 from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
 
 SCRIPTS = sorted(WEB.glob("*.js"))
@@ -262,10 +263,78 @@ def test_one_run_is_a_board_too(runs: Path) -> None:
 
 
 def test_thinning_keeps_means() -> None:
-    assert thinned([(1.0, 2.0)], POINTS) == [(1.0, 2.0)]
-    points = [(float(n), 3.0) for n in range(10 * POINTS)]
-    few = thinned(points, POINTS)
-    assert len(few) == POINTS and {y for _, y in few} == {3.0}
+    assert thinned(np.array([1.0]), np.array([2.0]), POINTS) == [[1.0, 2.0]]
+    assert thinned(np.array([]), np.array([]), POINTS) == []
+    few = thinned(np.arange(10.0 * POINTS + 1), np.full(10 * POINTS + 1, 3.0), POINTS)
+    assert len(few) <= POINTS and {y for _, y in few} == {3.0}
+    assert few[0][0] == 5.0 and few[-1][0] > few[-2][0]
+
+
+def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    grown = Grown(path)
+    assert grown.look() == [] and grown.log.stages == {}
+
+    def add(text: str, mode: str = "a") -> list[list[float]]:
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+        grown.look()
+        return grown.log.stages["sft"].points("loss")
+
+    line = '{{"stage": "sft", "tokens": {0}, "loss": {0}}}\n'.format
+    assert add(line(1)) == [[1.0, 1.0]]
+    assert add(line(2)[:20]) == [[1.0, 1.0]], "half a line is waited for"
+    assert add(line(2)[20:] + line(3)) == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    assert add("no\n" + line(4))[-1] == [4.0, 4.0] and "metrics.jsonl:4: " in grown.look()[0]
+    anew = add(line(7) + line(8) * 9, "w")  # as a resumed run writes it
+    assert anew[0] == [7.0, 7.0] and len(anew) == 10 and grown.look() == []
+    assert grown.log.stages["sft"].points("loss", (7.5, 9)) == [[8.0, 8.0]] * 9
+    path.unlink()
+    assert grown.look() == [] and grown.log.stages == {}
+
+
+def test_where_a_training_stands(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "a")
+    rows: list[dict[str, Any]] = [
+        {"stage": "pretrain", "step": n, "tokens": 1000 * n, "loss": 3.0, "tokens_per_second": 50}
+        | {"heldout_bits_per_byte": 1 + 100 * (1000 * n) ** -0.5}
+        for n in range(1, 40)
+    ]
+    skipped = {"stage": "pretrain", "step": 9, "tokens": 9000, "event": "skipped", "loss": 99.0}
+    write_jsonl(run.metrics, [skipped, *rows])
+    (run.path / "recipe.yaml").write_text("pretrain: {tokens: 80K}\n")
+    board = Runs(tmp_path)
+    low, high, end = board.details("a")["forecast"]["pretrain"]
+    assert end == 80_000 and low == pytest.approx(1 + 100 * 80_000**-0.5, abs=0.01) and high < 1.4
+    event = board.details("a")["events"]["pretrain"][0]
+    assert event["kind"] == "skipped" and event["x"] == 9000 and "step 9" in event["more"]
+    with run.alone():
+        (entry,) = board.summary()
+    assert entry["budget"] == 80_000 and entry["left"] == (80_000 - 39_000) / 50
+    assert entry["memory"] is None or entry["memory"] > 2**20
+    write_json(
+        run.checkpoints("pretrain") / "step-00000020" / "state.json",
+        {"tokens": 20_000, "budget": 40_000},
+    )
+    assert {"x": 20_000, "kind": "checkpoint", "more": "step-00000020"} in board.details("a")[
+        "events"
+    ]["pretrain"]
+    assert board.details("a")["forecast"]["pretrain"][2] == 40_000, "the checkpoint knows better"
+    write_json(run.checkpoints("pretrain") / "result.json", {})
+    assert board.details("a")["forecast"] == {}, "it has ended"
+
+
+def test_samples_go_from_the_first_to_the_last(tmp_path: Path) -> None:
+    lines = [
+        {"stage": "sft", "tokens": n, "prompt": p, "answer": str(n)}
+        for n in range(100)
+        for p in "ab"
+    ]
+    write_jsonl(tmp_path / "a" / "samples.jsonl", lines)
+    write_jsonl(tmp_path / "a" / "metrics.jsonl", [])
+    samples = Runs(tmp_path).details("a")["samples"]
+    assert len(samples) == 2 * MOMENTS and samples[0]["answer"] == "0"
+    assert samples[-1]["answer"] == "99"
 
 
 def test_a_board_of_nothing_is_an_error(tmp_path: Path) -> None:

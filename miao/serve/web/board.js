@@ -1,12 +1,13 @@
 // The board: curves of the chosen runs over each other, their scores and samples; asked for anew
 // every few seconds. Names, scores and samples come from files and become text nodes.
 import { apiKey, ask, Trouble } from "./server.js";
+import { chart, quantity } from "./plot.js";
 import { at, make, preferences, say } from "./words.js";
 
 const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
 const TITLES = ["loss", "heldout", "tasks", "speed", "gradNorm", "lr"];
-const WIDTH = 380, HEIGHT = 190, LEFT = 46, RIGHT = 18, TOP = 8, BOTTOM = 22;
-let runs = [];
+let runs = [], zoom = null;
+let asked = new URLSearchParams(location.search).get("run");
 const chosen = new Map(); // name -> hue
 const details = new Map(); // name -> { changed, data }
 const cards = new Map(); // name -> its place in the list
@@ -20,7 +21,7 @@ async function refresh() {
     const body = await (await ask("/runs/data")).json();
     runs = body.runs;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
-    if (!chosen.size && !details.size && runs.length) choose(runs[0].name);
+    if (!chosen.size && !details.size && runs.length) choose((runs.find((run) => run.name === asked) || runs[0]).name);
     for (const name of chosen.keys()) {
       const { changed } = runs.find((run) => run.name === name);
       if (details.get(name)?.changed !== changed) details.set(name, { changed, data: await detailsOf(name) });
@@ -36,10 +37,11 @@ async function refresh() {
 
 /** A run's curves, scores and samples; what cannot be had of one run hides no others. */
 async function detailsOf(name) {
-  try { return await (await ask(`/runs/data/${encodeURIComponent(name)}`)).json(); }
+  const part = zoom ? `?begin=${zoom[0]}&end=${zoom[1]}` : "";
+  try { return await (await ask(`/runs/data/${encodeURIComponent(name)}${part}`)).json(); }
   catch (error) {
     if (error instanceof Trouble && error.key !== "refused" && error.key !== "failed") throw error;
-    return { name, problem: String(error.value || error.message), stages: [], curves: {}, scores: [], samples: [], words: {} };
+    return { name, problem: String(error.value || error.message), stages: [], curves: {}, events: {}, scores: [], samples: [], words: {} };
   }
 }
 
@@ -75,7 +77,7 @@ function show(force = false) {
   at("results").hidden = !runs.length;
   const stage = at("stage").value;
   const shown = [...chosen].filter(([name]) => details.has(name)).map(([name, hue]) => ({ name, hue, data: details.get(name).data }));
-  const charts = TITLES.map((title) => chart(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
+  const charts = TITLES.map((title) => curve(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
   at("charts").replaceChildren(...(charts.length ? few("charts", charts, 2, "charts") : [make("p", "faint", say("noCurves"))]));
   showScores(shown, stage);
   showSamples(shown, stage);
@@ -106,7 +108,8 @@ function card(run) {
   const root = cards.get(run.name);
   const [box, swatch, words] = root.children;
   const stage = run.stageName?.[document.documentElement.lang.slice(0, 2)];
-  const facts = [stage, run.tokens && quantity(run.tokens), Number.isFinite(run.loss) && run.loss.toFixed(3)].filter(Boolean).join(" · ");
+  const share = run.live && run.budget && Math.min(1, run.tokens / run.budget);
+  const facts = [stage, run.tokens && quantity(run.tokens), share && `${Math.round(100 * share)}%`, share && run.left !== null && say("left", clock(run.left)), Number.isFinite(run.loss) && run.loss.toFixed(3), run.memory && `${Math.round(run.memory / 2 ** 20)} MiB`].filter(Boolean).join(" · ");
   box.checked = chosen.has(run.name);
   root.classList.toggle("live", run.live);
   swatch.className = `swatch ${chosen.has(run.name) ? hueClass(chosen.get(run.name)) : "hue-none"}`;
@@ -126,74 +129,29 @@ function showStages() {
 
 // ---- curves
 
-const svg = (tag, attributes, text = "") => {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.textContent = text;
-  return node;
-};
+const TOP = ["loss", "gradNorm"], FLOORS = ["loss", "heldout"]; // the first steps would flatten all the rest
 
-function chart(title, lines) {
-  const all = lines.flatMap((line) => line.points);
-  if (!all.length) return null;
-  const xEnd = Math.max(...all.map(([x]) => x)) || 1;
-  const values = all.map(([, y]) => y).sort((a, b) => a - b);
-  // The first steps of a loss would flatten all the rest.
-  const top = title === "loss" || title === "gradNorm" ? values[Math.floor((values.length - 1) * 0.98)] : values.at(-1);
-  const low = title === "loss" || title === "heldout" ? values[0] : Math.min(0, values[0]);
-  const room = (top - low || Math.abs(top) || 1) * 0.06;
-  const [from, to] = [low === 0 ? 0 : low - room, top + room];
-  const px = (x) => LEFT + (x / xEnd) * (WIDTH - LEFT - RIGHT);
-  const py = (y) => TOP + (1 - (Math.min(y, to) - from) / (to - from)) * (HEIGHT - TOP - BOTTOM);
-  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img" });
-  for (const value of ticks(from, to, 4)) {
-    root.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value) }));
-    root.append(svg("text", { x: LEFT - 5, y: py(value) + 4, "text-anchor": "end" }, quantity(value)));
-  }
-  for (const value of ticks(0, xEnd, 5)) root.append(svg("text", { x: px(value), y: HEIGHT - 6, "text-anchor": value ? "middle" : "start" }, quantity(value)));
-  const drawn = lines.filter((line) => line.points.length);
-  for (const { hue, points } of drawn) {
-    const group = svg("g", { class: hueClass(hue) });
-    group.append(svg("polyline", { class: "line", points: points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`).join(" ") }));
-    if (points.length < 20) for (const [x, y] of points) group.append(svg("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.4 }));
-    root.append(group);
-  }
-  const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
-  root.append(cursor);
-  const reading = make("div", "reading");
-  root.setAttribute("aria-label", `${say(title)}: ${drawn.map((line) => `${line.name} ${exact(line.points.at(-1)[1])}`).join(", ")}`);
-  const read = (where, value) => reading.replaceChildren(where, ...drawn.map((line) =>
-    make("span", `value ${hueClass(line.hue)}`, make("span", "swatch"), `${drawn.length > 1 ? `${line.name} ` : ""}${exact(value(line.points))}`)));
-  const last = () => {
-    cursor.setAttribute("visibility", "hidden");
-    read("", (points) => points.at(-1)[1]);
-  };
-  root.addEventListener("pointermove", (event) => {
-    const box = root.getBoundingClientRect();
-    const x = Math.max(0, Math.min(xEnd, (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT) * xEnd));
-    cursor.setAttribute("x1", px(x)); cursor.setAttribute("x2", px(x)); cursor.setAttribute("visibility", "visible");
-    const near = (points) => points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
-    read(say("at", quantity(x)), (points) => near(points)[1]);
-  });
-  root.addEventListener("pointerleave", last);
-  last();
-  return make("section", "chart-box", make("h3", "", say(title)), root, reading);
+function curve(title, runs) {
+  const lines = runs.filter((run) => run.points.length).map((run) => ({
+    name: run.name, css: hueClass(run.hue), points: run.points,
+    band: title === "heldout" ? run.data.forecast?.[at("stage").value] ?? null : null,
+    events: title === "loss" ? (run.data.events[at("stage").value] || []).map((event) => ({ ...event, text: told(run, event) })) : [],
+  }));
+  if (!lines.length) return null;
+  const values = lines.flatMap((line) => line.points.map(([, y]) => y)).sort((a, b) => a - b);
+  const top = TOP.includes(title) ? values[Math.floor((values.length - 1) * 0.98)] : null;
+  const low = FLOORS.includes(title) ? null : Math.min(0, values[0]);
+  return chart(lines, { title: say(title), low, top, shown: zoom, zoomed, told: (text) => { at("event").textContent = text; } });
 }
 
-function ticks(low, high, most) {
-  const rough = (high - low) / most;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9 && found.length < 12; value += step) found.push(Number(value.toPrecision(12)));
-  return found;
-}
+const told = (run, event) => `${run.name} · ${say("at", quantity(event.x))}: ${say(event.kind)}${event.more ? ` (${event.more})` : ""}`;
 
-const exact = (value) => (Math.abs(value) >= 1e4 || (value && Math.abs(value) < 1e-3) ? quantity(value) : Number(value.toPrecision(4)).toString());
-
-function quantity(value) {
-  for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
-  return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
+/** Looks at a part of the axis closely, or (null) at all of it: the server thins what it sends. */
+async function zoomed(span) {
+  zoom = span;
+  at("whole").hidden = !span;
+  details.clear();
+  await refresh();
 }
 
 // ---- scores and samples
@@ -228,26 +186,34 @@ function showScores(chosenRuns, stage) {
   at("scores").replaceChildren(...(!all.length ? [make("p", "faint", "–")] : folds ? [table(totals), fold("scores", say("more", all.length - totals.length), table(all))] : [table(all)]));
 }
 
-/** One block per prompt: the newest answer of every run beside each other, older ones folded. */
+/** One block per prompt: what every run said to it, from the first time to the last. */
 function showSamples(shown, stage) {
   const prompts = new Map();
   for (const run of shown) {
     for (const one of run.data.samples.filter((sample) => sample.stage === stage)) {
       if (!prompts.has(one.prompt)) prompts.set(one.prompt, new Map());
       const byRun = prompts.get(one.prompt);
-      byRun.set(run, [one, ...(byRun.get(run) || [])]);
+      byRun.set(run, [...(byRun.get(run) || []), one]);
     }
   }
   const written = (run) => (one) => make("div", `answer ${hueClass(run.hue)}`,
     make("div", "faint", make("span", "swatch"), ` ${run.name}${one.tokens === null ? "" : ` · ${say("at", quantity(one.tokens))}`}`), one.answer);
-  const nodes = [...prompts].map(([prompt, byRun]) => {
-    const older = [...byRun].flatMap(([run, samples]) => samples.slice(1).map(written(run)));
-    return make("section", "sample", make("b", "", prompt), make("div", "answers", ...[...byRun].map(([run, samples]) => written(run)(samples[0]))), ...(older.length ? [fold(`older ${prompt}`, `${say("earlier")} (${older.length})`, make("div", "answers", ...older))] : []));
-  });
+  const nodes = [...prompts].map(([prompt, byRun]) => make("section", "sample", make("b", "", prompt), ...[...byRun].map(([run, samples]) => {
+    const strip = make("div", "answers", ...samples.map(written(run)));
+    strip.tabIndex = 0;
+    strip.setAttribute("role", "group");
+    strip.setAttribute("aria-label", `${run.name}: ${prompt}`);
+    return strip;
+  })));
   at("samples").replaceChildren(...(nodes.length ? few("samples", nodes, FEW, "") : [make("p", "faint", "–")]));
+  for (const strip of at("samples").querySelectorAll(".answers")) strip.scrollLeft = strip.scrollWidth; // the newest
 }
 
+const clock = (seconds) => { const m = Math.floor(seconds / 60), h = Math.floor(m / 60), two = (n) => String(n).padStart(2, "0"); return h ? `${h}:${two(m % 60)}:${two(Math.floor(seconds % 60))}` : `${m}:${two(Math.floor(seconds % 60))}`; };
+
 preferences(() => show(true));
+new MutationObserver(() => show(true)).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+at("whole").addEventListener("click", () => zoomed(null));
 small.addEventListener("change", () => show(true));
 at("stage").addEventListener("change", () => show(true));
 at("filter").addEventListener("input", showRuns);

@@ -25,7 +25,7 @@ export const WORDS = {
     board: "训练看板", chat: "对话", allRuns: "运行", noRuns: "这里还没有运行。先训练一个，这一页会自己更新：miao run seedling", pick: "选几个运行，它们的曲线会画在一起。",
     loss: "损失", heldout: "留出文本（比特/字节）", speed: "每秒词元", scores: "评测", samples: "生成样例", lr: "学习率",
     stage: "阶段", live: "进行中", task: "项目", chance: "瞎猜", at: "在 {0} 词元时", unreadable: "损坏而略去：{0}", more: "另外 {0} 项",
-    gradNorm: "梯度范数", tasks: "训练中的考题（early：0 为瞎猜）", noCurves: "还没有曲线。", earlier: "更早的回答", filter: "按名字筛选",
+    gradNorm: "梯度范数", tasks: "训练中的考题（early：0 为瞎猜）", noCurves: "还没有曲线。", left: "还剩 {0}", whole: "看全部", howToZoom: "横着拖选一段放大，双击还原；点曲线下的标记看那里发生了什么。", checkpoint: "检查点", skipped: "跳过一步", rollback: "退回检查点", overflow: "溢出，缩小了损失倍数", resumed: "中断后继续", filter: "按名字筛选",
   },
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
@@ -51,7 +51,7 @@ export const WORDS = {
     board: "Runs", chat: "Chat", allRuns: "Runs", noRuns: "There are no runs here yet. Train one, and this page will show it: miao run seedling", pick: "Choose runs; their curves are drawn together.",
     loss: "Loss", heldout: "Held-out text, bits per byte", speed: "Tokens per second", scores: "Evaluation", samples: "Samples", lr: "Learning rate",
     stage: "Stage", live: "live", task: "Task", chance: "chance", at: "at {0} tokens", unreadable: "damaged, left out: {0}", more: "{0} more",
-    gradNorm: "Gradient norm", tasks: "Tasks while training (early: 0 is guessing)", noCurves: "No curves yet.", earlier: "Earlier answers", filter: "Filter by name",
+    gradNorm: "Gradient norm", tasks: "Tasks while training (early: 0 is guessing)", noCurves: "No curves yet.", left: "{0} left", whole: "Show all", howToZoom: "Drag across a part to enlarge it, double-click for all; click a mark below the curve for what happened there.", checkpoint: "checkpoint", skipped: "a step was skipped", rollback: "back to a checkpoint", overflow: "overflow, smaller loss scale", resumed: "went on after a break", filter: "Filter by name",
   },
 };
 
