@@ -199,6 +199,10 @@ def read_jsonl(
     return parsed_lines(path.read_text(encoding="utf-8", errors="replace"), path, pass_over)
 
 
+MOST_DIGITS = 308
+"""Of a whole number that is a float."""
+
+
 def parsed_lines(
     text: str, path: Path, pass_over: Callable[[str], None] | None, first: int = 1
 ) -> list[dict[str, Any]]:
@@ -227,10 +231,13 @@ def parsed_lines(
 
 def _showable(line: str) -> dict[str, Any]:
     """A line's object, its halves of surrogate pairs replaced. ValueError: see `read_jsonl`."""
-    record = json.loads(line, parse_int=_int_within_floats)
+    if len(line) > MOST_DIGITS:  # else no number in it can be beyond all floats
+        record = json.loads(line, parse_int=_int_within_floats)
+    else:
+        record = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError("no object")
-    if "\\ud" in line.lower():
+    if "\\u" in line and "\\ud" in line.lower():
         record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
     return record
 

@@ -107,9 +107,9 @@ class Runs:
             "problem": _problem(problems),
         }
         if log.last:
-            stage = text(log.last["stage"])
+            stage = text(log.last.get("stage"))
             entry |= {"stage": stage, "stageName": stage_name(stage[:LONGEST_NAME])._asdict()}
-            entry |= {key: number(log.last[key]) for key in ("tokens", "loss")}
+            entry |= {key: number(log.last.get(key)) for key in ("tokens", "loss")}
             if worker is not None:
                 entry |= standing(run, stage, log, worker)
         return entry

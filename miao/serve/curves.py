@@ -23,6 +23,7 @@ CURVES = {
 }
 TASKS = "tasks"
 """The curve of what was asked while training: its first score."""
+_KEYS = tuple(CURVES.items())
 POINTS = 300
 """Per curve; more are averaged in runs of equal length."""
 EVENTS = 500
@@ -37,6 +38,22 @@ class StageLog:
 
     curves: dict[str, tuple[array[float], array[float]]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, tokens: float, row: dict[str, Any]) -> None:
+        """Keeps an event; the numbers beside it are no points of the curves."""
+        if isinstance(row["event"], str):
+            known = ("step", "loss", "grad_norm", "from_step", "left_out", "loss_scale")
+            more = ", ".join(f"{key} {row[key]}"[:80] for key in known if row.get(key) is not None)
+            self.events.append({"x": float(tokens), "kind": row["event"][:40], "more": more})
+            del self.events[:-EVENTS]
+
+    def ask(self, tokens: float, scores: Any) -> None:
+        """Keeps the first of the scores of what was asked while training."""
+        first = scores[0] if isinstance(scores, list) and scores else None
+        if isinstance(first, dict) and (value := number(first.get("value"))) is not None:
+            x, y = self.curves.setdefault(TASKS, (array("d"), array("d")))
+            x.append(tokens)
+            y.append(value)
 
     def points(self, title: str, span: tuple[float, float] | None = None) -> list[list[float]]:
         """A curve, thinned; of the tokens within `span`, if one is given."""
@@ -69,24 +86,28 @@ class RunLog:
         """The latest line with a loss."""
 
     def add(self, row: dict[str, Any]) -> None:
-        """Takes a line."""
-        stage = self.stages.setdefault(text(row.get("stage")), StageLog())
-        tokens = number(row.get("tokens"))
-        if "loss" in row:
-            self.last = {key: row.get(key) for key in ("stage", "tokens", "loss", CURVES["speed"])}
-        scores = row.get("scores")
-        first = scores[0] if isinstance(scores, list) and scores else None
-        asked = first.get("value") if isinstance(first, dict) else None
-        for title, value in (*((t, row.get(key)) for t, key in CURVES.items()), (TASKS, asked)):
-            if tokens is not None and (found := number(value)) is not None:
-                x, y = stage.curves.setdefault(title, (array("d"), array("d")))
-                x.append(tokens)
-                y.append(found)
-        if tokens is not None and isinstance(row.get("event"), str):
-            known = ("step", "loss", "grad_norm", "from_step", "left_out", "loss_scale")
-            more = ", ".join(f"{key} {row[key]}"[:80] for key in known if row.get(key) is not None)
-            stage.events.append({"x": tokens, "kind": row["event"][:40], "more": more})
-            del stage.events[:-EVENTS]
+        """Takes a line. A hundred thousand of them come at once where a page is opened late."""
+        name, tokens, event = row.get("stage"), row.get("tokens"), row.get("event")
+        name = name if isinstance(name, str) else ""
+        if (stage := self.stages.get(name)) is None:
+            stage = self.stages[name] = StageLog()
+        if "loss" in row and event is None:
+            self.last = row
+        if type(tokens) not in (int, float) or tokens - tokens != 0:
+            return
+        if event is not None:
+            stage.note(tokens, row)
+            return
+        curves = stage.curves
+        for title, key in _KEYS:
+            value = row.get(key)
+            if type(value) in (int, float) and value - value == 0:  # neither infinite nor NaN
+                if title not in curves:
+                    curves[title] = (array("d"), array("d"))
+                curves[title][0].append(tokens)
+                curves[title][1].append(value)
+        if "scores" in row:
+            stage.ask(tokens, row["scores"])
 
 
 class Grown:

@@ -27,7 +27,7 @@ export function chart(lines, { title, low, top, shown, zoomed, told }) {
   const marks = lines.flatMap((line, n) => (line.events || []).map((event) => ({ ...event, hue: hues[n] })));
   const plot = new uPlot({
     width: 380, height: HEIGHT, ms: 1, cursor: { y: false, drag: { x: true, y: false } }, legend: { show: false },
-    scales: { x: { time: false, range: shown ? () => shown : (_, a, b) => [Math.min(a, 0), b || 1] }, y: { range: (_, a, b) => spanOf(low ?? a, top ?? b, lines) } },
+    scales: { x: { time: false, range: shown ? () => shown : (_, a, b) => [Math.min(a, 0), Math.max(b, ...lines.map((line) => line.band?.[2] ?? 0)) || 1] }, y: { range: (_, a, b) => spanOf(low ?? a, top ?? b, lines) } },
     axes: [{ ...axis, size: 24 }, axis],
     series: [{}, ...lines.map((line, n) => ({ stroke: hues[n], width: 1.6, spanGaps: true, dash: line.css.includes("again") ? DASHED : undefined, points: { show: line.points.length < 20, size: 5, fill: hues[n] } }))],
     hooks: {
