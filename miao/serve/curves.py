@@ -87,7 +87,8 @@ class RunLog:
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a line. A hundred thousand of them come at once where a page is opened late."""
-        name, tokens, event = row.get("stage"), row.get("tokens"), row.get("event")
+        name, event = row.get("stage"), row.get("event")
+        tokens: Any = row.get("tokens")
         name = name if isinstance(name, str) else ""
         if (stage := self.stages.get(name)) is None:
             stage = self.stages[name] = StageLog()
@@ -100,7 +101,7 @@ class RunLog:
             return
         curves = stage.curves
         for title, key in _KEYS:
-            value = row.get(key)
+            value: Any = row.get(key)
             if type(value) in (int, float) and value - value == 0:  # neither infinite nor NaN
                 if title not in curves:
                     curves[title] = (array("d"), array("d"))

@@ -55,7 +55,7 @@ def band_of(run: RunDir, stage: str, log: StageLog) -> tuple[float, float, float
     points = log.points("heldout")
     if budget is None or not points or points[-1][0] >= budget:
         return None
-    return _band(tuple(map(tuple, points)), budget)  # type: ignore[arg-type]
+    return _band(tuple(map(tuple, points)), budget)
 
 
 @lru_cache(maxsize=256)

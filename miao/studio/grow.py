@@ -122,7 +122,7 @@ def add_grow(app: FastAPI, place: Place) -> None:
         if what in ("pause", "stop"):
             return jobs.stop(name, what).as_json()  # type: ignore[arg-type]
         if what == "resume":
-            return jobs.resume(name).as_json()  # type: ignore[no-any-return]
+            return jobs.resume(name).as_json()
         if what != "forget":
             raise Problem(404, "a job can be paused, stopped, resumed or forgotten", "what")
         jobs.forget(name)

@@ -78,8 +78,8 @@ def add_talk(app: FastAPI, place: Place) -> None:
             model = json.loads(body)["model"]
         except (ValueError, KeyError, TypeError):
             raise Problem(400, "which model?", "model") from None
-        ask = voices.forward, str(model), body, "/chat/completions"
-        status, kind, pieces = await asyncio.to_thread(*ask)
+        asked = asyncio.to_thread(voices.forward, str(model), body, "/chat/completions")
+        status, kind, pieces = await asked
         return StreamingResponse(pieces, status, media_type=kind)
 
     @app.post("/studio/servers")
