@@ -45,7 +45,9 @@ def main() -> int:
     options = parser.parse_args()
     rows = [row for row in read_rows(options.trials) if row["n"] != "tiny"]
     for row in rows:
-        row["trial"] = Trial(**{name: row[name] for name in Trial.__dataclass_fields__})
+        row["trial"] = Trial(
+            **{name: row[name] for name in Trial.__dataclass_fields__ if name in row}
+        )
     predicted = {trial.key for trial in trials("heldout")}
     fitted = [row for row in surface(rows) if row["key"] not in predicted]
     found = fit_loss(fitted)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(ROOT))
 
-from miao.train import muon, optim
+from miao.train import muon, optim, schedule
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -68,16 +68,16 @@ def normuon() -> None:
 
 def sqrt_decay() -> None:
     """The decay as 1 - sqrt (arXiv:2405.18392) instead of a straight line."""
-    plain = optim.learning_rate_factor
+    plain = schedule.learning_rate_factor
 
     def factor(
-        schedule: Any, done: float, budget: float, warmup: float, decay: float, final: float
+        shape: Any, done: float, budget: float, warmup: float, decay: float, final: float
     ) -> float:
-        if schedule != "wsd" or done < budget - decay:
-            return plain(schedule, done, budget, warmup, decay, final)
+        if shape != "wsd" or done < budget - decay:
+            return plain(shape, done, budget, warmup, decay, final)
         return 1 - math.sqrt((done - budget + decay) / decay)
 
-    optim.learning_rate_factor = factor
+    schedule.learning_rate_factor = factor
 
 
 def cautious_decay() -> None:
@@ -96,7 +96,7 @@ def cautious_decay() -> None:
     optim.MuonAdamW._apply = apply  # type: ignore[method-assign]
 
 
-PLACES = ((muon, "newton_schulz"), (optim.MuonAdamW, "_apply"), (optim, "learning_rate_factor"))
+PLACES = ((muon, "newton_schulz"), (optim.MuonAdamW, "_apply"), (schedule, "learning_rate_factor"))
 
 
 @contextmanager
