@@ -4,11 +4,10 @@
     python benchmarks/fit_rules.py DIR/trials.jsonl --write         # miao/rules.json
     python benchmarks/fit_rules.py DIR/trials.jsonl --plot docs/images/rules.svg
 
-Bits per byte as E + A/N^alpha + B/D^beta (approach 3 of arXiv:2203.15556, by least squares of
-relative errors over a grid of exponents); its interval by a bootstrap of residuals. Trials of
-`heldout` and of other seeds, vocabularies, amounts of text take no part in that fit. The best rate
-of each cell by a parabola over log2 of the rate; then powers of size, tokens and batch through
-these.
+Bits per byte by the law of `rules.expected_bits`, by least squares of relative errors over a grid;
+its interval by a bootstrap of residuals. Trials of `heldout` and of other seeds, rates,
+vocabularies, amounts of text take no part in that fit. The best rate of each cell by a parabola
+over log2 of the rate; then powers of size, tokens and batch through these.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, parser_for, table
-from miniseries import Trial, read_rows, trials
+from miniseries import Trial, good_batch, read_rows, trials
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(ROOT))
@@ -32,9 +31,15 @@ from miao import rules
 from miao.files import write_json
 
 Array = NDArray[np.float64]
-NAMES = ("E", "A", "alpha", "B", "beta")
+NAMES = ("E", "B", "beta", "D0", "A", "alpha")
 DRAWS = 100
-EXPONENTS = np.geomspace(0.05, 1.0, 60)
+FEWEST_TOKENS = 400_000
+"""Below, a trial has hardly begun to learn, and no law holds."""
+GRID = (
+    np.geomspace(0.05, 0.9, 36), np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0]),
+    np.geomspace(3e-3, 3.0, 30), np.geomspace(0.2, 1.6, 13),
+)  # fmt: skip
+"""beta, D0, A, alpha that are tried."""
 
 
 def main() -> int:
@@ -72,19 +77,15 @@ def main() -> int:
 
 
 def surface(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of every size and length the best trial among those that differ in rates and batch only."""
-    best: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        plain = Trial(row["n"], row["tokens"], batch=row["batch"], adam=row["adam"],
-                      muon=row["muon"])  # fmt: skip
-        if row["trial"] == plain:
-            cell = (row["parameters"], row["tokens"])
-            if cell not in best or row["bits"] < best[cell]["bits"]:
-                best[cell] = row
-    return list(best.values())
+    """The trials that differ in size and length only."""
+    return [
+        row for row in rows
+        if row["trial"] == Trial(row["n"], row["tokens"], batch=good_batch(row["tokens"]))
+    ]  # fmt: skip
 
 
 def fit_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    rows = [row for row in rows if row["tokens"] >= FEWEST_TOKENS]
     size = np.array([row["parameters"] / 1e6 for row in rows])
     tokens = np.array([row["tokens"] / 1e6 for row in rows])
     bits = np.array([row["bits"] for row in rows])
@@ -95,36 +96,33 @@ def fit_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
     draws = []
     for _ in range(DRAWS):
         # of residuals, not of trials: every cell keeps its place in the design
-        values = _law(best, size, tokens) * np.exp(rng.choice(residuals, len(rows)))
-        draws.append(_numbers(_fit(size, tokens, values)))
+        noise = rng.choice(residuals, len(rows)) * math.sqrt(len(rows) / (len(rows) - 3))
+        draws.append(_numbers(_fit(size, tokens, _law(best, size, tokens) * np.exp(noise))))
     return {"best": _numbers(best), "draws": draws, "scatter": round(scatter, 5)}
 
 
 def _law(numbers: Array, size: Array, tokens: Array) -> Array:
-    e, a, alpha, b, beta = numbers
-    value: Array = e + a * size**-alpha + b * tokens**-beta
+    e, b, beta, first, a, alpha = numbers
+    value: Array = e + b * (1 / (tokens + first) + a * size**-alpha) ** beta
     return value
 
 
 def _fit(size: Array, tokens: Array, bits: Array) -> Array:
-    """Least squares of relative errors. For exponents that are given the rest is linear, so all
-    pairs of a grid are solved at once; what comes out negative is no law."""
-    alphas, betas = (v.ravel() for v in np.meshgrid(EXPONENTS, EXPONENTS))
-    one = np.ones((len(alphas), len(bits)))
-    columns = np.stack([one, size[None] ** -alphas[:, None], tokens[None] ** -betas[:, None]], 2)
-    columns = columns / bits[None, :, None]
-    found: list[tuple[float, Array]] = []
-    for used in ((0, 1, 2), (1, 2)):  # with a floor, and without
-        part = columns[:, :, used]
-        square = np.einsum("gni,gnj->gij", part, part)
-        right = part.sum(1)[:, :, None]
-        solved = np.linalg.solve(square + 1e-12 * np.eye(len(used)), right)[:, :, 0]
-        misfit = ((np.einsum("gni,gi->gn", part, solved) - 1) ** 2).sum(1)
-        misfit[(solved < 0).any(1)] = np.inf
-        best = int(misfit.argmin())
-        e, a, b = solved[best] if len(used) == 3 else (0.0, *solved[best])
-        found.append((float(misfit[best]), np.array([e, a, alphas[best], b, betas[best]])))
-    return min(found, key=lambda pair: pair[0])[1]
+    """Least squares of relative errors. What is within the bracket given, E and B are linear, so
+    all points of a grid are solved at once; what comes out negative is no law."""
+    grid = np.meshgrid(*GRID, indexing="ij")
+    beta, first, a, alpha = (axis.ravel()[:, None] for axis in grid)
+    shape = (1 / (tokens[None] + first) + a * size[None] ** -alpha) ** beta / bits[None]
+    one = np.broadcast_to(1 / bits, shape.shape)
+    # normal equations of two unknowns, weighted with 1/bits
+    oo, os, ss = (one * one).sum(1), (one * shape).sum(1), (shape * shape).sum(1)
+    so, st = one.sum(1), shape.sum(1)
+    determinant = oo * ss - os * os
+    e = np.clip((so * ss - st * os) / determinant, 0.0, None)
+    b = (st - e * os) / ss
+    misfit = ((e[:, None] * one + b[:, None] * shape - 1) ** 2).sum(1)
+    n = int(np.where(b > 0, misfit, np.inf).argmin())
+    return np.array([e[n], b[n], beta[n, 0], first[n, 0], a[n, 0], alpha[n, 0]])
 
 
 def _numbers(numbers: Array) -> dict[str, float]:

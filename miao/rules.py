@@ -62,10 +62,11 @@ def effective_tokens(tokens: float, unique: float | None = None) -> float:
 
 
 def expected_bits(parameters: float, tokens: float, unique: float | None = None) -> Interval:
-    """Held-out bits per byte of the reference text: E + A/N^alpha + B/D^beta (arXiv:2203.15556).
+    """Held-out bits per byte of the reference text, E + B·(1/(D + D0) + A/N^alpha)^beta.
 
-    The interval is that of the fit (draws of a bootstrap over the trials) and of what trials
-    scatter around it; another text has another level, see `level`.
+    That is equation 1.5 of arXiv:2001.08361 with a floor E, and with D0 for the first tokens, which
+    teach less than a power of them. The interval is that of the fit (a bootstrap over the trials)
+    and of what trials scatter around it. Another text has another level.
     """
     law = table()["loss"]
     effective = effective_tokens(tokens, unique)
@@ -81,8 +82,9 @@ def expected_bits(parameters: float, tokens: float, unique: float | None = None)
 
 
 def _law(numbers: dict[str, float], parameters: float, tokens: float) -> float:
-    size = numbers["A"] * (parameters / 1e6) ** -numbers["alpha"]
-    return numbers["E"] + size + numbers["B"] * (tokens / 1e6) ** -numbers["beta"]
+    n = numbers
+    lack = 1 / (tokens / 1e6 + n["D0"]) + n["A"] * (parameters / 1e6) ** -n["alpha"]
+    return n["E"] + n["B"] * float(lack ** n["beta"])
 
 
 def settings(parameters: float, tokens: float) -> Settings:

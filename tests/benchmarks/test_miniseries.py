@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from miao import rules
+
 SCRIPTS = Path(__file__).parent.parent.parent / "benchmarks"
-LAW = {"E": 0.7, "A": 0.4, "alpha": 0.35, "B": 0.9, "beta": 0.3}
+LAW = {"E": 0.3, "B": 2.4, "beta": 0.16, "D0": 0.35, "A": 0.03, "alpha": 1.2}
 SIZES = {"0.3": 0.296, "0.6": 0.554, "1.2": 1.2, "2.6": 2.6, "4.4": 4.4, "9.7": 9.7}
 
 
@@ -24,11 +26,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def made_up(trial: Any, rng: random.Random, best_muon: float = 0.02) -> dict[str, Any]:
     size = SIZES[trial.n]
-    bits = (
-        LAW["E"]
-        + LAW["A"] * size ** -LAW["alpha"]
-        + LAW["B"] * (trial.tokens / 1e6) ** -LAW["beta"]
-    )
+    bits = rules._law(LAW, size * 1e6, trial.tokens)
     bits *= 1 + 0.01 * math.log2(trial.muon / best_muon) ** 2 + rng.gauss(0, 5e-4)
     return {
         "key": trial.key, **asdict(trial), "trial": trial, "parameters": size * 1e6, "bits": bits,
@@ -46,8 +44,7 @@ def test_a_law_that_made_the_numbers_is_found_again(
     assert found["scatter"] < 1e-3
     for size, tokens in ((0.3, 0.25), (10.0, 0.5), (10.0, 4.0)):  # the last one was in no trial
         said = fit._law(list(found["best"].values()), size, tokens)
-        true = LAW["E"] + LAW["A"] * size ** -LAW["alpha"] + LAW["B"] * tokens ** -LAW["beta"]
-        assert said == pytest.approx(true, rel=0.005)
+        assert said == pytest.approx(rules._law(LAW, size * 1e6, tokens * 1e6), rel=0.01)
 
 
 def test_the_best_rate_of_every_size_is_found_again(load: Any) -> None:
