@@ -13,11 +13,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from rich.markup import escape
 from rich.text import Text
 
 from miao.console import console, say
 from miao.corpus.records import Message
 from miao.errors import MiaoError
+from miao.language import translated
 from miao.openai_api import api_key
 from miao.rundir import find_model
 from miao.serve.answer import AnswerParser, Piece, opens_thought
@@ -130,7 +132,8 @@ class Chat:
             say("a new conversation")
         elif name == "/system":
             self.system, self.messages = rest.strip() or None, []
-            say(f"a new conversation, {'with' if self.system else 'without a'} system prompt")
+            without = "a new conversation, without a system prompt"
+            say("a new conversation, with a system prompt" if self.system else without)
         elif name == "/set":
             self._set(rest.split())
         else:
@@ -148,7 +151,8 @@ class Chat:
             except MiaoError as error:
                 say(error.what)
             except ValueError:
-                say(f"{name}: {value} is no {'whole ' if kind is int else ''}number")
+                whole = f"{name}: {value} is no whole number"
+                say(whole if kind is int else f"{name}: {value} is no number")
         say(", ".join(f"{name} {getattr(self.sampling, name)}" for name in SETTINGS))
 
 
@@ -313,7 +317,7 @@ def _converse(chat: Chat) -> None:
             print()
             return
         except KeyboardInterrupt:
-            print("\n(Ctrl-D or /exit leaves)")
+            print(translated("\n(Ctrl-D or /exit leaves)"))
             continue
         assert line is not None
         if line.startswith("/") and "\n" not in line:
@@ -372,7 +376,7 @@ def _print_answer(chat: Chat, question: str, interactive: bool = False) -> None:
         return
     if interactive:
         notes = ", ".join(["stopped"] * stopped + chat.notes)
-        console.print(f"[dim]({notes})[/]")
+        console.print(f"[dim]({escape(translated(notes))})[/]")
     elif len(chat.notes) > 2:
         say(f"({chat.notes[2]})")
 

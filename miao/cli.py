@@ -15,6 +15,7 @@ from pathlib import Path
 
 from miao import __version__
 from miao.errors import Interrupted, MiaoError, did_you_mean, nearest
+from miao.language import AsWritten, Parser, in_language, translated
 
 RUN = {
     "run": "all stages of a recipe, those that are done are skipped",
@@ -73,16 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MiaoError as error:
         if os.environ.get("MIAO_DEBUG") == "1":
             raise
-        print(f"miao: {error}", file=sys.stderr)
+        print(f"miao: {in_language(error)}", file=sys.stderr)
         return 2
     except Interrupted as interruption:
-        print(
-            f"\nstopped; everything is saved. Go on with:\n  miao {shlex.join(words)}",
-            file=sys.stderr,
-        )
+        stopped = f"\nstopped; everything is saved. Go on with:\n  miao {shlex.join(words)}"
+        print(translated(stopped), file=sys.stderr)
         return interruption.exit_code
     except KeyboardInterrupt:
-        print(f"\nstopped. Go on with:\n  miao {shlex.join(words)}", file=sys.stderr)
+        stopped = f"\nstopped. Go on with:\n  miao {shlex.join(words)}"
+        print(translated(stopped), file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
@@ -157,12 +157,11 @@ def _no_recipe(verb: str, word: str) -> MiaoError:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao",
         description="Grow a small Chinese/English language model, from raw text to a chat.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        formatter_class=AsWritten,
     )
     parser.add_argument("--version", action="version", version=f"miao {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from miao.errors import Interrupted, MiaoError, activation_hint
+from miao.language import translated
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL = 15.0
@@ -29,17 +30,17 @@ PLAIN_INTERVAL = 15.0
 
 def say(text: str = "") -> None:
     """Prints plain text."""
-    console.print(escape(text))
+    console.print(escape(translated(text)))
 
 
 def headline(text: str) -> None:
     """Prints the start of a stage."""
-    console.print(f"\n[bold green]●[/] [bold]{escape(text)}[/]")
+    console.print(f"\n[bold green]●[/] [bold]{escape(translated(text))}[/]")
 
 
 def warn(text: str) -> None:
     """Prints something the user should know, once."""
-    console.print(f"[yellow]! {escape(text)}[/]")
+    console.print(f"[yellow]! {escape(translated(text))}[/]")
 
 
 @contextmanager
@@ -66,11 +67,12 @@ def say_next(*commands: str) -> None:
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], right_from: int = 1) -> None:
     """Prints a table whose columns from `right_from` on are numbers."""
+    title = translated(title)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-    for number, column in enumerate(columns):
+    for number, column in enumerate(map(translated, columns)):
         table.add_column(escape(column), justify="right" if number >= right_from else "left")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(translated(cell) if " " in cell else cell) for cell in row))
     console.print(table)
 
 
@@ -83,7 +85,7 @@ class ProgressLine:
     """
 
     def __init__(self, what: str, total: float, done: float = 0):
-        self.what, self.total, self.done = what, total, done
+        self.what, self.total, self.done = translated(what), total, done
         self._began, self._began_at, self._said = time.monotonic(), done, time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -99,7 +101,7 @@ class ProgressLine:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task(
-            escape(what), total=total or None, completed=int(done), text=""
+            escape(self.what), total=total or None, completed=int(done), text=""
         )
 
     def __enter__(self) -> ProgressLine:
@@ -117,6 +119,7 @@ class ProgressLine:
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Moves the bar on; `text` stands beside it."""
         self.done += amount
+        text = translated(text)
         self._progress.update(self._task, advance=amount, text=escape(text))
         now = time.monotonic()
         if not console.is_terminal and now - self._said > PLAIN_INTERVAL:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from miao.errors import MiaoError
+from miao.language import translated
 
 
 @contextmanager
@@ -307,7 +308,7 @@ def _writable_cache(wanted: Path | None) -> Path:
         except OSError as error:
             reason = f"no cache in {wanted} ({error.strerror})"
     fallback = _own_temporary_directory()
-    print(f"! {reason}: the cache is {fallback}", file=sys.stderr)
+    print(translated(f"! {reason}: the cache is {fallback}"), file=sys.stderr)
     return fallback
 
 

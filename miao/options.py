@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from miao.errors import MiaoError, did_you_mean, nearest
+from miao.language import HelpInLanguage
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -81,10 +82,15 @@ def make_parser(options_type: type, prog: str = "miao run RECIPE") -> ArgumentPa
     """A jsonargparse parser with one `--key.sub` for every field of a dataclass of options."""
     from argparse import SUPPRESS
 
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+    class RecipeHelp(HelpInLanguage, DefaultHelpFormatter):
+        """The types and defaults of jsonargparse, in the user's language."""
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, usage=SUPPRESS, exit_on_error=False, add_help=False)
+    parser = ArgumentParser(
+        prog=prog, usage=SUPPRESS, exit_on_error=False, add_help=False, formatter_class=RecipeHelp
+    )
     parser.add_class_arguments(options_type)
     return parser
 

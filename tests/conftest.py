@@ -21,6 +21,7 @@ from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer, train_tokenizer
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start; `one_thread` says why
+os.environ["MIAO_LANG"] = "en"  # whatever the machine speaks
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background so, and what tests start and stop would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

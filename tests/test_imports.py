@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Left to right: a room may import rooms of the lines above its own, and itself.
 ORDER = [
     {"errors", "gpus", "cores", "provenance", "rules"},
+    {"language"},
     {"files", "console", "device", "openai_api"},
     {"options"},
     {"recipe"},
@@ -88,6 +89,7 @@ WITHOUT_TORCH = {
     "cores",
     "provenance",
     "rules",
+    "language",
     "files",
     "console",
     "options",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
+from miao.language import Parser
 from miao.openai_api import api_key
 from miao.serve.listening import BACKLOG, address_of, is_loopback, listen, names_of
 
@@ -42,10 +43,9 @@ def main(words: list[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What `miao board` takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao board",
         description="Shows runs while they train: curves, scores, samples, side by side.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="?", default="runs", help="directory of runs, or one run")
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+
+from miao.language import Parser
 
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao chat MODEL` or `miao chat --server URL`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao chat",
         description="Talk to a trained model; answers stream as they are made. Inside: /help.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "directory", nargs="?", help="a run directory (runs/NAME) or a model directory"

@@ -15,6 +15,7 @@ from miao.corpus.read.kinds import paths_by_kind
 from miao.corpus.records import FIELDS, KINDS, Kind
 from miao.errors import MiaoError
 from miao.files import read_json, require_replaceable
+from miao.language import Parser
 from miao.options import option_kinds
 from miao.recipe import Recipe
 from miao.report.data_report import present_corpus
@@ -25,13 +26,12 @@ STAGE_OF: dict[Kind, str] = {kind: stage for stage, kind in KINDS.items()}
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao corpus build PATH ... --out DIR [--corpus.key value ...]`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus build",
         description="Cleans, deduplicates and mixes text; writes it with a manifest and a report. "
         "Stopped, the same command goes on.",
         epilog="Every option of a recipe's `corpus` may follow: --corpus.dedup.near true. "
         "They are listed by `miao corpus --help`.",
-        allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="*", help="files, folders, globs (default: the recipe's)")
     parser.add_argument("--out", required=True, help="the directory to write")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from miao.console import headline, say
 from miao.corpus.catalog import USES, Entry, entries, find_entry
+from miao.language import Parser
 
 
 def main(words: Sequence[str]) -> int:
     """Prints the list, or what is known of one data set."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus catalog",
         description="The data sets that people of this field train on.",
-        allow_abbrev=False,
     )
     parser.add_argument("name", nargs="?", help="one data set")
     parser.add_argument("--use", choices=USES, help="only those for this")

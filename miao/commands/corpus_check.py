@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from miao.corpus.read.formats import Reading
 from miao.corpus.read.sources import is_dataset_name
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
+from miao.language import Parser
 
 FROM_HUB = 1000
 """Records that are read of a data set on a hub, where no limit is given."""
@@ -23,11 +23,10 @@ FROM_HUB = 1000
 
 def main(words: Sequence[str]) -> int:
     """`miao corpus check PATH...`; returns 1 when there were problems."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus check",
         description="Says what is recognised in files, shows three records, counts, lengths and "
         "languages, and lists every problem; bad records go to a quarantine file.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "paths", nargs="+", help="files, folders, globs, -, hf:owner/name, catalog:NAME"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,16 +13,16 @@ from miao.corpus.read.formats import read_records
 from miao.corpus.records import Kind, Record, text_of
 from miao.errors import MiaoError
 from miao.files import require_replaceable
+from miao.language import Parser
 
 
 def main(words: Sequence[str]) -> int:
     """Trains a classifier, and prints what it does to samples that it has not seen."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus classifier",
         description="Trains a quality classifier on samples of good and of bad text, and shows "
         "what each threshold does to a fifth of them that it has not seen. A few thousand of "
         "either kind are enough; the bad ones may be drawn from what is to be cleaned.",
-        allow_abbrev=False,
     )
     parser.add_argument("--good", nargs="+", required=True, help="files, folders, globs, hf:NAME")
     parser.add_argument("--bad", nargs="+", required=True, help="the same, of texts to be rid of")

@@ -9,6 +9,7 @@ from pathlib import Path
 from miao.console import say, say_next
 from miao.corpus.distill import Endpoint, distill, questions, read_prompts
 from miao.errors import MiaoError
+from miao.language import Parser
 from miao.openai_api import api_key
 
 
@@ -41,10 +42,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus distill",
         description="Asks a model and keeps its answers as conversations; run again, it goes on.",
-        allow_abbrev=False,
     )
     parser.add_argument("prompts", nargs="+", help=".txt (a prompt per line) or .jsonl files")
     parser.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -19,6 +18,7 @@ from miao.corpus.read.sources import find_sources
 from miao.corpus.records import Kind, Record, text_of
 from miao.errors import MiaoError
 from miao.files import atomic_open
+from miao.language import Parser
 
 BATCH = 256  # records scored together
 Scorer = Callable[[list[Any]], list[dict[str, float]]]
@@ -26,12 +26,11 @@ Scorer = Callable[[list[Any]], list[dict[str, float]]]
 
 def main(words: Sequence[str]) -> int:
     """Writes the records with their scores, and says how these are spread."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao corpus score",
         description="Writes records with new columns: from --model bits_per_byte (documents), "
         "answer_bits_per_byte and ifd (conversations: how little the questions help to foresee the "
         "answers; near 1: not at all), from --classifier quality. Filter by them afterwards.",
-        allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="+", help="files, folders, globs")
     parser.add_argument("--out", required=True, help="the .jsonl file to write")

@@ -13,6 +13,7 @@ from miao.doctor.advice import machine_advice, recipe_advice
 from miao.doctor.machine import Machine, examine
 from miao.doctor.plan import StagePlan, model_words, models_beside, plan_recipe, recipe_config
 from miao.doctor.trial import Trial, run_trial
+from miao.language import translated
 from miao.model.estimate import gib, long_time
 from miao.recipe import Recipe
 from miao.recipe.reading import load_recipe
@@ -35,7 +36,7 @@ def main(words: list[str]) -> int:
         MiaoError: a recipe that cannot be read, an option that does not exist, no such device.
     """
     if "-h" in words or "--help" in words:
-        print(HELP)
+        print(translated(HELP))
         return 0
     flags = {"--measure", "--json"}
     rest = [word for word in words if word not in flags]

@@ -15,6 +15,7 @@ from miao.errors import MiaoError
 from miao.evaluate.tasks.items import Questions, read_questions
 from miao.evaluate.tasks.sets import built_in_sets, is_set, load_set
 from miao.evaluate.tasks.task import PromptStyle, Scoring, Task, built_in_tasks, load_task
+from miao.language import AsWritten, Parser
 
 if TYPE_CHECKING:
     from miao.evaluate.benchmark import Asked
@@ -66,12 +67,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao eval",
         description="Benchmarks on a model: accuracy with its standard error, beside guessing.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        formatter_class=AsWritten,
     )
     add = parser.add_argument
     add("model", help="a run (runs/NAME), a model directory or a name on a hub")
@@ -290,10 +290,9 @@ def _list() -> int:
 
 
 def _compare(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao eval compare",
         description="Every later model against the first, on the questions that both answered.",
-        allow_abbrev=False,
     )
     parser.add_argument("models", nargs="+", help="RUN, RUN:STAGE or a folder of results")
     parser.add_argument("--task", help="only this task")

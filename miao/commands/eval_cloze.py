@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -11,15 +10,15 @@ from pathlib import Path
 from miao.console import say
 from miao.evaluate.tasks.cloze import PER_TEXT, cloze_items
 from miao.files import write_jsonl
+from miao.language import Parser
 
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao eval cloze WORDS`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao eval cloze",
         description="Makes cloze questions of texts that no training has seen: names, numbers, "
         "idioms and rare words are left out, to be told from others of the same text.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("files", nargs="+", help="texts, in any form that training reads")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from miao.console import headline, say, warn
 from miao.evaluate.results.store import Target, find_target
 from miao.files import write_jsonl
+from miao.language import Parser
 from miao.options import read_yaml
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ def loaded(target: Target, options: argparse.Namespace) -> tuple[Decoder, Tokeni
 
 
 def parser_of(verb: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"miao eval {verb}", description=description, allow_abbrev=False
-    )
+    return Parser(prog=f"miao eval {verb}", description=description, allow_abbrev=False)
 
 
 def generation_options(parser: argparse.ArgumentParser) -> None:

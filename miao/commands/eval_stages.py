@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ from miao.console import print_table, say, warn
 from miao.errors import MiaoError
 from miao.evaluate.statistics import compare_paired
 from miao.files import read_jsonl
+from miao.language import Parser
 from miao.recipe import STAGES
 from miao.rundir import RunDir
 
@@ -25,11 +25,10 @@ ORDER = ("before", *STAGES)
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao eval stages WORDS`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao eval stages",
         description="What each stage of these runs scored on held-out data, with standard errors, "
         "and which answers to the same questions it changed.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run directories: runs/NAME")
     parser.add_argument("--markdown", action="store_true", help="tables to paste into a page")

@@ -20,6 +20,7 @@ from miao.export.origin import MARK, Origin, check_target, find_origin, is_page_
 from miao.files import write_json, write_text
 from miao.hubs import local_directory
 from miao.hubs.files import is_model_file
+from miao.language import Parser
 from miao.recipe import STAGES
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ FILE_TYPES = ("f32", "f16", "q8_0", "q4_0")
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao export WORDS`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao export",
         description="Writes a model for other programs: a Hugging Face directory (transformers, "
         "vLLM, SGLang), GGUF with a Modelfile (llama.cpp, Ollama, LM Studio), one HTML file that "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miao.console import print_table, say
 from miao.errors import MiaoError
+from miao.language import Parser
 from miao.rundir import RunDir
 from miao.tokenizer.inspect import readable
 
@@ -48,12 +49,11 @@ def main(words: Sequence[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What `miao inspect` takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao inspect",
         description="Shows what goes on inside a model: how surprising every token of a text is, "
         "what else was likely, what each layer would guess, what changes without a part of it.",
         epilog='for example: miao inspect runs/seedling "四川的省会是成都" --place 5 --top-p 0.9',
-        allow_abbrev=False,
     )
     parser.add_argument(
         "model", help="runs/NAME, a model directory, a hub name, or a checkpoint's directory"

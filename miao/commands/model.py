@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import textwrap
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from miao.console import count, print_table, say
 from miao.errors import MiaoError, did_you_mean
 from miao.files import read_json
 from miao.hubs import is_hub_name, local_directory
+from miao.language import Parser
 from miao.model.build import new_config
 from miao.model.config import ModelConfig
 from miao.model.counts import count_parameters, flops_per_token, kv_bytes_per_token
@@ -52,10 +52,9 @@ class Plan:
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao model list` or `miao model show SOURCE`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao model",
         description="What a model's shape costs: parameters, memory, arithmetic, hours per GPU.",
-        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="every preset")

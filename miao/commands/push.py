@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from miao.hubs import parse_hub_name, push_directory
+from miao.language import Parser
 from miao.rundir import find_model
 
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao push MODEL --to HUB:OWNER/NAME`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao push",
         description="Uploads a model to a hub; needs a token (HF_TOKEN or MODELSCOPE_API_TOKEN).",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "model", help="a run directory (runs/NAME), a model directory or a hub name"

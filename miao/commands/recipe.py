@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from miao.console import print_table, say_next
+from miao.language import AsWritten, Parser, translated
 from miao.recipe.reading import find_recipe, no_such_recipe, shipped_recipes
 
 
@@ -18,12 +18,11 @@ def main(words: Sequence[str]) -> int:
     Raises:
         MiaoError: there is no such recipe.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao recipe",
         description="Lists the recipes that come with Miao, or prints one, to change it:\n"
         "  miao recipe seedling > mine.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        formatter_class=AsWritten,
     )
     parser.add_argument("name", nargs="?", help="the recipe to print")
     name = parser.parse_args(words).name
@@ -43,7 +42,8 @@ def main(words: Sequence[str]) -> int:
     sys.stdout.buffer.write(path.read_bytes())
     sys.stdout.buffer.flush()
     if not sys.stdout.isatty():
-        print("a copy has the same `name`, and so the same run: give it another", file=sys.stderr)
+        hint = "a copy has the same `name`, and so the same run: give it another"
+        print(translated(hint), file=sys.stderr)
     return 0
 
 

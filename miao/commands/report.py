@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from miao.console import say
 from miao.errors import MiaoError, did_you_mean
 from miao.files import at_home, read_json
+from miao.language import Parser
 from miao.report.data_report import write_data_report
 from miao.report.page import write_report
 from miao.rundir import RunDir
@@ -19,11 +19,10 @@ RUN_MARKS = ("recipe.yaml", "stages.json", "metrics.jsonl")
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao report DIR...`: writes `report.html` into each and trains nothing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao report",
         description="Writes report.html of runs (finished or not) or corpora that are there. With "
         "a recipe instead (miao report RECIPE) what is missing is run first.",
-        allow_abbrev=False,
     )
     parser.add_argument("directories", nargs="*", metavar="DIR", help="runs/NAME, or a corpus")
     directories = parser.parse_args(words).directories

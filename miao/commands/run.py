@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from miao.console import say, say_next
 from miao.errors import MiaoError
+from miao.language import translated
 from miao.options import make_parser
 from miao.recipe import Recipe
 from miao.recipe.reading import SHIPPED, find_recipe, load_recipe
@@ -23,11 +24,12 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
         what: that stage does, for `--help`.
     """
     if "-h" in words or "--help" in words:
-        print(
+        head = (
             f"miao {verb} RECIPE [--key.sub value ...]\n\n{what}\n\n"
             "RECIPE: a YAML file of yours, or a name that `miao recipe` lists\n"
             f"{RESUME}: a half-trained stage goes on although its options or data have changed\n"
         )
+        print(translated(head))
         make_parser(Recipe, f"miao {verb} RECIPE").print_help()
         return 0
     if not words or words[0].startswith("--"):

@@ -13,6 +13,7 @@ from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.files import read_json
 from miao.hubs import is_hub_name
+from miao.language import Parser
 from miao.model.estimate import gib
 from miao.openai_api import api_key
 from miao.rundir import find_model
@@ -59,10 +60,9 @@ def main(words: list[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What `miao serve` takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao serve",
         description="Serves a model to OpenAI's clients: chat, completions, embeddings.",
-        allow_abbrev=False,
     )
     for name, text, more in _OPTIONS:
         parser.add_argument(name, help=text, **more)

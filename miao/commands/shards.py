@@ -13,6 +13,7 @@ from miao.commands.tokenizer import load_tokenizer
 from miao.console import ProgressLine, count, print_table, say, warn
 from miao.corpus.records import KINDS, Kind
 from miao.errors import MiaoError
+from miao.language import Parser
 from miao.options import read_yaml
 from miao.shards.build import note_lines
 from miao.shards.bulk import Job, build_datasets
@@ -24,7 +25,7 @@ from miao.tokenizer import Tokenizer
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao shards WORDS`: stats, append or export."""
-    parser = argparse.ArgumentParser(prog="miao shards", allow_abbrev=False)
+    parser = Parser(prog="miao shards")
     verbs = parser.add_subparsers(dest="verb", required=True)
     stats = verbs.add_parser("stats", help="counts, lengths, use of the vocabulary")
     stats.add_argument("path", type=Path, help="a run, a shards directory or one dataset")

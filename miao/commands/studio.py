@@ -8,6 +8,7 @@ from pathlib import Path
 
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
+from miao.language import Parser
 from miao.serve.listening import BACKLOG, address_of, is_loopback, listen, names_of
 
 
@@ -48,11 +49,10 @@ def main(words: list[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What `miao studio` takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao studio",
         description="Grow a model from your text, watch it learn, talk to every checkpoint of it, "
         "and look inside: all in the browser. Every step shows the command that does the same.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), help="where runs go")
     parser.add_argument(

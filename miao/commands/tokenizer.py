@@ -17,6 +17,7 @@ from miao.corpus.read.sources import find_files
 from miao.errors import MiaoError
 from miao.files import atomic_directory, require_replaceable, write_json, write_text
 from miao.hubs import local_directory
+from miao.language import Parser
 from miao.rundir import RunDir
 from miao.tokenizer import (
     Tokenizer,
@@ -33,10 +34,9 @@ TEXT_CHARACTERS = 20_000_000
 
 def main(words: Sequence[str]) -> int:
     """Runs `miao tokenizer WORDS`: inspect, compare, extend or import."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="miao tokenizer",
         description="The tokenizer workshop; `miao tokenizer RECIPE` trains the tokenizer.",
-        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_inspect(verbs)

@@ -81,7 +81,7 @@ def _say_end(run: RunDir, seconds: float) -> None:
     parts = [(name, facts.get("seconds", 0.0)) for name, facts in run.facts().items()]
     total = sum(spent for _, spent in parts) or 1.0
     say(
-        "  time: "
+        "  time spent: "
         + ", ".join(f"{name} {duration(spent)} ({spent / total:.0%})" for name, spent in parts)
     )
     name, commands = shlex.quote(str(run.path)), []

@@ -10,7 +10,6 @@ With `--reference` nothing of Miao computes: that works in the environment of an
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,12 @@ from miao.export.origin import MARK
 from miao.export.parity.compare import print_findings, require_passed
 from miao.export.parity.in_transformers import check_with_transformers, transformers_version
 from miao.export.parity.reference import Reference, reference_of
+from miao.language import Parser, in_language
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line above; 2 where something differs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m miao.export.parity",
         description="Compares an exported model with what Miao computes.",
     )
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print_findings(f"{options.directory} in {program}", findings)
         require_passed(findings, options.directory, program)
     except MiaoError as error:
-        print(f"miao: {error}", file=sys.stderr)
+        print(f"miao: {in_language(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from miao.language import translated
+
 LOOK = 1.0
 """Seconds between two looks of a process at whether another has failed."""
 BEAT = 5
@@ -108,7 +110,8 @@ class Peers:
         self.leave(1)
 
     def _say(self, words: str) -> None:
-        print(f"miao: process {self.rank}: {words}", file=sys.stderr, flush=True)
+        said = translated(f"process {self.rank}: {words}")
+        print(f"miao: {said}", file=sys.stderr, flush=True)
 
 
 def _claim(store: Any, word: str) -> bool:
