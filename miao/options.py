@@ -65,10 +65,13 @@ def parse_options(
     if problems := list(_wrong_keys(from_file, "", kinds)):
         raise _one_error(problems, str(path))
     words = _join_lists(overrides, kinds)
+    # Words that add to a list or a mapping need what it holds. All else is read by itself, and the
+    # classes know the defaults: a tenth of the time.
+    adds = any(kinds.get(word[2:].partition("=")[0], dict) is dict for word in words)
     parser = make_parser(options_type)  # type: ignore[arg-type]  # mypy: a class has no hash
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = _guarded(lambda: parser.parse_object(from_file), str(path), parser)
+        config = _guarded(lambda: parser.parse_object(from_file, defaults=adds), str(path), parser)
         config = _guarded(
             lambda: parser.parse_args(words, namespace=config, defaults=False),
             "the command line",
