@@ -33,10 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from miao.corpus.build.pipeline import build_corpus
-from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Groups
 from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
 from miao.corpus.dedup.minhash import signature, similarity
+from miao.corpus.folder import Folder
 from miao.corpus.ngrams import TextView
 from miao.corpus.read.convert import to_prompt
 from miao.corpus.read.formats import read_records
@@ -340,11 +341,14 @@ def dropped_of(texts: list[str], threshold: float = THRESHOLD) -> list[int]:
         builder = ChunkBuilder(options)
         for text in texts:
             builder.add(Document(text))
-        chunk = ChunkFile(Path(work), 0)
-        chunk.write(builder)
-        duplicates = Duplicates([chunk], options.dedup, Path(work) / "found")
-        duplicates.find()
-        return [place for place, state in enumerate(duplicates.dropped) if state != KEPT]
+        folder = Folder(work)
+        ChunkFile(folder, "all").write(builder)
+        Groups.write(folder, ["all"], [len(texts)], [1])
+        duplicates = Duplicates(Groups(folder), options.dedup, folder / "found")
+        for phase in duplicates.phases():
+            for task in range(phase.count()):
+                phase.run(task)
+        return [place for place, state in enumerate(duplicates.dropped(0)) if state != KEPT]
 
 
 def flat_memory(paths: list[str], megabytes: float, workers: int) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,28 @@ class Line(Protocol):
 
 Progress = Callable[[str, float], AbstractContextManager[Line]]
 """Begins a progress line for something, of a total amount; `miao.console.ProgressLine` is one."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tasks that need nothing of one another, but all that the phases before have done."""
+
+    title: str
+    """For the progress line, which neighbours of one title share."""
+    name: str
+    count: Callable[[], int]
+    """How many tasks there are; known when the phases before are done."""
+    run: Callable[[int], Any]
+    """Does a task, given its number; its result is JSON."""
+    clear: Callable[[int], Any] = lambda task: None
+    """What may go when a task's result is noted."""
+    spent: tuple[str, ...] = ()
+    """Folders that may go when all tasks are done."""
+
+
+def once() -> int:
+    """The count of a phase that is one task, whatever there is to do."""
+    return 1
 
 
 class _NoLine:

@@ -62,6 +62,8 @@ class RemoteFile:
     path: str
     size: int
     fetch: Callable[[int, int], bytes]
+    version: str = ""
+    """Changes when the content does, where that is known."""
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.path}"

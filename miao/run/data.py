@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import ProgressLine, count, headline, say, warn
+from miao.corpus.build.output import source_of
 from miao.corpus.build.pipeline import (
     build_corpus,
     input_stamps,
@@ -172,7 +173,7 @@ def shards(chain: Chain) -> None:
         inputs["documents"] = {"begin": start}
     if meant := chain.recipe.tokenizer.meant:
         inputs["tokenizer.meant"] = meant
-        sources = {path.stem for _, path, _ in _shard_work(chain)}
+        sources = {target.name for _, _, target in _shard_work(chain)}
         check_sources(set(meant) - {"*"}, sorted(sources), "tokenizer.meant")
     with chain.stage("shards", inputs, *outputs) as todo:
         if todo:
@@ -302,16 +303,15 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
     tokenizer = Tokenizer.from_directory(chain.run.tokenizer)
     jobs = [
         Job(
-            [path],
+            paths,
             kind,
-            path.stem,
+            target.name,
             target,
             last_turn_only,
-            may_be_empty=split == "heldout",
-            meant=tuple(options.meant.get(path.stem, options.meant.get("*", []))),
+            may_be_empty=target.parent.name == "heldout",
+            meant=tuple(options.meant.get(target.name, options.meant.get("*", []))),
         )
-        for kind, path, target in _needed_work(chain)
-        for split in [path.parent.name]
+        for kind, paths, target in _needed_work(chain)
     ]
     known = {target for _, _, target in _shard_work(chain)}
     for stale in set((chain.run.path / "shards").glob("*/*/*")) - known:
@@ -325,7 +325,7 @@ def _build_shards(chain: Chain, last_turn_only: bool) -> None:
         say(f"  {report.reused} of {report.reused + report.encoded} shards were there already")
 
 
-def _needed_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
+def _needed_work(chain: Chain) -> list[tuple[Kind, list[Path], Path]]:
     """What of `_shard_work` some stage that is on trains on or measures with."""
     used = used_kinds(chain.recipe)
     heldout = chain.run.shards("pretrain", "heldout")  # bits per byte, of whatever is trained
@@ -337,10 +337,11 @@ def _needed_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
     ]
 
 
-def _shard_work(chain: Chain) -> list[tuple[Kind, Path, Path]]:
-    """(kind, corpus file, dataset directory) of everything to tokenise."""
-    return [
-        (kind, path, chain.run.shards(stage, path.parent.name) / path.stem)
-        for stage, kind in KINDS.items()
-        for path in sorted((chain.run.corpus / stage).glob("*/*.jsonl"))
-    ]
+def _shard_work(chain: Chain) -> list[tuple[Kind, list[Path], Path]]:
+    """(kind, corpus files, dataset directory) of everything to tokenise."""
+    work: dict[Path, tuple[Kind, list[Path], Path]] = {}
+    for stage, kind in KINDS.items():
+        for path in sorted((chain.run.corpus / stage).glob("*/*.jsonl")):
+            target = chain.run.shards(stage, path.parent.name) / source_of(path)
+            work.setdefault(target, (kind, [], target))[1].append(path)
+    return list(work.values())

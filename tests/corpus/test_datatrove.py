@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from miao.corpus.build.pipeline import build_corpus
+from miao.corpus.build.pipeline import build_corpus, given_paths
 from miao.corpus.clean import classifier, reasons
+from miao.corpus.dedup import chunks, duplicates
+from miao.corpus.read import blocks
 from miao.corpus.read.frequent import FREQUENT
 from miao.errors import MiaoError
+from miao.files import read_json
 from miao.recipe import CorpusOptions
-from miao.recipe.cleaning import CleanOptions, DedupOptions, WebOptions
+from miao.recipe.cleaning import (
+    CategoryOptions,
+    CleanOptions,
+    ContaminationOptions,
+    DedupOptions,
+    MixOptions,
+    WebOptions,
+)
 
 pytest.importorskip("datatrove")
 
@@ -73,42 +83,35 @@ GOOD = (
 )
 
 
-def documents_of(folder: Path) -> list[Any]:
-    lines: list[str] = []
-    for file in sorted(folder.rglob("*.jsonl*")):
-        raw = file.read_bytes()
-        lines += (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode().splitlines()
-    return sorted(map(json.loads, lines), key=json.dumps)
+def made_of(directory: Path) -> tuple[Any, dict[str, bytes]]:
+    """The manifest of a corpus, and its files."""
+    files = sorted(p for p in directory.rglob("*") if p.suffix in (".jsonl", ".parquet"))
+    found = {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+    return read_json(directory / "manifest.json"), found
 
 
-def both(tmp_path: Path, options: CorpusOptions, rows: list[dict[str, Any]]) -> tuple[Any, Any]:
-    """What the two runners kept, and (rejected, edited) of each."""
-    from datatrove.pipeline.readers import JsonlReader
+def both(tmp_path: Path, options: CorpusOptions, tasks: int = 1) -> tuple[Any, Any]:
+    """What the two runners make; the steps of datatrove's run in this process."""
+    from miao.corpus.build.datatrove_steps import datatrove_executors
 
-    from miao.corpus.build import datatrove_steps as steps
+    stages = [stage for stage, paths in given_paths(options).items() if paths]
+    build_corpus(options, 1, tmp_path / "built", stages=stages)
+    work, out = str(tmp_path / "work"), str(tmp_path / "out")
+    for executor in datatrove_executors(options, work, out, tasks, seed=1):
+        for rank in range(executor.tasks):
+            for step in executor.pipeline:
+                list(step.run(None, rank, executor.tasks))
+    ours, theirs = made_of(tmp_path / "built"), made_of(tmp_path / "out")
+    if not theirs[1]["problems.jsonl"]:
+        del theirs[1]["problems.jsonl"]
+    return ours, theirs
 
-    source = tmp_path / "in"
-    source.mkdir()
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    (source / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    options.paths, options.workers, options.heldout = [str(source)], 1, 0.0
-    work, out = tmp_path / "work", tmp_path / "out"
-    report = build_corpus(options, 1, tmp_path / "built", stages=["pretrain"])
-    executors = steps.datatrove_executors(
-        options, JsonlReader(str(source)), str(work), str(out), tasks=1, source="in"
-    )
-    for executor in executors:  # in this process
-        data = None
-        for step in executor.pipeline:
-            data = step(data, rank=0, world_size=1) if callable(step) else step
-        list(data or ())
-    accounts = report.accounts["pretrain"]
-    facts: dict[str, Any] = {}
-    for path in (work / "hashes").glob("*.json"):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    edited = {k: v for k, v in accounts.edited.items() if k != "repeated passages"}
-    ours = documents_of(tmp_path / "built/pretrain/train"), dict(accounts.rejected), edited
-    return ours, (documents_of(out), facts["rejected"], facts["edited"])
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
 
 
 def test_every_rule_of_documents_is_tried() -> None:
@@ -142,15 +145,17 @@ def test_both_runners_make_the_same_of_each_rule(tmp_path: Path, rule: str) -> N
     options = CorpusOptions(clean=CleanOptions(**filled))
     options.dedup = DedupOptions(paragraphs=rule == "repeated passages")
     rows = [{"text": good, "score": 0.9, "source": "web"} for good in GOOD]
-    ours, theirs = both(
-        tmp_path, options, [*rows, {"text": text, "score": 0.1, "url": "https://a.spam.example/1"}]
-    )
+    last = {"text": text, "score": 0.1, "url": "https://a.spam.example/1"}
+    options.paths, options.workers, options.heldout = [str(tmp_path / "in")], 1, 0.0
+    write(tmp_path / "in" / "rows.jsonl", [*rows, last])
+    ours, theirs = both(tmp_path, options)
     assert ours == theirs
-    fired = ours[1].keys() | ours[2].keys()
+    accounts = ours[0]["accounts"]["pretrain"]
     if rule == "repeated passages":
-        assert sum(FREQUENT[40:80] in record["text"] for record in ours[0]) == 1
+        written = b"".join(ours[1].values()).decode()
+        assert written.count(FREQUENT[40:80]) == 1
     else:
-        assert rule in fired, fired
+        assert rule in accounts["rejected"].keys() | accounts["edited"].keys()
 
 
 def test_both_runners_mend_and_refuse_the_same(tmp_path: Path) -> None:
@@ -163,19 +168,63 @@ def test_both_runners_mend_and_refuse_the_same(tmp_path: Path) -> None:
         "好" * 20 + "\ufffd",
         *GOOD,
     ]
-    options = CorpusOptions(skip_bad_records=True)
-    ours, theirs = both(tmp_path, options, [{"text": text} for text in texts])
-    assert ours == theirs
-    kept = [record["text"] for record in ours[0]]
+    options = CorpusOptions(skip_bad_records=True, heldout=0.0, workers=1)
+    options.paths = [write(tmp_path / "in.jsonl", [{"text": text} for text in texts])]
+    ours, theirs = both(tmp_path, options)
+    assert ours == theirs and ours[1]["problems.jsonl"]
+    kept = [json.loads(line)["text"] for line in ours[1]["pretrain/train/in.jsonl"].splitlines()]
     assert "你好，世界" in kept and "有零的文字" in kept
     assert not any("锟" in text or "ä" in text for text in kept)
 
 
 def test_a_bad_document_stops_a_strict_run(tmp_path: Path) -> None:
-    from datatrove.data import Document
+    path = write(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "锟斤拷锟斤拷锟斤拷"}])
+    with pytest.raises(MiaoError, match=r"in.jsonl:2: .*锟斤拷.*\n.*skip_bad_records true"):
+        both(tmp_path, CorpusOptions(paths=[path]))
 
-    from miao.corpus.build.datatrove_steps import CleanStep
 
-    step = CleanStep(CorpusOptions(), str(tmp_path))
-    with pytest.raises(MiaoError, match=r"document 7: .*锟斤拷.*\n.*skip_bad_records = True"):
-        list(step.run([Document("锟斤拷锟斤拷锟斤拷", id="7")]))
+@pytest.mark.parametrize("url", [False, True])
+def test_all_kinds_of_record_in_many_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: bool
+) -> None:
+    """Near-duplicates, passages, mix, held-out, decontamination; by paths and by URLs."""
+    monkeypatch.setattr(blocks, "PART_BYTES", 9000)
+    monkeypatch.setattr(chunks, "GROUP_CHARACTERS", 6000)
+    monkeypatch.setattr(duplicates, "PART_BYTES", 60_000)
+    rng = random.Random(5)
+    texts = ["".join(rng.choices(FREQUENT, k=110)) for _ in range(120)]
+    rows: list[Any] = [{"text": t, "source": "ab"[n % 2]} for n, t in enumerate(texts)]
+    rows += [{"text": f"{t[:70]}改{t[70:]}"} for t in texts[::3]] + rows[::7]
+    fresh = ["".join(rng.choices(FREQUENT, k=150)) for _ in range(9)]
+    rows += [{"text": f"{text}\n\n{FREQUENT[:40]}", "source": "a"} for text in fresh]
+    rows += [{"words": 1}, {"text": f"{texts[3]}下列关于光合作用的说法中哪一项是正确的请选择答案"}]
+    exam = {"question": "下列关于光合作用的说法中，哪一项是正确的？请选择答案。"}
+    start = f"file://{tmp_path}/" if url else f"{tmp_path}/"
+    for name, some in (("one", rows[::2]), ("two", rows[1::2])):
+        write(tmp_path / "in" / f"{name}.jsonl", some)
+    turns = [
+        [{"role": "user", "content": t[:8]}, {"role": "assistant", "content": t}] for t in texts
+    ]
+    write(tmp_path / "chats.jsonl", [{"messages": t} for t in turns + turns[::5]])
+    pairs = [{"prompt": t[:12], "chosen": t[12:40], "rejected": t[40:60]} for t in texts]
+    write(tmp_path / "pairs.jsonl", pairs)
+    options = CorpusOptions(
+        paths=[f"{start}in"],
+        conversations=[f"{start}chats.jsonl"],
+        preferences=[f"{start}pairs.jsonl"],
+        dedup=DedupOptions(near=True, paragraphs=True, min_span=20),
+        contamination=ContaminationOptions(paths=[write(tmp_path / "exam.jsonl", [exam])]),
+        mix=MixOptions(
+            pretrain={"a": CategoryOptions(count=90), "b": CategoryOptions(cap=40)},
+            sft={"chats": CategoryOptions(count=150, sources=["*"])},
+        ),
+        heldout=0.1,
+        skip_bad_records=True,
+        workers=1,
+    )
+    ours, theirs = both(tmp_path, options, tasks=3)
+    assert ours == theirs
+    accounts = ours[0]["accounts"]["pretrain"]
+    for what in ("exact", "near", "edited", "contaminated", "left_out", "repeated", "heldout"):
+        assert accounts[what], f"nothing tried of {what}"
+    assert {"sft/heldout/conversations.jsonl", "dpo/train/preferences.jsonl"} <= ours[1].keys()

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.dedup import buckets
-from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile
-from miao.corpus.dedup.duplicates import EXACT, KEPT, NEAR, Clusters, Duplicates
+from miao.corpus.dedup import chunks, duplicates
+from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Groups
+from miao.corpus.dedup.duplicates import EXACT, KEPT, NEAR, Duplicates, Found, connected
 from miao.corpus.dedup.minhash import band_keys, signature, similarity
 from miao.corpus.dedup.spans import NUMBER_BITS, spans_of, without_spans
+from miao.corpus.folder import Folder
 from miao.corpus.ngrams import TextView
 from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.records import Conversation, Document, Message
@@ -50,21 +51,37 @@ def edited(rng: random.Random, text: str, rate: float) -> str:
     return "".join(out)
 
 
+class Done:
+    """What was found, all tasks done one after the other."""
+
+    def __init__(self, duplicates: Duplicates):
+        self.duplicates, self.found = duplicates, Found()
+        for phase in duplicates.phases():
+            for task in range(phase.count()):
+                self.found.add(phase.run(task) or {})
+        groups = range(duplicates.groups.count)
+        self.dropped = [state for g in groups for state in duplicates.dropped(g).tolist()]
+        self.spans = {r: spans for g in groups for r, spans in duplicates.spans(g).items()}
+
+
 def find(
     tmp_path: Path, records: Sequence[Any], dedup: DedupOptions, chunk: int = 7
-) -> tuple[Duplicates, list[int]]:
-    """What each record is, by way of chunk files of a few records each."""
+) -> tuple[Done, list[int]]:
+    """What each record is, by way of chunk files of a few records each, two in a group."""
     options = CorpusOptions(clean=CleanOptions(enabled=False), dedup=dedup)
-    files = []
-    for number, start in enumerate(range(0, len(records), chunk)):
+    folder, names, kept = Folder(str(tmp_path / "chunks")), [], []
+    for start in range(0, len(records), chunk):
         builder = ChunkBuilder(options)
         for record in records[start : start + chunk]:
             builder.add(record)
-        files.append(ChunkFile(tmp_path / "chunks", number))
-        files[-1].write(builder)
-    duplicates = Duplicates(files, dedup, tmp_path / "work")
-    duplicates.find()
-    return duplicates, duplicates.dropped.tolist()
+        names.append(f"{start:06d}")
+        kept.append(builder.facts.kept)
+        ChunkFile(folder, names[-1]).write(builder)
+    Groups.write(folder, names, kept, [chunks.GROUP_CHARACTERS // 2] * len(names))
+    groups = Groups(folder)
+    assert groups.total == len(records)
+    done = Done(Duplicates(groups, dedup, Folder(str(tmp_path / "work"))))
+    return done, done.dropped
 
 
 def test_estimated_similarity_is_jaccard_s() -> None:
@@ -115,11 +132,11 @@ def test_exact_duplicates_are_those_of_a_set(tmp_path_factory: Any, texts: list[
         seen.add(key)
 
 
-def test_many_buckets_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(2)
     records = [Document(str(rng.randrange(60))) for _ in range(200)]
     _, one = find(tmp_path / "one", records, DedupOptions())
-    monkeypatch.setattr(buckets, "BUCKET_BYTES", 200)
+    monkeypatch.setattr(duplicates, "PART_BYTES", 200)
     _, many = find(tmp_path / "many", records, DedupOptions())
     assert one == many and one.count(KEPT) == len({record.text for record in records})
 
@@ -204,16 +221,10 @@ def test_short_texts_and_conversations_are_not_near_duplicates(tmp_path: Path) -
 def test_repeated_paragraphs_and_lines(tmp_path: Path) -> None:
     notice = "本文由网站编辑整理发布，欢迎关注我们的更多精彩内容，谢谢大家的支持。"
     texts = [f"第一篇的正文。\n\n{notice}", f"{notice}\n\n第二篇的正文。\n\n{notice}", notice]
-    duplicates, dropped = find(
-        tmp_path, [Document(t) for t in texts], DedupOptions(paragraphs=True, min_span=20), chunk=2
-    )
-    assert dropped == [KEPT] * 3 and duplicates.found.spans == 3
-    left = []
-    for number in range(2):
-        _, spans = duplicates.of_chunk(number)
-        for place in range(2 if number == 0 else 1):
-            text = texts[2 * number + place]
-            left.append(without_spans(text, spans.get(place, []), duplicates.options))
+    options = DedupOptions(paragraphs=True, min_span=20)
+    done, dropped = find(tmp_path, [Document(t) for t in texts], options, chunk=2)
+    assert dropped == [KEPT] * 3 and done.found.spans == 3
+    left = [without_spans(t, done.spans.get(n, []), options) for n, t in enumerate(texts)]
     assert left == [texts[0], "第二篇的正文。", ""]
 
 
@@ -233,12 +244,8 @@ def test_taking_out_spans_is_taking_out_lines(lines: list[str], data: Any) -> No
 
 def left_of(directory: Path, texts: list[str], options: DedupOptions) -> list[str]:
     """The texts without the passages that stand in earlier ones."""
-    duplicates, _ = find(directory, [Document(t) for t in texts], options, chunk=2)
-    left = []
-    for place, text in enumerate(texts):
-        _, spans = duplicates.of_chunk(place // 2)
-        left.append(without_spans(text, spans.get(place % 2, []), options))
-    return left
+    done, _ = find(directory, [Document(t) for t in texts], options, chunk=2)
+    return [without_spans(t, done.spans.get(n, []), options) for n, t in enumerate(texts)]
 
 
 def test_three_sentences_that_stand_before_are_taken_out(tmp_path: Path) -> None:
@@ -290,16 +297,17 @@ def test_a_long_passage_goes_whole_with_its_marks(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
 def test_clusters_are_connected_components(pairs: list[tuple[int, int]]) -> None:
-    clusters = Clusters(np.zeros(20, dtype=np.int64))
     components = [{number} for number in range(20)]
     for a, b in pairs:
-        clusters.join(a, b)
         first, second = (next(c for c in components if x in c) for x in (a, b))
         if first is not second:
             components.remove(second)
             first |= second
-    for component in components:
-        assert {clusters.root(number) for number in component} == {min(component)}
+    ends = np.array(pairs, dtype=np.uint64).reshape(-1, 2)
+    members, roots = connected(ends[:, 0], ends[:, 1])
+    assert set(members.tolist()) == {number for pair in pairs for number in pair}
+    smallest = {number: min(component) for component in components for number in component}
+    assert roots.tolist() == [smallest[number] for number in members.tolist()]
 
 
 def test_texts_that_agree_share_bands() -> None:

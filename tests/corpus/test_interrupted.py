@@ -26,13 +26,15 @@ import os, random, signal, sys
 from pathlib import Path
 
 from miao import files
-from miao.corpus.build import cleaning, output, pipeline
-from miao.corpus.dedup import buckets, duplicates
+from miao.corpus.build import assemble, cleaning, output, pipeline
+from miao.corpus.dedup import chunks, duplicates, shuffle
+from miao.corpus.read import blocks
 from miao.recipe import CorpusOptions
 from miao.recipe.cleaning import CategoryOptions, ContaminationOptions, DedupOptions, MixOptions
 
 folder, kind = Path(sys.argv[1]), sys.argv[2]
-cleaning.CHUNK_CHARACTERS, buckets.BUCKET_BYTES = 1500, 4000
+cleaning.CHUNK_CHARACTERS, blocks.PART_BYTES, chunks.GROUP_CHARACTERS = 1500, 9000, 6000
+duplicates.PART_BYTES, shuffle.RUN_BYTES, assemble.OUTPUT_BYTES = 60_000, 9000, 9000
 os.fsync = lambda file: None  # slow, and SIGKILL loses nothing that was written
 options = CorpusOptions(
     paths=[str(folder / "web.jsonl"), str(folder / "books")],
@@ -47,8 +49,8 @@ options.seedbed.preferences = 30
 
 
 def build(where, kill_at=0):
-    # In a process of its own, ended by SIGKILL at the so-many-th event: a rename, rows written to
-    # a bucket, a line written to the corpus, a duplicate noted.
+    # In a process of its own, ended by SIGKILL at the so-many-th event: a rename, rows handed on,
+    # a line written to the corpus.
     if not (child := os.fork()):
         events = 0
 
@@ -62,9 +64,8 @@ def build(where, kill_at=0):
             return call
 
         files.os.replace = counted(os.replace)
-        buckets.Buckets.add = counted(buckets.Buckets.add)
+        shuffle.RowWriter.add = counted(shuffle.RowWriter.add)
         output.Splitter.write = counted(output.Splitter.write)
-        duplicates.Clusters.join = counted(duplicates.Clusters.join)
         pipeline.build_corpus(options, 7, folder / where, output=kind)
         (folder / f"{where}.events").write_text(str(events))
         os._exit(0)
@@ -129,7 +130,8 @@ def test_killed_at_any_moment(tmp_path: Path, output: str, moments: int) -> None
     accounts = read_json(tmp_path / "whole" / "manifest.json")["accounts"]["pretrain"]
     for what in ("exact", "near", "edited", "rejected", "left_out", "repeated", "heldout"):
         assert accounts[what], f"nothing tried of {what}"
-    assert f"pretrain/train/books.{output}" in whole and "problems.jsonl" in whole
+    assert any(name.startswith("pretrain/train/books-00000-of-") for name in whole)
+    assert any(name.endswith(f".{output}") for name in whole) and "problems.jsonl" in whole
     others = [path for path in tmp_path.glob("o*") if path.is_dir()]
     assert len(others) == moments + 1
     for other in others:
@@ -145,14 +147,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         import sys, time
         from miao.cli import main
         from miao.corpus.build import cleaning
-        cleaning.CHUNK_CHARACTERS = 400
-        clean = cleaning._clean_part
+        from miao.corpus.read import blocks
+        blocks.PART_BYTES = 1200
+        clean = cleaning.Cleaning.whole
 
         def slowly(*arguments):  # so that a signal comes before the end
             time.sleep(0.2)
             return clean(*arguments)
 
-        cleaning._clean_part = slowly
+        cleaning.Cleaning.whole = slowly
         if __name__ == "__main__":
             sys.exit(main(sys.argv[1:]))
     """
@@ -170,7 +173,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         )
 
     def chunks() -> int:
-        return len(list((tmp_path / ".out.work").glob("pretrain/chunks/0*.json")))
+        return len(list((tmp_path / ".out.work").glob("pretrain/done/clean/0*.json")))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before = chunks()

@@ -7,7 +7,6 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miao.cli import main
-from miao.corpus.build import cleaning, stages
+from miao.corpus.build import assemble, cleaning, output, stages
 from miao.corpus.build.pipeline import build_corpus, input_stamps
+from miao.corpus.dedup import chunks, duplicates, shuffle
+from miao.corpus.read import blocks, readers
 from miao.corpus.read.formats import read_records
 from miao.corpus.read.frequent import FREQUENT
-from miao.corpus.records import Document, Preference
+from miao.corpus.records import Preference
 from miao.corpus.seedbed import Seedbed
 from miao.errors import MiaoError
 from miao.files import read_json
@@ -138,36 +139,34 @@ def test_many_processes_and_an_interruption_change_nothing(
 ) -> None:
     texts = some_texts(400)
     path = write(tmp_path / "in.jsonl", [{"text": t} for t in texts + texts[::3]])
-    monkeypatch.setattr(cleaning, "CHUNK_CHARACTERS", 6000)
+    monkeypatch.setattr(blocks, "PART_BYTES", 12_000)
     build_corpus(options_for(path), 1, tmp_path / "one", stages=["pretrain"])
     build_corpus(options_for(path, workers=2), 1, tmp_path / "two", stages=["pretrain"])
+    seen: list[str] = []
+    real = cleaning.ChunkFile.write
 
-    def breaks_off(*arguments: Any) -> Iterator[Any]:
-        for number, record in enumerate(read_records(*arguments)):
-            if number == 300:
-                raise KeyboardInterrupt
-            yield record
+    def breaks_off(chunk: Any, builder: Any) -> None:
+        seen.append(chunk.name)
+        real(chunk, builder)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "read_records", breaks_off)
+    monkeypatch.setattr(cleaning.ChunkFile, "write", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(options_for(path), 1, tmp_path / "three", stages=["pretrain"])
     assert not (tmp_path / "three").exists()
-    done = sorted((tmp_path / ".three.work" / "pretrain" / "chunks").glob("*.json"))
-    assert len(done) >= 4
-    before = {p.name: p.stat().st_mtime_ns for p in done}
-    monkeypatch.setattr(stages, "read_records", read_records)
-    seen: dict[str, int] = {}
-    real = cleaning.ChunkFile.write
+    done = set(seen[:-1])
+    opened: list[int] = []
+    lines = readers.raw_lines_between
 
-    def note(chunk: Any, builder: Any) -> None:
-        seen[chunk.path("json").name] = 1
-        real(chunk, builder)
+    def note(file: Any, start: int, stop: int) -> Any:
+        opened.append(start)
+        return lines(file, start, stop)
 
-    monkeypatch.setattr(cleaning.ChunkFile, "write", note)
+    monkeypatch.setattr(readers, "raw_lines_between", note)
     build_corpus(options_for(path), 1, tmp_path / "three", stages=["pretrain"])
-    assert seen and not set(seen) & (set(before) - {"inputs.json"}), (
-        "done chunks are not done again"
-    )
+    assert len(seen) > 8 and not set(seen[8:]) & done, "done chunks are not done again"
+    assert min(opened) == 7 * 12_000, "nor is what they were made of read again"
     assert not (tmp_path / ".three.work").exists()
     digests = [
         read_json(tmp_path / name / "manifest.json")["sha256"] for name in ("one", "two", "three")
@@ -175,15 +174,79 @@ def test_many_processes_and_an_interruption_change_nothing(
     assert digests[0] == digests[1] == digests[2]
 
 
-def test_chunks_of_other_options_are_not_reused(tmp_path: Path) -> None:
-    path = write(tmp_path / "in.jsonl", [{"text": t} for t in some_texts(30)])
-    work = tmp_path / "chunks"
-    options = options_for(path)
-    records = [Document("一段ＡＢＣ文字")]
-    for inputs, expected in ((["a"], "ABC"), (["a"], "ABC"), (["b"], "ＡＢＣ")):
-        options.clean.halfwidth = inputs == ["a"]
-        chunk = cleaning.clean_chunks(records, options, work, inputs)[0]
-        assert expected in chunk.path("jsonl").read_text(encoding="utf-8")
+def test_what_was_made_of_other_options_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "in.jsonl", [{"text": "一段ＡＢＣ文字"}])
+
+    def broken_off(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    for halfwidth in (True, True, False):
+        options = options_for(path, clean=CleanOptions(halfwidth=halfwidth))
+        with monkeypatch.context() as patched:
+            patched.setattr(stages.Assembly, "write", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                build_corpus(options, 1, tmp_path / "out", stages=["pretrain"])
+    build_corpus(options, 1, tmp_path / "out", stages=["pretrain"])
+    assert [record["text"] for record in lines_of(tmp_path / "out")] == ["一段ＡＢＣ文字"]
+
+
+def test_many_parts_and_many_files_hold_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All kinds of record, however they are cut: the records, the accounts, the lines of what is
+    wrong; several files of a source, in order, hold what one does."""
+    texts = some_texts(150)
+    rows: list[Any] = [{"text": t, "source": "ab"[n % 2]} for n, t in enumerate(texts)]
+    rows += [{"text": f"{t[:90]}改了{t[92:]}\n\n{texts[0][:40]}"} for t in texts[::4]] + rows[::9]
+    rows[60:60] = [{"words": "no text"}, {"text": "。。。"}]
+    write(tmp_path / "in" / "web.jsonl", rows)
+    packed = write(tmp_path / "packed.jsonl", [{"text": t} for t in some_texts(60, 9)])
+    (tmp_path / "in" / "more.jsonl.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    (tmp_path / "in" / "note.txt").write_text(texts[3], encoding="utf-8")
+    turns = [
+        [{"role": "user", "content": t[:9]}, {"role": "assistant", "content": t}] for t in texts
+    ]
+    chats = write(tmp_path / "chats.jsonl", [{"messages": t} for t in turns + turns[::5]])
+    pair = {"chosen": "好", "rejected": "坏"}
+    pairs = [{"prompt": t[:12], **pair} for t in texts]
+    pairs += [
+        {"prompt": t[5:15], "completion": "嗯", "label": n % 2 == 0} for n in (0, 1) for t in texts
+    ]
+    asked = write(tmp_path / "pairs.jsonl", pairs)
+    options = options_for(
+        tmp_path / "in",
+        conversations=[str(chats)],
+        preferences=[str(asked)],
+        dedup=DedupOptions(near=True, paragraphs=True, min_span=20, prefer=["b"]),
+        mix=MixOptions(pretrain={"a": CategoryOptions(count=90, repeat=2), "b": CategoryOptions()}),
+        heldout=0.2,
+        skip_bad_records=True,
+    )
+    options.mix.others = True
+
+    def build(name: str) -> tuple[dict[str, Any], dict[str, bytes], bytes]:
+        build_corpus(options, 1, tmp_path / name)
+        manifest = read_json(tmp_path / name / "manifest.json")
+        held: dict[str, bytes] = {}
+        for path in sorted((tmp_path / name).glob("*/*/*.jsonl")):
+            place = f"{path.parent.relative_to(tmp_path / name)}/{output.source_of(path)}"
+            held[place] = held.get(place, b"") + path.read_bytes()
+        assert len(manifest.pop("sha256")) >= len(held)
+        return manifest, held, (tmp_path / name / "problems.jsonl").read_bytes()
+
+    whole = build("whole")
+    assert len(whole[1]) == 10 and b'"line": 61,' in whole[2]
+    monkeypatch.setattr(cleaning, "CHUNK_CHARACTERS", 900)
+    monkeypatch.setattr(blocks, "PART_BYTES", 5000)
+    monkeypatch.setattr(blocks, "BLOCK_CHARACTERS", 1500)
+    monkeypatch.setattr(chunks, "GROUP_CHARACTERS", 5000)
+    monkeypatch.setattr(duplicates, "PART_BYTES", 30_000)
+    monkeypatch.setattr(shuffle, "RUN_BYTES", 4000)
+    monkeypatch.setattr(assemble, "OUTPUT_BYTES", 15_000)
+    assert build("cut") == whole
+    assert len(list((tmp_path / "cut").glob("pretrain/train/a-*-of-*.jsonl"))) > 1
 
 
 def test_other_duplicates_or_another_mix_leave_the_cleaning_alone(
@@ -208,7 +271,7 @@ def test_other_duplicates_or_another_mix_leave_the_cleaning_alone(
 
     monkeypatch.setattr(cleaning.ChunkFile, "write", note)
     changed = {"dedup": DedupOptions(near_threshold=0.9), "mix": MixOptions(others=True)}
-    for number, (values, chunks) in enumerate(
+    for number, (values, cleaned) in enumerate(
         [(changed, 0), ({"clean": CleanOptions(unicode=False)}, 1), ({"heldout": 0.5}, 0)]
     ):
         with monkeypatch.context() as patched:
@@ -217,7 +280,7 @@ def test_other_duplicates_or_another_mix_leave_the_cleaning_alone(
                 build(f"out{number}")
         written.clear()
         build(f"out{number}", **values)
-        assert len(written) == chunks, values
+        assert len(written) == cleaned, values
         train = lines_of(tmp_path / f"out{number}")
         assert len(train) + len(lines_of(tmp_path / f"out{number}", "heldout")) == 30
 
@@ -448,44 +511,6 @@ def test_the_command_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixtur
         "it holds other things"
     )
     assert path.exists()
-
-
-def test_datatrove_gives_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("datatrove")
-    from datatrove.pipeline.readers import JsonlReader
-
-    from miao.corpus.build.datatrove_steps import datatrove_executors
-
-    texts = some_texts(40, length=90)
-    for number in range(3):
-        rows = []
-        for place, text in enumerate(texts):
-            if place % 3 <= number:
-                changed = text if place % 2 or number == 1 else text[:50] + "改" + text[51:]
-                rows.append({"text": f"{changed}\n\n{texts[0][:40]}", "source": f"s{place % 2}"})
-            if place % 10 == 0:
-                rows.append({"text": "。。。", "source": "s0"})
-        write(tmp_path / "in" / f"{number}.jsonl", rows)
-    dedup = DedupOptions(near=True, paragraphs=True, across_sources=False)
-    options = options_for(tmp_path / "in", dedup=dedup)
-    report = build_corpus(options, 1, tmp_path / "built", stages=["pretrain"])
-    accounts = report.accounts["pretrain"]
-    assert accounts.exact and accounts.near and accounts.rejected
-    assert accounts.edited["repeated passages"]
-    executors = datatrove_executors(
-        options,
-        JsonlReader(str(tmp_path / "in")),
-        str(tmp_path / "work"),
-        str(tmp_path / "out"),
-        tasks=3,
-        workers=1,
-    )
-    executors[-1].run()
-    theirs: list[Any] = []
-    for file in sorted((tmp_path / "out").glob("*.jsonl.gz")):
-        theirs += map(json.loads, gzip.decompress(file.read_bytes()).decode().splitlines())
-    key = json.dumps
-    assert sorted(theirs, key=key) == sorted(lines_of(tmp_path / "built"), key=key)
 
 
 def test_a_single_record_that_is_held_out_is_not_called_none(tmp_path: Path) -> None:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from miao.corpus.build.mix import (
-    OTHERS,
-    Taking,
-    categories_of,
-    category_table,
-    plan_mix,
-    record_keys,
-    takings,
+from miao.corpus.build.mix import OTHERS
+from miao.corpus.build.output import (
+    OUTPUT_BYTES,
+    Output,
+    SourceCounts,
+    SplitName,
+    Splitter,
+    characters_of,
+    write_parquet,
 )
-from miao.corpus.build.output import SplitName, Splitter, crowded_origins
-from miao.corpus.build.split import HELDOUT, LEFT, TRAIN, Split
+from miao.corpus.build.selection import GONE, HELDOUT, LEFT, TRAIN, Selection
 from miao.corpus.clean.cleaner import excerpt
-from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, ChunkFile
-from miao.corpus.dedup.duplicates import KEPT, Duplicates, Found
+from miao.corpus.dedup.chunks import LANGUAGES, SHOWN, ChunkFacts, Groups
+from miao.corpus.dedup.duplicates import Found
 from miao.corpus.dedup.spans import without_spans
+from miao.corpus.folder import Folder
 from miao.corpus.ngrams import TextView, folded_key
-from miao.corpus.records import KINDS
-from miao.corpus.steps import Progress, finish, finished, silent
-from miao.recipe import CorpusOptions, parse_quantity
-from miao.recipe.cleaning import MixOptions
+from miao.corpus.records import Kind
+from miao.files import usual_mode
 
 EXAMPLES = 8
-MOST_OVERLAPS = 200
 REPEATED = "repeated passages"
 _COUNTED = ("left_out", "emptied", "languages", "edited", "taken_out", "examples")
 """Accounts that are kept while writing."""
@@ -83,26 +79,31 @@ class Accounts:
         self.contaminated += facts.contaminated
         for name in ("rejected", "rejected_characters", "edited", "taken_out"):
             getattr(self, name).update(getattr(facts, name))
-        for rule, examples in facts.examples.items():
-            shown = self.examples.setdefault(rule, [])
-            shown += examples[: max(0, EXAMPLES - len(shown))]
-        self.overlaps_found += len(facts.overlaps)
-        self.overlaps += facts.overlaps[: max(0, MOST_OVERLAPS - len(self.overlaps))]
+        self._show(facts.examples)
+        self.overlaps_found += facts.overlaps_found
+        self.overlaps += facts.overlaps
 
-    def add_duplicates(
-        self, found: Found, chunks: Sequence[ChunkFile], duplicates: Duplicates
-    ) -> None:
+    def _show(self, examples: dict[str, list[Any]]) -> None:
+        for rule, found in examples.items():
+            shown = self.examples.setdefault(rule, [])
+            shown += found[: max(0, EXAMPLES - len(shown))]
+
+    def add_duplicates(self, found: Found, groups: Groups) -> None:
         self.exact, self.near = found.exact, found.near
-        for chunk in chunks:
-            self.kept_characters += int(chunk.arrays("characters")[0].sum())
-        for dropped, kept, alike in found.near_pairs[:EXAMPLES]:
-            self.examples.setdefault("near-duplicate", []).append(
-                {
-                    "similarity": round(alike, 3),
-                    "before": _text_at(chunks, duplicates, dropped),
-                    "after": _text_at(chunks, duplicates, kept),
-                }
+        for dropped, kept, alike in found.near_pairs:
+            before, after = (
+                json.loads(groups.line(record)).get("text", "")[:SHOWN]
+                for record in (dropped, kept)
             )
+            pair = {"similarity": round(alike, 3), "before": before, "after": after}
+            self._show({"near-duplicate": [pair]})
+
+    def add_written(self, written: dict[str, Any]) -> None:
+        """Takes over what a task of writing counted."""
+        for name in ("left_out", "languages", "edited", "taken_out"):
+            getattr(self, name).update(written[name])
+        self.emptied += written["emptied"]
+        self._show(written["examples"])
 
     def add_edit(self, rule: str, source: str, before: str, after: str) -> None:
         """Counts a text that was changed after cleaning."""
@@ -113,14 +114,14 @@ class Accounts:
             old, new = excerpt(before, after)
             shown.append({"source": source, "before": old, "after": new})
 
-    def settle(self, splitter: Splitter) -> None:
+    def settle(self, counts: Iterable[SourceCounts], lengths: list[int]) -> None:
         """Takes over what was written, and makes sure that nothing is unaccounted for."""
-        for counts in splitter.counts.values():
-            self.train += counts.train - counts.repeated
-            self.repeated += counts.repeated
-            self.heldout += counts.heldout
-            self.heldout_duplicates += counts.heldout_duplicates
-        self.lengths = splitter.lengths
+        for count in counts:
+            self.train += count.train - count.repeated
+            self.repeated += count.repeated
+            self.heldout += count.heldout
+            self.heldout_duplicates += count.heldout_duplicates
+        self.lengths = lengths
         assert self.read == self.accounted, f"{self.read} read, {self.accounted} accounted for"
 
     @property
@@ -142,182 +143,134 @@ class Accounts:
         return accounts
 
 
-@dataclass
 class Assembly:
-    """The last step: the records that stay go to the corpus files, as often as the mix wants. Each
-    round of repetitions goes through all chunks once; interrupted, it goes on at a chunk's end."""
+    """The last phases: the records that stay go to the corpus files, as often as the mix wants. In
+    each round of repetitions every group's records are written by a task of their own; what the
+    tasks have written is then joined, in order, to files of some size.
 
-    chunks: Sequence[ChunkFile]
-    duplicates: Duplicates
-    options: CorpusOptions
-    seed: int
-    stage: str
-
-    def write(
-        self,
-        splitter: Splitter,
-        accounts: Accounts,
-        state: Path,
-        mark: str,
-        progress: Progress = silent,
-    ) -> None:
-        """Writes everything, and counts it in the accounts.
-
-        Args:
-            state: the file that remembers how far this came, for these inputs' `mark`.
-        """
-        plan = _Plan(self.chunks, self.duplicates, self.options.mix, self.seed, self.stage)
-        splitter.names, accounts.crowded = crowded_origins(self.chunks)
-        documents = KINDS[self.stage] == "document"
-        split = Split(
-            self.chunks, self.duplicates, self.options, plan.taken, splitter.name_of, documents
-        )
-        accounts.mix = {name: share.to_json() for name, share in plan.shares.items()}
-        number, turn = 0, 0
-        done = finished(state, mark)
-        if splitter.restore(done and done["written"]):
-            number, turn = done["next"]
-            for name in _COUNTED:
-                setattr(accounts, name, type(getattr(accounts, name))(done[name]))
-        with progress("writing", plan.rounds * len(self.chunks)) as line:
-            line.advance(turn * len(self.chunks) + number)
-            while turn < plan.rounds:
-                while number < len(self.chunks):
-                    self._write_chunk(number, turn, plan, split, splitter, accounts)
-                    number += 1
-                    facts = {name: getattr(accounts, name) for name in _COUNTED}
-                    facts |= {"next": [number, turn], "written": splitter.state()}
-                    finish(state, mark, facts)
-                    line.advance(1, f"{splitter.characters:,} characters")
-                number, turn = 0, turn + 1
-
-    def _write_chunk(
-        self,
-        number: int,
-        turn: int,
-        plan: _Plan,
-        split: Split,
-        splitter: Splitter,
-        accounts: Accounts,
-    ) -> None:
-        """Writes the records of a chunk that are taken more than `turn` times."""
-        chunk = self.chunks[number]
-        dropped, spans = self.duplicates.of_chunk(number)
-        categories, copies = plan.of_chunk(number, dropped)
-        states = split.of_chunk(number)
-        if turn == 0:
-            names = [*plan.shares, OTHERS]
-            for category in categories[(copies == 0) & (dropped == KEPT)].tolist():
-                accounts.left_out[names[category]] += 1
-        languages = chunk.arrays("languages")[0]
-        with open(chunk.path("jsonl"), encoding="utf-8") as lines:
-            for place, line in enumerate(lines):
-                if copies[place] <= turn or (turn and states[place] != TRAIN):
-                    continue
-                record = json.loads(line)
-                if place in spans:
-                    whole = record["text"]
-                    record["text"] = without_spans(whole, spans[place], self.duplicates.options)
-                    if not record["text"].strip():
-                        accounts.emptied += turn == 0
-                        continue
-                    if turn == 0:
-                        accounts.add_edit(REPEATED, record["source"], whole, record["text"])
-                    if folded_key(TextView(record["text"])) in split.keys:
-                        states[place] = LEFT
-                if states[place] == LEFT:
-                    if turn == 0:
-                        splitter.leave(record)
-                    continue
-                if turn == 0:
-                    accounts.languages[LANGUAGES[languages[place]]] += 1
-                side: SplitName = "heldout" if states[place] == HELDOUT else "train"
-                splitter.write(record, side, again=turn > 0)
-
-
-class _Plan:
-    """How often each record is taken."""
+    Args:
+        folder: for what passes between the tasks.
+        out: for the files, `train/NAME.jsonl`.
+    """
 
     def __init__(
-        self,
-        chunks: Sequence[ChunkFile],
-        duplicates: Duplicates,
-        options: MixOptions,
-        seed: int,
-        stage: str,
+        self, selection: Selection, kind: Kind, output: Output, folder: Folder, out: Folder
     ):
-        self.chunks, self.duplicates, self.seed = chunks, duplicates, seed
-        self.others = options.others
-        self.categories = categories_of(options, stage)
-        self.shares = {}
-        self.takings: list[Taking] = []
-        if self.categories:
-            total = options.total if stage == "pretrain" else None
-            size = None if total is None else parse_quantity(total, "corpus.mix.total")
-            sources = {source for chunk in chunks for source in chunk.facts().sources}
-            self.shares = plan_mix(self.categories, self._available(), size, stage, sources)
-            self.takings = takings(self.shares, self._keys_of)
+        self.selection, self.groups = selection, selection.groups
+        self.duplicates = selection.duplicates
+        self.kind, self.output, self.folder, self.out = kind, output, folder, out
 
-    @property
-    def rounds(self) -> int:
-        """How often a record is taken at most; 1 or more."""
-        return max([1, *(taking.most for taking in self.takings)])
+    def write(self, task: int) -> dict[str, Any]:
+        """Writes the records of a group that are taken more than `turn` times; what it counted."""
+        turn, group = divmod(task, self.groups.count)
+        selection, counted = self.selection, Accounts()
+        categories, copies = selection.copies(group)
+        states, spans = selection.states(group), self.duplicates.spans(group)
+        offset = self.groups.bounds(group)[0]
+        if turn == 0:
+            names = [*selection.shares, OTHERS]
+            for category in categories[(copies == 0) & (categories != GONE)].tolist():
+                counted.left_out[names[category]] += 1
+        with self.folder.scratch() as directory, Splitter(directory) as splitter:
+            for chunk, begin, end in self.groups.of(group):
+                wanted = copies[begin - offset : end - offset] > turn
+                if turn:
+                    wanted &= states[begin - offset : end - offset] == TRAIN
+                if not wanted.any():
+                    continue
+                facts = chunk.arrays("sources", "languages", "characters")
+                sources, languages, sizes = (array.tolist() for array in facts)
+                files = selection.files(chunk)
+                for place, line in enumerate(chunk.lines()):
+                    if not wanted[place]:
+                        continue
+                    record, state = begin + place, int(states[begin + place - offset])
+                    name, size = files[sources[place]], sizes[place]
+                    if record in spans:
+                        edited = self._without(line, spans[record], counted)
+                        if edited is None:
+                            counted.emptied += turn == 0
+                            continue
+                        line, size, key = edited
+                        state = LEFT if key in selection.heldout_keys else state
+                    elif self.kind != "document":
+                        size = characters_of(json.loads(line))
+                    if state == LEFT:
+                        if turn == 0:
+                            splitter.leave(name)
+                        continue
+                    if turn == 0:
+                        counted.languages[LANGUAGES[languages[place]]] += 1
+                    side: SplitName = "heldout" if state == HELDOUT else "train"
+                    splitter.write(line, name, side, size, again=turn > 0)
+            splitter.close()
+            written = {name: (directory / name).stat().st_size for name in sorted(splitter.names)}
+            for name in written:
+                self.folder.take(directory / name, f"{task:06d}/{name}")
+        if turn:  # what was edited is counted once
+            counted = Accounts()
+        facts_of = {name: getattr(counted, name) for name in _COUNTED}
+        counts = {name: vars(one) for name, one in splitter.counts.items()}
+        return {**facts_of, "counts": counts, "lengths": splitter.lengths, "files": written}
 
-    def taken(self, number: int) -> NDArray[np.bool_]:
-        """Whether each record of a chunk is wanted at all."""
-        return self.of_chunk(number, self.duplicates.of_chunk(number)[0])[1] > 0
+    def _without(
+        self, line: bytes, spans: list[int], counted: Accounts
+    ) -> tuple[bytes, int, int] | None:
+        """A record without the passages that stand in earlier ones, its characters, and the key of
+        what is left; None: nothing is."""
+        record = json.loads(line)
+        whole = record["text"]
+        record["text"] = without_spans(whole, spans, self.duplicates.options)
+        if not record["text"].strip():
+            return None
+        counted.add_edit(REPEATED, record["source"], whole, record["text"])
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        return line, len(record["text"]), folded_key(TextView(record["text"]))
 
-    def of_chunk(
-        self, number: int, dropped: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The category of each record (-1: none), and how often it is taken."""
-        stays = dropped == KEPT
-        if not self.categories:
-            return np.full(len(dropped), -1), stays.astype(np.int64)
-        categories = self._categories_of_chunk(number)
-        keys = self._keys_of_chunk(number, len(dropped))
-        copies = np.where(categories < 0, int(self.others), 0)
-        for place, taking in enumerate(self.takings):
-            copies = np.where(categories == place, taking.copies(keys), copies)
-        return categories, np.where(stays, copies, 0)
+    def plan(self, written: Iterable[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+        """(name, its segments) of each file of the corpus, from what the tasks wrote, in order."""
+        files: dict[str, list[list[str]]] = {}
+        sizes: dict[str, int] = {}
+        for task, result in enumerate(written):
+            for name, size in result["files"].items():
+                parts = files.setdefault(name, [[]])
+                if parts[-1] and sizes[name] + size > OUTPUT_BYTES:
+                    parts.append([])
+                    sizes[name] = 0
+                parts[-1].append(f"{task:06d}/{name}")
+                sizes[name] = sizes.get(name, 0) + size
+        planned = []
+        for name, parts in sorted(files.items()):
+            stem = name.removesuffix(".jsonl")
+            for number, segments in enumerate(parts):
+                many = f"-{number:05d}-of-{len(parts):05d}" if len(parts) > 1 else ""
+                planned.append((f"{stem}{many}.{self.output}", segments))
+        return planned
 
-    def _available(self) -> dict[str, tuple[int, int]]:
-        records: Counter[str] = Counter()
-        characters: Counter[str] = Counter()
-        for number, chunk in enumerate(self.chunks):
-            (sizes,) = chunk.arrays("characters")
-            stays = self.duplicates.of_chunk(number)[0] == KEPT
-            categories = self._categories_of_chunk(number)
-            for place, name in enumerate(self.categories):
-                mine = stays & (categories == place)
-                records[name] += int(mine.sum())
-                characters[name] += int(sizes[mine].sum())
-        return {name: (records[name], characters[name]) for name in self.categories}
-
-    def _categories_of_chunk(self, number: int) -> NDArray[np.int64]:
-        chunk = self.chunks[number]
-        sources, languages = chunk.arrays("sources", "languages")
-        table = category_table(self.categories, chunk.facts().sources)
-        if not len(table):
-            return np.zeros(0, dtype=np.int64)
-        return table[sources, languages].astype(np.int64)
-
-    def _keys_of(self, category: int) -> Iterator[NDArray[np.uint64]]:
-        for number in range(len(self.chunks)):
-            stays = self.duplicates.of_chunk(number)[0] == KEPT
-            mine = stays & (self._categories_of_chunk(number) == category)
-            yield self._keys_of_chunk(number, len(mine))[mine]
-
-    def _keys_of_chunk(self, number: int, count: int) -> NDArray[np.uint64]:
-        return record_keys(int(self.duplicates.starts[number]), count, self.seed)
+    def join(self, name: str, segments: list[str]) -> str:
+        """Makes a file of the corpus; its SHA-256."""
+        return join_segments(self.folder, segments, name, self.kind, self.folder, self.out)
 
 
-def _text_at(chunks: Sequence[ChunkFile], duplicates: Duplicates, record: int) -> str:
-    """The beginning of a record's text."""
-    number = int(np.searchsorted(duplicates.starts, record, side="right")) - 1
-    place = record - int(duplicates.starts[number])
-    with open(chunks[number].path("jsonl"), encoding="utf-8") as lines:
-        for at, line in enumerate(lines):
-            if at == place:
-                return json.loads(line).get("text", "")[:SHOWN]
-    return ""
+def join_segments(
+    place: Folder, segments: list[str], name: str, kind: Kind, folder: Folder, out: Folder
+) -> str:
+    """Makes one file (by its name: .jsonl or .parquet) in `out` of JSON lines; its SHA-256."""
+    with folder.scratch() as directory:
+        digest, joined = hashlib.sha256(), directory / "joined.jsonl"
+        with open(joined, "wb") as whole:
+            for segment in segments:
+                with place.open(segment) as file:
+                    while data := file.read(1 << 20):
+                        digest.update(data)
+                        whole.write(data)
+        if name.endswith(".parquet"):
+            made = directory / "joined.parquet"
+            with open(made, "wb") as target:
+                write_parquet(joined, kind, target)
+            with open(made, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+            joined = made
+        os.chmod(joined, usual_mode(0o666))
+        out.take(joined, name)
+    return digest.hexdigest()

@@ -1,9 +1,8 @@
-"""Records to the files of a corpus: train and held-out, one file per source, jsonl or parquet."""
+"""Records to the files of a corpus: train and held-out, files per source, jsonl or parquet."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from miao.corpus.dedup.chunks import ChunkFile
 from miao.corpus.records import Kind
 from miao.errors import MiaoError, install_hint
-from miao.files import atomic_open
 
 Output = Literal["jsonl", "parquet"]
 SplitName = Literal["train", "heldout"]
+OUTPUT_BYTES = 512 << 20
+"""Files of a source, if there are several, have about this size."""
 MOST_SOURCES = 256
 """More own names than this in the records of one path are names of records, not of sources."""
 OPEN_FILES = 128
@@ -42,114 +41,51 @@ class SourceCounts:
     """Lines of `train` that repeat earlier ones, as the mix wants."""
     characters: int = 0
 
+    def add(self, other: SourceCounts) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
 
 class Splitter:
-    """Writes records to train/ and heldout/, and can go on where it was interrupted.
+    """Writes records to the train/ and heldout/ of a directory."""
 
-    Args:
-        source: all records go to the file of this name.
-    """
-
-    def __init__(
-        self, directory: Path, kind: Kind, output: Output = "jsonl", source: str | None = None
-    ):
-        self.directory, self.kind, self.output = directory, kind, output
-        self.source = source
-        self.names: dict[str, str] = {}
-        """Sources that are written under another name than their own."""
+    def __init__(self, directory: Path):
+        self.directory = directory
         self.counts: dict[str, SourceCounts] = {}
         self.lengths = [0] * LENGTH_BINS
         """Distinct records written, by the binary logarithm of their characters."""
         self._files: dict[str, IO[bytes]] = {}
-        self._sizes: dict[str, int] = {}  # of files that are closed again
-        if output == "parquet":
-            require_parquet()
+        self.names: set[str] = set()
+        """The files written to, `train/NAME.jsonl`."""
 
     def __enter__(self) -> Splitter:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
         for file in self._files.values():
             file.close()
 
-    @property
-    def characters(self) -> int:
-        return sum(counts.characters for counts in self.counts.values())
-
-    def state(self) -> dict[str, Any]:
-        """What is written so far, on the disk for certain."""
-        sizes = {name: _on_disk(file) for name, file in self._files.items()}
-        counts = {name: vars(counts) for name, counts in self.counts.items()}
-        return {"sizes": self._sizes | sizes, "counts": counts, "lengths": self.lengths}
-
-    def restore(self, state: dict[str, Any] | None) -> bool:
-        """Goes back to an earlier state. False: there is none, or its files are damaged, and
-        writing begins at the beginning."""
-        sizes = state["sizes"] if state else {}
-        paths = {self.directory / name: size for name, size in sizes.items()}
-        if not all(p.exists() and p.stat().st_size >= size for p, size in paths.items()):
-            state, paths = None, {}
-        for path in sorted(self.directory.glob("*/*")):
-            if path not in paths:
-                path.unlink()
-        if state is None:
-            return False
-        for name, size in sizes.items():
-            self._file(name).truncate(size)
-        self.counts = {name: SourceCounts(**counts) for name, counts in state["counts"].items()}
-        self.lengths = state["lengths"]
-        return True
-
-    def leave(self, record: dict[str, Any]) -> None:
+    def leave(self, name: str) -> None:
         """Counts a record that is not written because of one that is held out."""
-        self._counts_of(self.name_of(record["source"])).heldout_duplicates += 1
+        self._counts_of(name).heldout_duplicates += 1
 
-    def write(self, record: dict[str, Any], split: SplitName, again: bool = False) -> None:
-        """Writes a record (in its JSON form); `again`: it has been written before."""
-        source = self.name_of(record["source"])
-        counts = self._counts_of(source)
+    def write(
+        self, line: bytes, name: str, split: SplitName, characters: int, again: bool = False
+    ) -> None:
+        """Writes a record (its JSON, with the end of the line); `again`: for the second time."""
+        counts = self._counts_of(name)
         if split == "train":
             counts.train += 1
             counts.repeated += again
         else:
             counts.heldout += 1
-        size = characters_of(record)
-        counts.characters += size
+        counts.characters += characters
         if not again:
-            self.lengths[min(size.bit_length(), LENGTH_BINS - 1)] += 1
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        self._file(f"{split}/{source}.jsonl").write(line.encode())
-
-    def finish(self) -> dict[str, SourceCounts]:
-        """Closes the files, and writes them as parquet beside if that is wanted.
-
-        Raises:
-            MiaoError: nothing is left to train on.
-        """
-        if not any(count.train for count in self.counts.values()):
-            if held := sum(count.heldout for count in self.counts.values()):
-                raise MiaoError(
-                    f"held out {held} of {held} records: none is left to train on",
-                    fix="bring more text, or hold nothing out: --corpus.heldout 0",
-                )
-            raise MiaoError(
-                "no record is left to train on",
-                fix="bring more text, lower --corpus.heldout, or look at what the rules of "
-                "corpus.clean reject",
-            )
-        for file in self._files.values():
-            file.close()
-        if self.output == "parquet":
-            for name in self._sizes | self._files:
-                write_parquet(self.directory / name, self.kind)
-        return self.counts
-
-    def name_of(self, source: str) -> str:
-        """The file of a source, made of its name; only documents are weighted by source."""
-        if self.source or self.kind in ONE_SOURCE:
-            return self.source or ONE_SOURCE[self.kind]
-        name = self.names.get(source, source)
-        return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:64] or "documents"
+            self.lengths[min(characters.bit_length(), LENGTH_BINS - 1)] += 1
+        self._file(f"{split}/{name}.jsonl").write(line)
 
     def _counts_of(self, name: str) -> SourceCounts:
         return self.counts.setdefault(name, SourceCounts())
@@ -161,33 +97,51 @@ class Splitter:
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "ab")  # noqa: SIM115
-            self._sizes.pop(name, None)
+            self.names.add(name)
             if len(self._files) >= OPEN_FILES:
-                oldest = next(iter(self._files))
-                with self._files.pop(oldest) as done:
-                    self._sizes[oldest] = _on_disk(done)
+                self._files.pop(next(iter(self._files))).close()
         self._files[name] = file
         return file
 
 
-def _on_disk(file: IO[bytes]) -> int:
-    """The size of a file, after all of it is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()
+def file_name(source: str, kind: Kind) -> str:
+    """The files of a source are called so; only documents are weighted by source."""
+    if kind in ONE_SOURCE:
+        return ONE_SOURCE[kind]
+    return re.sub(r"[^\w.\-]+", "_", source).strip("._")[:64] or "documents"
 
 
-def crowded_origins(chunks: Iterable[ChunkFile]) -> tuple[dict[str, str], dict[str, int]]:
-    """Names for the sources of paths whose records have too many: that of the path. And how many
-    each such path has."""
-    own: dict[str, set[str]] = {}
-    for chunk in chunks:
-        facts = chunk.facts()
-        for source, origin in zip(facts.sources, facts.origins, strict=True):
-            own.setdefault(origin, set()).add(source)
-    crowded = {origin: own[origin] for origin in sorted(own) if len(own[origin]) > MOST_SOURCES}
-    names = {source: origin for origin, sources in crowded.items() for source in sources}
-    return names, {origin: len(sources) for origin, sources in crowded.items()}
+def source_of(path: Path) -> str:
+    """The source whose file, or one of whose files, this is: `wiki-00002-of-00014.jsonl`."""
+    return re.sub(r"-\d{5,}-of-\d{5,}$", "", path.stem)
+
+
+def crowded(origins: dict[str, int]) -> dict[str, int]:
+    """The paths whose records have too many names of their own for them to be sources.
+
+    Args:
+        origins: path -> different names of its records.
+    """
+    return {origin: n for origin, n in sorted(origins.items()) if n > MOST_SOURCES}
+
+
+def require_some(counts: Iterable[SourceCounts]) -> None:
+    """Raises:
+    MiaoError: nothing is left to train on.
+    """
+    counts = list(counts)
+    if any(count.train for count in counts):
+        return
+    if held := sum(count.heldout for count in counts):
+        raise MiaoError(
+            f"held out {held} of {held} records: none is left to train on",
+            fix="bring more text, or hold nothing out: --corpus.heldout 0",
+        )
+    raise MiaoError(
+        "no record is left to train on",
+        fix="bring more text, lower --corpus.heldout, or look at what the rules of "
+        "corpus.clean reject",
+    )
 
 
 def require_parquet() -> Any:
@@ -203,15 +157,14 @@ def require_parquet() -> Any:
     return pyarrow
 
 
-def write_parquet(path: Path, kind: Kind) -> None:
-    """A .jsonl file of ours again as .parquet beside it, with zstd. What may be any JSON (tool
-    calls, tools) is JSON in a string."""
+def write_parquet(path: Path, kind: Kind, target: IO[bytes]) -> None:
+    """A .jsonl file of ours as parquet, with zstd. What may be any JSON (tool calls, tools) is JSON
+    in a string."""
     arrow = require_parquet()
     schema = _schema(arrow, kind)
     with (
         open(path, encoding="utf-8") as lines,
-        atomic_open(path.with_suffix(".parquet"), "wb") as file,
-        arrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        arrow.parquet.ParquetWriter(target, schema, compression="zstd") as writer,
     ):
         while rows := [_row(json.loads(line)) for line in islice(lines, PARQUET_ROWS)]:
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))

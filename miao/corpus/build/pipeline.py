@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Any
 from miao.corpus.build.assemble import Accounts
 from miao.corpus.build.output import Output, SourceCounts
 from miao.corpus.build.processes import stoppable
+from miao.corpus.build.runner import run_here
 from miao.corpus.build.stages import (
     Stage,
     given_paths,
@@ -21,13 +23,13 @@ from miao.corpus.build.stages import (
     used_kinds,
 )
 from miao.corpus.build.timing import Timing
+from miao.corpus.folder import Folder
 from miao.corpus.records import KINDS
 from miao.corpus.seedbed import Seedbed
 from miao.corpus.steps import Progress, link, silent
 from miao.files import (
     atomic_directory,
     full_disk_is_a_user_error,
-    sha256_of,
     write_json,
     write_jsonl,
 )
@@ -66,10 +68,13 @@ class CorpusReport:
     accounts: dict[str, Accounts] = field(default_factory=dict)
     """What became of the user's own records: every one of them is accounted for."""
 
-    def add(self, place: Stage) -> None:
-        """Takes over what a stage did, now or before an interruption."""
-        stage, result = place.stage, place.result()
-        self.origin[stage] = "files" if place.given else "seedbed"
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of the files, `pretrain/train/wiki.jsonl`."""
+
+    def add(self, stage: str, result: dict[str, Any]) -> None:
+        """Takes over what a stage did."""
+        self.origin[stage] = "files" if "read" in result else "seedbed"
+        self.sha256 |= {f"{stage}/{name}": digest for name, digest in result["sha256"].items()}
         self.sources[stage] = {k: SourceCounts(**v) for k, v in result["sources"].items()}
         self.shapes[stage] = {}
         if "read" in result:
@@ -106,29 +111,37 @@ def build_corpus(
     stages = list(stages)
     with full_disk_is_a_user_error(directory), stoppable():
         for stage in stages:
-            place = Stage(stage, options, seed, output, work / stage, timing, progress)
-            report.add(place)
+            place = Stage(stage, options, seed, output, str(work / stage))
+            own = run_here(place, timing, progress)
+            report.add(stage, json.loads(json.dumps(own)))  # as after an interruption
         with atomic_directory(directory) as temporary:
             for stage in stages:
-                _link_files(work / stage, temporary, stage, output)
-            for name in ("examples", "overlaps"):
-                _write_details(temporary / f"{name}.json", name, report)
+                _link_files(work / stage, temporary, stage)
+            write_report(Folder(str(temporary)), report, options, seed)
             write_json(temporary / "timing.json", timing.to_json())
-            write_json(temporary / "manifest.json", _as_json(report, options, seed, temporary))
     shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def _link_files(place: Path, directory: Path, stage: str, output: Output) -> None:
+def _link_files(place: Path, directory: Path, stage: str) -> None:
     """Puts what a stage wrote into the corpus; its problems follow those of earlier stages."""
-    for path in sorted((place / "out").glob(f"*/*.{output}")):
+    for path in sorted((place / "out").glob("*/*")):
         target = directory / stage / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         link(path, target)
     problems = place / "problems.jsonl"
-    if problems.exists():
+    if problems.exists() and problems.stat().st_size:
         with open(directory / "problems.jsonl", "ab") as file, open(problems, "rb") as more:
             shutil.copyfileobj(more, file)
+
+
+def write_report(folder: Folder, report: CorpusReport, options: CorpusOptions, seed: int) -> None:
+    """Writes the manifest, examples, and overlaps with evaluation sets, where there are any."""
+    for name in ("examples", "overlaps"):
+        found = {stage: getattr(accounts, name) for stage, accounts in report.accounts.items()}
+        if any(found.values()):
+            folder.write_json(f"{name}.json", found)
+    folder.write_json("manifest.json", _as_json(report, options, seed))
 
 
 def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) -> None:
@@ -148,21 +161,11 @@ def write_eval_items(recipe: Recipe, origin: dict[str, str], directory: Path) ->
             write_jsonl(temporary / f"{name}.jsonl", (record.to_json() for record in records))
 
 
-def _write_details(path: Path, name: str, report: CorpusReport) -> None:
-    """Examples, or overlaps with evaluation sets, where there are any."""
-    details = {stage: getattr(accounts, name) for stage, accounts in report.accounts.items()}
-    if any(details.values()):
-        write_json(path, details)
-
-
-def _as_json(
-    report: CorpusReport, options: CorpusOptions, seed: int, directory: Path
-) -> dict[str, Any]:
+def _as_json(report: CorpusReport, options: CorpusOptions, seed: int) -> dict[str, Any]:
     totals: Counter[str] = Counter()
     for stage, sources in report.sources.items():
         for counts in sources.values():
             totals[stage] += counts.train + counts.heldout + counts.heldout_duplicates
-    files = sorted(p for p in directory.glob("*/*/*") if p.suffix in (".jsonl", ".parquet"))
     return {
         "records": dict(totals),
         "origin": report.origin,
@@ -178,6 +181,6 @@ def _as_json(
         "problems": report.problems,
         "skipped_files": report.skipped_files,
         "accounts": {stage: accounts.to_json() for stage, accounts in report.accounts.items()},
-        "sha256": {p.relative_to(directory).as_posix(): sha256_of(p) for p in files},
+        "sha256": dict(sorted(report.sha256.items())),
         "options": asdict(options) | {"seed": seed},
     }

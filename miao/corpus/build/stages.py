@@ -1,38 +1,42 @@
-"""One stage of the corpus, from the user's files or the built-in corpus to its files on disk.
-
-Reading and cleaning, finding duplicates, mixing and writing: each step that is done is not done
-again after an interruption, and within each step what was finished is kept.
-"""
+"""One stage of the corpus, from the user's files to those of the corpus: the phases that make it,
+and what each of their tasks does, in whatever process on whatever machine."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from miao import __version__
-from miao.console import warn
 from miao.corpus.build.assemble import Accounts, Assembly
-from miao.corpus.build.cleaning import clean_chunks
-from miao.corpus.build.output import BUILT_IN, Output, Splitter
-from miao.corpus.build.split import ContentSplit
-from miao.corpus.build.timing import Timing
+from miao.corpus.build.built_in import write_built_in
+from miao.corpus.build.cleaning import Cleaning, gather, read_of, summed
+from miao.corpus.build.output import (
+    BUILT_IN,
+    Output,
+    SourceCounts,
+    crowded,
+    require_parquet,
+    require_some,
+)
+from miao.corpus.build.selection import Selection
 from miao.corpus.clean.classifier import FACTS
-from miao.corpus.clean.columns import Columns
 from miao.corpus.clean.own import file_of
-from miao.corpus.dedup.chunks import ChunkFacts, ChunkFile
-from miao.corpus.dedup.duplicates import Duplicates
-from miao.corpus.read.formats import Reading, RecordCounts, convert_file, read_records
-from miao.corpus.read.problems import Problem
+from miao.corpus.dedup.chunks import ChunkFacts, Groups
+from miao.corpus.dedup.duplicates import Duplicates, Found
+from miao.corpus.folder import Folder
+from miao.corpus.read.blocks import Part, cut_parts
+from miao.corpus.read.formats import Item, Reading, RecordCounts
+from miao.corpus.read.opened import Source
 from miao.corpus.read.sources import find_files, find_sources, is_unseen
-from miao.corpus.records import KINDS, REPLAYED, Document, Kind, Record
+from miao.corpus.records import KINDS, REPLAYED, Kind
 from miao.corpus.seedbed import Seedbed
-from miao.corpus.steps import Line, Progress, finish, finished
+from miao.corpus.steps import Phase, Progress, once, silent
 from miao.errors import MiaoError
 from miao.files import at_home, fingerprint
+from miao.hubs.remote import RemoteFile
 from miao.recipe import CorpusOptions, Recipe
 
 SETTINGS = (
@@ -44,18 +48,33 @@ AFTER_CLEANING = ("exact", "near_threshold", "keep", "prefer", "across_sources")
 """Options of `dedup` that cleaning knows nothing of."""
 
 
-@dataclass(frozen=True)
 class Stage:
-    """A stage and its workplace: `chunks/` and `duplicates/` while it is made, `out/` with its
-    files, and `done.json` when they are all there."""
+    """A stage and its workplace. Each task of each phase leaves its result there, and is not done
+    again where that stands already, from the same inputs.
 
-    stage: str
-    options: CorpusOptions
-    seed: int
-    output: Output
-    directory: Path
-    timing: Timing
-    progress: Progress
+    Args:
+        place: the workplace, a path or URL.
+        out: where the files go, `train/NAME.jsonl`; default: `out` in the workplace.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        options: CorpusOptions,
+        seed: int,
+        output: Output,
+        place: str,
+        out: str | None = None,
+    ):
+        self.stage, self.options, self.seed, self.output = stage, options, seed, output
+        self.folder = Folder(place)
+        self.out = Folder(out) if out else self.folder / "out"
+        self.marks = self._marks()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was found out in this process."""
+        names = ("stage", "options", "seed", "output", "folder", "out", "marks")
+        return {name: vars(self)[name] for name in names}
 
     @property
     def given(self) -> list[str]:
@@ -63,157 +82,238 @@ class Stage:
         return given_paths(self.options)[self.stage]
 
     @property
-    def reading(self) -> Reading:
-        return Reading(self.options.columns, self.options.encoding)
-
-    @property
     def kind(self) -> Kind:
         return KINDS[self.stage]
-
-    def result(self) -> dict[str, Any]:
-        """What this stage did (JSON): `sources`, and of the user's files `read` and `accounts`."""
-        done = self.directory / "done.json"
-        inputs = self._own_inputs() if self.given else self._built_in_inputs()
-        mark = fingerprint([inputs, self.seed, self.output])
-        if finished(done, mark) is None:
-            finish(done, mark, self._from_files(mark) if self.given else self._from_seedbed())
-            for name in ("chunks", "duplicates"):
-                shutil.rmtree(self.directory / name, ignore_errors=True)
-        result: dict[str, Any] = finished(done, mark)  # as it is read after an interruption
-        return result
-
-    def _line(self, what: str, total: float) -> AbstractContextManager[Line]:
-        return self.progress(f"{self.stage}: {what}", total)
 
     @property
     def mixes(self) -> bool:
         """Whether built-in records are written beside the user's."""
         return self.kind == "conversation" and self.options.mixes_built_in
 
-    def _splitter(self, source: str | None = None) -> Splitter:
-        return Splitter(self.directory / "out", self.kind, self.output, source)
+    @cached_property
+    def phases(self) -> dict[str, Phase]:
+        """What is done, in order."""
+        built_in = Phase("writing", "built-in", once, lambda task: self.write_built_in())
+        if not self.given:
+            return {built_in.name: built_in}
+        assembly = self.assembly
 
-    def _built_in_inputs(self) -> list[Any]:
-        options = self.options
-        built_in = [asdict(options.seedbed), options.tells_facts]
-        return [__version__, *built_in, options.heldout, options.heldout_max]
+        def join(task: int) -> str:
+            return assembly.join(*self._settled["files"][task])
 
-    def _own_inputs(self) -> list[Any]:
+        def forget_segments(task: int) -> None:
+            for segment in self._settled["files"][task][1]:
+                assembly.folder.remove(segment)
+
+        own = [
+            Phase("finding the files", "parts", once, self._find_parts),
+            Phase("cleaning", "clean", lambda: len(self.cleaning.parts), self._clean_part),
+            Phase("putting together", "chunks", once, self._gather),
+            *self.duplicates.phases(),
+            *self.selection.phases(),
+            Phase("writing", "write", self._writings, assembly.write),
+            Phase("writing", "settle", once, self._settle),
+            Phase("writing", "join", lambda: len(self._settled["files"]), join, forget_segments),
+            *[built_in] * self.mixes,
+        ]
+        return {phase.name: phase for phase in own}
+
+    def do(self, name: str, task: int) -> Any:
+        """Does a task of a phase unless it is done; its result."""
+        phase = self.phases[name]
+        if (result := self.done(name, task)) is None:
+            result = phase.run(task)
+            self.note(name, task, result)
+        phase.clear(task)
+        return result
+
+    def note(self, name: str, task: int, result: Any) -> None:
+        """Writes down that a task is done."""
+        noted = {"of": self._mark(name), "result": [result]}
+        self.folder.note(f"done/{name}/{task:06d}.json", noted)
+
+    def done(self, name: str, task: int) -> Any:
+        """The result of a task (of one that has none, `[]`); None: it is not done."""
+        return self._result(name, self.folder.read_json(f"done/{name}/{task:06d}.json"))
+
+    def results(self, name: str, count: int | None = None) -> list[Any]:
+        """Those of all tasks of a phase that is done."""
+        count = self.phases[name].count() if count is None else count
+        names = [f"done/{name}/{task:06d}.json" for task in range(count)]
+        return [self._result(name, noted) for noted in self.folder.read_many(names)]
+
+    def _result(self, name: str, noted: Any) -> Any:
+        if not isinstance(noted, dict) or noted.get("of") != self._mark(name):
+            return None
+        (result,) = noted["result"]
+        return [] if result is None else result
+
+    def _mark(self, name: str) -> str:
+        """Of what the results of a phase depend on."""
+        if name in ("parts", "clean", "chunks") or name.startswith("block-"):
+            return self.marks["clean"]
+        same = {phase.name for phase in self.duplicates.phases()}
+        return self.marks["duplicates" if name in same else "all"]
+
+    def _marks(self) -> dict[str, str]:
         values = asdict(self.options)
         settings = {name: values[name] for name in SETTINGS}
         stamps = input_stamps(self.options, [self.stage])
-        return [__version__, settings, stamps] + [self._built_in_inputs()] * self.mixes
-
-    def _from_seedbed(self) -> dict[str, Any]:
-        with self._splitter() as splitter:
-            splitter.restore(None)
-            return {"sources": self._write_built_in(splitter)}
-
-    def _write_built_in(self, splitter: Splitter) -> dict[str, dict[str, int]]:
-        seedbed = Seedbed(self.options.seedbed, self.seed, self.options.tells_facts)
-        with self._line("writing", seedbed.size(self.kind)) as line:
-            split = ContentSplit(self.options)
-            for record in seedbed.records(self.kind):
-                written = record.to_json()
-                if side := split.of(written, splitter.name_of(record.source)):
-                    splitter.write(written, side)
-                else:
-                    splitter.leave(written)
-                line.advance(len(record.text) if isinstance(record, Document) else 1)
-        return {name: vars(counts) for name, counts in splitter.finish().items()}
-
-    def _from_files(self, mark: str) -> dict[str, Any]:
-        chunks, read, accounts = self._clean()
-        with self.timing.step(self.stage, "duplicates") as step:
-            place, cleaned = self.directory / "duplicates", self._cleaning_inputs()
-            duplicates = Duplicates(chunks, self.options.dedup, place, cleaned)
-            accounts.add_duplicates(duplicates.find(self._line), chunks, duplicates)
-            step.characters = accounts.kept_characters
-        with self.timing.step(self.stage, "mix and write") as step, self._splitter() as splitter:
-            assembly = Assembly(chunks, duplicates, self.options, self.seed, self.stage)
-            assembly.write(splitter, accounts, self.directory / "written.json", mark, self._line)
-            sources = splitter.finish()
-            step.characters = accounts.kept_characters
-        accounts.settle(splitter)
-        beside = {}
-        if self.mixes:
-            with self._splitter(BUILT_IN) as splitter:
-                beside = self._write_built_in(splitter)
+        dedup = {k: v for k, v in settings["dedup"].items() if k not in AFTER_CLEANING}
+        names = ("clean", "contamination", "skip_bad_records", "columns", "encoding")
+        how = [settings[name] for name in names]
+        cleaning = [__version__, self.kind, how, dedup, stamps]
+        options, built_in = self.options, self.mixes or not self.given
+        seedbed = [asdict(options.seedbed), options.tells_facts] if built_in else []
+        held = [options.heldout, options.heldout_max]
+        own = [settings, stamps] if self.given else []
         return {
-            "sources": {name: vars(counts) for name, counts in sources.items()} | beside,
-            "read": read,
+            "clean": fingerprint(cleaning),
+            "duplicates": fingerprint([cleaning, settings["dedup"]]),
+            "all": fingerprint([__version__, own, seedbed, held, self.seed, self.output]),
+        }
+
+    # Rooms of the workplace, each known once the phases before it are done.
+
+    @cached_property
+    def cleaning(self) -> Cleaning:
+        parts = [Part.from_json(part) for part in self.done("parts", 0)["parts"]]
+        return Cleaning(parts, self.kind, self.options, self.folder / "chunks")
+
+    @cached_property
+    def groups(self) -> Groups:
+        return Groups(self.folder / "chunks")
+
+    @cached_property
+    def duplicates(self) -> Duplicates:
+        return Duplicates(self.groups, self.options.dedup, self.folder / "duplicates")
+
+    @cached_property
+    def selection(self) -> Selection:
+        place = self.folder / "selection"
+        return Selection(
+            self.groups, self.duplicates, self.options, self.seed, self.stage, place, self.crowded
+        )
+
+    @cached_property
+    def assembly(self) -> Assembly:
+        place = self.folder / "written"
+        return Assembly(self.selection, self.kind, self.output, place, self.out)
+
+    def crowded(self) -> dict[str, int]:
+        """The paths whose records have too many names of their own to be sources, and how many."""
+        return self._crowded
+
+    @cached_property
+    def _crowded(self) -> dict[str, int]:
+        origins = self.done("chunks", 0)["origins"]
+        return crowded(origins)
+
+    @cached_property
+    def _settled(self) -> dict[str, Any]:
+        settled: dict[str, Any] = self.done("settle", 0)
+        return settled
+
+    # What tasks do.
+
+    def _find_parts(self, task: int) -> dict[str, Any]:
+        if self.output == "parquet":
+            require_parquet()
+        skipped: list[str] = []
+        files = find_sources(self.given, lambda path, why: skipped.append(f"{path}: {why}"))
+        reading = Reading(self.options.columns, self.options.encoding)
+        parts = cut_parts(files, self.kind, reading)
+        return {"parts": [part.to_json() for part in parts], "skipped": skipped}
+
+    def _clean_part(self, part: int) -> dict[str, Any]:
+        if not self.cleaning.parts[part].in_blocks:
+            return {"block": self.cleaning.whole(part)}
+        counts, count = RecordCounts(), 0
+        for number, items in enumerate(self.cleaning.blocks(part, counts)):
+            self.clean_block(part, number, items)
+            count += 1
+        return read_of(counts, count)
+
+    def clean_block(self, part: int, number: int, items: list[Item]) -> None:
+        """Cleans a block of a part, unless that is done."""
+        if self.done(f"block-{part:06d}", number) is None:
+            result = self.cleaning.block(part, number, items)
+            self.note(f"block-{part:06d}", number, result)
+
+    def _gather(self, task: int) -> dict[str, Any]:
+        with self.folder.write("problems.jsonl") as file:
+            return gather(self.cleaning, self._blocks(), file)
+
+    def _blocks(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        for part, result in enumerate(self.results("clean")):
+            if "block" in result:
+                yield part, [result["block"]]
+                continue
+            blocks = self.results(f"block-{part:06d}", result["blocks"])
+            for name in ("counts", "repaired"):
+                if blocks:  # what was mended in reading counts with the first one
+                    blocks[0][name] = summed(blocks[0][name], result[name])
+            yield part, blocks
+
+    def _writings(self) -> int:
+        return self.selection.rounds * self.groups.count
+
+    def _settle(self, task: int) -> dict[str, Any]:
+        """Everything that is known of the stage; and the files to be made."""
+        made, found, accounts = self.done("chunks", 0), Found(), Accounts()
+        accounts.add(ChunkFacts.from_json(made["facts"]))
+        accounts.kept_characters = made["characters"]
+        for phase in self.duplicates.phases():
+            for result in self.results(phase.name):
+                found.add(result or {})
+        accounts.add_duplicates(found, self.groups)
+        accounts.mix = {name: share.to_json() for name, share in self.selection.shares.items()}
+        accounts.crowded = self.crowded()
+        written = self.results("write")
+        sources: dict[str, SourceCounts] = {}
+        for result in written:
+            accounts.add_written(result)
+            for name, counts in result["counts"].items():
+                sources.setdefault(name, SourceCounts()).add(SourceCounts(**counts))
+        require_some(sources.values())
+        lengths = [sum(column) for column in zip(*(r["lengths"] for r in written), strict=True)]
+        accounts.settle(sources.values(), lengths)
+        skipped = self.done("parts", 0)["skipped"]
+        return {
+            "files": self.assembly.plan(written),
+            "sources": {name: vars(counts) for name, counts in sources.items()},
+            "read": {**made["read"], "skipped_files": skipped},
             "accounts": vars(accounts),
         }
 
-    def _cleaning_inputs(self) -> list[Any]:
-        version, settings, stamps = self._own_inputs()[:3]
-        dedup = {k: v for k, v in settings["dedup"].items() if k not in AFTER_CLEANING}
-        skip, clean = settings["skip_bad_records"], settings["clean"]
-        how = [settings["columns"], settings["encoding"]]
-        return [version, self.kind, clean, settings["contamination"], dedup, skip, how, stamps]
+    def result(self) -> dict[str, Any]:
+        """What the stage did, when all its phases are done: `sources`, `read`, `accounts`, and the
+        SHA-256 of each file, `sha256`."""
+        beside: dict[str, Any] = {"sources": {}, "sha256": {}}
+        if "built-in" in self.phases:
+            beside = self.done("built-in", 0)
+        if not self.given:
+            return beside
+        files = [name for name, _ in self._settled["files"]]
+        digests = dict(zip(files, self.results("join"), strict=True)) | beside["sha256"]
+        kept = {name: self._settled[name] for name in ("read", "accounts")}
+        sources = self._settled["sources"] | beside["sources"]
+        return {**kept, "sources": sources, "sha256": digests}
 
-    def _clean(self) -> tuple[list[ChunkFile], dict[str, Any], Accounts]:
-        """The chunks of clean records, what was read, and the accounts so far."""
-        directory, inputs = self.directory / "chunks", self._cleaning_inputs()
-        done, mark = directory / "done.json", fingerprint(inputs)
-        result = finished(done, mark)
-        if result is None:
-            before, counts = ChunkFacts(), RecordCounts()
-            problems = ProblemLog(self.directory / "problems.jsonl", self.options.skip_bad_records)
-            size = sum(path.stat().st_size for path in find_files(self.given))
-            with (
-                self.timing.step(self.stage, "clean") as step,
-                self._line("cleaning", size) as line,
-            ):
-                records = self._read(problems, counts, before)
-                chunks = clean_chunks(records, self.options, directory, inputs, line)
-                step.characters = sum(chunk.facts().characters for chunk in chunks)
-            read = {
-                "problems": problems.count,
-                "skipped_files": [f"{path}: {why}" for path, why in counts.skipped_files],
-                "shapes": counts.by_shape,
-                "repairs": counts.repairs,
-                "unread_keys": counts.unread,
-                "columns": counts.columns.to_json(),
-                "merged": counts.merged,
-            }
-            finish(done, mark, {"chunks": len(chunks), "read": read, "before": before.to_json()})
-            result = finished(done, mark)
-        chunks = [ChunkFile(directory, number) for number in range(result["chunks"])]
-        accounts = Accounts()
-        for facts in [ChunkFacts.from_json(result["before"]), *(one.facts() for one in chunks)]:
-            accounts.add(facts)
-        return chunks, result["read"], accounts
-
-    def _read(
-        self, problems: ProblemLog, counts: RecordCounts, before: ChunkFacts
-    ) -> Iterable[Record]:
-        columns = Columns(self.options.clean)
-        if columns.wanted:
-            return self._good_records(columns, problems, counts, before)
-        records: Iterable[Record] = read_records(
-            self.given, self.kind, problems.note, counts, self.reading
-        )
-        return records
-
-    def _good_records(
-        self, columns: Columns, problems: ProblemLog, counts: RecordCounts, before: ChunkFacts
-    ) -> Iterator[Record]:
-        """The records whose columns (a score, an address) are as they should be."""
-        skipped = counts.skipped_files
-        sources = find_sources(self.given, lambda path, why: skipped.append((path, why)))
-        for path, source in sources:
-            for record, shape, value in convert_file(
-                path, self.kind, source, problems.note, counts, self.reading
-            ):
-                if rejected := columns.rejects(value):
-                    rule, why = rejected
-                    before.reject(record, rule, why)
-                    continue
-                counts.by_shape[shape] += 1
-                yield record
-        for line in counts.lines():
-            warn(line)
+    def write_built_in(self, progress: Progress = silent) -> dict[str, Any]:
+        """The records of the built-in corpus, alone or beside the user's."""
+        seedbed = Seedbed(self.options.seedbed, self.seed, self.options.tells_facts)
+        with progress(f"{self.stage}: writing", seedbed.size(self.kind)) as line:
+            return write_built_in(
+                seedbed,
+                self.kind,
+                self.options,
+                self.output,
+                self.folder,
+                self.out,
+                line,
+                BUILT_IN if self.mixes else None,
+            )
 
 
 def given_paths(options: CorpusOptions) -> dict[str, list[str]]:
@@ -250,7 +350,7 @@ def input_stamps(
     given = given_paths(options)
     for paths in (*(given[stage] for stage in stages), options.contamination.paths):
         for file, name in find_sources(paths) if paths else []:
-            stamps[str(file)] = [*_stamp(Path(file)), name]
+            stamps[str(file)] = [*_stamp(file), name]
     return stamps | {str(path): _stamp(path) for path in _side_files(options)}
 
 
@@ -275,27 +375,9 @@ def _side_files(options: CorpusOptions) -> list[Path]:
     return [*lists, *map(file_of, clean.keep_functions + clean.edit_functions)]
 
 
-def _stamp(file: Path) -> list[Any]:
+def _stamp(file: Source) -> list[Any]:
     try:
         stat = file.stat()
     except OSError:  # whoever reads it says so
         return [None, None]
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-class ProblemLog:
-    """Writes down every record that was passed over; strict: the first one ends the stage."""
-
-    def __init__(self, path: Path, skip: bool):
-        self.path, self.skip, self.count = path, skip, 0
-        path.unlink(missing_ok=True)
-
-    def note(self, problem: Problem) -> None:
-        if not self.skip:
-            error = problem.error()
-            more = "or count and skip such records with --corpus.skip_bad_records true"
-            raise MiaoError(error.what, where=error.where, fix=f"{error.fix or 'mend it'}, {more}")
-        self.count += 1
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(problem.json_line())
+    return [stat.st_size, file.version if isinstance(file, RemoteFile) else stat.st_mtime_ns]

@@ -7,26 +7,32 @@ memory needed is that of a few chunks, however large the input.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from miao.corpus.clean import Cleaner, Rejected
 from miao.corpus.clean.columns import Columns
 from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.minhash import FILL, PERMUTATIONS, SKETCH, signature, sketch
+from miao.corpus.dedup.shuffle import parts_for
 from miao.corpus.dedup.spans import spans_of
+from miao.corpus.folder import Folder
 from miao.corpus.ngrams import TextView, folded_key, language_of, text_key
 from miao.corpus.records import Document, Record, prompt_of, text_of
-from miao.files import atomic_open, read_json, write_json
 from miao.recipe import CorpusOptions
 
 EXAMPLES = 4  # of each rule, per chunk
 SHOWN = 240  # characters of an example
+MOST_OVERLAPS = 200  # with evaluation sets, that are listed
 LANGUAGES = ("zh", "en", "other")
 
 
@@ -47,6 +53,7 @@ class ChunkFacts:
     """Characters that an edit took out."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     overlaps: list[dict[str, Any]] = field(default_factory=list)
+    overlaps_found: int = 0
     sources: list[str] = field(default_factory=list)
     """Names, by the number that the arrays hold."""
     origins: list[str] = field(default_factory=list)
@@ -60,6 +67,20 @@ class ChunkFacts:
         counted = ("rejected", "rejected_characters", "edited", "taken_out")
         given: dict[str, Any] = {k: Counter(v) if k in counted else v for k, v in values.items()}
         return ChunkFacts(**given)
+
+    def add(self, other: ChunkFacts) -> None:
+        """Takes over the counts and examples of another one; not the sources."""
+        self.read += other.read
+        self.kept += other.kept
+        self.characters += other.characters
+        self.contaminated += other.contaminated
+        for name in ("rejected", "rejected_characters", "edited", "taken_out"):
+            getattr(self, name).update(getattr(other, name))
+        for rule, examples in other.examples.items():
+            shown = self.examples.setdefault(rule, [])
+            shown += examples[: max(0, 2 * EXAMPLES - len(shown))]
+        self.overlaps_found += other.overlaps_found
+        self.overlaps += other.overlaps[: max(0, MOST_OVERLAPS - len(self.overlaps))]
 
     def reject(self, record: Record, rule: str, why: str) -> None:
         """Counts a record that goes."""
@@ -102,6 +123,7 @@ class ChunkBuilder:
         facts.read += 1
         facts.characters += len(text_of(record))
         if self.tools.index and (overlap := self.tools.index.overlap(cleaned.view)):
+            facts.overlaps_found += 1
             facts.overlaps.append(
                 {
                     "source": record.source,
@@ -120,6 +142,11 @@ class ChunkBuilder:
             facts.add_example(rule, source=record.source, before=before, after=after)
         self._keep(cleaned.record, cleaned.view)
         return cleaned.record
+
+    @property
+    def characters(self) -> int:
+        """Of all records that are kept."""
+        return sum(size for size, _, _ in self._facts)
 
     def _keep(self, record: Record, view: Any) -> None:
         dedup = self.options.dedup
@@ -185,38 +212,104 @@ class Tools:
 
 @dataclass(frozen=True)
 class ChunkFile:
-    """A chunk on disk: NNNNNN.jsonl, .npz, and .json, which is written last."""
+    """A chunk in a folder: NAME.jsonl, .npz, and .json, which is written last."""
 
-    directory: Path
-    number: int
-
-    def path(self, suffix: str) -> Path:
-        return self.directory / f"{self.number:06d}.{suffix}"
-
-    @property
-    def done(self) -> bool:
-        return self.path("json").exists()
+    folder: Folder
+    name: str
 
     def write(self, builder: ChunkBuilder) -> None:
-        with atomic_open(self.path("jsonl")) as file:
-            file.writelines(line + "\n" for line in builder.lines)
-        with atomic_open(self.path("npz"), "wb") as file:
-            save_arrays(file, builder.arrays())
-        write_json(self.path("json"), builder.finish().to_json())
+        with self.folder.write(f"{self.name}.jsonl") as file:
+            file.writelines((line + "\n").encode() for line in builder.lines)
+        with self.folder.write(f"{self.name}.npz") as file:
+            np.savez(file, **builder.arrays())
+        self.folder.write_json(f"{self.name}.json", builder.finish().to_json())
 
     def facts(self) -> ChunkFacts:
-        return ChunkFacts.from_json(read_json(self.path("json")))
+        return ChunkFacts.from_json(self.folder.read_json(f"{self.name}.json"))
+
+    def lines(self) -> Iterator[bytes]:
+        """Its records as JSON."""
+        with self.folder.open(f"{self.name}.jsonl") as file:
+            yield from file
 
     def arrays(self, *names: str) -> list[Any]:
-        with open(self.path("npz"), "rb") as file:
-            return load_arrays(file, *names)
+        """Of `ChunkBuilder.arrays`; here only those are read."""
+        place = f"{self.name}.npz"
+        local = self.folder.is_local
+        with np.load(
+            self.folder.path(place) if local else io.BytesIO(self.folder.read(place)),
+            allow_pickle=False,
+        ) as arrays:
+            return [arrays[name] for name in names]
 
 
-def save_arrays(file: IO[bytes], arrays: dict[str, Any]) -> None:
-    np.savez(file, **arrays)
+GROUP_CHARACTERS = 32_000_000
+"""What one task works on after cleaning."""
 
 
-def load_arrays(file: IO[bytes], *names: str) -> list[Any]:
-    """Only the arrays asked for are read."""
-    with np.load(file, allow_pickle=False) as arrays:
-        return [arrays[name] for name in names]
+class Groups:
+    """All chunks of a stage, numbered with their records in order, in groups: a task's worth.
+
+    Args:
+        folder: the chunks'; `groups.npz` there holds which there are.
+    """
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+
+    @staticmethod
+    def write(
+        folder: Folder, names: Sequence[str], kept: Sequence[int], size: Sequence[int]
+    ) -> None:
+        """Notes the chunks, in order, with the records and characters that each has kept."""
+        sizes = np.array(size, dtype=np.int64)
+        wanted = parts_for(int(sizes.sum()), GROUP_CHARACTERS)
+        share = -(-int(sizes.sum()) // wanted) or 1
+        group = (np.cumsum(sizes) - sizes) // share  # by where each chunk begins
+        edges = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
+        with folder.write("groups.npz") as file:
+            np.savez(
+                file,
+                names=np.array(names, dtype="S"),
+                starts=np.concatenate([[0], np.cumsum(np.array(kept, dtype=np.int64))]),
+                edges=edges if len(names) else np.zeros(1, dtype=np.int64),
+            )
+
+    @cached_property
+    def _held(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        with np.load(io.BytesIO(self.folder.read("groups.npz")), allow_pickle=False) as arrays:
+            names = [name.decode() for name in arrays["names"].tolist()]
+            return names, arrays["starts"].astype(np.int64), arrays["edges"].astype(np.int64)
+
+    @property
+    def total(self) -> int:
+        """Records."""
+        return int(self._held[1][-1])
+
+    @property
+    def count(self) -> int:
+        return len(self._held[2]) - 1
+
+    def bounds(self, group: int) -> tuple[int, int]:
+        """The numbers of a group's first record, and of the one after its last."""
+        _, starts, edges = self._held
+        return int(starts[edges[group]]), int(starts[edges[group + 1]])
+
+    def of(self, group: int) -> Iterator[tuple[ChunkFile, int, int]]:
+        """The chunks of a group, each with the numbers of its first record, and after its last."""
+        names, starts, edges = self._held
+        for place in range(int(edges[group]), int(edges[group + 1])):
+            yield ChunkFile(self.folder, names[place]), int(starts[place]), int(starts[place + 1])
+
+    def owners(self, records: NDArray[Any]) -> NDArray[np.int64]:
+        """The group of each record."""
+        _, starts, edges = self._held
+        inner = starts[edges[1:-1]]
+        return np.searchsorted(inner, records.astype(np.int64), side="right").astype(np.int64)
+
+    def line(self, record: int) -> bytes:
+        """The JSON of a record."""
+        names, starts, _ = self._held
+        place = int(np.searchsorted(starts, record, side="right")) - 1
+        lines = ChunkFile(self.folder, names[place]).lines()
+        return next(islice(lines, record - int(starts[place]), None))

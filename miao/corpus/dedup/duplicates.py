@@ -1,41 +1,48 @@
-"""Finds duplicates among the records of all chunks, on disk: memory does not grow with them.
+"""Finds duplicates among the records of all chunks: many tasks at a time, here or on many machines.
 
-Equal keys are brought together by splitting (key, record) rows into buckets by key, and sorting
-one bucket at a time. Near-duplicates are clusters of documents that share a band of MinHash and
-whose whole signatures agree enough; one of each cluster stays. Each step that is done stays done
-when the work is interrupted.
+Equal keys meet by way of `shuffle`: the tasks of one phase write (key, record) rows for those of
+the next. Near-duplicates are clusters of documents that share a band of MinHash and whose whole
+signatures agree enough; one of each cluster stays. Everything is linear in the records, and memory
+is that of a task, but for the edges between near-duplicates, 32 bytes each, in the one task that
+makes clusters of them.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.dedup.buckets import Buckets, RowFile
-from miao.corpus.dedup.chunks import ChunkFacts
+from miao.corpus.dedup.chunks import ChunkFile, Groups
 from miao.corpus.dedup.minhash import BANDS, PERMUTATIONS, band_keys, similarity
+from miao.corpus.dedup.shuffle import (
+    PART_BYTES,
+    Rows,
+    RowWriter,
+    all_rows_for,
+    groups_of,
+    part_of,
+    parts_for,
+    rows_for,
+    sorted_rows,
+)
 from miao.corpus.dedup.spans import NUMBER_BITS, SUBSTRING
+from miao.corpus.folder import Folder
 from miao.corpus.ngrams import text_key
-from miao.corpus.steps import Line, Progress, claim, finish, finished, silent
+from miao.corpus.steps import Phase, once
 from miao.recipe.cleaning import DedupOptions
 
 KEPT, EXACT, NEAR = range(3)
-EXAMPLES = 200  # pairs remembered
-PAIRS = 4096  # whose signatures are compared at a time
-BLOCK = 1 << 20  # records looked through at a time
-
-
-class Chunk(Protocol):
-    """Where the arrays of a chunk come from: a file here, or one of datatrove's."""
-
-    def facts(self) -> ChunkFacts: ...
-    def arrays(self, *names: str) -> list[Any]: ...
+EXAMPLES = 8
+"""Near-duplicates to look at."""
+SPANS_PER_RECORD = 8
+"""How many passages a record has, about, where every run of tokens is one: some hundreds."""
+_RANK = np.uint64(48)
+_RECORD = np.uint64((1 << 48) - 1)
+_WORDS = PERMUTATIONS // 2  # of 64 bits, of a signature
 
 
 @dataclass
@@ -48,191 +55,245 @@ class Found:
     """Paragraphs, lines and runs of sentences; substrings overlap, and are not counted here."""
     near_pairs: list[tuple[int, int, float]] = field(default_factory=list)
 
+    def add(self, result: dict[str, Any]) -> None:
+        """Takes over the result of a task."""
+        self.exact += result.get("exact", 0)
+        self.near += result.get("near", 0)
+        self.spans += result.get("spans", 0)
+        pairs = [tuple(pair) for pair in result.get("near_pairs", [])]
+        self.near_pairs += pairs[: max(0, EXAMPLES - len(self.near_pairs))]
+
 
 class Duplicates:
-    """The duplicates among chunks, in a working directory that may be deleted afterwards.
+    """The duplicates among grouped chunks, in a folder that may be deleted afterwards."""
 
-    Records are numbered through all chunks in order. `dropped` says what each one is.
+    def __init__(self, groups: Groups, options: DedupOptions, folder: Folder):
+        self.groups, self.options, self.folder = groups, options, folder
 
-    Args:
-        inputs: what the chunks were made from; what was found from the same before is taken over.
-    """
+    @property
+    def has_spans(self) -> bool:
+        options = self.options
+        return bool(options.paragraphs or options.sentences or options.lines or options.substrings)
 
-    def __init__(
-        self, chunks: Sequence[Chunk], options: DedupOptions, directory: Path, inputs: Any = None
-    ):
-        self.chunks, self.options, self.directory = chunks, options, directory
-        sizes = [chunk.facts().kept for chunk in chunks]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.total = int(self.starts[-1])
-        self.mark = claim(directory, [inputs, asdict(options), sizes])
-        self.dropped = self._on_disk("dropped", np.uint8, keep=True)
-        self.found = Found()
-
-    def find(self, progress: Progress = silent) -> Found:
+    def phases(self) -> list[Phase]:
         """Exact duplicates first; then near ones and repeated spans among those that stay."""
-        options, chunks = self.options, len(self.chunks)
-        if options.exact:
-            self._step("equal records", self._exact, 2 * chunks, progress)
-        if options.near:
-            self._step("meeting places of similar records", self._bands, chunks, progress)
-            self._step("similar records", self._near, self._band_buckets().count, progress)
-            shutil.rmtree(self._band_buckets().directory, ignore_errors=True)
-            self._signatures().path.unlink(missing_ok=True)
-        if options.paragraphs or options.sentences or options.lines or options.substrings:
-            self._step("repeated passages", self._spans, 2 * chunks, progress)
-        return self.found
+        per_group, meeting = (lambda: self.groups.count), "meeting places of similar records"
+        found: list[Phase] = []
+        if self.options.exact:
+            found += [
+                Phase("equal records", "keys", per_group, self._keys),
+                Phase(
+                    "equal records", "equal", lambda: self._parts(24), self._equal, spent=("keys",)
+                ),
+            ]
+        if self.options.near:
+            found += [
+                Phase(meeting, "bands", per_group, self._bands),
+                Phase(meeting, "met", lambda: self._parts(16 * BANDS), self._met, spent=("bands",)),
+                Phase("similar records", "signed", per_group, self._signed, spent=("met",)),
+                Phase("similar records", "similar", per_group, self._similar, spent=("signed",)),
+                Phase("similar records", "clusters", once, self._clusters, spent=("similar",)),
+            ]
+        if self.has_spans:
+            found += [
+                Phase("repeated passages", "passages", per_group, self._passages),
+                Phase(
+                    "repeated passages",
+                    "repeated",
+                    self._span_parts,
+                    self._repeated,
+                    spent=("passages",),
+                ),
+            ]
+        return found
 
-    def _step(
-        self, name: str, work: Callable[[Line], None], total: int, progress: Progress
-    ) -> None:
-        """Does a step unless it is done; a step that was broken off begins again."""
-        path = self.directory / f"{name.replace(' ', '-')}.json"
-        if (result := finished(path, self.mark)) is None:
-            with progress(name, total) as line:
-                work(line)
-            if isinstance(self.dropped, np.memmap):
-                self.dropped.flush()
-            finish(path, self.mark, vars(self.found))
-        else:
-            self.found = Found(**result)
+    def dropped(self, group: int) -> NDArray[np.uint8]:
+        """What each record of a group is, once the phases are done."""
+        begin, end = self.groups.bounds(group)
+        states = np.full(end - begin, KEPT, dtype=np.uint8)
+        for wanted, name, tasks, state in (
+            (self.options.exact, "equal", self._parts(24), EXACT),
+            (self.options.near, "clusters", 1, NEAR),
+        ):
+            if wanted:
+                states[self._for_group(name, group, 1, tasks)[:, 0].astype(np.int64) - begin] = (
+                    state
+                )
+        return states
 
-    def of_chunk(self, number: int) -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
-        """What each record of a chunk is, and the spans to take out of those that stay."""
-        begin, end = self.starts[number], self.starts[number + 1]
+    def spans(self, group: int) -> dict[int, list[int]]:
+        """The spans to take out of records of a group that stay, by the records' numbers."""
         spans: dict[int, list[int]] = {}
-        path = self._span_path(number)
-        if path.exists():
-            for record, span in np.fromfile(path, dtype="<i8").reshape(-1, 2).tolist():
+        if self.has_spans:
+            for record, span in self._for_group("repeated", group, 2, self._span_parts()).tolist():
                 spans.setdefault(record, []).append(span)
-        return np.array(self.dropped[begin:end]), spans
+        return spans
 
-    def _exact(self, line: Line) -> None:
-        self._forget(EXACT, KEPT)
-        buckets = Buckets(self.directory / "exact", self.total)
-        buckets.clear()
-        for number, chunk in enumerate(self.chunks):
+    def _parts(self, bytes_per_record: int) -> int:
+        return parts_for(self.groups.total * bytes_per_record, PART_BYTES)
+
+    def _span_parts(self) -> int:
+        each = SPANS_PER_RECORD if self.options.substrings is None else 64 * SPANS_PER_RECORD
+        return self._parts(24 * each)
+
+    def _writer(self, name: str, task: int, parts: int, width: int) -> RowWriter:
+        return RowWriter(self.folder / name, task, parts, width)
+
+    def _for_group(self, name: str, group: int, width: int, tasks: int) -> Rows:
+        return all_rows_for(self.folder / name, group, self.groups.count, width, tasks)
+
+    def _keys(self, group: int) -> None:
+        parts = self._parts(24)
+        writer = self._writer("keys", group, parts, 3)
+        for chunk, begin, end in self.groups.of(group):
             (keys,) = chunk.arrays("keys")
+            records = np.arange(begin, end, dtype=np.uint64) | self._ranks(chunk) << _RANK
             first = keys[:, 0] ^ self._scopes(chunk)
-            buckets.add(first, keys[:, 1], self.starts[number] + np.arange(len(keys)))
-            line.advance()
-        ranks = self._ranks()
-        for rows, group in buckets.groups():
-            # Within a group the rows stand as added: the first is the earliest, unless preferred.
-            keeper = rows["record"][group]
-            if ranks is not None:
-                order = np.lexsort((rows["record"], ranks[rows["record"]], group))
-                starts = np.unique(group, return_index=True)[1]
-                keeper = np.repeat(rows["record"][order][starts], np.diff(starts, append=len(rows)))
-            copies = rows["record"][rows["record"] != keeper]
-            self.dropped[copies] = EXACT
-            self.found.exact += len(copies)
-            line.advance(len(self.chunks) / buckets.count)
-        shutil.rmtree(buckets.directory)
+            writer.add(np.stack([first, keys[:, 1], records], axis=1), part_of(first, parts))
+        writer.close()
 
-    def _bands(self, line: Line) -> None:
-        """Writes the signatures of those that stay, and the keys of their bands into buckets."""
-        signatures, buckets = self._signatures(), self._band_buckets()
-        signatures.clear()
-        buckets.clear()
-        for number, chunk in enumerate(self.chunks):
-            begin, end = self.starts[number], self.starts[number + 1]
+    def _equal(self, part: int) -> dict[str, int]:
+        tasks, parts = self.groups.count, self._parts(24)
+        rows = sorted_rows(all_rows_for(self.folder / "keys", part, parts, 3, tasks))
+        # The first of a group is the earliest one, unless another is preferred.
+        copies = rows[groups_of(rows, 2) != np.arange(len(rows)), 2:] & _RECORD
+        writer = self._writer("equal", part, self.groups.count, 1)
+        writer.add(copies, self.groups.owners(copies[:, 0]))
+        writer.close()
+        return {"exact": len(copies)}
+
+    def _bands(self, group: int) -> None:
+        """The keys of the bands of those that stay."""
+        parts = self._parts(16 * BANDS)
+        writer = self._writer("bands", group, parts, 2)
+        stays, offset = self._no_copies(group), self.groups.bounds(group)[0]
+        for chunk, begin, end in self.groups.of(group):
             ours, has = chunk.arrays("signatures", "has_signature")
-            signatures.append(ours)
-            local = np.flatnonzero(has & (self.dropped[begin:end] == KEPT))
-            keys = band_keys(ours[local]) ^ self._scopes(chunk)[local, None]
-            records = np.repeat(begin + local, keys.shape[1])
-            buckets.add(keys.reshape(-1), 0, records)
-            line.advance()
+            local = np.flatnonzero(has & stays[begin - offset : end - offset])
+            keys = (band_keys(ours[local]) ^ self._scopes(chunk)[local, None]).reshape(-1)
+            records = np.repeat((begin + local).astype(np.uint64), BANDS)
+            writer.add(np.stack([keys, records], axis=1), part_of(keys, parts))
+        writer.close()
 
-    def _near(self, line: Line) -> None:
-        self._forget(NEAR, KEPT)
-        signatures, buckets = self._signatures(), self._band_buckets()
-        clusters = Clusters(self._on_disk("parents", np.int64))
-        for grouped, group in buckets.groups():
-            self._join(grouped["record"], group, signatures, clusters)
-            line.advance()
-        self._drop_clusters(clusters)
+    def _met(self, part: int) -> None:
+        """Pairs of equal band: each record with its group's first, and with the one before it."""
+        tasks, parts = self.groups.count, self._parts(16 * BANDS)
+        rows = sorted_rows(all_rows_for(self.folder / "bands", part, parts, 2, tasks))
+        group, here = groups_of(rows, 1), np.arange(len(rows))
+        pairs = np.concatenate(
+            [
+                np.stack([rows[other[later], 1], rows[later, 1]], axis=1)
+                for other in (group, np.maximum(here - 1, group))
+                for later in [np.flatnonzero(here != other)]
+            ]
+        )
+        pairs = np.unique(pairs, axis=0)
+        writer = self._writer("met", part, self.groups.count, 2)
+        writer.add(pairs, self.groups.owners(pairs[:, 1]))
+        writer.close()
 
-    def _band_buckets(self) -> Buckets:
-        return Buckets(self.directory / "bands", self.total * BANDS)
+    def _signed(self, group: int) -> None:
+        """The pairs whose second record is of this group, with its signature."""
+        pairs = np.unique(self._for_group("met", group, 2, self._parts(16 * BANDS)), axis=0)
+        pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
+        writer = self._writer("signed", group, self.groups.count, 3 + _WORDS)
+        for mine, chunk, begin in self._by_chunk(group, pairs, 1):
+            (signatures,) = chunk.arrays("signatures")
+            quality = self._quality(chunk)
+            for some in np.array_split(mine, len(mine) // 4096 + 1):
+                at = (some[:, 1] - np.uint64(begin)).astype(np.int64)
+                words = signatures[at].view(np.uint64)
+                rows = np.concatenate([some, quality[at, None], words], axis=1)
+                writer.add(rows, self.groups.owners(some[:, 0]))
+        writer.close()
 
-    def _signatures(self) -> RowFile:
-        return RowFile(self.directory / "signatures.rows", "<u4", PERMUTATIONS)
+    def _similar(self, group: int) -> dict[str, Any]:
+        """Of the pairs whose first record is of this group, those that are alike, as edges: each
+        record with the first one that it hangs together with, and the quality of both."""
+        edges, examples = [np.empty((0, 4), dtype=np.uint64)], []
+        tasks, width = self.groups.count, 3 + _WORDS
+        for rows in rows_for(self.folder / "signed", group, self.groups.count, width, tasks):
+            rows = rows[np.argsort(rows[:, 0], kind="stable")]
+            for mine, chunk, begin in self._by_chunk(group, rows, 0):
+                (signatures,) = chunk.arrays("signatures")
+                quality = self._quality(chunk)
+                at = (mine[:, 0] - np.uint64(begin)).astype(np.int64)
+                theirs = np.ascontiguousarray(mine[:, 3:]).view(np.uint32)
+                alike = similarity(signatures[at], theirs)
+                found = alike >= self.options.near_threshold
+                pairs = np.stack([mine[:, 0], mine[:, 1], quality[at], mine[:, 2]], axis=1)[found]
+                edges.append(pairs)
+                for pair, share in zip(pairs[:EXAMPLES].tolist(), alike[found], strict=False):
+                    examples.append((pair[1], pair[0], float(share)))
+            edges = [_forest(np.concatenate(edges))]
+        writer = self._writer("similar", group, 1, 4)
+        writer.add(edges[0], np.zeros(len(edges[0]), dtype=np.int64))
+        writer.close()
+        return {"near_pairs": examples[:EXAMPLES]}
 
-    def _join(self, records: Any, group: Any, signatures: RowFile, clusters: Clusters) -> None:
-        """Joins those of equal band whose signatures agree: each with its group's first, and with
-        the one before it."""
-        here = np.arange(len(records))
-        for other in (group, np.maximum(here - 1, group)):
-            later = np.flatnonzero(here != other)
-            pairs = np.stack([records[other[later]], records[later]], axis=1)
-            pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-            for start in range(0, len(pairs), PAIRS):
-                some = pairs[start : start + PAIRS]
-                theirs = signatures.take(some.reshape(-1)).reshape(len(some), 2, -1)
-                alike = similarity(theirs[:, 0], theirs[:, 1])
-                for i in np.flatnonzero(alike >= self.options.near_threshold).tolist():
-                    first, second = some[i].tolist()
-                    joined = clusters.join(first, second)
-                    if joined and len(self.found.near_pairs) < EXAMPLES:
-                        self.found.near_pairs.append((second, first, float(alike[i])))
+    def _clusters(self, task: int) -> dict[str, int]:
+        """All but the best of each cluster."""
+        edges = all_rows_for(self.folder / "similar", 0, 1, 4, self.groups.count)
+        members, roots, quality = _clusters_of(edges)
+        order = np.lexsort((members, quality, roots))
+        members, roots = members[order], roots[order]
+        gone = members[groups_of(roots[:, None], 1) != np.arange(len(roots))]
+        writer = self._writer("clusters", 0, self.groups.count, 1)
+        writer.add(gone[:, None], self.groups.owners(gone))
+        writer.close()
+        return {"near": len(gone)}
 
-    def _drop_clusters(self, clusters: Clusters) -> None:
-        """Drops all but the best of each cluster."""
-        lengths = self._column("characters") if self.options.keep == "longest" else None
-        ranks = self._ranks()
-
-        def quality(record: int) -> tuple[int, int, int]:
-            rank = int(ranks[record]) if ranks is not None else 0
-            return (rank, -int(lengths[record]) if lengths is not None else 0, record)
-
-        best = self._on_disk("best", np.int64)  # record + 1, at its cluster's root
-        for record in clusters.members():
-            root = clusters.root(record)
-            if not best[root] or quality(record) < quality(int(best[root]) - 1):
-                best[root] = record + 1
-        for record in clusters.members():
-            if best[clusters.root(record)] != record + 1:
-                self.dropped[record] = NEAR
-                self.found.near += 1
-
-    def _spans(self, line: Line) -> None:
-        """Spans that stand in an earlier record (or before in the same one)."""
-        for number in range(len(self.chunks)):
-            self._span_path(number).unlink(missing_ok=True)
-        total = sum(len(chunk.arrays("spans")[0]) for chunk in self.chunks)
-        buckets = Buckets(self.directory / "spans", total)
-        buckets.clear()
-        for number, chunk in enumerate(self.chunks):
+    def _passages(self, group: int) -> None:
+        parts, offset = self._span_parts(), self.groups.bounds(group)[0]
+        writer, kept = self._writer("passages", group, parts, 3), self.dropped(group) == KEPT
+        for chunk, begin, end in self.groups.of(group):
             (spans,) = chunk.arrays("spans")
-            stays = self.dropped[self.starts[number] : self.starts[number + 1]] == KEPT
-            spans = spans[stays[spans[:, 1].astype(np.int64)]]
-            records = self.starts[number] + spans[:, 1].astype(np.int64)
-            # The number of the span travels beside the record: 32 bits are enough for either.
-            keys = spans[:, 0] ^ self._scopes(chunk)[spans[:, 1].astype(np.int64)]
-            buckets.add(keys, 0, (records << 32) | spans[:, 2].astype(np.int64))
-            line.advance()
-        for rows, group in buckets.groups():
-            copies = rows["record"][np.arange(len(rows)) != group]
-            self.found.spans += int((copies >> NUMBER_BITS & 3 != SUBSTRING).sum())
-            records, spans = copies >> 32, copies & 0xFFFFFFFF
-            owners = np.searchsorted(self.starts, records, side="right") - 1
-            for number in np.unique(owners).tolist():
-                mine = owners == number
-                lines = np.stack([records[mine] - self.starts[number], spans[mine]], axis=1)
-                with open(self._span_path(number), "ab") as file:
-                    file.write(lines.astype("<i8").tobytes())
-            line.advance(len(self.chunks) / buckets.count)
-        shutil.rmtree(buckets.directory)
+            local = spans[:, 1].astype(np.int64)
+            stays = kept[begin - offset : end - offset][local]
+            spans, local = spans[stays], local[stays]
+            keys = spans[:, 0] ^ self._scopes(chunk)[local]
+            rows = np.stack([keys, (begin + local).astype(np.uint64), spans[:, 2]], axis=1)
+            writer.add(rows, part_of(keys, parts))
+        writer.close()
 
-    def _forget(self, state: int, instead: int) -> None:
-        """Takes back what a step that was broken off had found."""
-        for begin in range(0, self.total, BLOCK):
-            block = self.dropped[begin : begin + BLOCK]
-            block[block == state] = instead
+    def _repeated(self, part: int) -> dict[str, int]:
+        """Spans that stand in an earlier record (or before in the same one)."""
+        tasks, parts = self.groups.count, self._span_parts()
+        rows = sorted_rows(all_rows_for(self.folder / "passages", part, parts, 3, tasks))
+        copies = rows[groups_of(rows, 1) != np.arange(len(rows)), 1:]
+        writer = self._writer("repeated", part, self.groups.count, 2)
+        writer.add(copies, self.groups.owners(copies[:, 0]))
+        writer.close()
+        kinds = copies[:, 1] >> np.uint64(NUMBER_BITS) & np.uint64(3)
+        return {"spans": int((kinds != SUBSTRING).sum())}
 
-    def _scopes(self, chunk: Chunk) -> NDArray[np.uint64]:
+    def _no_copies(self, group: int) -> NDArray[np.bool_]:
+        """Which records of a group equal no other one that stays."""
+        begin, end = self.groups.bounds(group)
+        stays = np.ones(end - begin, dtype=bool)
+        if self.options.exact:
+            copies = self._for_group("equal", group, 1, self._parts(24))
+            stays[copies[:, 0].astype(np.int64) - begin] = False
+        return stays
+
+    def _by_chunk(
+        self, group: int, rows: Rows, column: int
+    ) -> Iterator[tuple[Rows, ChunkFile, int]]:
+        """The rows (sorted by a column of record numbers of this group) of each chunk."""
+        for chunk, begin, end in self.groups.of(group):
+            first, last = np.searchsorted(rows[:, column], np.array([begin, end], dtype=np.uint64))
+            if last > first:
+                yield rows[first:last], chunk, begin
+
+    def _quality(self, chunk: ChunkFile) -> NDArray[np.uint64]:
+        """Of each record: the smallest of a cluster stays, of equal ones the first record."""
+        lengths = np.uint64(0)
+        if self.options.keep == "longest":
+            lengths = _RECORD - chunk.arrays("characters")[0].astype(np.uint64)
+        quality: NDArray[np.uint64] = self._ranks(chunk) << _RANK | lengths
+        return quality
+
+    def _scopes(self, chunk: ChunkFile) -> NDArray[np.uint64]:
         """A word per record that keeps sources apart, or nothing at all."""
         (sources,) = chunk.arrays("sources")
         if self.options.across_sources:
@@ -240,63 +301,43 @@ class Duplicates:
         names = [text_key(name)[0] for name in chunk.facts().sources]
         return np.array(names or [0], dtype=np.uint64)[sources]
 
-    def _ranks(self) -> NDArray[Any] | None:
+    def _ranks(self, chunk: ChunkFile) -> NDArray[np.uint64]:
         """The place of each record's source among the preferred ones."""
+        (sources,) = chunk.arrays("sources")
         if not self.options.prefer:
-            return None
-        ranks = self._on_disk("ranks", np.uint16)
+            return np.zeros(len(sources), dtype=np.uint64)
         places = {name: place for place, name in enumerate(self.options.prefer)}
-        for number, chunk in enumerate(self.chunks):
-            (sources,) = chunk.arrays("sources")
-            table = [places.get(name, len(places)) for name in chunk.facts().sources] or [0]
-            ranks[self.starts[number] : self.starts[number + 1]] = np.array(table)[sources]
-        return ranks
-
-    def _column(self, name: str) -> NDArray[Any]:
-        column = self._on_disk(name, np.int64)
-        for number, chunk in enumerate(self.chunks):
-            (column[self.starts[number] : self.starts[number + 1]],) = chunk.arrays(name)
-        return column
-
-    def _span_path(self, number: int) -> Path:
-        return self.directory / f"spans-{number:06d}.bin"
-
-    def _on_disk(self, name: str, dtype: Any, keep: bool = False) -> NDArray[Any]:
-        """A number per record, zeros at first, in a file that is mapped: the system writes out
-        what does not fit in memory. `keep`: the numbers that stand there stay."""
-        if self.total == 0:
-            return np.zeros(0, dtype=dtype)
-        path = self.directory / f"{name}.map"
-        size = path.stat().st_size if path.exists() else None
-        there = keep and size == self.total * np.dtype(dtype).itemsize
-        return np.memmap(path, dtype=dtype, mode="r+" if there else "w+", shape=(self.total,))
+        table = [places.get(name, len(places)) for name in chunk.facts().sources] or [0]
+        return np.array(table, dtype=np.uint64)[sources]
 
 
-class Clusters:
-    """Union-find over records, in an array that may lie on disk: 0 for a record that was never
-    joined, its own number + 1 for the root of a cluster, else the number of a parent + 1."""
+def connected(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The numbers that stand in the pairs, in order, and the smallest number that each is connected
+    to. Every round at least halves the components that are not yet one."""
+    members, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
+    a, b = ends.reshape(2, -1)
+    parents = np.arange(len(members))
+    while (apart := parents[a] != parents[b]).any():
+        a, b = a[apart], b[apart]
+        roots = parents[a], parents[b]
+        np.minimum.at(parents, np.maximum(*roots), np.minimum(*roots))
+        while ((above := parents[parents]) != parents).any():
+            parents = above
+    return members, members[parents]
 
-    def __init__(self, parents: NDArray[np.int64]):
-        self._parents = parents
 
-    def members(self) -> Iterator[int]:
-        """All records that were joined, in order."""
-        for begin in range(0, len(self._parents), BLOCK):
-            yield from (begin + np.flatnonzero(self._parents[begin : begin + BLOCK])).tolist()
+def _clusters_of(edges: Rows) -> tuple[Rows, Rows, Rows]:
+    """Members of edges, the first one of each one's cluster, and the quality of each."""
+    members, roots = connected(edges[:, 0], edges[:, 1])
+    quality = np.zeros(len(members), dtype=np.uint64)
+    for side in (0, 1):
+        quality[np.searchsorted(members, edges[:, side])] = edges[:, 2 + side]
+    return members, roots, quality
 
-    def root(self, record: int) -> int:
-        path = []
-        while (parent := int(self._parents[record])) not in (0, record + 1):
-            path.append(record)
-            record = parent - 1
-        for passed in path[:-1]:
-            self._parents[passed] = record + 1
-        return record
 
-    def join(self, first: int, second: int) -> bool:
-        """Joins two clusters; False when they are one already. The earlier root stays."""
-        a, b = sorted((self.root(first), self.root(second)))
-        if a == b:
-            return False
-        self._parents[a] = self._parents[b] = a + 1
-        return True
+def _forest(edges: Rows) -> Rows:
+    """As few edges as connect the same."""
+    members, roots, quality = _clusters_of(edges)
+    later = np.flatnonzero(members != roots)
+    first = np.searchsorted(members, roots[later])
+    return np.stack([roots[later], members[later], quality[first], quality[later]], axis=1)

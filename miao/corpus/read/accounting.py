@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from miao.corpus.read.columns import Row
@@ -86,7 +87,7 @@ class Columns:
         lost = [leaf for leaf in leaves if _WORDY.search(leaf[:400]) and not _repeats(leaf, said)]
         column.lost += sum(map(len, lost))
         if lost and len(column.values) < KEPT_VALUES:
-            column.values.add(hash(lost[-1]))
+            column.values.add(zlib.crc32(lost[-1].encode("utf-8", "surrogatepass")))
 
     def update(self, other: Columns) -> None:
         self.records += other.records
@@ -98,6 +99,25 @@ class Columns:
                 column.characters += more.characters
                 column.lost += more.lost
                 column.values |= more.values
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON, for `from_state`."""
+        unread = {
+            shape: {name: {**asdict(c), "values": sorted(c.values)} for name, c in columns.items()}
+            for shape, columns in self.unread.items()
+        }
+        return {"records": self.records, "characters": self.characters, "unread": unread}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Columns:
+        columns = cls()
+        columns.records.update(state["records"])
+        columns.characters.update(state["characters"])
+        columns.unread = {
+            shape: {name: Column(**{**c, "values": set(c["values"])}) for name, c in found.items()}
+            for shape, found in state["unread"].items()
+        }
+        return columns
 
     def require_read(self, where: Any) -> None:
         """Refuses data of which much is not read.

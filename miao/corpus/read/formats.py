@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -27,6 +27,7 @@ from miao.corpus.read.opened import DamagedFile, Source, format_of
 from miao.corpus.read.problems import OnProblem, Problem, place, stop
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.sources import GivenName, find_sources
+from miao.corpus.read.streams import OnRepair
 from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record, messages_of
 from miao.errors import MiaoError
@@ -34,6 +35,8 @@ from miao.errors import MiaoError
 __all__ = [
     "RecordCounts",
     "convert_file",
+    "convert_items",
+    "read_items",
     "read_records",
     "shape_of",
     "to_conversation",
@@ -203,6 +206,33 @@ def unread_lines(unread: Counter[str]) -> list[str]:
     return [f"keys of turns that mean nothing here and are not read: {shown}{more}"]
 
 
+Item = tuple[int, Any] | Problem
+"""A raw object with its line, or why there is none."""
+
+
+def read_items(
+    path: Source,
+    on_repair: OnRepair,
+    encoding: str | None = None,
+    span: tuple[int, int] | None = None,
+) -> Iterator[Item]:
+    """`read_objects`, with what cannot be parsed in its place among the others; the rest of a
+    damaged file is one problem.
+
+    Args:
+        span: of JSON lines only those that begin in these bytes; the first of them is line 1.
+    """
+    bad: list[Problem] = []
+    try:
+        for found in read_objects(path, bad.append, on_repair, encoding=encoding, span=span):
+            yield from bad
+            bad.clear()
+            yield found
+    except DamagedFile as error:
+        bad.append(_file_problem(path, error))
+    yield from bad
+
+
 def convert_file(
     path: Source,
     kind: Kind,
@@ -220,17 +250,38 @@ def convert_file(
         UnreadColumns: much of the text stands in columns that are not read; told after the first
             `LOOKED_AT` records, ten times as many, ..., and at the end.
     """
-    pairs, columns, look = KtoPairs(), Columns(), LOOKED_AT
-    objects = read_objects(path, on_problem, counts.repair, encoding=reading.encoding)
+    items = read_items(path, counts.repair, reading.encoding)
+    columns = Columns()
+    yield from convert_items(
+        items, path, kind, source, on_problem, counts, reading, columns, LOOKED_AT
+    )
+    columns.require_read(path)
+    counts.columns.update(columns)
+
+
+def convert_items(
+    items: Iterable[Item],
+    path: Source,
+    kind: Kind,
+    source: str,
+    on_problem: OnProblem,
+    counts: RecordCounts,
+    reading: Reading,
+    columns: Columns,
+    look: int | None = None,
+) -> Iterator[tuple[Record, str, Any]]:
+    """`convert_file` of some of a file's objects, whose columns are accounted for in `columns`.
+
+    Args:
+        look: after how many records these columns are looked at first.
+    """
+    pairs = KtoPairs()
     found = 0
-    while True:
-        try:
-            line, given = next(objects)
-        except StopIteration:
-            break
-        except DamagedFile as error:
-            on_problem(_file_problem(path, error))
-            break
+    for item in items:
+        if isinstance(item, Problem):
+            on_problem(item)
+            continue
+        line, given = item
         value, aside = mapped(given, reading.columns)
         try:
             record, shape, row = converted(value, kind, source)
@@ -247,7 +298,7 @@ def convert_file(
         counts.unread.update(unread_keys(value))
         columns.add(shape, row, aside, record)
         found += 1
-        if found == look:
+        if look and found == look:
             columns.require_read(path)
             look *= 10
         if shape == LABELLED and isinstance(record, Preference):
@@ -257,8 +308,6 @@ def convert_file(
             record = pair
             counts.merged += 1
         yield record, shape, given
-    counts.columns.update(columns)
-    columns.require_read(path)
     yield from ((single, SINGLE, raw) for single, raw in pairs.rest())
 
 

@@ -25,6 +25,7 @@ from miao.corpus.read.formats import (
 )
 from miao.corpus.read.opened import CHUNK
 from miao.corpus.read.readers import read_objects
+from miao.corpus.read.streams import seek_line
 from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Kind
 from miao.errors import MiaoError
@@ -85,7 +86,7 @@ def part_key(part: Part, settings: list[Any]) -> str:
         return fingerprint([sha256_of(part.path), part.path.suffixes, *settings])
     digest = hashlib.sha256()
     with open(part.path, "rb") as file:
-        left = _end_of_line(file, part.stop) - _seek_line(file, part.start)
+        left = seek_line(file, part.stop) - seek_line(file, part.start)
         while left > 0 and (chunk := file.read(min(CHUNK, left))):
             digest.update(chunk)
             left -= len(chunk)
@@ -107,7 +108,7 @@ def read_part(part: Part, unread: Counter[str] | None = None) -> Iterator[Any]:
         return
     convert, source = CONVERTERS[part.kind], part.path.stem
     with open(part.path, "rb") as file:
-        at = _seek_line(file, part.start)
+        at = seek_line(file, part.start)
         while at < part.stop and (line := file.readline()):
             try:
                 text = line.decode().strip(" \t\r\n\ufeff")
@@ -119,19 +120,6 @@ def read_part(part: Part, unread: Counter[str] | None = None) -> Iterator[Any]:
             except (ValueError, RecursionError, MiaoError) as error:
                 raise _located(error, part.path, at) from error
             at += len(line)
-
-
-def _seek_line(file: Any, start: int) -> int:
-    """Goes to the first line that begins at `start` or later; where that is."""
-    file.seek(max(start - 1, 0))
-    if start:
-        file.readline()  # the rest of a line that began earlier; or the "\n" just before us
-    return int(file.tell())
-
-
-def _end_of_line(file: Any, stop: int) -> int:
-    """Where the last line that begins before `stop` ends."""
-    return _seek_line(file, stop)
 
 
 def _located(error: Exception, path: Path, at: int) -> MiaoError:

@@ -13,7 +13,13 @@ from miao.corpus.read.html import main_text
 from miao.corpus.read.json_stream import JsonStream
 from miao.corpus.read.opened import DamagedFile, Source, format_of, unknown_format
 from miao.corpus.read.problems import OnProblem, Problem, stop
-from miao.corpus.read.streams import OnRepair, decode_line, read_raw_lines, read_text
+from miao.corpus.read.streams import (
+    OnRepair,
+    decode_line,
+    raw_lines_between,
+    read_raw_lines,
+    read_text,
+)
 from miao.corpus.read.tables import read_arrow, read_parquet, read_table
 from miao.corpus.read.warc import read_warc
 from miao.errors import MiaoError
@@ -35,6 +41,7 @@ def read_objects(
     on_repair: OnRepair | None = None,
     columns: Sequence[str] | None = None,
     encoding: str | None = None,
+    span: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yields (line number, raw object), or (record number, ...) for .json, .parquet and .arrow.
 
@@ -42,7 +49,8 @@ def read_objects(
     table row that cannot be parsed goes to `on_problem`; if that returns, reading goes on.
     `on_repair(path, how)` hears of everything that was decoded otherwise than as plain UTF-8.
     `columns`: what must be read of a parquet file. `encoding`: of a text that is no UTF-8, where
-    it is known better than it can be told.
+    it is known better than it can be told. `span`: of plain JSON lines those that begin in these
+    bytes, numbered from 1.
 
     Raises:
         DamagedFile: a file that cannot be read, is damaged, truncated, or no text.
@@ -53,7 +61,10 @@ def read_objects(
         raise unknown_format(path)
     match known[0]:
         case ".jsonl" | ".ndjson":
-            return _read_json_lines(path, on_problem, on_repair, encoding)
+            if span:
+                return _parse_lines(path, raw_lines_between(path, *span), on_problem, on_repair)
+            lines = read_raw_lines(path, on_repair, encoding)
+            return _parse_lines(path, lines, on_problem, on_repair)
         case ".json":
             return _read_json(path, on_repair, encoding)
         case ".csv":
@@ -167,10 +178,13 @@ def _text_pieces(chunks: Iterable[str]) -> Iterator[str]:
         yield begun
 
 
-def _read_json_lines(
-    path: Source, on_problem: OnProblem, on_repair: OnRepair | None, encoding: str | None
+def _parse_lines(
+    path: Source,
+    lines: Iterable[tuple[int, bytes]],
+    on_problem: OnProblem,
+    on_repair: OnRepair | None,
 ) -> Iterator[tuple[int, Any]]:
-    for number, raw in read_raw_lines(path, on_repair, encoding):
+    for number, raw in lines:
         try:
             line, mended = decode_line(raw)
         except MiaoError as error:

@@ -1,4 +1,4 @@
-"""What users point at (files, folders, globs, hubs, standard input) -> readable files."""
+"""What users point at (files, folders, globs, URLs, hubs, standard input) -> readable files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
+from miao.corpus.folder import files_at, is_url
 from miao.corpus.read.opened import CODE, SUPPORTED, format_of, unknown_format
 from miao.corpus.read.stdin import standard_input
 from miao.errors import MiaoError
 from miao.files import at_home
 from miao.hubs.names import is_hub_name
+from miao.hubs.remote import RemoteFile
 
 OnSkip = Callable[[Path, str], object]
 
@@ -45,7 +48,8 @@ def find_sources(
         own, path = named(given)
         for top, name in _expanded(path):
             for file in _files_at(top, on_skip or (lambda path, why: None)):
-                found.setdefault(os.path.realpath(file), (file, own or name))
+                real = str(file) if isinstance(file, RemoteFile) else os.path.realpath(file)
+                found.setdefault(real, (file, own or name))
     if not found:
         raise MiaoError(
             "nothing that can be read here",
@@ -78,6 +82,9 @@ def _expanded(given: str | Path) -> list[tuple[Path, str]]:
     """The existing files and folders that one word of the user's stands for, with their source."""
     if given == "-":
         return [(standard_input(), "stdin")]
+    if is_url(str(given)):
+        name = _stem(Path(str(given).rstrip("/*"))) or "documents"
+        return [(cast(Path, file), name) for file in files_at(str(given))]
     if isinstance(given, str) and is_dataset_name(given):
         from miao.corpus.read.datasets import local_files
 
@@ -124,6 +131,10 @@ def _files_at(top: Path, skip: OnSkip) -> list[Path]:
                 skip(Path(folder, name), "hidden")
         return [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
 
+    if isinstance(top, RemoteFile):
+        if format_of(top) is None:
+            skip(top, "unknown extension")
+        return [top] if format_of(top) else []
     candidates = [] if top.is_dir() else [top]
     walk = os.walk(top, onerror=unreadable, followlinks=True) if top.is_dir() else ()
     visited: set[str] = set()  # links between folders may lead round in a circle

@@ -9,7 +9,14 @@ from itertools import chain
 from typing import Any
 
 from miao.corpus.read.encoding import chinese_encoding, encoding_of
-from miao.corpus.read.opened import CHUNK, DamagedFile, Source, read_bytes
+from miao.corpus.read.opened import (
+    CHUNK,
+    DamagedFile,
+    Source,
+    open_binary,
+    read_bytes,
+    readable,
+)
 from miao.errors import MiaoError
 
 OnRepair = Callable[[Source, str], object]
@@ -113,6 +120,25 @@ def read_raw_lines(
 ) -> Iterator[tuple[int, bytes]]:
     r"""`read_lines`, not decoded: one bad line need not spoil the others."""
     return _lines(read_bytes_of_text(path, on_repair=on_repair, encoding=encoding), b"\n")
+
+
+def raw_lines_between(path: Source, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a plain file that begin in these bytes, numbered from 1."""
+    number = 0
+    with readable(path), open_binary(path) as file:
+        at = seek_line(file, start)
+        while at < stop and (line := file.readline()):
+            number += 1
+            at += len(line)
+            yield number, line.removesuffix(b"\n")
+
+
+def seek_line(file: Any, start: int) -> int:
+    """Goes to the first line that begins at `start` or later; where that is."""
+    file.seek(max(start - 1, 0))
+    if start:
+        file.readline()  # the rest of a line that began earlier; or the "\n" just before us
+    return int(file.tell())
 
 
 def _lines(chunks: Iterator[Any], newline: Any) -> Iterator[tuple[int, Any]]:
