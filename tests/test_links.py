@@ -99,3 +99,31 @@ def test_no_message_names_a_path_of_the_source_tree() -> None:
         if path.suffix in {".py", ".js", ".html", ".j2", ".yaml"}:
             for message in messages_of(path):
                 assert not (named := MENTIONED.findall(message)), f"{path}: {named}"
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_every_topic_has_ten_questions_whose_answers_name_a_page(code: str) -> None:
+    page = (DOCS / code / "know-it.md").read_text(encoding="utf-8")
+    topics = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    assert len(topics) == 12
+    for topic in topics:
+        questions = re.split(r"^\d+\. ", topic, flags=re.MULTILINE)[1:]
+        assert len(questions) == 10, topic.splitlines()[0]
+        for question in questions:
+            answer = question.partition("</summary>")[2]
+            assert len(answer.split("](")[0].strip()) > 10, question
+            assert re.search(r"\]\(\d+-[a-z-]+\.md\)", answer), question
+
+
+def test_every_lesson_has_two_exercises_with_answers_and_common_mistakes() -> None:
+    heads = {
+        "en": ("## Two exercises", "**Common mistakes**"),
+        "zh": ("## 两道练习", "**常见错误**"),
+    }
+    for code, (exercises, mistakes) in heads.items():
+        for number in (*range(1, 10), 19):
+            (page,) = (DOCS / code).glob(f"{number}-*.md")
+            text = page.read_text(encoding="utf-8").partition(exercises)[2]
+            assert (
+                text.count("<details>") == 2 and text.partition(mistakes)[2].count("\n- ") >= 3
+            ), page
