@@ -10,12 +10,12 @@ from miao.errors import MiaoError
 from miao.hubs import is_hub_name
 from miao.model import Decoder, ModelConfig, load_model, new_config
 from miao.model.build import longer_config
-from miao.model.directory import config_for, own_tensors, read_safetensors
+from miao.model.directory import config_for, own_tensors
 from miao.recipe import STAGES, Recipe
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir, find_model
 from miao.tokenizer import Tokenizer
-from miao.train.safety.checkpoint import MODEL
+from miao.train.safety.parts import holds_weights, weights_of
 
 _CHECKPOINT = re.compile(r"step-\d{8,}")
 
@@ -39,7 +39,7 @@ def load(source: str | Path) -> tuple[Decoder, Tokenizer]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a directory is one of a run's checkpoints."""
-    return bool(_CHECKPOINT.fullmatch(path.name)) and (path / MODEL).is_file()
+    return bool(_CHECKPOINT.fullmatch(path.name)) and holds_weights(path)
 
 
 def load_checkpoint(path: Path) -> tuple[Decoder, Tokenizer]:
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path) -> tuple[Decoder, Tokenizer]:
     tokenizer = Tokenizer.from_directory(run.tokenizer)
     recipe = recipe_of(run)
     model = Decoder(_config_of(run, stage, recipe, tokenizer))
-    stored = read_safetensors(path / MODEL)
+    stored = weights_of(path)
     own = own_tensors(model)
     if {name: t.shape for name, t in own.items()} != {n: t.shape for n, t in stored.items()}:
         adapter = any("lora_" in name for name in stored)
@@ -73,7 +73,7 @@ def models_of(run: RunDir) -> list[dict[str, Any]]:
     the stage's finished model}; the name is its path below the run."""
     found: list[dict[str, Any]] = []
     for stage in STAGES:
-        steps = sorted(p for p in run.checkpoints(stage).glob("step-*") if (p / MODEL).is_file())
+        steps = sorted(p for p in run.checkpoints(stage).glob("step-*") if holds_weights(p))
         for path in steps:
             if _CHECKPOINT.fullmatch(path.name):
                 found.append(_entry(run, path, stage, int(path.name.removeprefix("step-"))))

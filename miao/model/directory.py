@@ -220,15 +220,20 @@ def _tokens_beside(directory: Path) -> int | None:
         return None  # whoever reads the tokenizer itself says what is wrong with it
 
 
-def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
+def write_safetensors(
+    tensors: dict[str, Tensor], path: Path, more: dict[str, str] | None = None
+) -> None:
     """Writes a file of tensors; use it inside `atomic_directory`.
+
+    Args:
+        more: for its header.
 
     Raises:
         OSError: as of any file. (safetensors hides the system's error in a text, and a full disk
             must be told from a defect.)
     """
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"} | (more or {}))
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

@@ -28,6 +28,7 @@ from miao.train.safety.checkpoint import CheckpointStore, Loaded
 from miao.train.safety.guard import Guard
 from miao.train.safety.keeper import Keeper
 from miao.train.safety.signals import NO_ROOM, StopRequest
+from miao.train.safety.spread import SpreadStore
 from miao.train.schedule import stage_rate
 from miao.train.watch.metrics import (
     Meter,
@@ -80,7 +81,8 @@ class Trainer:
         self.rows_per_step = (
             int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
         )
-        self.store = CheckpointStore(checkpoints, self.parallel, options.keep_last)
+        kind = SpreadStore if self.parallel.in_parts else CheckpointStore
+        self.store = kind(checkpoints, self.parallel, options.keep_last)
         on_cpu = self.device.type == "cpu"
         self.guard: Guard[Summed] = Guard(stage, options, on_cpu, self.world)
         counted = partial(mfu_conventions, model.config, options.seq_len)

@@ -17,7 +17,8 @@ from miao.model.build import longer_config
 from miao.model.directory import StoredWeights, config_for
 from miao.recipe import Recipe, StageOptions
 from miao.tokenizer import Tokenizer
-from miao.train.distributed.fsdp import Filling, Rows
+from miao.train.distributed.fsdp import Filling
+from miao.train.distributed.parallel import Rows
 
 
 def prepare_model(

@@ -22,6 +22,7 @@ from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
 from miao.train.objectives import cache_reference
 from miao.train.safety.checkpoint import list_checkpoints
+from miao.train.safety.parts import MODEL, part_name
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair
 from tests.train.shared_cases import Case, begin_spread, model_of, orthogonalize, train
@@ -250,14 +251,15 @@ def test_deepspeed_that_is_missing_is_named(places: list[str]) -> None:
         make_parallel("zero2", model_of(Case(places)), options(), Two())
 
 
+@pytest.mark.parametrize("parallel, file", [("ddp", MODEL), ("fsdp", part_name(1))])
 def test_a_damaged_checkpoint_is_passed_over_by_both(
-    pair: Pair, places: list[str], tmp_path: Path
+    pair: Pair, places: list[str], tmp_path: Path, parallel: Any, file: str
 ) -> None:
-    case = Case(places, "ddp")
+    case = Case(places, parallel)
     both(pair, case, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
     newest = list_checkpoints(tmp_path / "damaged" / "checkpoints")[-1]
-    (newest / "model.safetensors").write_bytes(b"nothing")
+    (newest / file).write_bytes(b"nothing")
     both(pair, case, tmp_path / "damaged")
     assert curve(tmp_path / "whole") == curve(tmp_path / "damaged")
 

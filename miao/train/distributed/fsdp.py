@@ -15,12 +15,9 @@ from torch import Tensor
 from miao.model.decoder import Decoder, begin_compiling
 from miao.recipe import StageOptions
 from miao.train.distributed.orthogonal import RowsOrthogonalizer
-from miao.train.distributed.parallel import Named, Sharded, broadcast, own_weights
+from miao.train.distributed.parallel import Named, Rows, Sharded, broadcast, own_weights
 from miao.train.distributed.world import World
 from miao.train.optim import local
-
-Rows = Callable[[int, int], Tensor]
-"""Gives rows `start:stop` of a tensor."""
 
 
 class Filling(NamedTuple):
@@ -38,6 +35,7 @@ class FullySharded(Sharded):
         filling: of a model on the meta device; any other is spread as the main process has it.
     """
 
+    in_parts = True
     orthogonalizer = RowsOrthogonalizer
 
     def __init__(
@@ -82,9 +80,7 @@ class FullySharded(Sharded):
         own = own_weights(self.model)
         for name, rows in filling.values(self.model):
             target = own.pop(name)
-            held, each = local(target), -(-target.shape[0] // self.world.size)
-            start = 0 if held is target else min(each * self.world.rank, target.shape[0])
-            held.copy_(rows(start, start + held.shape[0]))
+            local(target).copy_(rows(*self.rows_of(target)))
         assert not own.keys() & dict(self.model.named_parameters()).keys()
 
     def measure(self, heldout: Callable[[Decoder], dict[str, float]]) -> dict[str, float] | None:
@@ -118,6 +114,34 @@ class FullySharded(Sharded):
                 stride=like.stride(),
             )
             yield key, _whole(spread)
+
+    def rows_of(self, target: Tensor) -> tuple[int, int]:
+        held, each = local(target), -(-target.shape[0] // self.world.size)
+        start = 0 if held is target else min(each * self.world.rank, target.shape[0])
+        return start, start + held.shape[0]
+
+    def parts(self) -> Iterator[tuple[str, Tensor, int]]:
+        parameters = dict(self.model.named_parameters())
+        named = [(f"model.{name}", t, t) for name, t in own_weights(self.model).items()]
+        for key, part in self.optimizer.state_tensors().items():
+            named.append((f"optimizer.{key}", part, parameters[key.partition(".")[2]]))
+        for name, tensor, like in named:
+            held, spread = local(tensor), local(like) is not like
+            if held.shape[0] if spread else self.world.is_main:
+                yield name, held.detach(), self.rows_of(like)[0]
+
+    def load_parts(self, stored: Callable[[str], Rows], buffers: list[str], num_steps: int) -> None:
+        self.require_known(dict.fromkeys(buffers, torch.empty(0)))
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, target in own_weights(self.model).items():
+                local(target).copy_(stored(f"model.{name}")(*self.rows_of(target)))
+        self.optimizer.state.clear()
+        found = {
+            key: stored(f"optimizer.{key}")(*self.rows_of(parameters[key.partition(".")[2]]))
+            for key in buffers
+        }
+        self.optimizer.load_state_tensors(found, num_steps)
 
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
         if local(target) is target:

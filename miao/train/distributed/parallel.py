@@ -28,6 +28,8 @@ from miao.train.distributed.world import World
 from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
 
+Rows = Callable[[int, int], Tensor]
+"""Gives rows `start:stop` of a tensor."""
 BUCKET = 2**25
 """Numbers that are summed over the processes in one exchange (128 MiB)."""
 
@@ -39,6 +41,8 @@ class Parallel:
         model: on its device, in its number type, not yet compiled.
     """
 
+    in_parts = False
+    """Whether checkpoints are written and read in parts, by every process its own."""
     lockstep = False
     """Whether every process must run equally many forward and backward passes."""
     orthogonalizer: type[Orthogonalizer] = Orthogonalizer
@@ -152,6 +156,23 @@ class Parallel:
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
         """What this process holds of a whole tensor that belongs to `target`."""
         return whole
+
+    def rows_of(self, target: Tensor) -> tuple[int, int]:
+        """The rows of a tensor that this process holds, `start:stop`."""
+        return 0, target.shape[0]
+
+    def parts(self) -> Iterator[tuple[str, Tensor, int]]:
+        """Where `in_parts`: what this process writes of `model.<weight>` and `optimizer.<buffer>`,
+        with the first row of each."""
+        raise NotImplementedError
+
+    def load_parts(self, stored: Callable[[str], Rows], buffers: list[str], num_steps: int) -> None:
+        """Where `in_parts`: takes back what `parts` gave.
+
+        Args:
+            stored: gives rows of the tensor so named.
+        """
+        raise NotImplementedError
 
     def compile(self, graphs: bool = True) -> None:
         """Compiles what repays it; as CUDA graphs where the options say so, and unless not."""

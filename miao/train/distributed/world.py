@@ -32,6 +32,23 @@ ATTEMPT = "miao/attempt"
 T = TypeVar("T")
 
 
+class Side:
+    """Processes that tell each other something in a thread of their own."""
+
+    def __init__(self, group: Any, size: int):
+        self.group, self.size = group, size
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gave, by rank."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+
 class World:
     """One process alone; `join_world` gives one of several."""
 
@@ -51,6 +68,10 @@ class World:
     def gather_objects(self, value: Any) -> list[Any]:
         """The same for anything small."""
         return [value]
+
+    def side(self) -> Side:
+        """Another way to gather, for a thread beside; all processes ask for it together."""
+        return Side(None, self.size)
 
     def from_main(self, value: T) -> T:
         """What the main process gave; the others' own value is not looked at."""
@@ -123,6 +144,11 @@ class LaunchedWorld(World):
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.host)
         return values
+
+    def side(self) -> Side:
+        from torch import distributed as dist
+
+        return Side(dist.new_group(backend="gloo", timeout=HOST_TIMEOUT), self.size)
 
     def from_main(self, value: T) -> T:
         from torch import distributed as dist

@@ -3,8 +3,8 @@
 A save costs the training loop one copy to the host's memory; a thread writes that copy. The files
 of `step-00000123/`: `model.safetensors`, `optimizer.safetensors` (its buffers, random states and
 sums since the last log line), `state.json`, and `checksums.json` of the three. However many
-processes train, the tensors are whole and the main process writes them; the random states are those
-of every process.
+processes train, the tensors are whole and the main process writes them, or they are in parts
+(`spread.py`) that any number of processes reads; the random states are those of every process.
 """
 
 from __future__ import annotations
@@ -24,12 +24,20 @@ import torch
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import atomic_directory, free_space, read_json, sha256_of, write_json, write_text
+from miao.files import (
+    atomic_directory,
+    free_space,
+    read_json,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from miao.model.directory import Named, read_safetensors, write_safetensors
 from miao.recipe import StageOptions, of_budget
 from miao.train.distributed.parallel import Parallel, own_weights
+from miao.train.safety.parts import MODEL, Stored, stored_parts
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 CHECKSUMS = "checksums.json"
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 """A checkpoint's state and the further tensors that were saved with it."""
@@ -67,20 +75,20 @@ class CheckpointStore:
                 buffer. permanent: never removed to make room for newer ones.
         """
         self._join()
-        model, buffers = self._snapshot(tensors)
         step: int = state["step"]
+        model, buffers = self._snapshot(tensors)
         if not self.writes:
             self.newest_step = step
             return
-        more = {"permanent": permanent, "optimizer_steps": self.parallel.optimizer.num_steps}
-        content = json.dumps(
-            state | more | {"processes": self.world.size},
-            ensure_ascii=False,
-        )
-        self._thread = threading.Thread(
-            target=self._write, args=(step, content, model, buffers), name="save", daemon=True
-        )
+        self._begin(self._write, step, self._described(state, permanent), model, buffers)
+
+    def _begin(self, write: Callable[..., None], *arguments: Any) -> None:
+        self._thread = threading.Thread(target=write, args=arguments, name="save", daemon=True)
         self._thread.start()
+
+    def _described(self, state: dict[str, Any], permanent: bool) -> str:
+        more = {"permanent": permanent, "optimizer_steps": self.parallel.optimizer.num_steps}
+        return json.dumps(state | more | {"processes": self.world.size}, ensure_ascii=False)
 
     def save_small(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
         """Writes, before it returns, what there may still be room for: the weights without the
@@ -195,18 +203,13 @@ class CheckpointStore:
         if self.writes:
             for path in list_checkpoints(self.directory):
                 if step_of(path) > step:
-                    _remove(path)
+                    remove(path)
 
     def _snapshot(
         self, more: dict[str, Tensor], small: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights and buffers, copied into host memory that is kept for the next save."""
-        states = self.world.gather_objects(random_states(self.device))
-        draws = {
-            _of_process(rank) + name: tensor
-            for rank, state in enumerate(states)
-            for name, tensor in state.items()
-        }
+        draws = self._draws()
         model = self._to_host("model.", self.parallel.weights())
         host = {} if small else self._to_host("optimizer.", self.parallel.buffers())
         host |= self._to_host("optimizer.", iter((more | draws).items()))
@@ -214,10 +217,19 @@ class CheckpointStore:
             torch.cuda.synchronize(self.device)
         return model, host
 
-    def _to_host(self, prefix: str, tensors: Named) -> dict[str, Tensor]:
+    def _draws(self) -> dict[str, Tensor]:
+        """The random states of every process."""
+        states = self.world.gather_objects(random_states(self.device))
+        return {
+            _of_process(rank) + name: tensor
+            for rank, state in enumerate(states)
+            for name, tensor in state.items()
+        }
+
+    def _to_host(self, prefix: str, tensors: Named, everyone: bool = False) -> dict[str, Tensor]:
         copies: dict[str, Tensor] = {}
         for name, tensor in tensors:
-            if not self.writes:
+            if not (self.writes or everyone):
                 continue
             kept = self._host.get(prefix + name)
             if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
@@ -258,12 +270,21 @@ class CheckpointStore:
             except (MiaoError, KeyError, TypeError):
                 permanent = False
             if not permanent:
-                _remove(path)
+                remove(path)
 
     def _take(self, content: Content) -> Loaded:
         """Puts a checkpoint's content into the model and the optimizer."""
         state, weights, buffers = content
         own = own_weights(self.parallel.model)
+        stored: dict[str, Stored] = {}
+        if not weights:  # it is in parts
+            stored = stored_parts(self.directory / f"step-{state['step']:08d}")
+            shapes = {name: tensor.shape for name, tensor in stored.items()}
+            weights = {
+                name.removeprefix("model."): torch.empty(shape, device="meta")
+                for name, shape in shapes.items()
+                if name.startswith("model.")
+            }
         if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
             raise MiaoError(
                 "the checkpoints are of another model",
@@ -276,11 +297,27 @@ class CheckpointStore:
             states = {name.removeprefix(_of_process(rank)): buffers.pop(name) for name in names}
             if rank == self.world.rank:
                 set_random_states(states, self.device)
+        if stored:
+            self._take_parts(stored, state["optimizer_steps"])
+            return state, buffers
         mine = {name for name in buffers if name.partition(".")[2] in own}
         self.parallel.load(
             weights, {name: buffers[name] for name in mine}, state["optimizer_steps"]
         )
         return state, {name: t for name, t in buffers.items() if name not in mine}
+
+    def _take_parts(self, stored: dict[str, Stored], num_steps: int) -> None:
+        keys = [name.partition(".")[2] for name in stored if name.startswith("optimizer.")]
+        if self.parallel.in_parts:
+            self.parallel.load_parts(lambda name: stored[name].rows, keys, num_steps)
+            return
+        weights = {
+            name.removeprefix("model."): tensor.whole()
+            for name, tensor in stored.items()
+            if name.startswith("model.")
+        }
+        buffers = {key: stored[f"optimizer.{key}"].whole() for key in keys}
+        self.parallel.load(weights, buffers, num_steps)
 
     def _clear_leftovers(self, say: Callable[[str], None]) -> None:
         if not self.writes:
@@ -303,13 +340,14 @@ def _read(path: Path, verify: bool) -> Content:
         MiaoError: a file is missing, or (`verify`) its checksum is not the one written.
     """
     checksums = dict(read_json(path / CHECKSUMS))
-    for name in (MODEL, OPTIMIZER, STATE):
+    parts = [name for name in checksums if name.startswith("shard-")]
+    for name in ([] if parts else [MODEL]) + [*parts, OPTIMIZER, STATE]:
         file = path / name
         if not file.exists() or (verify and sha256_of(file) != checksums.get(name)):
             raise MiaoError("this checkpoint file is missing or damaged", where=file)
     return (
         read_json(path / STATE),
-        read_safetensors(path / MODEL),
+        {} if parts else read_safetensors(path / MODEL),
         read_safetensors(path / OPTIMIZER),
     )
 
@@ -354,7 +392,7 @@ def set_random_states(tensors: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["random.cuda"], device)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Takes a checkpoint away at one stroke, so that no half of it is ever found."""
     hidden = path.with_name(f".{path.name}.old.{os.getpid()}")
     os.replace(path, hidden)
