@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ from miao.serve.problems import Problem
 FILE = "feedback.jsonl"
 STEPS = 40
 """About so many optimizer steps are made of however little there is."""
-MOST_EPOCHS = 20
+BATCH = 256
+"""Tokens of a step: few, since there are few."""
+MOST_EPOCHS = 50
 
 
 class Turn(BaseModel):
@@ -97,7 +100,6 @@ def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
     corpus: dict[str, Any] = {
         "preferences": [str(folder / "opinions.jsonl")],
         "heldout": 0.0,
-        "dedup": {"enabled": False},
         "seedbed": {"characters": "0.2M", "conversations": 1000, "preferences": 0},
     }
     recipe: dict[str, Any] = {
@@ -108,19 +110,25 @@ def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
         "sft": {"enabled": False},
         "dpo": {
             "loss": "kto" if labels else "sigmoid",
-            "epochs": max(1, min(MOST_EPOCHS, STEPS // len(opinions))),
-            "batch_tokens": 512,
-            "seq_len": 256,
+            "epochs": _epochs(opinions),
+            "batch_tokens": BATCH,
+            "seq_len": BATCH,
         },
         "evaluate": {"enabled": False},
     }
     if turns:
         write_jsonl(folder / "turns.jsonl", turns)
         corpus["conversations"] = [str(folder / "turns.jsonl")]
-        epochs = max(1, min(MOST_EPOCHS, STEPS // len(turns)))
-        recipe["sft"] = {"epochs": epochs, "batch_tokens": 512, "seq_len": 256}
+        epochs = _epochs(turns)
+        recipe["sft"] = {"epochs": epochs, "batch_tokens": BATCH, "seq_len": BATCH}
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False))
     return ["run", str(folder / "recipe.yaml"), "--name", name, "--out_dir", str(run.path.parent)]
+
+
+def _epochs(records: list[dict[str, Any]]) -> int:
+    """So often that there are `STEPS` steps, if a token has about two bytes."""
+    tokens = sum(len(json.dumps(one, ensure_ascii=False).encode()) for one in records) / 2
+    return max(1, min(MOST_EPOCHS, round(STEPS * BATCH / tokens)))
 
 
 def _said(text: str) -> list[dict[str, str]]:

@@ -86,7 +86,7 @@ def add_grow(app: FastAPI, place: Place) -> None:
         """Jobs, and what there is to begin with."""
         return {
             "jobs": [job.as_json() for job in jobs.all()],
-            "recipes": [] if can_grow() else list(shipped_recipes()),
+            "recipes": list(shipped_recipes()),
             "can_grow": can_grow(),
         }
 
@@ -185,6 +185,8 @@ def words_of(wish: Wish, place: Place) -> list[str]:
     if wish.recipe is None and wish.clone_of is None:
         if not can_grow():
             raise Problem(400, "which recipe?", "recipe")
+        if not files["texts"]:
+            raise Problem(400, "drop a text first, or choose a recipe: it has its own", "texts")
         given = [f"--{field}" for field in ("chats", "pairs")]
         lists = [word for flag in given for word in (flag, *files[flag[2:]]) if files[flag[2:]]]
         time = [] if wish.minutes is None else ["--minutes", f"{wish.minutes:g}"]

@@ -14,7 +14,7 @@ const opened = new Set(); // logs and commands that the reader has unfolded
 function wish() {
   const given = { texts: [], chats: [], pairs: [] };
   for (const [path, kind] of chosen) given[kind].push(path);
-  const how = cloneOf ? { clone_of: cloneOf } : state.can_grow ? { minutes: Number(at("minutes").value) } : { recipe: at("recipe").value };
+  const how = cloneOf ? { clone_of: cloneOf } : at("recipe").value ? { recipe: at("recipe").value } : { minutes: Number(at("minutes").value) };
   const options = {};
   for (const field of at("planned").querySelectorAll("input[name]")) if (field.value !== field.defaultValue) options[field.name] = field.value.trim();
   return { name: at("name").value.trim(), ...how, ...given, options };
@@ -112,20 +112,21 @@ function showJobs() {
   const now = JSON.stringify([state, runs.map((run) => [run.name, run.live, run.stage, run.changed]), document.documentElement.lang]);
   if (now === drawn) return;
   drawn = now;
-  const names = state.recipes.join();
+  const names = `${state.recipes.join()} ${document.documentElement.lang}`;
   if (at("recipe").dataset.names !== names) {
     at("recipe").dataset.names = names;
-    at("recipe").replaceChildren(...state.recipes.map((name) => new Option(name, name)));
-    if (state.recipes.includes("seedling")) at("recipe").value = "seedling";
+    at("recipe").replaceChildren(...(state.can_grow ? [new Option(say("byTime"), "")] : []), ...state.recipes.map((name) => new Option(name, name)));
+    if (!state.can_grow && state.recipes.includes("seedling")) at("recipe").value = "seedling";
+    showMinutes();
   }
-  at("recipe-field").hidden = state.can_grow;
-  at("minutes-field").hidden = !state.can_grow;
   const started = new Map(state.jobs.map((job) => [job.name, job]));
   const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
   const focused = document.activeElement?.dataset?.key;
   at("jobs").replaceChildren(...[...state.jobs, ...others].map(shownJob), ...(started.size + others.length ? [] : [make("p", "faint", say("noJobs"))]));
   if (focused) [...at("jobs").querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
 }
+
+const showMinutes = () => { at("minutes-field").hidden = at("recipe").value !== ""; };
 
 const STATES = { stopped: "stateStopped", failed: "stateFailed", done: "stateDone" };
 
@@ -140,7 +141,12 @@ function shownJob(job) {
     return button;
   };
   const does = (what) => () => post(`/studio/jobs/${encodeURIComponent(job.name)}/${what}`, {});
-  const link = (label, path) => { const a = make("a", "plain", say(label)); a.href = `${path}?run=${encodeURIComponent(job.name)}`; return a; };
+  const link = (label, path) => {
+    const a = make("a", "plain", say(label));
+    const before = job.name.match(/^(.+)-taught-\d+$/); // beside what has learned, what it was before
+    a.href = `${path}?run=${encodeURIComponent(job.name)}${before ? `&beside=${encodeURIComponent(before[1])}` : ""}`;
+    return a;
+  };
   const rests = !["running", "stopping"].includes(job.state) && !run?.live;
   const buttons = [
     ...(job.state === "running" ? [act("pause", does("pause")), act("stop", does("stop"))] : []),
@@ -190,6 +196,7 @@ async function deleteRun(name) {
 preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecked(); });
 prepareTexts();
 at("plan").addEventListener("click", plan);
+at("recipe").addEventListener("change", () => { cloneOf = planned = null; at("cloning").hidden = true; showPlan(); showMinutes(); });
 at("wish").addEventListener("submit", start);
 (async () => {
   for (;;) {

@@ -59,8 +59,9 @@ async function addServer() {
 more.models = (found, before) => {
   names = found;
   const run = wanted.get("run");
-  if (wanted.get("beside") && names.includes(wanted.get("beside"))) { beside = [wanted.get("beside")]; wanted.delete("beside"); }
-  const mine = run && names.find((name) => name === run || name.startsWith(`${run}/`));
+  const of = (one) => one && names.find((name) => name === one || name.startsWith(`${one}/`));
+  const mine = of(run), other = of(wanted.get("beside"));
+  if (other) { beside = [other]; wanted.delete("beside"); }
   wanted.delete("run");
   setTimeout(() => { showBar(); count(); });
   return mine || before;
@@ -103,7 +104,7 @@ more.drawn = (root, message) => {
   [...body.children].forEach((voice, index) => {
     const other = message.beside[index - 1];
     let head = voice.querySelector(".voice-head");
-    if (!head) voice.prepend(head = make("div", "voice-head"));
+    if (!head) voice.append(head = make("div", "voice-head")); // shown first: the order of the others is the chat page's
     const picks = make("button", "plain", (other ? other.chosen : message.chosen) ? "✓" : say("best"));
     picks.disabled = decided(message);
     picks.addEventListener("click", () => pick(root, message, index).catch((error) => explain(error)));
