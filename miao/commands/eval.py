@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add("model", help="a run (runs/NAME), a model directory or a name on a hub")
     add(
         "--tasks", nargs="+", required=True, metavar="TASK", help="early: one score of what "
-        "small models show first, no files needed; core: CORE of DCLM and nanochat; "
+        "small models show first, no files needed; grown: with skills, from 100M on; core: CORE of "
+        "DCLM and nanochat; "
         f"{', '.join(built_in_tasks())}, or YAML files of yours",
     )  # fmt: skip
     add("--data", default=DEFAULT_DATA, help="folder of the tasks' files (default data/eval), or "
@@ -244,7 +245,9 @@ def _print(asked: Asked, summary: Summary, by_subject: bool) -> None:
     hidden = len(subjects) > ROWS_SHOWN and not by_subject
     if hidden:
         scores = [score for score in scores if score.category not in subjects]
-    columns = ["task", "of", "questions", "accuracy", "std. error", "guessing"]
+    units = {score.unit for score in scores}
+    title = {"bits": "bits per byte"}.get(unit := units.pop(), unit) if len(units) == 1 else "value"
+    columns = ["task", "of", "questions", title, "std. error", "guessing"]
     print_table(asked.key, columns, score_rows(scores), right_from=2)
     if hidden:
         say(f"  {len(subjects)} subjects: --by-subject shows each; all are in eval_results.jsonl")
@@ -295,12 +298,20 @@ def _compare(words: Sequence[str]) -> int:
         description="Every later model against the first, on the questions that both answered.",
     )
     parser.add_argument("models", nargs="+", help="RUN, RUN:STAGE or a folder of results")
-    parser.add_argument("--task", help="only this task")
+    parser.add_argument("--task", help="only this task or set")
     options = parser.parse_args(words)
     if len(options.models) < 2:
         raise MiaoError("two models are needed", fix="miao eval compare RUN_A RUN_B")
     from miao.evaluate.results.compare import compare_results, comparison_text
+    from miao.evaluate.results.compare_scores import compare_scores, score_text
 
+    scores = compare_scores(options.models, options.task)
+    for difference in scores:
+        say(score_text(difference))
+        if difference.left_out:
+            warn(f"{difference.name}: {difference.left_out} questions that only one answered")
+    if scores and options.task and is_set(options.task):
+        return 0
     for one in compare_results(options.models, options.task):
         say(comparison_text(one))
         if one.left_out:

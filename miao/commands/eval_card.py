@@ -10,7 +10,15 @@ from typing import Any
 from miao.commands.eval_samples import parser_of
 from miao.console import say, warn
 from miao.errors import MiaoError
-from miao.evaluate.results.card import FILE, SECTIONS, SET, markdown, read_card
+from miao.evaluate.results.card import (
+    FILE,
+    LARGE,
+    LARGE_SET,
+    SECTIONS,
+    SET,
+    markdown,
+    read_card,
+)
 from miao.evaluate.results.store import Target, find_target
 from miao.files import write_json, write_text
 
@@ -67,11 +75,14 @@ def _card(target: Target, own: bool) -> dict[str, Any]:
 def _ask(name: str, stage: str | None, card: dict[str, Any], options: argparse.Namespace) -> None:
     where = ["--stage", stage] if stage else []
     device = ["--device", options.device]
-    if not card["score"] or (options.limit and card.get("limit") != options.limit):
+    wanted = LARGE_SET if card["parameters"] >= LARGE else SET
+    if wanted not in {row["name"] for row in card["score"]} or (
+        options.limit and card.get("limit") != options.limit
+    ):
         from miao.commands.eval import main as evaluate
 
         limit = ["--limit", str(options.limit)] if options.limit else []
-        evaluate([name, "--tasks", SET, *where, *device, *limit])
+        evaluate([name, "--tasks", wanted, *where, *device, *limit])
     if not card["writes"]:
         from miao.commands.eval_writing import main as writing
 

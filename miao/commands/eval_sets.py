@@ -1,4 +1,4 @@
-"""`miao eval RUN --tasks early` or `core`: a set of tasks, and the one score that they make."""
+"""`miao eval RUN --tasks early`, `grown`, `core`: a set of tasks, and the score that they make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from miao.evaluate.tasks.prompts import Encoder
     from miao.model import Decoder
 
-    Ask = Callable[[Decoder, Encoder, Advance], tuple[list[Asked], Ensemble]]
+    Ask = Callable[[Decoder, Encoder, Advance], tuple[list[Asked], list[tuple[str, Ensemble]]]]
     Work = tuple[str, int, Ask]
     """A title, how much there is to do, and what does it."""
 
@@ -47,27 +47,32 @@ def run_set(name: str, options: argparse.Namespace) -> Ensemble:
     model, encoder = load_for_evaluation(target.directory, options)
     headline(f"{title}: {target.name}")
     with ProgressLine(f"{title}", count) as line:
-        asked, ensemble = ask(model, encoder, line.advance)
+        asked, ensembles = ask(model, encoder, line.advance)
+    files = {}
     for one in asked:
         facts = {"cut": one.cut, "fewer_shots": one.fewer}
-        write_results(target, one, summarise(one), one.task.split, options.chat, facts)
+        path = write_results(target, one, summarise(one), one.task.split, options.chat, facts)
+        files[one.task.name] = path.name
         if one.cut or one.fewer:
             warn(f"{one.task.name}: {one.cut} prompts cut, {one.fewer} with fewer examples, to fit")
-    write_score(target, ensemble, title, options.limit, options.chat)
-    print_ensemble(ensemble)
+    for called, ensemble in ensembles:
+        write_score(target, ensemble, called, options.limit, options.chat, files)
+        print_ensemble(ensemble)
     say(f"  all answers: {target.results}")
-    return ensemble
+    return ensembles[-1][1]
 
 
 def _set(name: str, options: argparse.Namespace) -> Work:
-    from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set
+    from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set, within
 
     chosen = load_set(name)
     prepared = read_set(chosen, set_data(options.data, chosen), options.limit)
 
-    def ask(model: Decoder, encoder: Encoder, advance: Advance) -> tuple[list[Asked], Ensemble]:
+    def ask(
+        model: Decoder, encoder: Encoder, advance: Advance
+    ) -> tuple[list[Asked], list[tuple[str, Ensemble]]]:
         asked = ask_set(model, encoder, prepared, advance)
-        return asked, ensemble_of(chosen, asked)
+        return asked, [(one.title_en, ensemble_of(one, asked)) for one in [*within(chosen), chosen]]
 
     return chosen.title_en, count_options(prepared), ask
 
@@ -79,27 +84,32 @@ def _core(name: str, options: argparse.Namespace) -> Work:
         raise MiaoError("CORE asks base models: it has no chat", fix="leave --chat away")
     tasks, called, count = read_core(Path(options.data), options.limit)
 
-    def ask(model: Decoder, encoder: Encoder, advance: Advance) -> tuple[list[Asked], Ensemble]:
+    def ask(
+        model: Decoder, encoder: Encoder, advance: Advance
+    ) -> tuple[list[Asked], list[tuple[str, Ensemble]]]:
         asked = ask_core(model, encoder.tokenizer, tasks, options.limit, advance)
-        return asked, core_of(called, tasks, asked)
+        return asked, [("CORE", core_of(called, tasks, asked))]
 
     return "CORE", count, ask
 
 
 def print_ensemble(ensemble: Ensemble) -> None:
     """A line for each task, and the scores."""
+    plain = all(part.accuracy is None for part in ensemble.parts)
     rows = [
         [
             part.language,
             part.name,
             f"{part.count:,}",
+            *([] if plain else [f"{part.value if part.accuracy is None else part.accuracy:.1%}"]),
             f"{part.value:.1%} ±{100 * part.stderr:.1f}",
             f"{part.chance:.0%}",
             f"{100 * part.centred:+.1f} ±{100 * part.centred_stderr:.1f}",
         ]
         for part in ensemble.parts
     ]
-    columns = ["", "task", "questions", "accuracy", "guessing", "centred"]
+    shown = ["accuracy"] if plain else ["accuracy", "probability"]
+    columns = ["", "task", "questions", *shown, "guessing", "centred"]
     print_table(f"{ensemble.name}: every task counts alike", columns, rows, right_from=2)
     for score in ensemble.scores():
         found = ensemble.score(score.category if score.category in ensemble.languages else None)

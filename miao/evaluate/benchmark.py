@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from miao.evaluate.measure.continuations import (
 from miao.evaluate.measure.likelihood import Advance, nothing
 from miao.evaluate.measure.writing import write_texts
 from miao.evaluate.tasks.extract import extractor, is_right
-from miao.evaluate.tasks.items import Item, Questions
+from miao.evaluate.tasks.items import Item, Questions, fingerprint
 from miao.evaluate.tasks.prompts import Encoder, Prompt, build_prompt, fit
 from miao.evaluate.tasks.task import PromptStyle, Scoring, Task
 from miao.model.decoder import Decoder
@@ -59,10 +60,19 @@ class Answer:
         options = len(self.item.options)
         return 0.0 if self.nats is not None or not options else 1 / options
 
+    @property
+    def probability(self) -> float | None:
+        """The right option's share of the probability of all; None where none is chosen from."""
+        if not isinstance(self.item.answer, int) or self.nats is not None:
+            return None
+        return right_share(self.logprobs, self.item.answer)
+
     def to_json(self) -> dict[str, Any]:
+        cluster = self.item.variables.get("cluster")
         values = {
             "subject": self.item.subject,
             "id": self.item.id,
+            "cluster": None if cluster is None else fingerprint(str(cluster)),
             "question": self.item.fingerprint,
             "answer": self.item.answer,
             "right": self.right,
@@ -74,6 +84,14 @@ class Answer:
             "found": self.found,
         }
         return {name: value for name, value in values.items() if value not in (None, [], {})}
+
+
+def right_share(logprobs: Sequence[float], right: int) -> float | None:
+    """p of the right option over the sum of all options' p; None where they are not known."""
+    if not logprobs or math.isnan(sum(logprobs)):
+        return None
+    most = max(logprobs)
+    return math.exp(logprobs[right] - most) / sum(math.exp(value - most) for value in logprobs)
 
 
 @dataclass(frozen=True)

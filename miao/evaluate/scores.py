@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CENTRED = "centred accuracy"
+CENTRED = "centred"
 """Unit of a score that is 0 at chance and 1 at perfect."""
+ACCURACY, PROBABILITY = "accuracy", "probability"
+"""Units of shares: of right answers; the right option's of the probability of all options."""
+SHARES = (ACCURACY, PROBABILITY)
 
 
 @dataclass(frozen=True)
 class Score:
     """One number of an evaluation.
 
-    `value` is a share (0..1) for accuracies, else in `unit`. `stderr` is its standard error,
-    `chance` what guessing gives; None where there is no such thing.
+    `value` is a share (0..1) for the units in `SHARES`, else in `unit`. `stderr` is its standard
+    error, `chance` what guessing gives; None where there is no such thing.
     """
 
     task: str
@@ -25,7 +28,7 @@ class Score:
     value: float
     stderr: float | None = None
     chance: float | None = None
-    unit: str = "accuracy"
+    unit: str = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,7 +96,7 @@ def score_rows(scores: Sequence[Score]) -> list[list[str]]:
     """Cells for a table: task, category, count, value, standard error, chance."""
     rows = []
     for score in scores:
-        as_share = score.unit == "accuracy"
+        as_share = score.unit in SHARES
 
         def cell(value: float | None, as_share: bool = as_share) -> str:
             if value is None:

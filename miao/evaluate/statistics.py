@@ -87,17 +87,32 @@ def wilson(share: float, count: float, z: float) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def clustered_variance(right: Sequence[bool], clusters: Sequence[object]) -> float:
-    """Variance of a share whose questions come in clusters (one text, several questions): of
-    clusters' summed residuals, with the correction G / (G - 1) for G clusters; p(1-p)/n where
-    every question stands alone."""
-    share, count = sum(right) / len(right), len(right)
+def clustered_variance(values: Sequence[float], clusters: Sequence[object]) -> float:
+    """Variance of a mean whose questions come in clusters (one text, several questions): of
+    clusters' summed residuals, with the correction G / (G - 1) for G clusters; that of the values
+    over n, p(1-p)/n for right and wrong, where every question stands alone."""
+    count = len(values)
+    middle = sum(values) / count
     sums: dict[object, float] = {}
-    for one, cluster in zip(right, clusters, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + one - share
+    for one, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + one - middle
     if len(sums) in (1, count):
-        return share * (1 - share) / count
+        return sum((one - middle) ** 2 for one in values) / count**2
     return sum(r * r for r in sums.values()) * len(sums) / (len(sums) - 1) / count**2
+
+
+def stratified(rows: Sequence[tuple[object, object, float]]) -> tuple[float, float]:
+    """Mean and its variance, of (subject, cluster, value) of every question. Subjects are fixed
+    parts, each with its own spread; questions of one cluster are one draw together."""
+    groups: dict[object, list[tuple[object, float]]] = {}
+    for subject, cluster, value in rows:
+        groups.setdefault(subject, []).append((cluster, value))
+    variance = sum(
+        (len(group) / len(rows)) ** 2
+        * clustered_variance([value for _, value in group], [cluster for cluster, _ in group])
+        for group in groups.values()
+    )
+    return sum(value for *_, value in rows) / len(rows), variance
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

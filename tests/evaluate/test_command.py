@@ -91,11 +91,22 @@ def test_two_models_are_compared(
     model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, seed in (("one", 0), ("two", 1)):
-        assert run(model(name, seed), "--tasks", "ceval", "--data", DATA, "--shots", "0") == 0
+        asked = ["--tasks", "ceval", "--data", DATA, "--shots", "0"]
+        assert run(model(name, seed), *asked) == 0
+        assert run(name, "--tasks", "early", "--limit", "4") == 0
     capsys.readouterr()
     assert run("compare", "eval_results/one", "eval_results/two") == 0
     shown = capsys.readouterr().out
     assert "no difference shown" in shown and "ceval-val-lm_eval-letter-0shot" in shown
+    assert "early limit 4 (both): one score of 20 shared questions" in shown
+    assert run("compare", "eval_results/one", "eval_results/one", "--task", "early") == 0
+    shown = capsys.readouterr().out
+    assert "difference +0.0 ± 0.0 (paired, 95 %: +0.0 to +0.0); p = 1 (Holm)" in shown
+    assert "grammar-test" not in shown, "a set: its score alone"
+    assert run("two", "--tasks", "grammar", "--limit", "2") == 0, "fewer than the score has"
+    capsys.readouterr()
+    assert run("compare", "eval_results/one", "eval_results/two", "--task", "early") == 0
+    assert "early limit 4: 2 questions that only one answered" in capsys.readouterr().out
     assert run("compare", "eval_results/one", "eval_results/none") == 2
     assert run("compare", "eval_results/one") == 2
     assert run("compare", "eval_results/one", "eval_results/two", "--task", "mmlu") == 2
@@ -208,7 +219,10 @@ def test_a_set_of_tasks_leaves_one_score(
     score = next(line for line in lines if line["task"] == "early")
     assert score["stage"] == "score early limit 2 of model"
     assert [one["category"] for one in score["scores"]] == ["zh", "en", "both"]
-    assert {line["task"] for line in lines} >= {"skills", "grammar", "idioms", "facts"}
+    assert {line["task"] for line in lines} >= {"grammar", "idioms", "facts", "sayings"}
+    assert {part["unit"] for part in score["ensemble"]["parts"]} == {"probability"}
+    assert score["files"]["idioms"] == "idioms-test-miao-option-0shot.jsonl"
+    assert "probability" in shown and "accuracy" in shown
     assert run(name, "--tasks", "early", "--limit", "2") == 0
     assert len(read_jsonl("eval_results/tiny/eval_results.jsonl")) == len(lines)
     assert run(name, "--tasks", "early", "--shots", "2", "--prompts", "miao") == 2

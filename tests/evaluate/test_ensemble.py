@@ -11,8 +11,10 @@ import pytest
 
 from miao.errors import MiaoError
 from miao.evaluate.benchmark import Answer
+from miao.evaluate.results.compare_scores import paired
 from miao.evaluate.results.ensemble import Ensemble, Part, ensemble_from_json, part_of
-from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set
+from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set, within
+from miao.evaluate.scores import PROBABILITY
 from miao.evaluate.statistics import clustered_variance, wilson
 from miao.evaluate.tasks.items import Item
 from miao.evaluate.tasks.prompts import Encoder
@@ -98,6 +100,54 @@ def test_the_interval_covers_the_truth_95_times_of_100(shape: str) -> None:
     assert hits / draws == pytest.approx(0.95, abs=0.015)
 
 
+BETAS = {"torn": (0.2, 0.6), "soft": (5.0, 15.0), "known": (3.0, 0.3), "chance": (0.5, 1.5)}
+"""How the right option's share spreads over questions: near 0 or 1, or in between."""
+
+
+@pytest.mark.parametrize("shape", BETAS)
+def test_the_interval_of_probabilities_covers_the_truth(shape: str) -> None:
+    """1,000 draws of 7 tasks of 100 questions whose shares are beta distributed; 95 % ± 1.5."""
+    a, b = BETAS[shape]
+    drawn = np.random.default_rng(3).beta(a, b, (1000, 7, 100))
+    truth, hits = (a / (a + b) - 0.25) / 0.75, 0
+    for means, errors in zip(drawn.mean(2), drawn.std(2) / 10, strict=True):
+        parts = [Part("t", "zh", 100, m, e, 0.25) for m, e in zip(means, errors, strict=True)]
+        found = Ensemble("s", tuple(parts)).score()
+        hits += found.low <= truth <= found.high
+    assert hits / 1000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_paired_interval_covers_and_is_narrower() -> None:
+    """1,000 draws of two models that find the same questions hard: 5 tasks of 80 questions, of 40
+    texts. The truth is the mean step; standing alone the two scores would be far less sure."""
+    rng, hits, widths = np.random.default_rng(4), 0, []
+    texts = [n // 2 for n in range(80)]
+    for _ in range(1000):
+        base = np.repeat(rng.beta(0.5, 1.0, (5, 40)), 2, axis=1)
+        step = np.repeat(rng.normal(0.03, 0.1, (5, 40)), 2, axis=1) + rng.normal(0, 0.05, (5, 80))
+        value, stderr = paired(
+            [(0.2, [("all", t, s) for t, s in zip(texts, row, strict=True)]) for row in step]
+        )
+        hits += abs(value - 0.03) <= 1.959964 * stderr
+        widths.append(stderr / math.sqrt(2 * base.var() / 400))
+    assert hits / 1000 == pytest.approx(0.95, abs=0.015)
+    assert np.mean(widths) < 0.5
+
+
+def test_the_right_option_s_share_by_hand() -> None:
+    item = Item("1", "all", "q", ["a", "b"], 1, {})
+    one = Answer(item, False, 0, logprobs=[math.log(0.06), math.log(0.02)])
+    two = Answer(item, True, 1, logprobs=[-2000.0, -1999.0])
+    assert one.probability == pytest.approx(0.25)
+    assert two.probability == pytest.approx(1 / (1 + math.exp(-1)))
+    assert Answer(item, True, nats=1.0, logprobs=[-1.0]).probability is None
+    found = part_of("t", "zh", [one, two], PROBABILITY)
+    assert found.value == pytest.approx((one.probability + two.probability) / 2)
+    assert (found.accuracy, found.unit, found.chance) == (0.5, "probability", 0.5)
+    assert found.stderr == pytest.approx(abs(two.probability - one.probability) / 2 / math.sqrt(2))
+    assert part_of("t", "zh", [one, two]).value == 0.5
+
+
 def test_the_interval_covers_where_questions_share_texts() -> None:
     """60 texts of four questions; how much is known of a text differs (beta 2, 2)."""
     rng, draws, covered, naive = np.random.default_rng(2), 1000, 0, 0
@@ -118,7 +168,8 @@ def test_the_interval_covers_where_questions_share_texts() -> None:
 def test_a_set_that_needs_no_files_gives_a_score(
     make_model: Callable[..., Decoder], tokenizer: Tokenizer
 ) -> None:
-    chosen = load_set("early")
+    assert [one.name for one in within(load_set("grown"))] == ["early"]
+    chosen = load_set("grown")
     prepared = read_set(chosen, Path("nowhere"), limit=3)
     model = make_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=256)
     done: list[int] = []
@@ -133,7 +184,7 @@ def test_a_set_that_needs_no_files_gives_a_score(
 
 
 def test_sets_of_ones_own(tmp_path: Path) -> None:
-    assert built_in_sets() == ["early"] and is_set("early") and not is_set("skills")
+    assert built_in_sets() == ["early", "grown"] and is_set("early") and not is_set("skills")
     path = tmp_path / "mine.yaml"
     text = "limits: {{skills: 5}}\nparts: {{zh: {{copying: {}}}}}\n"
     path.write_text(text.format("skills copying_zh"), encoding="utf-8")
@@ -146,6 +197,9 @@ def test_sets_of_ones_own(tmp_path: Path) -> None:
         path.write_text(text.format(words), encoding="utf-8")
         with pytest.raises(MiaoError, match=message):
             load_set(str(path))
+    path.write_text("unit: luck\n" + text.format("skills"), encoding="utf-8")
+    with pytest.raises(MiaoError, match="unit: luck"):
+        load_set(str(path))
     path.write_text("parts: [1]\n", encoding="utf-8")
     with pytest.raises(MiaoError, match="not a set of tasks"):
         load_set(str(path))

@@ -218,7 +218,7 @@ def test_tasks_asked_while_training_are_curves_and_unfinished_stages_are_forecas
 ) -> None:
     scores = [
         {"task": "early", "category": name, "count": 9, "value": 0.1, "stderr": 0.02,
-         "chance": 0.0, "unit": "centred accuracy"} for name in ("zh", "en")
+         "chance": 0.0, "unit": "centred"} for name in ("zh", "en")
     ]  # fmt: skip
     lines = run.metrics.read_text(encoding="utf-8").splitlines()
     lines = [line for line in lines if "heldout" not in line]

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from miao.console import count, warn
-from miao.evaluate.scores import CENTRED
+from miao.evaluate.scores import ACCURACY, CENTRED, SHARES
 from miao.files import read_jsonl
 from miao.recipe import STAGES
 
 Record = dict[str, Any]
 FILE = "card.json"
-SET, WRITING = "early", "writing"
+SET, LARGE_SET, WRITING = "early", "grown", "writing"
+LARGE = 100_000_000
+"""Parameters from which on the larger set says more than its noise (docs, page 21)."""
 KNOWLEDGE = ("grammar", "facts", "idioms", "couplets", "sayings")
 """Parts of the score that ask for what was read; the others ask for what can be done."""
 Z95 = 1.96
@@ -36,7 +38,10 @@ WRONG = {
 }
 """Of how it writes: a limit, whether more than that is bad, and what it is called."""
 NOTHING = "Nothing that was measured. 测到的没有。"
-NOTE = """± is one standard error, (a to b) a 95 % interval; what cannot be told from
+RIGHT = "right 答对"
+NOTE = """Of what it knows and can: the probability of right options among all, and how many are the
+likeliest. 知道什么、会做什么：正确选项在所有选项中所占的概率，括号内为它最大的题所占的比例。
+± is one standard error, (a to b) a 95 % interval; what cannot be told from
 guessing is no score.
 ± 为一个标准误，(a to b) 为 95 % 区间；与瞎猜分不开的不算分数。"""
 
@@ -50,25 +55,28 @@ def read_card(name: str, lines: Path, stage: str, own: bool = True) -> Record:
     records = read_jsonl(lines, warn) if lines.exists() else []
     mine = [r for r in records if r.get("model_stage") == stage and isinstance(r.get("task"), str)]
     card: Record = {"model": name, "stage": stage, **{section: [] for section in SECTIONS}}
-    scored = [r for r in mine if r["task"] == SET and "ensemble" in r and not r.get("chat")]
-    for line in scored[-1:]:
-        card["limit"] = line.get("limit")
-        for language, found in line["ensemble"]["scores"].items():
-            verdict = CHANCE if found["low"] <= 0 <= found["high"] else None
-            row = {"name": SET, "category": language, "unit": CENTRED, "verdict": verdict}
-            card["score"].append(row | found)
-        for part in line["ensemble"]["parts"]:
-            row = _row(part | {"task": part["name"], "category": part["language"]})
-            card["knows" if part["name"] in KNOWLEDGE else "can"].append(row)
+    for name in (SET, LARGE_SET):
+        scored = [r for r in mine if r["task"] == name and "ensemble" in r and not r.get("chat")]
+        for line in scored[-1:]:
+            card["limit"] = line.get("limit")
+            for language, found in line["ensemble"]["scores"].items():
+                verdict = CHANCE if found["low"] <= 0 <= found["high"] else None
+                row = {"name": name, "category": language, "unit": CENTRED, "verdict": verdict}
+                card["score"].append(row | found)
+            card["knows"], card["can"] = [], []
+            for part in line["ensemble"]["parts"]:
+                row = _row(part | {"task": part["name"], "category": part["language"]})
+                row["accuracy"] = part.get("accuracy")
+                card["knows" if part["name"] in KNOWLEDGE else "can"].append(row)
     for line in mine:
         if line["task"] == WRITING and not line.get("data"):
             card["writes"] = [_row(score) for score in line["scores"]]
-    asked_apart = {"skills", SET, WRITING, *KNOWLEDGE}
+    asked_apart = {"skills", SET, LARGE_SET, WRITING, *KNOWLEDGE}
     for line in mine:
         whole = [s for s in line.get("scores", []) if s["category"] == "all"]
         if line["task"] not in asked_apart and whole:
             row = _row(whole[0]) | {"asked": _way(line)}
-            if "at_chance" in line and whole[0].get("unit") == "accuracy":
+            if "at_chance" in line and whole[0].get("unit") == ACCURACY:
                 p, above = line.get("p_value_against_chance"), whole[0]["value"] > row["chance"]
                 row["verdict"] = (
                     None if p is None or (p < 0.05 and above) else BELOW if p < 0.05 else CHANCE
@@ -89,9 +97,9 @@ def _row(score: Mapping[str, Any]) -> Record:
     """A score, and whether it can be told from guessing."""
     row = {"name": score["task"]}
     names = ("category", "count", "value", "stderr", "chance")
-    row |= {name: score.get(name) for name in names} | {"unit": score.get("unit", "accuracy")}
+    row |= {name: score.get(name) for name in names} | {"unit": score.get("unit", ACCURACY)}
     row["verdict"] = None
-    if row["chance"] and row["stderr"] and row["unit"] == "accuracy":
+    if row["chance"] and row["stderr"] and row["unit"] in SHARES:
         away = (row["value"] - row["chance"]) / row["stderr"]
         row["verdict"] = CHANCE if abs(away) < Z95 else BELOW if away < 0 else None
     return row
@@ -131,11 +139,13 @@ def _value(row: Mapping[str, Any]) -> str:
     if row.get("verdict"):
         return str(row["verdict"])
     unit, value, error = row["unit"], row["value"], row.get("stderr")
-    scale, places = (100, 1) if unit in ("accuracy", CENTRED) else (1, 3)
-    text = f"{scale * value:.{places}f}" + (" %" if unit == "accuracy" else "")
+    scale, places = (100, 1) if unit in (*SHARES, CENTRED) else (1, 3)
+    text = f"{scale * value:.{places}f}" + (" %" if unit in SHARES else "")
     if row.get("low") is not None:
         return f"{text} ({scale * row['low']:.{places}f} to {scale * row['high']:.{places}f})"
-    return text if error is None else f"{text} ± {scale * error:.{places}f}"
+    text += "" if error is None else f" ± {scale * error:.{places}f}"
+    right = row.get("accuracy")
+    return text if right is None else f"{text} ({RIGHT} {100 * right:.0f} %)"
 
 
 def tables(cards: Sequence[Record]) -> list[tuple[str, list[list[str]]]]:
@@ -149,7 +159,7 @@ def tables(cards: Sequence[Record]) -> list[tuple[str, list[list[str]]]]:
         for place, card in enumerate(cards):
             for row in card[section]:
                 guess = row.get("chance")
-                last = f"{100 * guess:.0f} %" if guess and row["unit"] == "accuracy" else "–"
+                last = f"{100 * guess:.0f} %" if guess and row["unit"] in SHARES else "–"
                 cells = rows.setdefault(_label(row), ["–"] * len(cards) + [last])
                 cells[place] = _value(row)
         if rows:

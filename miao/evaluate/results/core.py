@@ -212,7 +212,7 @@ def _answer(
 def core_of(name: str, tasks: Sequence[CoreTask], asked: Sequence[Asked]) -> Ensemble:
     """The score, with the bundle's own numbers for guessing."""
     parts = [
-        replace(part_of(task.label, "en", one.answers), chance=task.chance)
+        replace(part_of(task.label, "en", one.answers, task=task.label), chance=task.chance)
         for task, one in zip(tasks, asked, strict=True)
     ]
     return Ensemble(name, tuple(parts))

@@ -1,19 +1,21 @@
-"""One score of many tasks: the mean of their centred accuracies, 0 at chance and 1 at perfect.
+"""One score of many tasks: the mean of their centred shares, 0 at chance and 1 at perfect.
 
 As CORE of DCLM (arXiv:2406.11794): every task counts alike, whatever its number of questions or its
-level of guessing. Here with its error, and for Chinese, English and both.
+level of guessing. Here with its error, and for Chinese, English and both. The share is that of
+right answers, or the one that right options have of all options' probability: of a small model it
+tells more (arXiv:2508.13144), since it moves before the verdict does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from miao.evaluate.benchmark import Answer
-from miao.evaluate.scores import CENTRED, Score
-from miao.evaluate.statistics import clustered_variance, wilson
+from miao.evaluate.scores import ACCURACY, CENTRED, PROBABILITY, Score
+from miao.evaluate.statistics import stratified, wilson
 
 BOTH = "both"
 Z95 = 1.959964
@@ -21,8 +23,7 @@ Z95 = 1.959964
 
 @dataclass(frozen=True)
 class Part:
-    """One task of the ensemble: a share of right answers with its standard error, and what guessing
-    gives."""
+    """One task of the ensemble: a share with its standard error, and what guessing gives."""
 
     name: str
     language: str
@@ -30,10 +31,16 @@ class Part:
     value: float
     stderr: float
     chance: float = 0.0
+    unit: str = ACCURACY
+    accuracy: float | None = None
+    """Share of right answers, where `value` is another."""
+    task: str = ""
+    subjects: tuple[str, ...] = ()
+    """Whose answers these are; no subjects: all."""
 
     @property
     def centred(self) -> float:
-        """(accuracy - chance) / (1 - chance); below 0 where guessing would be better."""
+        """(value - chance) / (1 - chance); below 0 where guessing would be better."""
         return (self.value - self.chance) / (1 - self.chance)
 
     @property
@@ -41,11 +48,13 @@ class Part:
         return self.stderr / (1 - self.chance)
 
     def score(self) -> Score:
-        return Score(self.name, self.language, self.count, self.value, self.stderr, self.chance)
+        return Score(
+            self.name, self.language, self.count, self.value, self.stderr, self.chance, self.unit
+        )
 
     def limits(self, z: float = Z95) -> tuple[float, float]:
-        """Wilson's interval of the centred accuracy, for as many independent questions as would
-        have this standard error."""
+        """Wilson's interval of the centred share, for as many independent verdicts as would have
+        this standard error."""
         spread = self.value * (1 - self.value)
         count = spread / self.stderr**2 if spread and self.stderr else self.count
         low, high = wilson(self.value, max(count, 1.0), z)
@@ -80,7 +89,7 @@ class Ensemble:
         (2008) from the tasks' own intervals, which near 0 and 1 are not symmetric.
         """
         value = variance = below = above = 0.0
-        for part, weight in self._weights(language):
+        for part, weight in self.weights(language):
             low, high = part.limits()
             value += weight * part.centred
             variance += (weight * part.centred_stderr) ** 2
@@ -90,7 +99,8 @@ class Ensemble:
             value, math.sqrt(variance), value - math.sqrt(below), value + math.sqrt(above)
         )
 
-    def _weights(self, language: str | None) -> list[tuple[Part, float]]:
+    def weights(self, language: str | None) -> list[tuple[Part, float]]:
+        """The tasks that the score of a language is the weighted mean of."""
         shown = self.languages if language is None else [language]
         groups = [[part for part in self.parts if part.language == one] for one in shown]
         assert groups and all(groups), "a task of every language"
@@ -121,33 +131,36 @@ class Ensemble:
 
 def ensemble_from_json(record: dict[str, Any]) -> Ensemble:
     """What `Ensemble.to_json` wrote."""
-    names = ("name", "language", "count", "value", "stderr", "chance")
-    return Ensemble(record["set"], tuple(Part(**{n: p[n] for n in names}) for p in record["parts"]))
+    names = {entry.name for entry in fields(Part)}
+    parts = [{k: v for k, v in part.items() if k in names} for part in record["parts"]]
+    return Ensemble(
+        record["set"], tuple(Part(**p | {"subjects": tuple(p.get("subjects", ()))}) for p in parts)
+    )
 
 
 def part_of(
     name: str,
     language: str,
     answers: Sequence[Answer],
-    right_of: Callable[[Answer], bool | None] = lambda answer: answer.right,
+    unit: str = ACCURACY,
+    task: str = "",
+    subjects: tuple[str, ...] = (),
 ) -> Part:
-    """Sums up the answers to one task.
-
-    Subjects are fixed parts of a task: each has its own spread. Questions on the same text
-    (`Item.cluster`) are one draw together.
-    """
-    judged = [(answer, right_of(answer)) for answer in answers]
-    known = [(answer, bool(right)) for answer, right in judged if right is not None]
+    """Sums up the answers to one task (see `stratified`); by probability where `unit` says so and
+    options were compared."""
+    known = [answer for answer in answers if answer.right is not None]
     assert known, "at least one question with a known answer"
+    right = [float(bool(answer.right)) for answer in known]
+    shares = [p for answer in known if (p := answer.probability) is not None]
+    by_share = unit == PROBABILITY and len(shares) == len(known)
+    rows = [
+        (answer.item.subject, answer.item.cluster, value)
+        for answer, value in zip(known, shares if by_share else right, strict=True)
+    ]
+    value, variance = stratified(rows)
     count = len(known)
-    value = sum(right for _, right in known) / count
-    subjects: dict[str, list[tuple[Any, bool]]] = {}
-    for answer, right in known:
-        subjects.setdefault(answer.item.subject, []).append((answer.item.cluster, right))
-    variance = sum(
-        (len(rows) / count) ** 2 * clustered_variance([r for _, r in rows], [c for c, _ in rows])
-        for rows in subjects.values()
-    )
     stderr = math.sqrt(variance) or 1 / (2 * (count + 1))
-    chance = sum(answer.chance for answer, _ in known) / count
-    return Part(name, language, count, value, stderr, chance)
+    chance = sum(answer.chance for answer in known) / count
+    accuracy = sum(right) / count if by_share else None
+    unit = PROBABILITY if by_share else ACCURACY
+    return Part(name, language, count, value, stderr, chance, unit, accuracy, task, subjects)

@@ -10,7 +10,7 @@ from miao.evaluate.measure.likelihood import Advance, nothing
 from miao.evaluate.results.ensemble import Ensemble, part_of
 from miao.evaluate.tasks.items import Questions, read_questions
 from miao.evaluate.tasks.prompts import Encoder, build_prompt
-from miao.evaluate.tasks.sets import TaskSet
+from miao.evaluate.tasks.sets import TaskSet, built_in_sets, load_set
 from miao.evaluate.tasks.task import PromptStyle, Task, load_task
 from miao.model.decoder import Decoder
 
@@ -61,6 +61,18 @@ def count_tokens(encoder: Encoder, prepared: Sequence[Prepared]) -> int:
     return sum(len(ids) for ids in encoder.tokenizer.encode_batch(texts))
 
 
+def within(chosen: TaskSet) -> list[TaskSet]:
+    """The sets that come with Miao whose questions are all among those of this one."""
+    others = [load_set(name) for name in built_in_sets() if name != chosen.name]
+    return [
+        other
+        for other in others
+        if set(other.parts) < set(chosen.parts)
+        and other.unit == chosen.unit
+        and other.limits.items() <= chosen.limits.items()
+    ]
+
+
 def ensemble_of(chosen: TaskSet, asked: Sequence[Asked]) -> Ensemble:
     """The score of a set from its answers."""
     answers = {one.task.name: one.answers for one in asked}
@@ -75,6 +87,9 @@ def ensemble_of(chosen: TaskSet, asked: Sequence[Asked]) -> Ensemble:
                     for answer in answers[part.task]
                     if not part.subjects or answer.item.subject in part.subjects
                 ],
+                chosen.unit,
+                part.task,
+                part.subjects,
             )
             for part in chosen.parts
         ),

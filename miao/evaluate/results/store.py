@@ -109,9 +109,18 @@ def write_results(
 
 
 def write_score(
-    target: Target, ensemble: Ensemble, title: str, limit: int | None, chat: bool
+    target: Target,
+    ensemble: Ensemble,
+    title: str,
+    limit: int | None,
+    chat: bool,
+    files: dict[str, str],
 ) -> None:
-    """The score of a set of tasks as one line of eval_results.jsonl."""
+    """The score of a set of tasks as one line of eval_results.jsonl.
+
+    Args:
+        files: of each task the file of its answers.
+    """
     stage = f"score {ensemble.name}" + f" limit {limit}" * (limit is not None) + " chat" * chat
     line = {
         "stage": f"{stage} of {target.stage}",
@@ -123,6 +132,7 @@ def write_score(
         "chat": chat,
         "miao": __version__,
         "ensemble": ensemble.to_json(),
+        "files": files,
         "scores": [score.to_json() for score in ensemble.scores()],
     }
     _replace_line(target, line)

@@ -49,8 +49,12 @@ class Item:
     @property
     def fingerprint(self) -> str:
         """Tells whether two files mean the same question."""
-        text = "\n".join([self.question, *self.options])
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
+        return fingerprint("\n".join([self.question, *self.options]))
+
+
+def fingerprint(text: str) -> str:
+    """Twelve hexadecimal digits that tell texts apart."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

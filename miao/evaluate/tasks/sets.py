@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from miao.errors import MiaoError, did_you_mean
+from miao.evaluate.scores import ACCURACY, SHARES
 from miao.evaluate.tasks.task import load_task
 from miao.options import read_yaml
 
@@ -30,6 +31,8 @@ class TaskSet:
     title_zh: str
     limits: dict[str, int]
     parts: tuple[SetPart, ...]
+    unit: str = ACCURACY
+    """What is averaged: the share of right answers, or right options' share of probability."""
 
     def subjects(self, task: str) -> list[str]:
         """The subjects of a task that the parts need; none: all."""
@@ -86,4 +89,7 @@ def _read(path: Path) -> TaskSet:
             raise MiaoError(f"{part.task} has no subject {', '.join(unknown)}", where=path)
         if part.task not in limits:
             raise MiaoError(f"limits: {part.task} is missing", where=path)
-    return TaskSet(path.stem, str(titles["en"]), str(titles["zh"]), limits, parts)
+    unit = values.get("unit", ACCURACY)
+    if unit not in SHARES:
+        raise MiaoError(f"unit: {unit}", where=path, fix=f"{' or '.join(SHARES)}")
+    return TaskSet(path.stem, str(titles["en"]), str(titles["zh"]), limits, parts, unit)
