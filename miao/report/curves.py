@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from miao.evaluate.forecast import Forecast, forecast_loss, forecast_share
 from miao.evaluate.scores import CENTRED
-from miao.recipe import parse_quantity
+from miao.recipe import of_budget, parse_quantity
 from miao.report.charts import (
     NUMBER,
     QUANTITY,
@@ -218,13 +218,16 @@ def _asked(rows: Sequence[Record], task: str, category: str) -> list[Point]:
 
 def _forecasts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
     """Where the curves of a stage that is not done go, if its budget is known."""
-    given = data.recipe.get(stage, {}).get("tokens")
-    if data.results.get(stage) or given is None:
+    options = data.recipe.get(stage, {})
+    if data.results.get(stage) or options.get("tokens") is None:
         return []
-    tokens = parse_quantity(given, stage)
+    tokens = parse_quantity(options["tokens"], stage)
+    decay = None
+    if options.get("schedule") == "wsd" and options.get("decay"):
+        decay = (tokens - of_budget(options["decay"], tokens, f"{stage}.decay"), float(tokens))
     heldout = points(data.heldout.get(stage, []), "heldout_bits_per_byte")
     bits = Text("终点的比特/字节（外推）", "Bits per byte at the end, forecast")
-    found = [(bits, _foreseen(forecast_loss(heldout, tokens), decimal))] if heldout else []
+    found = [(bits, _foreseen(forecast_loss(heldout, tokens, decay), decimal))] if heldout else []
     asked = data.tasks.get(stage, [])
     first = next((s for row in asked[-1:] for s in row["scores"]), None)
     if first is not None:
