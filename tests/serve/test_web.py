@@ -173,6 +173,15 @@ def test_the_board_follows_a_run_and_survives_damage(runs: Path) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write('{"stage": "sft", "tokens": 9, "loss": 2}\n{"stage": "sft", "tok')
     assert client.get("/runs/data/old").json()["curves"]["sft"]["loss"] == [[5.0, 2.5], [9.0, 2.0]]
+    asked = {
+        "stage": "sft",
+        "tokens": 9,
+        "scores": [{"task": "early", "value": 0.25}, {"value": 1}],
+    }
+    broken = [asked | {"scores": [{"value": "x"}]}, asked | {"scores": 7}, asked | {"tokens": None}]
+    lines = [b"\n" + json.dumps(one).encode() for one in (asked, *broken)]
+    path.write_bytes(path.read_bytes() + b"".join(lines) + b"\n")
+    assert client.get("/runs/data/old").json()["curves"]["sft"]["tasks"] == [[9.0, 0.25]]
     path.write_bytes(b"\x00garbage\n[1, 2]\n\xff\n" + path.read_bytes())
     details = client.get("/runs/data/old").json()
     assert "metrics.jsonl:1: not a JSON line; " in details["problem"]

@@ -93,7 +93,7 @@ def _differences(
         if not keys or part.unit != other.unit:
             warn(f"{name}: {part.name} {part.language} was asked otherwise: no score is compared")
             return []
-        steps = [
+        steps: list[Step] = [
             (key[0], ours[key].get("cluster", key), _value(theirs[key], part.unit) - before)
             for key in keys
             for before in [_value(ours[key], part.unit)]
