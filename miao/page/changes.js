@@ -60,7 +60,7 @@ export function samplingView() {
 
 /** Switches parts off, and shows how two readings differ. */
 export function changesView() {
-  const chips = make("div", "chips"), lists = make("div", "views"), other = view("glassOther", lists);
+  const chips = make("div", "chips"), lists = make("div", "views two"), other = view("glassOther", lists);
   let off = { tokens: [], layers: [], heads: [] };
   other.id = "glass-other";
   chips.id = "glass-off";

@@ -12,7 +12,7 @@ export const GLASS = {
     drawable: "词表 {1} 个词元中有 {0} 个可能被抽到", sliders: "打开滑块",
     glassChange: "关掉一处", glassChangeMore: "从模型里关掉一个词元、一个头或一层，让它重读同一段文字。关掉之后预测变化大的地方，就是它起作用的地方；KL 是变化的大小，单位纳特。",
     offToken: "关掉词元 “{0}”", offHead: "关掉第 {0} 层第 {1} 头", offLayer: "关掉第 {0} 层", isOff: "已关掉：", onAgain: "全部恢复", pickHead: "先在上面点一个头。",
-    glassOther: "两种读法的差别", glassOtherMore: "左边是原来的概率，右边是另一种读法（关掉一处之后，或者另一个模型）给同一些词元的概率。上面的文字可以按 KL 着色：颜色越深，两种读法的预测差得越远。",
+    glassOther: "两种读法的差别", glassOtherMore: "左边是原来最可能的十个，右边是另一种读法（关掉一处之后，或者另一个模型）最可能的十个。上面的文字可以按 KL 着色：颜色越深，两种读法的预测差得越远。",
     byOther: "按差别着色", before: "原来", after: "另一种", divergence: "差别（KL）", experts: "专家", nats: "{0} 纳特",
   },
   en: {
@@ -27,7 +27,7 @@ export const GLASS = {
     drawable: "{0} of {1} tokens can be drawn", sliders: "Open the sliders",
     glassChange: "Switch one thing off", glassChangeMore: "Switch off a token, a head or a layer, and the model reads the same text again. Where its expectations move, that part mattered; KL says how far they moved, in nats.",
     offToken: "Switch off token “{0}”", offHead: "Switch off layer {0}, head {1}", offLayer: "Switch off layer {0}", isOff: "Off:", onAgain: "Everything on again", pickHead: "Choose a head above first.",
-    glassOther: "How two readings differ", glassOtherMore: "On the left are the probabilities as they were, on the right those of the other reading: with something switched off, or by another model. The text above can be coloured by KL, deeper where the two expect something further apart.",
+    glassOther: "How two readings differ", glassOtherMore: "On the left are the ten likeliest as they were, on the right those of the other reading: with something switched off, or by another model. The text above can be coloured by KL, deeper where the two expect something further apart.",
     byOther: "Colour by difference", before: "before", after: "other", divergence: "difference (KL)", experts: "experts", nats: "{0} nats",
   },
 };

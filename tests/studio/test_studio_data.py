@@ -54,9 +54,9 @@ def run_fixture(place: Place) -> RunDir:
     )
     pair = {"similarity": 0.91, "before": EVIL, "after": EVIL + "!"}
     edit = {"source": "web", "before": "<b>好</b>", "after": "好"}
-    write_json(
-        run.corpus / "examples.json", {"pretrain": {"near-duplicate": [pair], "html": [edit]}}
-    )
+    gone = {"source": "web", "why": "0.7 is above 0.4", "text": EVIL}
+    examples = {"near-duplicate": [pair], "html": [edit], "symbols": [gone]}
+    write_json(run.corpus / "examples.json", {"pretrain": examples})
     return run
 
 
@@ -154,6 +154,8 @@ def test_the_page_shows_strangers_texts_as_texts(studio: str, open_page: Any) ->
     page = open_page(f"{studio}/?token={TOKEN}", locale="en-US")
     page.goto(f"{studio}/data")
     until(page, "document.querySelectorAll('#of-run .pair').length === 2")
+    page.click("#of-run summary >> text=symbols")
+    assert "0.7 is above 0.4" in page.inner_text("#of-run")
     assert "91 %" in page.inner_text("#of-run") and "rejected 4" in page.inner_text("#of-run")
     page.fill("#least", "60")
     page.click("#ask-data button")

@@ -71,9 +71,9 @@ function drawRun() {
 }
 
 /** An example of a rule: an edit before and after, or a text with what was measured. */
-function example({ before, after, text, detail, source }) {
+function example({ before, after, text, why: measured, source }) {
   const inside = typeof after === "string" ? pair(String(before ?? ""), after) : make("div", "text", String(text ?? before ?? ""));
-  return make("div", "data-record", inside, make("footer", "", [source, detail].filter(Boolean).join(" · ")));
+  return make("div", "data-record", inside, make("footer", "", [source, measured].filter(Boolean).join(" · ")));
 }
 
 function drawSources() {
