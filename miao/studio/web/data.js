@@ -50,7 +50,7 @@ async function showRun() {
 function drawRun() {
   const parts = [];
   for (const [stage, { sources, rules, pairs, read, ...counts }] of Object.entries(found?.stages ?? {})) {
-    parts.push(make("h2", "", say("sourcesTitle", stage)), make("p", "hint", say("sourcesMore")));
+    parts.push(make("h2", "", say("sourcesTitle", stage)), ...(parts.length ? [] : [make("p", "hint", say("sourcesMore"))]));
     parts.push(table(["source", "trainRecords", "heldoutRecords", "characters", "tokens", "perCharacter"].map((key) => say(key)),
       sources.map((one) => [one.name, number(one.train), number(one.heldout), number(one.characters), number(one.tokens), one.tokens_per_character?.toFixed(3) ?? "–"])));
     if (rules.length || pairs.length || read) {

@@ -62,13 +62,12 @@ function draw({ slots, documents }) {
   const facts = say("rowFacts", slots.length, documents.length, learnt.length, empty, losses.length ? mean.toFixed(3) : "–");
   at("row-facts").textContent = facts;
   at("row-slots").replaceChildren(...slots.map((slot, i) => {
-    const kind = !slot.document ? "padding" : slot.learned ? "" : "masked", first = i && slot.document !== slots[i - 1].document ? "first" : "";
+    // What stands here was predicted, or not, by the slot before.
+    const before = slots[i - 1]?.document === slot.document ? slots[i - 1] : null;
+    const kind = !slot.document ? "padding" : before?.learned ? "" : "masked", first = i && !before ? "first" : "";
     const node = make("button", `token slot of-${slot.document % 4} ${kind} ${first}`, slot.document ? visible(slot) : "·");
     node.type = "button";
-    // The loss of what stands here: the slot before predicted it.
-    const before = slots[i - 1]?.document === slot.document ? slots[i - 1] : null;
-    if (slot.document && before?.learned) node.style.setProperty("--heat", (0.6 * Math.min(1, -before.logprob / MOST_LOSS)).toFixed(3));
-    node.classList.toggle("masked", Boolean(slot.document && before && !before.learned));
+    if (kind === "") node.style.setProperty("--heat", (0.6 * Math.min(1, -before.logprob / MOST_LOSS)).toFixed(3));
     node.addEventListener("click", () => { at("row-facts").textContent = slot.document ? describe(slot, documents) : say("isPadding"); });
     return node;
   }));
