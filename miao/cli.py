@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from miao import __version__
@@ -62,6 +63,8 @@ option can be given on the command line:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code (2: a mistake the user can mend)."""
     _write_every_character()
+    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete"):
+        return _complete()
     words = list(sys.argv[1:] if arguments is None else arguments)
     # DeepSpeed's launcher adds an argument that the environment says already (LOCAL_RANK).
     words = [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
@@ -121,6 +124,23 @@ def _dispatch(words: list[str]) -> int:
     from miao.commands import run
 
     return run.main(rest, verb, RUN[verb])
+
+
+def _complete() -> int:
+    """Answers a shell that asks how the line may go on; ends the process."""
+    from miao import complete
+
+    _, *words, _ = complete.words_before()
+    verb = words[0] if words else ""
+    if verb not in RUN | OTHERS:
+        complete.answer(_parser())
+    complete.leave_out_the_verb(verb)
+    if verb == "doctor":
+        complete.answer(complete.recipe_parser(["--measure", "--json"]))
+    if verb in RUN and not _is_workshop(verb, words[1:]):
+        complete.answer(complete.recipe_parser(["--resume-with-changes"]))
+    Parser.parse_args = lambda self, *_: complete.answer(self)  # type: ignore[assignment]
+    return int(import_module(f"miao.commands.{verb}").main(words[1:]))
 
 
 def _is_workshop(verb: str, rest: list[str]) -> bool:

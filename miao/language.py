@@ -157,7 +157,7 @@ class HelpInLanguage(argparse.HelpFormatter):
     def add_text(self, text: str | None) -> None:
         super().add_text(text and translated(text))
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
+    def _get_help_string(self, action: argparse.Action) -> str:
         text, own = super()._get_help_string(action) or "", action.help or ""
         words = translated(" ".join(own.split()))
         return words + translated(text.removeprefix(own)) if text.startswith(own) else text

@@ -22,6 +22,7 @@ ORDER = [
     {"files", "console", "device", "openai_api"},
     {"options"},
     {"recipe"},
+    {"complete"},
     {"hubs"},
     {"rundir"},
     {"corpus", "ops"},
