@@ -47,7 +47,8 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # The inner rooms of the larger ones, likewise; of `corpus/` in the order of the text.
 INNER_ORDER = {
     "corpus": [
-        {"records", "ngrams", "steps", "folder"},
+        {"records", "ngrams", "steps"},
+        {"folder"},
         {"catalog", "seedbed"},
         {"read"},
         {"clean"},

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from miao.corpus.steps import link
 from miao.errors import MiaoError, install_hint
 from miao.files import atomic_open, sync_directory
 from miao.hubs.remote import RemoteFile
@@ -154,6 +155,19 @@ class Folder:
         else:
             self._put(file, name)
             file.unlink()
+
+    def copy(self, name: str, target: str) -> None:
+        """A file of the folder under a second name."""
+        if self.is_local:
+            place = self.path(target)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            link(self.path(name), place)
+            return
+        system, path = file_system(self.place)
+        with suppress(NotImplementedError, FileExistsError):
+            system.makedirs(f"{path}/{target}".rpartition("/")[0], exist_ok=True)
+        system.cp_file(f"{path}/{name}", f"{path}/{target}")
 
     def _put(self, file: Path, name: str) -> None:
         system, path = file_system(self.place)

@@ -131,7 +131,7 @@ def build_datasets(
         warn(f"encoding with tokenizers: {encoder.slow_because}")
     tasks = [(number, part) for number, job in enumerate(jobs) for part in job.parts]
     workers = _worker_count(workers, len(tasks), sum(job.size for job in jobs))
-    encode = _Encode(jobs, tokenizer, encoder.is_fast)
+    encode = Encode(jobs, tokenizer, encoder.is_fast)
     try:
         shards = _run(encode, tasks, workers, advance)
     except EncoderMismatch as mismatch:
@@ -166,7 +166,7 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class _Encode:
+class Encode:
     """What a worker does: makes the shard of one part of one job in the job's workplace."""
 
     jobs: Sequence[Job]
@@ -260,7 +260,7 @@ def _old_shards(job: Job) -> list[Shard]:
 
 
 def _run(
-    encode: _Encode, tasks: list[tuple[int, Part]], workers: int, advance: Advance
+    encode: Encode, tasks: list[tuple[int, Part]], workers: int, advance: Advance
 ) -> list[_Done]:
     """The shard of every task, in order."""
     shards: dict[int, _Done] = {}
@@ -332,7 +332,7 @@ def _worker_count(workers: int | None, parts: int, size: int) -> int:
     return max(1, min(workers, parts))
 
 
-_encode: _Encode | None = None
+_encode: Encode | None = None
 
 
 def _work(task: tuple[int, Part]) -> _Done:
@@ -340,7 +340,7 @@ def _work(task: tuple[int, Part]) -> _Done:
     return _encode(task)
 
 
-def _begin_worker(encode: _Encode) -> None:
+def _begin_worker(encode: Encode) -> None:
     global _encode
     _encode = encode
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism

@@ -14,6 +14,7 @@ from miao.corpus.clean import classifier, reasons
 from miao.corpus.dedup import chunks, duplicates
 from miao.corpus.read import blocks
 from miao.corpus.read.frequent import FREQUENT
+from miao.corpus.records import KINDS
 from miao.errors import MiaoError
 from miao.files import read_json
 from miao.recipe import CorpusOptions
@@ -25,6 +26,7 @@ from miao.recipe.cleaning import (
     MixOptions,
     WebOptions,
 )
+from miao.tokenizer import Tokenizer
 
 pytest.importorskip("datatrove")
 
@@ -228,3 +230,42 @@ def test_all_kinds_of_record_in_many_tasks(
     for what in ("exact", "near", "edited", "contaminated", "left_out", "repeated", "heldout"):
         assert accounts[what], f"nothing tried of {what}"
     assert {"sft/heldout/conversations.jsonl", "dpo/train/preferences.jsonl"} <= ours[1].keys()
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_shards_of_many_tasks_are_those_of_one_machine(
+    tmp_path: Path, tokenizer: Tokenizer, url: bool
+) -> None:
+    """All kinds of record, a source in several files; tasks are done again without harm."""
+    from miao.shards.bulk import Job, build_datasets
+    from miao.shards.cluster import shard_executors
+
+    corpus, chat = tmp_path / "corpus", [{"role": "assistant", "content": GOOD[0]}]
+    rows: dict[str, list[Any]] = {
+        "pretrain/train/web-00000-of-00002": [{"text": text, "source": "web"} for text in GOOD],
+        "pretrain/train/web-00001-of-00002": [{"text": PROSE * 3, "source": "web"}],
+        "sft/train/conversations": [{"messages": [{"role": "user", "content": "好"}, *chat]}],
+        "dpo/train/preferences": [{"prompt": "好", "chosen": "好", "rejected": "坏"}],
+    }
+    rows["pretrain/heldout/web"] = rows["pretrain/train/web-00001-of-00002"]
+    for name, some in rows.items():
+        write(corpus / f"{name}.jsonl", some)
+    digests = {f"{name}.jsonl": "" for name in rows}
+    (corpus / "manifest.json").write_text(json.dumps({"sha256": digests}), encoding="utf-8")
+    tokenizer.save(tmp_path / "tokenizer")
+    for name in ("pretrain/train/web", "pretrain/heldout/web", *list(rows)[2:4]):
+        files = sorted(corpus.glob(f"{name}*.jsonl"))
+        job = Job(files, KINDS[name.split("/")[0]], name.split("/")[2], tmp_path / "ours" / name)
+        build_datasets([job], tokenizer, 1)
+    start = f"file://{tmp_path}" if url else str(tmp_path)
+    places = (str(tmp_path / "tokenizer"), 3, str(tmp_path / "logs"))
+    tokenise, number = shard_executors(f"{start}/corpus", f"{start}/theirs", *places)
+    for executor in (tokenise, tokenise, number):
+        for rank in range(executor.tasks):
+            list(executor.pipeline[0].run(None, rank, executor.tasks))
+    ours, theirs = (
+        {p.relative_to(tmp_path / side).as_posix(): p.read_bytes() for p in found}
+        for side in ("ours", "theirs")
+        for found in [[p for p in (tmp_path / side).rglob("*") if p.is_file()]]
+    )
+    assert ours == theirs and "pretrain/train/web/tokens-00001.bin" in ours
