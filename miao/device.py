@@ -277,3 +277,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 def _synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+
+
+def begin_compiling() -> None:
+    """What was compiled before (for another stage) counts no more, and where the compiler would
+    give up after too many shapes it says so instead of going on eagerly without a word."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True

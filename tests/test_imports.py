@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -102,6 +103,7 @@ WITHOUT_TORCH = {
     "tokenizer",
 }
 LONGEST_FILE = 400
+LONGEST_SITTING = 2500
 
 
 def room_of(path: Path) -> str:
@@ -293,3 +295,22 @@ print("torch" in sys.modules)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def core_of(page: str) -> list[Path]:
+    """The files that a page of the reading path tells to read, in its order."""
+    text = (PACKAGE.parent / "docs" / page / "reading.md").read_text(encoding="utf-8")
+    return [PACKAGE / name for name in re.findall(r"\]\(\.\./\.\./miao/([\w/]+\.py)\)", text)]
+
+
+def test_the_core_can_be_read_in_one_sitting() -> None:
+    """Both languages name the same files; together they are short, and of what is written twice
+    the plain formula stands first."""
+    core = core_of("en")
+    assert core == core_of("zh") and len(set(core)) == len(core) >= 15
+    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in core}
+    assert sum(lines.values()) < LONGEST_SITTING, lines
+    for path in core:
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"^def (\w+)_reference\(", text, re.MULTILINE):
+            assert text.index(f"def {name}_reference(") < text.index(f"def {name}("), path

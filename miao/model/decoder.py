@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from miao.device import begin_compiling
 from miao.model.attention import Attention, Context
 from miao.model.cache import Cache
 from miao.model.config import ModelConfig, check_config
@@ -31,14 +32,6 @@ from miao.ops.rope_scaling import dynamic_frequencies, scaled_frequencies
 from miao.ops.varlen import has_varlen
 
 Output = Literal["logits", "hidden", "loss", "logprobs"]
-
-
-def begin_compiling() -> None:
-    """What was compiled before (for another stage) counts no more, and where the compiler would
-    give up after too many shapes it says so instead of going on eagerly without a word."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 class Block(nn.Module):
@@ -215,9 +208,8 @@ class Decoder(nn.Module):
             return linear_logprobs(*inputs, tokens=tokens, fused=fused).view(labels_bt.shape)
         result = linear_cross_entropy(*inputs, tokens=tokens, fused=fused, scale=self.loss_scale)
         if balance is not None:
-            result = (
-                result + self.config.router_aux_loss_coef * balance * labels_bt.ne(IGNORE).sum()
-            )
+            labels = labels_bt.ne(IGNORE).sum()
+            result = result + self.config.router_aux_loss_coef * balance * labels
         return result
 
     def token_logits(self, hidden_nd: Tensor) -> Tensor:
@@ -321,13 +313,3 @@ class Decoder(nn.Module):
                 embedding = "embed_tokens" in name or "lm_head" in name
                 std = 0.02 if embedding else 1 / math.sqrt(parameter.shape[-1])
                 yield name, torch.randn(parameter.shape, generator=generator) * std
-
-    def materialize(self, device: torch.device) -> None:
-        """Gives a model of the meta device memory; parameters are to be filled afterwards."""
-        self.to_empty(device=device)
-        fresh = Rotary(self.config)
-        self.model.rotary.inverse_frequency.copy_(fresh.inverse_frequency)
-        self.model.rotary.attention_factor = fresh.attention_factor
-        for name, buffer in self.named_buffers():
-            if "rotary" not in name:
-                buffer.zero_()

@@ -78,9 +78,8 @@ class Trainer:
         self.parallel = parallel or Parallel(model, options, World())
         self.world, self.optimizer = self.parallel.world, self.parallel.optimizer
         self.device = model.device
-        self.rows_per_step = (
-            int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
-        )
+        batch_tokens = int(parse_quantity(options.batch_tokens, "batch_tokens"))
+        self.rows_per_step = batch_tokens // options.seq_len
         kind = SpreadStore if self.parallel.in_parts else CheckpointStore
         self.store = kind(checkpoints, self.parallel, options.keep_last)
         on_cpu = self.device.type == "cpu"

@@ -68,7 +68,7 @@ from miao.train.objectives import (
     Objective,
     load_teacher,
 )
-from miao.train.objectives.language import EmbeddingNoise
+from miao.train.objectives.noise import EmbeddingNoise
 from miao.train.prepare import filling_of, prepare_model
 from miao.train.watch.samples import SampleLog
 from miao.train.watch.tasks import TaskWatch

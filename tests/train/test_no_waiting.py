@@ -29,7 +29,7 @@ from miao.train.objectives import (
 )
 from miao.train.objectives.distill import DistillObjective
 from miao.train.objectives.grpo import RolloutBatch
-from miao.train.objectives.language import EmbeddingNoise
+from miao.train.objectives.noise import EmbeddingNoise
 from tests.engine.pieces import EXPERTS, LATENT
 from tests.on_meta import NothingOfTheHost, model_on_meta, send
 from tests.train import tiny

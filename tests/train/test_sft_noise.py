@@ -10,7 +10,7 @@ import torch
 from miao.model import Decoder
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.train.objectives import LanguageObjective
-from miao.train.objectives.language import EmbeddingNoise
+from miao.train.objectives.noise import EmbeddingNoise
 
 
 def test_noise_is_uniform_by_the_length_of_each_conversation(

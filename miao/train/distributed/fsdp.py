@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from miao.model.decoder import Decoder, begin_compiling
+from miao.device import begin_compiling
+from miao.model.decoder import Decoder, Rotary
 from miao.recipe import StageOptions
 from miao.train.distributed.orthogonal import RowsOrthogonalizer
 from miao.train.distributed.parallel import Named, Rows, Sharded, broadcast, own_weights
@@ -72,7 +73,7 @@ class FullySharded(Sharded):
             for block, following in pairwise(blocks):
                 block.set_modules_to_forward_prefetch([following])
         if filling is not None:
-            model.materialize(device)
+            materialize(model, device)
             self._fill(filling)
 
     @torch.no_grad()
@@ -158,3 +159,14 @@ class FullySharded(Sharded):
 
 def _whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def materialize(model: Decoder, device: torch.device) -> None:
+    """Gives a model of the meta device memory; parameters are to be filled afterwards."""
+    model.to_empty(device=device)
+    fresh = Rotary(model.config)
+    model.model.rotary.inverse_frequency.copy_(fresh.inverse_frequency)
+    model.model.rotary.attention_factor = fresh.attention_factor
+    for name, buffer in model.named_buffers():
+        if "rotary" not in name:
+            buffer.zero_()
