@@ -19,11 +19,9 @@ from miao.corpus.read.sources import find_sources
 from miao.corpus.records import KINDS, Document, Record, text_of
 from miao.errors import MiaoError
 from miao.files import read_json
-from miao.inspect.models import recipe_of
 from miao.recipe.cleaning import CleanOptions
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.shards.dataset import read_manifest
 from miao.studio.inside import explained, fresh
 from miao.studio.place import Place
 
@@ -115,6 +113,10 @@ def summary(run: RunDir) -> dict[str, Any]:
 
 def _source(run: RunDir, stage: str, name: str, counts: dict[str, int]) -> dict[str, Any]:
     """Records and characters of a source, and its tokens where it has been tokenised."""
+    from miao.shards.dataset import (
+        read_manifest,
+    )  # it loads torch, which a studio at rest needs not
+
     tokens = 0
     shards = [run.shards(stage, split) / name / "manifest.json" for split in ("train", "heldout")]
     for path in shards:
@@ -229,6 +231,8 @@ def _is_wanted(record: Record, wanted: Wanted) -> bool:
 def _rules(run: RunDir | None) -> CleanOptions:
     """The rules of a run's recipe but for functions and files that it names: what a stranger's run
     names is neither executed nor read."""
+    from miao.inspect.models import recipe_of
+
     return CleanOptions() if run is None else replace(recipe_of(run).corpus.clean, **NOT_NAMED)
 
 

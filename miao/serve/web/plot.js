@@ -65,7 +65,12 @@ function drawBand(plot, [low, high, end], value, begin, hue) {
   ctx.moveTo(x(begin), y(value));
   ctx.lineTo(x(end), y(high));
   ctx.lineTo(x(end), y(low));
+  ctx.closePath();
   ctx.fill();
+  ctx.globalAlpha = 0.7;
+  ctx.strokeStyle = hue;
+  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  ctx.stroke();
   ctx.restore();
 }
 
