@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,9 @@ def test_the_token_is_kept_from_others_and_stays(place: Place) -> None:
 def test_a_studio_of_no_texts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MiaoError, match="no such directory"):
         main([str(tmp_path / "runs"), "--texts", str(tmp_path / "none")])
+
+
+def test_a_studio_at_rest_loads_no_torch() -> None:
+    """It waits beside a training, whose memory it must not take."""
+    code = "import sys, miao.studio.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
