@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from miao.evaluate.benchmark import Answer
 from miao.evaluate.results.ensemble import part_of
 from miao.evaluate.results.sets import ask_set
 from miao.evaluate.tasks.prompts import Encoder
@@ -87,18 +86,10 @@ def measure(run: RunDir, step: Path, work: Any) -> dict[str, float]:
             part = part_of(name, language, answers)
             title = f"{name} {language}".strip()
             values[title] = part.centred
-            soft = [p for answer in answers if (p := probability(answer)) is not None]
+            soft = [p for answer in answers if (p := answer.probability) is not None]
             if soft and part.chance:
                 values[f"{title} (p)"] = (np.mean(soft) - part.chance) / (1 - part.chance)
     return {name: float(value) for name, value in values.items()}
-
-
-def probability(answer: Answer) -> float | None:
-    """Of the right option among all."""
-    if not isinstance(answer.item.answer, int) or not answer.logprobs:
-        return None
-    weights = np.exp(np.array(answer.logprobs) - max(answer.logprobs))
-    return float(weights[answer.item.answer] / weights.sum())
 
 
 def load_checkpoint(run: RunDir, step: Path, tokenizer: Tokenizer) -> Decoder:

@@ -112,6 +112,17 @@ def test_two_models_are_compared(
     assert run("compare", "eval_results/one", "eval_results/two", "--task", "mmlu") == 2
 
 
+def test_the_table_names_what_is_measured(
+    model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model("tiny"), "--tasks", "bits", "--data", DATA, "--limit", "1") == 0
+    shown = capsys.readouterr().out
+    assert "bits per byte" in shown and "accuracy" not in shown
+    assert run("tiny", "--tasks", "lambada", "--data", DATA, "--limit", "2") == 0
+    shown = capsys.readouterr().out
+    assert "value" in shown and " nats" in shown, "shares and nats in one table"
+
+
 def test_prompts_are_shown_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("nowhere", "--tasks", "piqa", "--data", DATA, "--show", "1") == 0
     shown = capsys.readouterr().out
