@@ -6,7 +6,6 @@ import argparse
 import importlib
 import json
 import runpy
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -221,16 +220,13 @@ def test_mixed_shapes_are_accounted_for_to_the_word(
     assert found["stages"]["sft"]["problems"]
 
 
-def test_the_checks_of_a_gpu_s_first_hour_run_on_a_cpu() -> None:
-    script = Path(__file__).parents[2] / "benchmarks" / "gpu_checks.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    rows = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0 and "fail" not in {row["result"] for row in rows}, rows
+def test_the_checks_of_a_gpu_s_first_hour_run_on_a_cpu(
+    load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_checks.py", "--device", "cpu"])
+    code = load("gpu_checks").main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0 and "fail" not in {row["result"] for row in rows}, rows
     assert {row["check"][:3] for row in rows if row["result"] == "pass"} >= {
         "1.1",
         "1.4",

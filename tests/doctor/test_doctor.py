@@ -255,10 +255,12 @@ def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "examine", lambda device, where: LAPTOP)
-    monkeypatch.setattr(command, "run_trial", partial(run_trial, seconds=0.1))
+    monkeypatch.setattr(command, "run_trial", partial(run_trial, seconds=0.01))
     monkeypatch.setenv("COLUMNS", "120")
     path = str(RECIPES / "smoke.yaml")
-    words = ["--out_dir", str(tmp_path), "--device", "cpu", "--pretrain.seq_len", "16"]
+    words = ["--out_dir", str(tmp_path), "--device", "cpu", "--model.hidden_size", "32"]
+    for stage in ("pretrain", "sft", "dpo"):
+        words += [f"--{stage}.seq_len", "16", f"--{stage}.batch_tokens", "64"]
     assert cli_main(["doctor", path, "--json", "--measure", *words]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["machine"]["peaks"]["fp32"] == 2e11

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from miao.engine.grammar import GrammarConstraint, Grammars
 from miao.errors import MiaoError
 from miao.tokenizer import Tokenizer
+from tests.train.pair import run_processes
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -159,23 +158,18 @@ def test_a_form_that_grows_too_complex_is_an_error_and_no_end(grammars: Grammars
             constraint.check()
 
 
-CHAINS = """
-import sys
-from pathlib import Path
-from miao.engine.grammar import Grammars
-from miao.tokenizer import Tokenizer
-
-tokenizer = Tokenizer.from_directory(Path(sys.argv[1]))
-grammars, steps = Grammars(tokenizer, tokenizer.vocab_size), range(5000)
-for name in ("a", "A"):
-    chain = "".join(f"{name}{n}: {name}{n + 1}\\n" for n in steps)
-    grammars.grammar(f"start: {name}0\\n{chain}{name}5000: \\"x\\"")
-chain = "".join(f"a{n} ::= a{n + 1}\\n" for n in steps)
-grammars.grammar(f"root ::= a0\\n{chain}a5000 ::= \\"x\\"")
-places = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(2500)} | {"a2500": {}}
-grammars.json({"$ref": "#/$defs/a0", "$defs": places})
-print("alive")
-"""
+def read_chains(directory: Path) -> int:
+    tokenizer = Tokenizer.from_directory(directory)
+    grammars, steps = Grammars(tokenizer, tokenizer.vocab_size), range(5000)
+    for name in ("a", "A"):
+        chain = "".join(f"{name}{n}: {name}{n + 1}\n" for n in steps)
+        grammars.grammar(f'start: {name}0\n{chain}{name}5000: "x"')
+    chain = "".join(f"a{n} ::= a{n + 1}\n" for n in steps)
+    grammars.grammar(f'root ::= a0\n{chain}a5000 ::= "x"')
+    places = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(2500)} | {"a2500": {}}
+    grammars.json({"$ref": "#/$defs/a0", "$defs": places})
+    print("alive")
+    return 0
 
 
 def test_rules_that_lead_on_and_on_do_not_end_the_process(
@@ -183,5 +177,5 @@ def test_rules_that_lead_on_and_on_do_not_end_the_process(
 ) -> None:
     """They did, with everybody's answers: llguidance overflows a stack of the usual size."""
     tokenizer.save(tmp_path)
-    command = [sys.executable, "-c", CHAINS, str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "alive\n"
+    (done,) = run_processes(1, read_chains, tmp_path, directory=tmp_path)
+    assert done.code == 0 and done.said == "alive\n", done
