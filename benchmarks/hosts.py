@@ -39,9 +39,14 @@ def main() -> int:
     for count in map(int, options.hosts.split(",")):
         with tempfile.TemporaryDirectory(prefix="miao-hosts-") as name, network(count):
             directory = Path(name)
-            recipe, base, truth, usual = undisturbed(
-                directory, lambda recipe, out, count=count: Hosts(count, recipe, out).end()
-            )
+            try:
+                recipe, base, truth, usual = undisturbed(
+                    directory, lambda recipe, out, count=count: Hosts(count, recipe, out).end()
+                )
+            except RuntimeError as error:
+                raise SystemExit(
+                    f"{(directory / 'whole.log').read_text(encoding='utf-8')[-6000:]}\n{error}"
+                ) from error
             print(f"{count} hosts, undisturbed: {usual:.0f} s", flush=True)
             for event in options.only.split(","):
                 hosts = Hosts(count, recipe, copy_of(base, directory / event))
@@ -79,6 +84,7 @@ class Hosts:
         words += ["torch.distributed.run", "--monitor-interval", "0.2", "--max-restarts", "3"]
         words += ["--nnodes", str(self.count), "--nproc-per-node", "1", "--rdzv-id", self.out.name]
         words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{NETWORK}.1:{self.port}"]
+        words += ["--rdzv-conf", f"is_host={int(host == 0)}"]  # its name is every namespace's
         words += ["--local-addr", f"{NETWORK}.{host + 1}"]
         words += [str(Path(__file__).with_name("torture.py")), "--worker", "pretrain"]
         with self.log.open("ab") as log:
