@@ -32,6 +32,7 @@ RUN = {
 }
 """Verbs of a recipe: the whole chain, or the chain up to this stage."""
 OTHERS = {
+    "grow": "the best model from your text in the time that you have: `grow TEXTS --hours 2`",
     "chat": "talk to a trained model",
     "serve": "put a model behind an OpenAI-compatible address",
     "studio": "grow, watch, talk to and look inside a model, in the browser",

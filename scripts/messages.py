@@ -36,7 +36,7 @@ HELPS = {"help", "description", "epilog", "title", "what", "fix", "columns"}
 SILENT = (
     "corpus/seedbed/", "report/", "page/", "serve/", "engine/schemas.py", "model/presets.py",
     "evaluate/judge.py", "evaluate/opencompass.py", "tokenizer/named_templates.py", "gpus.py",
-    "evaluate/tasks/generated.py", "recipe/__init__.py", "recipe/corpus.py",
+    "evaluate/tasks/generated.py", "recipe/__init__.py", "recipe/corpus.py", "grow/writing.py",
 )  # fmt: skip
 """Rooms whose texts are content (a corpus, a page) or for programs (an answer of the server): of
 these only what the speaking functions are given is a message."""

@@ -4,6 +4,7 @@
 #   bash scripts/run.sh                 the seedling recipe: 8 to 12 minutes on two CPU cores
 #   bash scripts/run.sh --smoke-test    the same chain, tiny: about a minute
 #   bash scripts/run.sh --corpus.paths my_texts/    any option of the recipe
+#   bash scripts/run.sh my_texts/ --hours 1         the best model from your text in an hour
 #
 # A second call skips what is done, and an interrupted one goes on where it was.
 # Environment: PYTHON, VENV_DIR (default .venv), TORCH_INDEX (where PyTorch for CPUs comes from),
@@ -16,6 +17,9 @@ path="$PATH"
 set_up ""
 miao="$(command -v miao)"
 
+if [ $# -gt 0 ] && [[ "$1" != -* ]]; then
+  PATH="$path" exec "$miao" grow "$@" --out_dir "${OUT_DIR:-runs}"
+fi
 recipe="${RECIPE:-seedling}"
 words=(--out_dir "${OUT_DIR:-runs}")
 if [ "${1:-}" = "--smoke-test" ]; then

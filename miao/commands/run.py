@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 
 from miao.console import say, say_next
@@ -41,6 +42,7 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
     from miao.rundir import RunDir
     from miao.train.distributed.world import said_once
 
+    began = time.monotonic()
     despite_changes = RESUME in words
     words = [word for word in words if word != RESUME]
     up_to = "report" if verb == "run" else verb
@@ -50,7 +52,7 @@ def main(words: Sequence[str], verb: str, what: str) -> int:
             say(f"  recipe: {path} here, not the {words[0]} that comes with Miao")
         recipe.corpus = with_local_files(recipe.corpus, made_with(RunDir(recipe.run_dir)))
         preflight(recipe, up_to)
-    run_recipe(recipe, up_to, despite_changes)
+    run_recipe(recipe, up_to, despite_changes, began)
     if verb == "corpus":  # a later stage has more to say at its end
         with said_once():
             say_next(f"miao run {shlex.join(words)}")

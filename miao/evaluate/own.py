@@ -78,26 +78,27 @@ def answer_own(
     questions: Sequence[OwnQuestion],
     max_new_tokens: int,
     advance: Advance = nothing,
-) -> tuple[list[Score], list[dict[str, Any]]]:
-    """How the chat answers them, and its answers beside the references."""
+) -> list[dict[str, Any]]:
+    """The chat's answers, beside the references; none to what does not fit its context."""
     room = model.config.context_length - max_new_tokens
     encoded = [tokenizer.chat_template.encode_prompt(tokenizer, q.messages) for q in questions]
     fitting = [(q, ids) for q, ids in zip(questions, encoded, strict=True) if len(ids) <= room]
     if not fitting:
-        return [], []
+        return []
     options = SamplingOptions(temperature=0.0, max_new_tokens=max_new_tokens)
     found = write(model, tokenizer, [ids for _, ids in fitting], options, advance=advance)
     asked = zip(fitting, found, strict=True)
     written = [Written(q.question, text.strip(), ended) for (q, _), (text, ended) in asked]
-    answers = [
+    return [
         {"question": one.prompt, "answer": one.answer, "reference": q.reference}
         for one, (q, _) in zip(written, fitting, strict=True)
     ]
-    return manner_of([one.answer for one in written]), answers
 
 
 def manner_of(texts: Sequence[str]) -> list[Score]:
     """What babble shows in: empty answers, circles, repetition."""
+    if not texts:
+        return []
     return [
         accuracy(OWN, EMPTY, [not text for text in texts]),
         accuracy(OWN, CIRCLES, [goes_in_circles(text) for text in texts]),

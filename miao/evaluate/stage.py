@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from miao.console import ProgressLine
 from miao.corpus.read.formats import to_preference
@@ -12,11 +15,12 @@ from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.evaluate.measure.likelihood import (
     bits_per_byte,
     choose_by_perplexity,
+    chosen,
     prefer,
     prefer_single,
 )
-from miao.evaluate.measure.questions import answer_questions
-from miao.evaluate.own import CLOZE, answer_own, own_questions
+from miao.evaluate.measure.questions import chat_answers, judged
+from miao.evaluate.own import CLOZE, OwnQuestion, answer_own, manner_of, own_questions
 from miao.evaluate.scores import Score
 from miao.files import read_jsonl
 from miao.model.decoder import Decoder
@@ -24,6 +28,11 @@ from miao.recipe import EvaluateOptions, parse_quantity
 from miao.rundir import RunDir
 from miao.shards.dataset import TokenDataset
 from miao.tokenizer import Tokenizer
+
+T = TypeVar("T")
+R = TypeVar("R")
+CHUNK = 16
+"""Questions between two looks at the clock."""
 
 
 @dataclass
@@ -43,13 +52,16 @@ def evaluate_stage(
     options: EvaluateOptions,
     reference: Decoder | None = None,
     beta: float = 1.0,
+    base_only: bool = False,
 ) -> StageEvaluation:
     """Bits per byte by source, multiple choice, chat questions, preferences: after every stage the
     same, so that each has its before. A pretrained model meets the chat's marks for the first time.
 
     Args:
         reference: the model before DPO, for the implicit reward; None for other stages.
+        base_only: the model has only been pretrained: where time is short it is asked nothing.
     """
+    ends = None if options.seconds is None else time.monotonic() + options.seconds
     scores: list[Score] = []
     answers: list[dict[str, Any]] = []
     replies: list[dict[str, Any]] = []
@@ -59,20 +71,27 @@ def evaluate_stage(
     if choices := [ChoiceItem.from_json(r) for r in read_jsonl(run.eval_items / "choice.jsonl")]:
         with ProgressLine("multiple choice", sum(len(i.options) for i in choices)) as line:
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
-    cloze = read_jsonl(run.eval_items / CLOZE)
-    if items := [ChoiceItem.from_json(record) for record in cloze]:
-        with ProgressLine("cloze questions", sum(len(i.options) for i in items)) as line:
-            scores += choose_by_perplexity(model, tokenizer, items, line.advance, "cloze")[0]
     talks = tokenizer.has_chat_template  # else a base model, which is asked nothing
-    if questions := [
-        QuestionItem.from_json(r)
-        for r in (read_jsonl(run.eval_items / "questions.jsonl") if talks else [])
-    ]:
-        with ProgressLine("questions", len(questions)) as line:
-            found, texts = answer_questions(
-                model, tokenizer, questions, options.max_new_tokens, line.advance
-            )
-        scores += found
+    talks = talks and not (base_only and ends is not None)
+    if own := own_questions(run, options.own_items) if talks else []:
+        with ProgressLine("own questions", len(own)) as line:
+
+            def reply(some: list[OwnQuestion]) -> list[dict[str, Any]]:
+                return answer_own(model, tokenizer, some, options.max_new_tokens, line.advance)
+
+            replies = in_time(own, reply, ends, 0.5)
+        scores += manner_of([record["answer"] for record in replies])
+    questions = read_jsonl(run.eval_items / "questions.jsonl") if talks else []
+    if items := mixed([QuestionItem.from_json(record) for record in questions], ends):
+        with ProgressLine("questions", len(items)) as line:
+
+            def answer(some: list[QuestionItem]) -> list[str]:
+                asked = [item.question for item in some]
+                return chat_answers(model, tokenizer, asked, options.max_new_tokens, line.advance)
+
+            texts = in_time(items, answer, ends, 0.9)
+        items = items[: len(texts)]
+        scores += judged(items, texts)
         answers = [
             {
                 "category": item.category,
@@ -80,12 +99,18 @@ def evaluate_stage(
                 "answer": text,
                 "right": item.is_right(text),
             }
-            for item, text in zip(questions, texts, strict=True)
+            for item, text in zip(items, texts, strict=True)
         ]
-    if own := own_questions(run, options.own_items) if talks else []:
-        with ProgressLine("own questions", len(own)) as line:
-            found, replies = answer_own(model, tokenizer, own, options.max_new_tokens, line.advance)
-        scores += found
+    cloze = read_jsonl(run.eval_items / CLOZE) if is_before(ends) else []
+    if gaps := [ChoiceItem.from_json(record) for record in cloze]:
+        with ProgressLine("cloze questions", sum(len(i.options) for i in gaps)) as line:
+
+            def choose(some: list[ChoiceItem]) -> list[int]:
+                return choose_by_perplexity(model, tokenizer, some, line.advance)[1]
+
+            picked = in_time(gaps, choose, ends, 0.9)
+        scores += chosen(gaps[: len(picked)], picked, "cloze")
+    talks = talks and is_before(ends)
     kept = heldout_preferences(run, options.preference_pairs) if talks else []
     pairs, single = ([p for p in kept if p.is_pair is whole] for whole in (True, False))
     work = (2 * len(pairs) + len(single)) * (3 if reference else 1)
@@ -95,6 +120,36 @@ def evaluate_stage(
             scores += prefer(model, tokenizer, pairs, *given) if pairs else []
             scores += prefer_single(model, tokenizer, single, *given) if single else []
     return StageEvaluation(scores, answers, replies)
+
+
+def mixed(items: list[T], ends: float | None) -> list[T]:
+    """In an order of which every beginning is like the whole, where the time may end it."""
+    return items if ends is None else random.Random(0).sample(items, len(items))
+
+
+def is_before(ends: float | None) -> bool:
+    return ends is None or time.monotonic() < ends
+
+
+def in_time(
+    items: list[T], work: Callable[[list[T]], list[R]], ends: float | None, share: float
+) -> list[R]:
+    """What the work gives for the items: for all of them, or for as many as the time allows.
+
+    Args:
+        ends: where `time.monotonic` is when all must be over. share: of what is left that this
+            may take.
+    """
+    if ends is None:
+        return work(items)
+    began, found = time.monotonic(), list[R]()
+    room = share * (ends - began)
+    for start in range(0, len(items), CHUNK):
+        spent = time.monotonic() - began
+        if spent * (1 + CHUNK / max(start, CHUNK)) > room or spent >= room:
+            break
+        found += work(items[start : start + CHUNK])
+    return found
 
 
 def heldout_preferences(run: RunDir, count: int) -> list[Preference]:

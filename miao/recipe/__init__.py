@@ -65,6 +65,11 @@ class Recipe:
     """Everything random follows from it."""
     device: str = "auto"
     """auto (GPU when there is one), cpu, cuda, cuda:1, mps."""
+    minutes: float | None = None
+    """The whole run in so many minutes of work, from reading to the report, without interruptions:
+    stages whose budgets are in minutes share what is left, in that proportion."""
+    until: str | None = None
+    """The same up to a time of the clock instead: 07:30 or 2026-11-29T07:30."""
     parallel: Parallelism = "auto"
     """How processes that a launcher started (torchrun, accelerate, deepspeed) train together: ddp
     (auto; each has the whole model), fsdp (PyTorch's FSDP2), zero1, zero2, zero3 (DeepSpeed)."""

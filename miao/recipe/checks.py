@@ -52,6 +52,9 @@ def check_recipe(recipe: Recipe) -> None:
     _need_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens", need)
     during = recipe.evaluate.during
     _need_quantity(during.every, "evaluate.during.every", need)
+    need(recipe.minutes is None or recipe.minutes > 0, "minutes: must be positive, or null")
+    timed = any(getattr(recipe, s).minutes is not None for s in STAGES)
+    need(not (timed and during.tasks), "evaluate.during.tasks: not with budgets in minutes")
     need(during.questions > 0, "evaluate.during.questions: must be positive")
     need(0 < during.share <= 1, "evaluate.during.share: a share of the time, above 0, at most 1")
     for stage in STAGES:
@@ -235,10 +238,17 @@ def _check_stage(name: str, stage: StageOptions, model: ModelOptions, need: Any)
                 key != "batch_tokens" or number >= stage.seq_len,
                 f"{name}.batch_tokens: smaller than one row of seq_len {stage.seq_len}",
             )
+    budgets = (stage.tokens, stage.epochs, stage.minutes)
     need(
-        (stage.tokens is None) != (stage.epochs is None),
-        f"{name}: give exactly one of tokens and epochs (null switches the other off)",
+        sum(value is not None for value in budgets) == 1,
+        f"{name}: give exactly one of tokens, epochs and minutes (null switches the others off)",
     )
+    if stage.minutes is not None:
+        need(stage.minutes > 0, f"{name}.minutes: must be positive")
+        need(name != "grpo", "grpo.minutes: its budget is in tokens of rollouts (grpo.tokens)")
+        for key in ("warmup", "decay", "eval_every", "sample_every", "save_every", "keep_every"):
+            share = _need_quantity(getattr(stage, key), f"{name}.{key}", need) < 1
+            need(share, f"{name}.{key}: with minutes a share of the time, below 1")
     need(stage.seq_len >= 8, f"{name}.seq_len: at least 8")
     context = model.max_position_embeddings or DEFAULT_CONTEXT
     need(

@@ -15,9 +15,12 @@ class StageOptions:
     enabled: bool = True
     """Run this stage."""
     tokens: Quantity | None = None
-    """Budget in real tokens (padding is not counted). Give this or `epochs`."""
+    """Budget in real tokens (padding is not counted). Give this, `epochs` or `minutes`."""
     epochs: float | None = None
-    """Budget in passes over the data. Give this or `tokens`."""
+    """Budget in passes over the data."""
+    minutes: float | None = None
+    """Budget by the clock, held-out losses and checkpoints of the stage included: the rate falls as
+    time passes, however fast the machine is meanwhile. Warm-up, decay and intervals are shares."""
     seq_len: int = 256
     """Length of a packed row, in tokens."""
     batch_tokens: Quantity = 8192
@@ -213,5 +216,8 @@ class EvaluateOptions:
     """Held-out tokens per source for bits per byte."""
     max_new_tokens: int = 48
     """Longest generated answer."""
+    seconds: float | None = None
+    """An evaluation takes about so long at most: questions are asked, in a mixed order, until it is
+    over, and none of a model that has only been pretrained. null: all are asked."""
     during: DuringOptions = field(default_factory=DuringOptions)
     """Tasks while training."""

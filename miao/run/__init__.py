@@ -13,16 +13,23 @@ from miao.errors import MiaoError
 from miao.recipe import STAGES, Recipe
 from miao.run import data, models
 from miao.run.chain import Chain
+from miao.run.clock import RunClock
 from miao.rundir import RunDir
 from miao.train.distributed.world import World, join_world
 
 
-def run_recipe(recipe: Recipe, up_to: str = "report", despite_changes: bool = False) -> RunDir:
+def run_recipe(
+    recipe: Recipe,
+    up_to: str = "report",
+    despite_changes: bool = False,
+    began: float | None = None,
+) -> RunDir:
     """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
     processes the first prepares, measures and writes; all of them train.
 
     Args:
         despite_changes: half-trained stages go on although their inputs or options have changed.
+        began: where `time.monotonic` was when the command began; its time counts from there.
 
     Raises:
         MiaoError: the stage named is not enabled.
@@ -30,15 +37,19 @@ def run_recipe(recipe: Recipe, up_to: str = "report", despite_changes: bool = Fa
     if up_to in STAGES and not getattr(recipe, up_to).enabled:
         raise MiaoError(f"the recipe does not enable {up_to}", fix=f"--{up_to}.enabled true")
     with join_world(recipe.device) as world:
-        return _run_in(world, recipe, up_to, despite_changes)
+        return _run_in(world, recipe, up_to, despite_changes, began or time.monotonic())
 
 
-def _run_in(world: World, recipe: Recipe, up_to: str, despite_changes: bool) -> RunDir:
+def _run_in(
+    world: World, recipe: Recipe, up_to: str, despite_changes: bool, began: float
+) -> RunDir:
     run = RunDir(recipe.run_dir)
     if world.is_main:
         run.path.mkdir(parents=True, exist_ok=True)
     with run.alone() if world.is_main else nullcontext():
-        return _in_order(Chain(recipe, run, world, despite_changes=despite_changes), up_to)
+        clock = RunClock(recipe, run.path, began)
+        with clock.running() if world.is_main and clock.governs else nullcontext():
+            return _in_order(Chain(recipe, run, world, {}, set(), despite_changes, clock), up_to)
 
 
 def _in_order(chain: Chain, up_to: str) -> RunDir:

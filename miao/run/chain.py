@@ -18,6 +18,7 @@ from miao.hubs import is_hub_name
 from miao.provenance import provenance
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.run.changes import changes
+from miao.run.clock import RunClock
 from miao.rundir import RunDir
 from miao.tokenizer import Tokenizer
 from miao.train.distributed.world import World
@@ -53,6 +54,7 @@ class Chain:
     """Stages that this command runs."""
     despite_changes: bool = False
     """Half-trained stages go on although their inputs or options have changed."""
+    clock: RunClock | None = None
     failed: list[str] = field(default_factory=list)
     """What stands beside the models and could not be made."""
 

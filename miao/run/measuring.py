@@ -39,6 +39,7 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
             options,
             reference,
             chain.recipe.dpo.beta,
+            stage == "pretrain",
         )
         extended = base if stage == "pretrain" else None
         contexts = _long_contexts(chain, extended, tokenizer) if extended else {}

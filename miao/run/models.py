@@ -114,8 +114,16 @@ def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) 
     checkpoints = chain.run.checkpoints(stage)
     found = set(checkpoints.glob("step-*"))
     try:
+        deadline = chain.clock.deadline(stage, chain.run.facts()) if chain.clock else None
         result = train_stage(
-            stage, chain.recipe, chain.run, tokenizer, base, chain.marks[stage], chain.world
+            stage,
+            chain.recipe,
+            chain.run,
+            tokenizer,
+            base,
+            chain.marks[stage],
+            chain.world,
+            deadline,
         )
     except MiaoError:
         # Checkpoints that were refused are still those of the options of then.

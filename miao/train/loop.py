@@ -16,9 +16,10 @@ from miao.console import ProgressLine, by_product, warn
 from miao.errors import Interrupted, MiaoError
 from miao.model.counts import mfu_conventions
 from miao.model.decoder import Decoder
-from miao.recipe import StageOptions, of_budget, parse_quantity
+from miao.recipe import StageOptions, parse_quantity
 from miao.shards.loader import Batch, PackedLoader, merged_states
 from miao.train.balance import ExpertBalance
+from miao.train.budget import Budget
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
 from miao.train.feed.prefetch import StepSource, Whole, prefetched
@@ -29,7 +30,6 @@ from miao.train.safety.guard import Guard
 from miao.train.safety.keeper import Keeper
 from miao.train.safety.signals import NO_ROOM, StopRequest
 from miao.train.safety.spread import SpreadStore
-from miao.train.schedule import stage_rate
 from miao.train.watch.metrics import (
     Meter,
     MetricsLog,
@@ -43,7 +43,7 @@ from miao.train.watch.tasks import TaskWatch
 
 
 class Trainer:
-    """Trains `model` on `loader` until `budget` real tokens are seen.
+    """Trains `model` on `loader` until a budget (a number: of real tokens) is spent.
 
     Args:
         options: the stage's section of the recipe.
@@ -62,7 +62,7 @@ class Trainer:
         model: Decoder,
         loader: PackedLoader | StepSource,
         objective: Objective,
-        budget: float,
+        budget: float | Budget,
         checkpoints: Path,
         metrics: MetricsLog,
         peak_flops: float,
@@ -73,7 +73,8 @@ class Trainer:
         tasks: TaskWatch | None = None,
     ):
         self.stage, self.options, self.model, self.loader = stage, options, model, loader
-        self.budget, self.metrics = budget, metrics
+        self.budget = budget if isinstance(budget, Budget) else Budget(stage, options, budget)
+        self.metrics = metrics
         self.heldout, self.samples, self.tasks = heldout, samples, tasks
         self.parallel = parallel or Parallel(model, options, World())
         self.world, self.optimizer = self.parallel.world, self.parallel.optimizer
@@ -98,7 +99,7 @@ class Trainer:
         self.stop_agreed = 0
         """The signal that every process knows of."""
         self.trouble: dict[str, Any] = {}
-        self.keeper = Keeper(stage, options, budget, self, self.store, self.guard, metrics, samples)
+        self.keeper = Keeper(self.budget, self, self.store, self.guard, metrics, samples)
 
     def run(self) -> TrainResult:
         """Trains to the end of the budget.
@@ -111,7 +112,7 @@ class Trainer:
         self.keeper.begin()
         self.model.train()
         try:
-            with ProgressLine(self.stage, self.budget, self.tokens) as line, self.stop:
+            with ProgressLine(self.stage, self.budget.total, self.budget.at) as line, self.stop:
                 self._train(line)
                 while self.guard.rollback_to is not None:
                     back = self.keeper.roll_back(self.guard.rollback_to, self.trouble)
@@ -130,29 +131,33 @@ class Trainer:
 
     def _train(self, line: ProgressLine) -> None:
         """Goes on until the budget is spent, or the guard wants to go back."""
-        loader, tokens, budget = self.loader, self.tokens, self.budget
+        self.budget.agree(self.world)
+        loader, end = self.loader, (self.tokens, self.budget.tokens)
         with closing(
-            prefetched(loader, self.rows_per_step, tokens, budget, self.world)
+            prefetched(loader, self.rows_per_step, *end, self.world)
             if isinstance(loader, PackedLoader)
-            else loader.steps(tokens, budget)
+            else loader.steps(*end)
         ) as steps:
-            for step, waited in steps:
-                began, before = time.perf_counter(), self.tokens
+            for step, waited in steps if not self.budget.is_spent else ():
+                began, before = time.perf_counter(), self.budget.at
                 self._train_step(step.share, waited, step.whole)
                 self.loader_state = step.loader_state
-                if self.step % self.guard.every == 0 or self.tokens >= self.budget:
+                self.budget.step_to(self.tokens, self.world)
+                if self.step % self.guard.every == 0 or self.budget.is_spent:
                     self._settle()
                 self.seconds += time.perf_counter() - began + waited
-                line.advance(self.tokens - before, status_line(self.step, self.last))
+                line.advance(self.budget.at - before, status_line(self.step, self.last))
                 if self.guard.rollback_to is not None:
                     return
-                self._periodic(before)
+                self._periodic()
                 self.keeper.tell_failure()
                 if self.keeper.disk_full:
                     self.stop.number = self.stop.number or NO_ROOM
                 if self.world.size == 1:
                     self.stop_agreed = self.stop.number or 0
-                if self.stop_agreed and self.tokens < self.budget:
+                if self.budget.is_spent:
+                    return
+                if self.stop_agreed:
                     self._settle()
                     if self.guard.rollback_to is not None:  # back first, then a step, then the stop
                         return
@@ -167,7 +172,7 @@ class Trainer:
         """Trains on a step of which this process has `rows`; `whole` (default: these) is all."""
         whole = whole or Whole(len(rows.ids_bt), rows.real_tokens, rows.sequences)
         number, seen = self.step + 1, self.tokens + whole.tokens
-        factor = stage_rate(self.stage, self.options, self.tokens + whole.tokens / 2, self.budget)
+        factor = self.budget.rate(whole.tokens)
         self.optimizer.set_lr_factor(factor)
         if not self.guard.leaves_out(number):
             step = self.gradients.of(rows, self.stop.number or 0)
@@ -211,18 +216,19 @@ class Trainer:
                 self.trouble = verdict.trouble
         return good
 
-    def _periodic(self, before: int) -> None:
+    def _periodic(self) -> None:
         """Logging, held-out loss, samples and saving, each at its own interval."""
         if self.step % self.options.log_every == 0:
             self._log()
         began = time.perf_counter()
-        finished = self.tokens >= self.budget
-        measures = self.heldout and (self._crossed(before, "eval_every") or finished)
-        samples = self.samples and self._crossed(before, "sample_every") and not finished
+        crossed, finished = self.budget.crossed, self.budget.is_spent
+        measures = self.heldout and self.budget.watches()
+        samples = self.samples and crossed("sample_every") and not finished
         asks = self._asks(finished)
         if self.heldout and measures and (values := self.parallel.measure(self.heldout)):
-            self.keeper.write(step=self.step, tokens=self.tokens, **values)
+            self.keeper.write(step=self.step, tokens=self.tokens, share=self.budget.share, **values)
             self.last |= values
+            self.budget.watched(time.perf_counter() - began)
         model = self.parallel.plain_model() if samples or asks else None
         if model is not None:
             model.eval()
@@ -232,23 +238,20 @@ class Trainer:
             if self.tasks and asks:
                 with by_product("tasks while training"):
                     self.keeper.write(step=self.step, **self.tasks.ask(model, self.tokens))
-        for_good = self._crossed(before, "keep_every")
-        if (for_good or self._crossed(before, "save_every")) and not finished:
+        for_good = crossed("keep_every")
+        if (for_good or crossed("save_every")) and not finished:
             self._settle()
             if self.guard.rollback_to is None:
                 self.keeper.save(permanent=for_good)
         self.model.train()
         self.meter.pause(time.perf_counter() - began)
+        self.budget.pause()
 
     def _asks(self, finished: bool) -> bool:
         """Whether all processes stop for tasks now; the clock of one decides, at log lines."""
         if not self.tasks or not (finished or self.step % self.options.log_every == 0):
             return False
         return self.world.from_main(self.tasks.wants(self.tokens, self.seconds))
-
-    def _crossed(self, before: int, option: str) -> bool:
-        every = of_budget(getattr(self.options, option), self.budget, f"{self.stage}.{option}")
-        return every > 0 and before // every != self.tokens // every
 
     def _log(self) -> None:
         values = self.meter.read()
@@ -274,6 +277,7 @@ class Trainer:
         state, tensors = loaded
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = max(self.seconds, state["seconds"])
+        self.budget.restore(state, rollback)
         self.last |= state["last"]
         try:
             self.loader.restore(state["loader"])
@@ -296,7 +300,7 @@ class Trainer:
             "stage": self.stage,
             "step": self.step,
             "tokens": self.tokens,
-            "budget": self.budget,
+            **self.budget.state(),
             "seconds": self.seconds,
             "loader": merged_states(self.world.gather_objects(self.loader_state)),
             "last": self.last,

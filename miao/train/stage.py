@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from miao.console import count, say, warn
+from miao.console import count, duration, say, warn
 from miao.device import (
     find_compiler,
     peak_flops,
@@ -53,6 +54,7 @@ from miao.train.adapters import (
     save_adapter,
     with_adapter_settings,
 )
+from miao.train.budget import Budget
 from miao.train.distributed.choice import make_parallel, spreads
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
@@ -91,6 +93,7 @@ def train_stage(
     base: Path | None,
     mark: str,
     world: World | None = None,
+    deadline: float | None = None,
 ) -> TrainResult:
     """Trains one stage and writes `models/<stage>/`.
 
@@ -98,6 +101,8 @@ def train_stage(
         base: the model directory to start from; None: random weights.
         mark: fingerprint of the stage's inputs (names the cache of reference log-probabilities).
         world: of the processes that train it together; all call this.
+        deadline: where `time.monotonic` is when a stage ends whose budget is in minutes (default:
+            so many from the first step on).
     """
     world = world or World()
     require_trackers(recipe.trackers)
@@ -136,7 +141,7 @@ def train_stage(
         recipe.trackers_offline,
     )
     trainer = _make_trainer(
-        stage, options, recipe, run, tokenizer, model, loader, objective, log, world, base
+        stage, options, recipe, run, tokenizer, model, loader, objective, log, world, base, deadline
     )
     with log:
         result = trainer.run()
@@ -181,6 +186,7 @@ def _make_trainer(
     log: TrackedLog,
     world: World,
     base: Path | None,
+    deadline: float | None,
 ) -> Trainer:
     """Fits the stage to the device's memory, and says what will be trained."""
     rollouts = loader if isinstance(loader, Rollouts) else None
@@ -192,16 +198,23 @@ def _make_trainer(
     options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
     least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
     options = replace(options, micro_batch=least)
-    budget = token_budget(stage, options, loader)
+    timed = options.minutes is not None
+    total = 60 * options.minutes if options.minutes else token_budget(stage, options, loader)
     peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
     parallel = parallel or make_parallel(recipe.parallel, model, options, world)
-    _compile_if_it_pays(options, parallel, budget, peak)
-    _announce(stage, options, model, loader, budget)
+    if timed and deadline is not None:
+        total = max(deadline - time.monotonic(), 1.0)
+    _compile_if_it_pays(options, parallel, total, peak)
+    _announce(stage, options, model, loader, total)
+    budget = Budget(stage, options, total, timed, deadline)
 
     during = recipe.evaluate.during
 
+    tokens = parse_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens")
+    tokens = min(tokens, HELDOUT_TOKENS_WHILE_TRAINING)
+
     def heldout(model: Decoder) -> dict[str, float]:
-        values = heldout_losses(stage, model, run, tokenizer)
+        values = heldout_losses(stage, model, run, tokenizer, tokens)
         return values | rollouts.heldout(model) if rollouts else values
 
     return Trainer(
@@ -220,7 +233,7 @@ def _make_trainer(
         ),
         parallel=parallel,
         fitted=fitted,
-        tasks=TaskWatch(during, tokenizer, budget) if during.tasks else None,
+        tasks=TaskWatch(during, tokenizer, total) if during.tasks else None,
     )
 
 
@@ -265,7 +278,11 @@ def language_objective(options: StageOptions, model: Decoder, tokenizer: Tokeniz
 
 
 def heldout_losses(
-    stage: str, model: Decoder, run: RunDir, tokenizer: Tokenizer
+    stage: str,
+    model: Decoder,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    tokens: float = HELDOUT_TOKENS_WHILE_TRAINING,
 ) -> dict[str, float]:
     """Bits per byte of held-out documents (mean over the sources); after pretraining also the
     loss per learned token of held-out conversations."""
@@ -273,14 +290,14 @@ def heldout_losses(
     documents = sorted(run.shards("pretrain", "heldout").glob("*/"))
     if documents:
         scores = [
-            bits_per_byte(model, TokenDataset(directory), tokenizer, HELDOUT_TOKENS_WHILE_TRAINING)
+            bits_per_byte(model, TokenDataset(directory), tokenizer, tokens)
             for directory in documents
         ]
         values["heldout_bits_per_byte"] = sum(score.value for score in scores) / len(scores)
     conversations = run.shards("sft", "heldout") / "conversations"
     if stage != "pretrain" and conversations.exists() and len(TokenDataset(conversations)):
         dataset = TokenDataset(conversations)
-        values["heldout_answer_loss"] = answer_loss(model, dataset, HELDOUT_TOKENS_WHILE_TRAINING)
+        values["heldout_answer_loss"] = answer_loss(model, dataset, tokens)
     return values
 
 
@@ -298,7 +315,8 @@ def _compile_if_it_pays(
     options: StageOptions, parallel: Parallel, budget: float, peak_flops: float
 ) -> None:
     model = parallel.model
-    seconds = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
+    work = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
+    seconds = work if options.minutes is None else budget
     can = platform.system() != "Windows" and find_compiler() is not None
     pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
     if options.compile in ("on", "graphs") or (options.compile == "auto" and pays):
@@ -326,16 +344,19 @@ def _announce(
         of = f"tokens of {count(loader.epoch_tokens)} per epoch"
         step = f"{rows:,} rows of {options.seq_len} = {rows * options.seq_len:,}"
     dtype = str(model.compute_dtype).removeprefix("torch.")
+    amount = count(budget)
+    if options.minutes is not None:
+        amount, of = f"{duration(budget)} of training", of.removeprefix("tokens ")
     say(
         f"  {native_architecture(config)}, {_parameters(config)}, "
         f"{dtype} on {model.device}; "
-        f"{count(budget)} {of}, {step} per step"
+        f"{amount} {of}, {step} per step"
     )
     if not isinstance(loader, PackedLoader):
         return
     packing = packing_facts(loader)
     steps = math.ceil(budget / max(rows * options.seq_len * packing["filled"], 1))
-    if steps < FEWEST_STEPS:
+    if options.minutes is None and steps < FEWEST_STEPS:
         budgeted = "epochs" if options.tokens is None else "tokens"
         warn(
             f"only {steps} step{'s' * (steps != 1)}: lower {stage}.batch_tokens or raise "

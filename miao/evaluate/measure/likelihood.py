@@ -99,15 +99,11 @@ def choose_by_perplexity(
     tokenizer: Tokenizer,
     items: Sequence[ChoiceItem],
     advance: Advance = nothing,
-    task: str = "multiple choice",
 ) -> tuple[list[Score], list[int]]:
     """Multiple choice: each option is read after the prompt; the least perplexing one is chosen.
 
     Prompt and option are tokenised as one text, and compared from the first token in which the
     options of an item differ. Returns the scores by category and every choice.
-
-    Args:
-        task: what the scores are called.
     """
     texts = [item.prompt + option for item in items for option in item.options]
     encoded = iter([[*tokenizer.document_start, *ids] for ids in tokenizer.encode_batch(texts)])
@@ -119,9 +115,16 @@ def choose_by_perplexity(
         shared = _common_prefix(group)
         means = [float(next(values)[shared - 1 :].mean()) for _ in group]
         choices.append(means.index(max(means)))
+    return chosen(items, choices, "multiple choice"), choices
+
+
+def chosen(items: Sequence[ChoiceItem], choices: Sequence[int], task: str) -> list[Score]:
+    """The scores of these choices by category."""
+    if not items:
+        return []
     right = [choice == item.answer for choice, item in zip(choices, items, strict=True)]
     chance = sum(1 / len(item.options) for item in items) / len(items)
-    return by_category(task, [i.category for i in items], right, chance), choices
+    return by_category(task, [i.category for i in items], right, chance)
 
 
 def prefer(

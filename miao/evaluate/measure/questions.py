@@ -40,5 +40,10 @@ def answer_questions(
 ) -> tuple[list[Score], list[str]]:
     """Accuracy by category, and every answer."""
     answers = chat_answers(model, tokenizer, [i.question for i in items], max_new_tokens, advance)
+    return judged(items, answers), answers
+
+
+def judged(items: Sequence[QuestionItem], answers: Sequence[str]) -> list[Score]:
+    """Accuracy by category."""
     right = [item.is_right(answer) for item, answer in zip(items, answers, strict=True)]
-    return by_category("questions", [item.category for item in items], right), answers
+    return by_category("questions", [item.category for item in items], right) if items else []

@@ -187,7 +187,7 @@ class CheckpointStore:
         decay of then began, if there is one."""
         found = newest = self.resume(say)
         old = newest[0].get("budget", budget) if newest else budget
-        if options.schedule != "wsd" or old == budget:
+        if options.schedule != "wsd" or old == budget or options.minutes is not None:
             return newest
         stable = old - of_budget(options.decay, old, f"{stage}.decay")
         while found and found[0]["tokens"] > stable:

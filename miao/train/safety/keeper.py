@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from miao.console import count, say, warn
+from miao.console import say, warn
 from miao.errors import MiaoError
 from miao.files import is_full_disk
-from miao.recipe import StageOptions, of_budget
+from miao.train.budget import Budget
 from miao.train.safety.checkpoint import CheckpointStore, Loaded
 from miao.train.safety.guard import Guard
 from miao.train.watch.metrics import DespiteFullDisk, MetricsLog
@@ -45,16 +45,14 @@ class Keeper:
 
     def __init__(
         self,
-        stage: str,
-        options: StageOptions,
-        budget: float,
+        budget: Budget,
         training: Training,
         store: CheckpointStore,
         guard: Guard[Any],
         metrics: MetricsLog,
         samples: SampleLog | None,
     ):
-        self.stage, self.options, self.budget = stage, options, budget
+        self.stage, self.options, self.budget = budget.stage, budget.options, budget
         self.training, self.store, self.guard = training, store, guard
         self.metrics, self.samples, self.world = metrics, samples, store.world
         self.despite_full_disk = DespiteFullDisk()
@@ -63,9 +61,9 @@ class Keeper:
 
     def begin(self) -> None:
         """Goes on from the newest good checkpoint, if there is one."""
-        every = of_budget(self.options.save_every, self.budget, f"{self.stage}.save_every")
-        self.store.require_room(0 < every < self.budget, warn)
-        loaded = self.store.resume_stable(warn, self.stage, self.options, self.budget)
+        total = self.budget.total
+        self.store.require_room(0 < self.budget.every("save_every") < total, warn)
+        loaded = self.store.resume_stable(warn, self.stage, self.options, total)
         if loaded is None:
             self._forget_lines_after(-1)
             if self.options.spike_action == "rollback":
@@ -76,8 +74,7 @@ class Keeper:
         self._forget_lines_after(training.step)
         if "small" in state:
             say("  the optimizer begins anew: there was no room on the disk to keep its state")
-        done = f"{count(training.tokens)} of {count(self.budget)} tokens"
-        say(f"  resumed at step {training.step} ({done})")
+        say(f"  resumed at step {training.step} ({self.budget.words()})")
         if (before := state.get("processes", 1)) != self.world.size:
             say(
                 f"  the data goes on in the same order, with {self.world.size} processes ({before}"
@@ -110,15 +107,15 @@ class Keeper:
             self.disk_full |= is_full_disk(error)
             warn(f"a checkpoint could not be written; training goes on, older ones stay: {error}")
 
-    def roll_back(self, before: int, trouble: dict[str, Any]) -> int:
-        """Goes back to the newest checkpoint of a step below `before`; returns the tokens gained,
-        a negative number. Whichever it is, training comes to the same weights from there.
+    def roll_back(self, before: int, trouble: dict[str, Any]) -> float:
+        """Goes back to the newest checkpoint of a step below `before`; returns the budget gained, a
+        negative number. Whichever it is, training comes to the same weights from there.
 
         Args:
             trouble: what led to it, for the log.
         """
         training, guard = self.training, self.guard
-        tokens, last_bad = training.tokens, guard.bad_steps[-1]
+        position, last_bad = self.budget.at, guard.bad_steps[-1]
         loaded = self.store.resume(warn, before)
         event = trouble | {"from_step": training.step, "left_out": [before, last_bad]}
         if loaded is None:
@@ -132,7 +129,7 @@ class Keeper:
             say(f"  back at step {training.step}; steps {before} to {last_bad} will be left out")
         guard.went_back(training.step)
         self.write(step=training.step + 1, tokens=training.tokens, **event)
-        return training.tokens - tokens
+        return self.budget.at - position
 
     def end_for_want_of_room(self) -> None:
         """Ends training (`MiaoError`) unless nothing can be written: somebody may make room."""
@@ -140,7 +137,7 @@ class Keeper:
         if self._save_small():
             raise MiaoError(
                 f"the disk is full, training ends after step {self.training.step} "
-                f"({count(self.training.tokens)} of {count(self.budget)} tokens)",
+                f"({self.budget.words()})",
                 where=self.store.directory,
                 fix="free some space, or lower keep_last, then run again: it goes on from there",
             )

@@ -1,0 +1,258 @@
+"""`miao grow TEXTS --minutes N`: the best model that this machine grows from a text in a time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miao.console import print_table, say, say_next, warn
+from miao.errors import MiaoError
+from miao.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from miao.grow.found import Found
+    from miao.grow.plan import Plan
+
+RECIPE, BOOK = "grow.yaml", "grow.json"
+ABOUT = """Reads your text, measures this machine, plans, trains, and ends on time. The plan is an
+ordinary recipe (grow.yaml in the run directory): `miao run` of it does the same, and any
+option of a recipe can be given here too (--model.hidden_size 256).
+
+  miao grow my_texts/ --hours 2
+  miao grow my_texts/ --chats my_chats.jsonl --minutes 40 --name 小禾 --maker 我们班
+  miao grow my_texts/ --hours 8 --plan
+
+Interrupted, the same command goes on; the time that counts is that in which it works."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs `miao grow WORDS`.
+
+    Raises:
+        MiaoError: no time, no text, no disk, an option that does not exist; before any work.
+    """
+    began = time.monotonic()
+    options, more = _parser().parse_known_args(list(words))
+    minutes = _minutes(options)
+    name = options.name or "grown"
+    if not re.fullmatch(r"(?!\.+$)[\w.\-]+", name):
+        raise MiaoError(
+            f"'{name}' is no name", where="--name", fix="letters, digits, . _ -; 中文也行"
+        )
+    run = Path(options.out_dir) / name
+    wish = {k: v for k, v in vars(options).items() if k not in ("plan", "json")} | {"more": more}
+    book = _begun(run, wish)
+    if book is None or options.plan:
+        book = _planned(options, minutes, wish, run, began)
+    if options.json:
+        print(json.dumps(_as_json(book), ensure_ascii=False))
+        return 0
+    if options.plan:
+        say_next(f"miao grow {' '.join(words).replace(' --plan', '')}")
+        return 0
+    return _grow(run, book, began, more)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="miao grow",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("texts", nargs="+", help="files, folders or globs of text (chats among them are told)")
+    add("--chats", nargs="+", default=[], help="your conversations")
+    add("--pairs", nargs="+", default=[], help="your preference pairs")
+    time_group = parser.add_mutually_exclusive_group()
+    time_group.add_argument("--minutes", type=float, help="how long it may take in all")
+    time_group.add_argument("--hours", type=float, help="the same in hours")
+    time_group.add_argument("--until", help="or up to a time of the clock: 07:30")
+    add("--name", help="of the run, and of the assistant (default: grown; 小苗, Miao)")
+    add("--maker", help="who the assistant says made it")
+    add("--out_dir", "--out", default="runs", help="where run directories go (default %(default)s)")
+    add("--seed", type=int, default=42, help="everything random follows from it")
+    add("--plan", action="store_true", help="only what it would do, and why")
+    add("--json", action="store_true", help="with --plan: for programs")
+    return parser
+
+
+def _minutes(options: argparse.Namespace) -> float:
+    from miao.run.clock import moment
+
+    if options.until:
+        from datetime import datetime
+
+        at = moment(options.until)
+        options.until = at.isoformat(timespec="seconds")
+        minutes = (at - datetime.now()).total_seconds() / 60
+    elif options.hours is not None:
+        minutes = 60 * options.hours
+    elif options.minutes is not None:
+        minutes = options.minutes
+    else:
+        raise MiaoError("how long may it take?", fix="--minutes 20, --hours 2 or --until 07:30")
+    if not 1 <= minutes <= 60 * 24 * 60:
+        raise MiaoError(
+            f"{minutes:g} minutes are no time to grow a model in",
+            where="--minutes, --hours, --until",
+            fix="give it two minutes or more, and at most 60 days",
+        )
+    return float(minutes)
+
+
+def _begun(run: Path, wish: dict[str, Any]) -> dict[str, Any] | None:
+    """The book of a run that the same wish began; None: there is none.
+
+    Raises:
+        MiaoError: another wish began it.
+    """
+    if not (run / BOOK).exists() or not (run / RECIPE).exists():
+        if (run / "recipe.yaml").exists():
+            raise MiaoError("there is another run of this name", where=run, fix="give it a --name")
+        return None
+    book: dict[str, Any] = read_json(run / BOOK)
+    before, now = (dict(w) for w in (book["wish"], wish))
+    for each in (before, now):
+        each.pop("until", None)
+    if before == now:
+        return book
+    if any(run.glob("models/*/config.json")) or any(run.glob("checkpoints/*/step-*")):
+        changed = ", ".join(k for k in now if before.get(k) != now[k])
+        raise MiaoError(
+            f"this run was begun with other words ({changed})",
+            where=run,
+            fix="give the new one another --name, or delete the old one",
+        )
+    return None
+
+
+def _planned(
+    options: argparse.Namespace, minutes: float, wish: dict[str, Any], run: Path, began: float
+) -> dict[str, Any]:
+    """Reads, measures, plans, and (unless only the plan is wanted) writes it down."""
+    from miao.grow.found import look
+    from miao.grow.plan import make_plan
+
+    found = look(options.texts, options.chats, options.pairs)
+    say_if = (lambda text: None) if options.json else say
+    for line in found.lines():
+        say_if(f"  {line}")
+    if found.first_problem:
+        say_if(f"    the first: {found.first_problem}")
+    from miao.grow.machine import measure
+
+    speed = measure(min(max(0.6 * minutes, 1.5), 12.0))
+    say_if(f"  {speed.line()}")
+    plan = make_plan(found, speed, minutes, time.monotonic() - began, run.parent)
+    if not options.json:
+        _show(plan)
+    book: dict[str, Any] = {
+        "wish": wish,
+        "found": found.to_json(),
+        "machine": speed.to_json(),
+        "plan": plan.to_json(),
+        "expected": {
+            "bits_per_byte": [plan.best.bits, plan.best.low, plan.best.high],
+            "raw": plan.best.bits / plan.level,
+            "minutes": minutes,
+        },
+    }
+    if not options.plan:
+        write_text(run / RECIPE, _recipe(options, found, plan, run))
+        write_json(run / BOOK, book)
+    return book
+
+
+def _recipe(options: argparse.Namespace, found: Found, plan: Plan, run: Path) -> str:
+    from miao.grow.found import take_texts
+    from miao.grow.writing import recipe_text
+
+    texts, all_of_it = list(options.texts), found.total("document", "characters")
+    talks = len(found.files("conversation") + found.files("preference"))
+    if found.is_cut or plan.characters < all_of_it:
+        texts = take_texts(found, plan.characters, run / "texts", options.seed)
+        part = plan.characters / all_of_it
+        what = f"{part:.1%} of the text is read, of every source the same share" * (part < 1)
+        say(f"  {what or 'long documents are cut, so that some can be held out'}")
+    elif talks > len(options.chats) + len(options.pairs):  # some stood among the texts
+        texts = found.named_files("document")
+    beginnings = _beginnings(texts)
+    name, out = run.name, options.out_dir
+    return recipe_text(plan, found, texts, name, out, options.maker, options.until, beginnings)
+
+
+def _beginnings(texts: list[str]) -> list[str]:
+    """Of two of the user's texts, to be continued by samples."""
+    from itertools import islice
+
+    from miao.corpus.read.formats import read_records
+
+    records = islice(read_records(texts, "document"), 2)
+    return [" ".join(record.text.split())[:12] for record in records]
+
+
+def _show(plan: Plan) -> None:
+    rows = [
+        [
+            f"{c.width}×{c.blocks}", f"{c.parameters / 1e6:.1f}M", f"{c.vocabulary:,}",
+            f"{c.tokens_per_second:,.0f}", f"{c.times:.1f}", f"{c.bits:.3f}",
+            f"{c.low:.2f} to {c.high:.2f}",
+        ]
+        for c in plan.candidates
+    ]  # fmt: skip
+    columns = ["shape", "parameters", "vocabulary", "tokens/s", "text read", "bits/byte", "95 %"]
+    print_table("candidates, the first is taken", columns, rows)
+    minutes = [f"{stage} {spent:.1f}" for stage, spent in plan.stages.items()]
+    say(f"  minutes: {', '.join(minutes)}, everything else {plan.aside:.1f}")
+    for key, reason in plan.why.items():
+        say(f"  {key}: {reason}")
+    if plan.runs:
+        say(f"  {plan.runs} earlier runs here came to {plan.level:.3f} times what was expected")
+    for note in plan.notes:
+        warn(note)
+
+
+def _as_json(book: dict[str, Any]) -> dict[str, Any]:
+    """The plan in one object: what the studio shows."""
+    plan, found = book["plan"], book["found"]
+    best = plan["candidates"][0]
+    values = {
+        "tokenizer.vocab_size": best["vocabulary"],
+        "model.hidden_size": best["width"],
+        "model.num_hidden_layers": best["blocks"],
+        **{f"{stage}.minutes": round(spent, 2) for stage, spent in plan["stages"].items()},
+        "corpus.seedbed.conversations": plan["talks"],
+        "corpus.heldout": plan["heldout"],
+    }
+    return {
+        "minutes": plan["stages"] | {"everything else": plan["aside"]},
+        "bits_per_byte": book["expected"]["bits_per_byte"],
+        "options": values,
+        "why": plan["why"],
+        "notes": plan["notes"],
+        "candidates": plan["candidates"],
+        "found": found["sources"],
+        "machine": book["machine"],
+    }
+
+
+def _grow(run: Path, book: dict[str, Any], began: float, more: list[str]) -> int:
+    from miao.grow.outcome import conclude
+    from miao.recipe.reading import load_recipe
+    from miao.run import run_recipe
+    from miao.run.preflight import preflight
+    from miao.train.distributed.world import said_once
+
+    with said_once():
+        recipe = load_recipe(run / RECIPE, more)
+        preflight(recipe)
+    run_recipe(recipe, began=began)
+    with said_once():
+        conclude(run, book)
+    return 0

@@ -1,0 +1,306 @@
+"""The plan: which model, from which part of the text, in how many minutes of each stage, and why.
+
+Expected bits per byte come from the rules (`miao.rules`), for the text that fits into the minutes
+at the speed that was measured, repeated where there is less; earlier runs beside this one correct
+the level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miao import rules
+from miao.errors import MiaoError
+from miao.files import free_space, read_json
+from miao.grow.found import Found
+from miao.grow.machine import SEQ_LEN, Speed, shape_config
+from miao.model import count_parameters
+from miao.model.estimate import training_memory
+
+SHAPES = (
+    (64, 2), (96, 3), (128, 2), (128, 4), (192, 4), (256, 4), (256, 6), (320, 6), (384, 6),
+    (384, 8), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20), (1536, 24),
+)  # fmt: skip
+"""Width and blocks."""
+BYTES_PER_TOKEN = {
+    1024: (2.0, 2.4), 2048: (2.6, 3.0), 4096: (3.2, 3.6), 6400: (3.5, 3.9), 12800: (4.0, 4.4),
+    25600: (4.4, 4.7),
+}  # fmt: skip
+"""Of Chinese and of English, by the size of the vocabulary: what the tokenizer comes to here."""
+REFERENCE = 6400
+CHARACTERS_PER_ENTRY = 40
+"""Of text, below which a vocabulary of this size is not learned well."""
+EQUAL = 0.005
+"""Of the bits per byte: candidates that are nearer than this are as good, and the smaller is
+taken."""
+SHOWN = 5
+LEAST_MINUTES = 1.0
+WITH_DPO = 10.0
+"""Minutes from which preferences are worth theirs, where no pairs were brought."""
+TOKENS_PER_TALK = 45
+"""Of a built-in conversation."""
+TALKS = (300, 24_000)
+TAKEN = 1_000_000
+"""Characters that are taken at least, where there are so many: the machine may get faster."""
+USABLE = 0.7
+"""Of the memory."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A shape and vocabulary, and what they would come to."""
+
+    width: int
+    blocks: int
+    vocabulary: int
+    parameters: int
+    inner: int
+    """Parameters outside of the embedding."""
+    tokens_per_second: float
+    tokens: float
+    """That pretraining reads."""
+    times: float
+    """How often it reads the text."""
+    bits: float
+    low: float
+    high: float
+
+
+@dataclass
+class Plan:
+    """What will be done, and why."""
+
+    minutes: float
+    stages: dict[str, float]
+    """Minutes of each stage of training."""
+    aside: float
+    """Minutes for everything else."""
+    candidates: list[Candidate]
+    talks: int
+    """Built-in conversations."""
+    characters: float
+    """Of text that is taken."""
+    heldout: float
+    level: float
+    """What earlier runs came to, over what was expected of them."""
+    runs: int
+    """How many those are."""
+    notes: list[str] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Path) -> Plan:
+    """Args:
+        minutes: in all. spent: seconds of them that are gone.
+        out: where the runs are.
+
+    Raises:
+        MiaoError: nothing fits into the time, or onto the disk.
+    """
+    seconds = 60 * minutes
+    aside = spent + _preparing(found, seconds) + _measuring(seconds)
+    training = seconds - aside
+    if training < 0.25 * seconds:
+        raise MiaoError(
+            f"of {minutes:g} minutes {aside / 60:.1f} would go into reading and measuring",
+            where="--minutes",
+            fix=f"give it {math.ceil(2 * aside / 60)} minutes or more",
+        )
+    level, runs = earlier_level(out, speed.host)
+    pairs = found.total("preference", "records")
+    dpo = 0.1 if pairs or minutes >= WITH_DPO else 0.0
+    sft = 0.45 if minutes <= 3 else 0.35 if minutes <= 15 else 0.28
+    candidates = _candidates(found, speed, training * (1 - sft - dpo), level, runs)
+    if not candidates:
+        raise MiaoError("no model fits into the memory", fix="free some memory, or bring more text")
+    best = candidates[0]
+    talk_tokens = training * sft * best.tokens_per_second
+    most = 3 * TOKENS_PER_TALK * TALKS[1] + 3 * found.total("conversation", "characters")
+    if talk_tokens > most:  # what it would read a fourth time goes into text
+        sft *= most / talk_tokens
+        talk_tokens = most
+        candidates = _candidates(found, speed, training * (1 - sft - dpo), level, runs)
+        best = candidates[0]
+    talks = round(min(max(talk_tokens * 0.5 / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
+    shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
+    text = found.total("document", "characters")
+    per_token = (
+        text
+        / max(found.total("document", "bytes"), 1)
+        * bytes_per_token(best.vocabulary, found.chinese)
+    )
+    plan = Plan(
+        minutes,
+        {stage: share * training / 60 for stage, share in shares.items()},
+        aside / 60,
+        candidates[:SHOWN],
+        talks,
+        min(text, max(3 * best.tokens * per_token, TAKEN)),
+        _heldout(text),
+        level,
+        runs,
+    )
+    _explain(plan, found, speed, training * shares["pretrain"], bool(pairs))
+    _require_disk(plan, out)
+    return plan
+
+
+def bytes_per_token(vocabulary: int, chinese: float) -> float:
+    zh, en = BYTES_PER_TOKEN[vocabulary]
+    return chinese * zh + (1 - chinese) * en
+
+
+def _candidates(
+    found: Found, speed: Speed, seconds: float, level: float, runs: int
+) -> list[Candidate]:
+    """All that fit, the one to take first, then by their bits per byte."""
+    text = found.total("document", "bytes")
+    reference = bytes_per_token(REFERENCE, found.chinese)
+    characters = found.total("document", "characters")
+    vocabularies = [v for v in BYTES_PER_TOKEN if v * CHARACTERS_PER_ENTRY <= characters]
+    made = []
+    for width, blocks in SHAPES:
+        for vocabulary in vocabularies or [min(BYTES_PER_TOKEN)]:
+            config = shape_config(width, blocks, vocabulary)
+            memory = training_memory(config, 8, SEQ_LEN, True).total
+            if speed.memory and memory > USABLE * speed.memory:
+                continue
+            counted = count_parameters(config)
+            inner = counted.total - counted.embedding
+            rate = speed.tokens_per_second(config)
+            tokens = rate * seconds
+            read = tokens * bytes_per_token(vocabulary, found.chinese)
+            bits = rules.expected_bits(inner, read / reference, text / reference)
+            value = level * bits.value
+            # Each earlier run tells of this machine and its texts: half of the doubt after three.
+            doubt = 1 / (1 + runs / 3)
+            low = value - doubt * level * (bits.value - bits.low)
+            high = value + doubt * level * (bits.high - bits.value)
+            made.append(
+                Candidate(
+                    width, blocks, vocabulary, counted.total, inner, rate, tokens, read / text,
+                    value, low, high,
+                )
+            )  # fmt: skip
+    made.sort(key=lambda one: one.bits)
+    if not made:
+        return []
+    near = [one for one in made if one.bits <= (1 + EQUAL) * made[0].bits]
+    taken = min(near, key=lambda one: one.parameters)
+    return [taken, *(one for one in made if one is not taken)]
+
+
+def _preparing(found: Found, seconds: float) -> float:
+    """Seconds to clean, learn a tokenizer, tokenise: measured at 0.2 MB/s or more on one core."""
+    characters = sum(source.characters for source in found.sources)
+    return 8.0 + min(characters / 100_000, 0.15 * seconds)
+
+
+def _measuring(seconds: float) -> float:
+    """Seconds for evaluations and the report."""
+    return 4.0 + 0.04 * seconds
+
+
+def _heldout(characters: float) -> float:
+    """Share of the text: some 100,000 characters of much, a twentieth of little."""
+    return float(f"{min(max(100_000 / characters, 0.002), 0.05):.1g}")
+
+
+def earlier_level(out: Path, host: str) -> tuple[float, int]:
+    """What the runs of `miao grow` here came to, over what was expected: the geometric mean."""
+    ratios = []
+    for path in sorted(out.glob("*/grow.json")):
+        try:
+            record = read_json(path)
+            outcome, raw = record["outcome"]["bits_per_byte"], record["expected"]["raw"]
+            if record["machine"]["host"] == host and outcome and raw:
+                ratios.append(float(outcome) / float(raw))
+        except (MiaoError, KeyError, TypeError, ValueError):
+            continue
+    if not ratios:
+        return 1.0, 0
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)), len(ratios)
+
+
+def _require_disk(plan: Plan, out: Path) -> None:
+    best = plan.best
+    needed = 60 * best.parameters + 8 * plan.characters + 2**24
+    if needed > (free := free_space(out)):
+        raise MiaoError(
+            f"this run writes about {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB of disk "
+            "are free",
+            where=out,
+            fix="free some space, or choose another place with --out_dir",
+        )
+
+
+def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool) -> None:
+    """A line of reason for every choice, and what would bring more."""
+    best, text = plan.best, found.total("document", "characters")
+    characters = f"{text:,.0f} characters"
+    plan.why = {
+        "tokenizer.vocab_size": f"{characters} of text, {CHARACTERS_PER_ENTRY} or more for each "
+        "entry; a larger head would cost more time than its longer tokens save",
+        "model.hidden_size": f"of {len(SHAPES)} shapes the one with the fewest bits per byte after "
+        f"{seconds / 60:.1f} minutes at {best.tokens_per_second:,.0f} tokens per second",
+        "pretrain.minutes": f"{best.tokens:,.0f} tokens: the text {best.times:.1f} times",
+        "pretrain.learning_rate": "from the rule of rates (miao/rules.json)",
+        "pretrain.batch_tokens": "from the rule of batches: small steps learn more per token",
+        "sft.minutes": f"{plan.talks:,} built-in conversations beside "
+        f"{found.total('conversation', 'records'):,.0f} of yours",
+        "dpo.enabled": "your pairs"
+        if pairs
+        else "manners and sums, which the chat was taught"
+        if "dpo" in plan.stages
+        else f"below {WITH_DPO:g} minutes they are better spent on talking",
+    }
+    twice_time = _expected(found, speed, 2 * seconds, plan)
+    twice_text = _expected(found, speed, seconds, plan, 2.0)
+    gains = {
+        "twice the time": best.bits - twice_time,
+        "twice the text": best.bits - twice_text,
+    }
+    said = ", ".join(f"{name} {-gain:+.3f}" for name, gain in gains.items())
+    plan.notes.append(f"bits per byte would change: {said}; so {max(gains, key=gains.__getitem__)}"
+                      " is worth more")  # fmt: skip
+    if best.times > 16:
+        plan.notes.append(
+            f"the text is read {best.times:.0f} times, and what is read more than 16 times teaches "
+            "little more: bring more text rather than more time"
+        )
+    if text < 100_000:
+        plan.notes.append(
+            "so little text gives a model that knows some of its words and phrases; it will not "
+            "write well, whatever the time"
+        )
+    chats = found.total("conversation", "records")
+    if 0 < chats < 50:
+        plan.notes.append(f"{chats:.0f} conversations colour the answers, and teach no new skill")
+    if rules.extrapolated(best.inner, best.tokens):
+        plan.notes.append("the rules have not been measured at this size and length")
+    if speed.device != "cpu":
+        plan.notes.append("GPU: sizes above those that the rules were measured at")
+
+
+def _expected(
+    found: Found, speed: Speed, seconds: float, plan: Plan, more_text: float = 1.0
+) -> float:
+    """Bits per byte of the best candidate of other circumstances."""
+    bigger = Found([_scaled(source, more_text) for source in found.sources])
+    return min(c.bits for c in _candidates(bigger, speed, seconds, plan.level, plan.runs))
+
+
+def _scaled(source: Any, factor: float) -> Any:
+    from dataclasses import replace
+
+    return replace(source, characters=source.characters * factor, bytes=source.bytes * factor)

@@ -1,0 +1,144 @@
+"""The plan as an ordinary recipe, with a word on every value."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from miao import rules
+from miao.grow.found import Found
+from miao.grow.machine import SEQ_LEN, shape_options
+from miao.grow.plan import Plan
+from miao.recipe import Recipe, SeedbedOptions
+
+SFT_RATES = (0.8, 0.55)
+"""AdamW's and Muon's rates of SFT over those of pretraining, as the seedling has them."""
+
+
+def recipe_text(
+    plan: Plan,
+    found: Found,
+    texts: list[str],
+    name: str,
+    out_dir: str,
+    maker: str | None,
+    until: str | None,
+    beginnings: list[str],
+) -> str:
+    """YAML.
+
+    Args:
+        texts: what to pretrain on. name: of the run, and (where given with a maker or not) of the
+            assistant. beginnings: of the user's texts, for samples.
+    """
+    best, built_in = plan.best, SeedbedOptions()
+    rates = rules.settings(best.inner, max(best.tokens, 1.0))
+    shape = shape_options(best.width, best.blocks)
+    batch = max(rates.batch_tokens, 2 * SEQ_LEN)
+    adam, muon = rates.learning_rate, rates.muon_learning_rate
+    talk = {"identity": 0.4, "general": 0.4, "math": 0.2} if plan.talks < 3000 else {}
+    weights = (
+        f"\n    conversation_weights: {_flow(talk)}  # few: who it is comes first" if talk else ""
+    )
+    named = name if name != DEFAULT_NAME else None
+    questions = 40 if plan.minutes < 5 else 120 if plan.minutes < 30 else 400
+    heldout = round(min(max(0.003 * best.tokens, 1000), 40_000))
+    minutes = {stage: round(m, 3) for stage, m in plan.stages.items()}
+    bits = f"{best.bits:.2f} ({best.low:.2f} to {best.high:.2f})"
+    time = f'until: "{until}"' if until else f"minutes: {plan.minutes:g}"
+    skip = "true" if any(s.problems for s in found.sources) else "false"
+    dpo = (
+        f"""dpo:
+  epochs: null
+  minutes: {minutes.get("dpo")}            # {plan.why["dpo.enabled"]}
+  seq_len: {SEQ_LEN}
+  batch_tokens: {batch}
+  learning_rate: 8.0e-5     # gentle: AdamW for everything
+  muon_learning_rate: 0.0
+  beta: 0.5
+  sft_weight: 0.8           # keeps the chosen answers likely
+  replay: 0.3               # share of conversations again
+"""
+        if "dpo" in minutes
+        else f"dpo: {{enabled: false}}      # {plan.why['dpo.enabled']}\n"
+    )
+    head = f"{plan.minutes:g} minutes, expected {bits} bits per byte of held-out text"
+    size = f"{best.parameters / 1e6:.1f}M parameters: {plan.why['model.hidden_size']}"
+    return f"""# Written by `miao grow`: {head}.
+# An ordinary recipe: `miao run` of this file does the same, and every value can be changed.
+name: {_flow(name)}
+out_dir: {_flow(out_dir)}
+{time}      # the whole run; what the stages' minutes are shares of
+
+corpus:
+  paths: {_flow(texts)}
+  conversations: {_flow(found.files("conversation"))}
+  preferences: {_flow(found.files("preference"))}
+  local: null
+  own_share: auto           # yours up to four times over until they are half
+  skip_bad_records: {skip}
+  heldout: {plan.heldout:g}             # share kept out of training, to measure on
+  seedbed:                  # the built-in conversations, and who they say it is
+    conversations: {plan.talks}   # {plan.why["sft.minutes"]}
+    preferences: {min(3000, plan.talks)}{weights}
+    name_zh: {_flow(named or built_in.name_zh)}
+    name_en: {_flow(named or built_in.name_en)}
+    maker_zh: {_flow(maker or built_in.maker_zh)}
+    maker_en: {_flow(maker or built_in.maker_en)}
+
+tokenizer:
+  vocab_size: {best.vocabulary}          # {plan.why["tokenizer.vocab_size"]}
+  sample: {min(int(plan.characters), 3_000_000 if plan.minutes < 30 else 30_000_000)}
+
+model:                      # {size}
+  hidden_size: {best.width}
+  num_hidden_layers: {best.blocks}
+  num_attention_heads: {shape.num_attention_heads}
+  num_key_value_heads: {shape.num_key_value_heads}
+  max_position_embeddings: {shape.max_position_embeddings}
+
+pretrain:
+  tokens: null
+  minutes: {minutes["pretrain"]}          # {plan.why["pretrain.minutes"]}
+  seq_len: {SEQ_LEN}
+  batch_tokens: {batch}        # {plan.why["pretrain.batch_tokens"]}
+  learning_rate: {adam:.1e}    # {plan.why["pretrain.learning_rate"]}
+  muon_learning_rate: {muon:.1e}
+  warmup: {rates.warmup:g}
+  decay: {rates.decay:g}               # of the time, whenever it comes
+  eval_every: {0.25 if plan.minutes < 5 else 0.1}
+  sample_every: 0
+  save_every: {0.5 if plan.minutes < 5 else 0.1}
+
+sft:
+  epochs: null
+  minutes: {minutes["sft"]}
+  seq_len: {SEQ_LEN}
+  batch_tokens: {batch}
+  learning_rate: {adam * SFT_RATES[0]:.1e}
+  muon_learning_rate: {muon * SFT_RATES[1]:.1e}
+  decay: 0.7
+  replay: 0.15              # share of your text again, against forgetting
+  eval_every: 0.5
+  sample_every: 0
+  save_every: 0.5
+
+{dpo}
+evaluate:
+  question_items: {questions}
+  seconds: {round(1.2 * plan.minutes, 1)}              # of each evaluation, at most
+  preference_pairs: {questions if "dpo" in minutes else 0}
+  own_items: {questions if plan.minutes >= 5 else 20}
+  heldout_tokens: {heldout}   # per source
+
+sample_texts: {_flow(beginnings)}
+sample_prompts: {_flow(Recipe().sample_prompts[:: 1 if plan.minutes >= 5 else 4])}
+"""
+
+
+DEFAULT_NAME = "grown"
+
+
+def _flow(value: Any) -> str:
+    """As YAML on one line: JSON is."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,183 @@
+"""`miao grow`: what it finds, plans and writes; nothing is trained here but in the last test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miao import rules
+from miao.cli import main
+from miao.errors import MiaoError
+from miao.files import read_json, read_jsonl, write_json, write_jsonl
+from miao.grow import machine
+from miao.grow.forecast import forecast
+from miao.grow.found import CUT, cut, look, take_texts
+from miao.grow.machine import Speed
+from miao.grow.plan import make_plan
+from miao.grow.writing import recipe_text
+from miao.recipe.reading import load_recipe
+
+SPEED = Speed("cpu", "float32", 1e-4, 1e-11, 2**34, 2, "here")
+SENTENCE = "清晨的露水落在小小的苗上，太阳慢慢升起来了，第{}天它又长高了一点。"
+
+
+def talk(number: int) -> dict[str, Any]:
+    turns = [("user", f"第{number}课讲什么？"), ("assistant", f"讲第{number}个故事。")]
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A novel in one file, and conversations beside it."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    novel = "\n".join(SENTENCE.format(n) for n in range(3000))
+    (texts / "novel.txt").write_text(novel, encoding="utf-8")
+    write_jsonl(texts / "chats.jsonl", map(talk, range(60)))
+    return texts
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+
+    def said(*words: str) -> str:
+        with pytest.raises(MiaoError) as caught:
+            from miao.commands.grow import main as grow
+
+            grow([*words, "--out_dir", str(tmp_path / "runs")])
+        assert not (tmp_path / "runs").exists(), "before any work"
+        return str(caught.value)
+
+    return said
+
+
+def test_errors_come_before_any_work(
+    folder: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, little = tmp_path / "empty", tmp_path / "little.txt"
+    empty.mkdir()
+    little.write_text("苗" * 100, encoding="utf-8")
+    assert "no time to grow" in refused(str(folder), "--hours", "0")
+    assert "how long" in refused(str(folder))
+    assert "is no time" in refused(str(folder), "--until", "soon")
+    assert "nothing that can be read" in refused(str(empty), "--minutes", "5")
+    assert "100 characters of text are too little" in refused(str(little), "--minutes", "5")
+    assert "no name" in refused(str(folder), "--minutes", "5", "--name", "a/b")
+    monkeypatch.setattr("miao.grow.plan.free_space", lambda path: 2**20)
+    assert "of disk are free" in refused(str(folder), "--minutes", "5")
+
+
+def test_what_was_brought_is_told_by_its_form_and_long_texts_are_cut(folder: Path) -> None:
+    found = look([str(folder)], [], [])
+    kinds = {source.kind: source for source in found.sources}
+    assert kinds["document"].records == 1 and kinds["conversation"].records == 60
+    assert found.chinese == 1.0 and found.is_cut
+    (path,) = take_texts(found, 1e9, folder / "taken", 0)
+    records = read_jsonl(path)
+    text = (folder / "novel.txt").read_text(encoding="utf-8")
+    assert "".join(r["text"] for r in records) == text.replace("\n", "") or len(records) > 30
+    assert all(len(record["text"]) <= 2 * CUT for record in records)
+    (some,) = take_texts(found, 20_000, folder / "some", 0)
+    size = sum(len(record["text"]) for record in read_jsonl(some))
+    assert 15_000 < size < 60_000 or len(found.files("document")) == 1
+    assert list(cut("字" * 10)) == ["字" * 10]
+
+
+def test_a_plan_is_a_recipe_with_reasons(folder: Path, tmp_path: Path) -> None:
+    found = look([str(folder)], [], [])
+    plans = {m: make_plan(found, SPEED, m, 5.0, tmp_path) for m in (2, 8, 60)}
+    for minutes, plan in plans.items():
+        assert sum(plan.stages.values()) + plan.aside == pytest.approx(minutes)
+        bits = [candidate.bits for candidate in plan.candidates]
+        assert (
+            plan.best.bits <= 1.005 * min(bits) and plan.best.low < plan.best.bits < plan.best.high
+        )
+        assert {"model.hidden_size", "tokenizer.vocab_size", "pretrain.minutes"} <= plan.why.keys()
+        path = tmp_path / f"{minutes}.yaml"
+        words = (["t.jsonl"], "小禾", "runs", "我们班", None, ["从前"])
+        path.write_text(recipe_text(plan, found, *words), encoding="utf-8")
+        recipe = load_recipe(path)
+        assert recipe.minutes == minutes and recipe.pretrain.minutes == pytest.approx(
+            plan.stages["pretrain"], abs=1e-3
+        )
+        assert recipe.corpus.seedbed.name_zh == "小禾" and recipe.corpus.own_share == "auto"
+        assert recipe.dpo.enabled == ("dpo" in plan.stages) == (minutes > 10)
+    ladder = [plan.best.bits for plan in plans.values()]
+    assert ladder == sorted(ladder, reverse=True), "more time never promises less"
+    assert plans[60].best.inner >= plans[2].best.inner
+    assert any("twice the text" in note for note in plans[60].notes)
+
+
+def test_earlier_runs_here_correct_the_level(folder: Path, tmp_path: Path) -> None:
+    found = look([str(folder)], [], [])
+    before = make_plan(found, SPEED, 8, 5.0, tmp_path / "runs")
+    for number in range(3):
+        record = {
+            "machine": SPEED.to_json(),
+            "expected": {"raw": 2.0},
+            "outcome": {"bits_per_byte": 2.2},
+        }
+        write_json(tmp_path / "runs" / f"r{number}" / "grow.json", record)
+    after = make_plan(found, SPEED, 8, 5.0, tmp_path / "runs")
+    assert after.level == pytest.approx(1.1) and after.runs == 3
+    assert after.best.bits == pytest.approx(1.1 * before.best.bits)
+    width = [(plan.best.high - plan.best.low) / plan.best.bits for plan in (before, after)]
+    assert width[1] < 0.6 * width[0]
+
+
+def test_a_forecast_narrows_and_ends_at_the_outcome() -> None:
+    assert forecast([], 1e6) is None
+    law = {share: rules.expected_bits(1e6, share * 1e6).value for share in (0.3, 0.8, 1.0)}
+    seen = {0.3: law[0.3] / 0.94, 0.8: 1.01 * law[0.8], 1.0: law[1.0]}
+    early, late, end = (forecast([(s, s * 1e6, bits)], 1e6) for s, bits in seen.items())
+    assert early and late and end
+    assert end[0] == pytest.approx(law[1.0])
+    assert early[2] - early[1] > late[2] - late[1] > end[2] - end[1]
+    assert late[1] < law[1.0] < late[2] and early[1] < seen[0.3]
+
+
+def test_the_plan_as_json_is_what_the_studio_shows(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    words = ["grow", str(folder), "--minutes", "20", "--plan", "--json", "--out_dir", str(tmp_path)]
+    assert main([*words, "--name", "mine"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["bits_per_byte"]) == 3 and plan["minutes"]["pretrain"] > 5
+    assert plan["options"]["model.hidden_size"] and plan["why"]["model.hidden_size"]
+    assert not (tmp_path / "mine").exists()
+
+
+def test_it_grows_and_keeps_its_books(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    words = ["grow", str(folder), "--minutes", "1", "--name", "小禾", "--maker", "我们班"]
+    words += ["--out_dir", str(tmp_path), "--model.hidden_size", "64", "--pretrain.minutes", "0.02"]
+    words += ["--model.num_hidden_layers", "1", "--sft.minutes", "0.02", "--minutes", "1"]
+    tiny = ["--corpus.seedbed.conversations", "60", "--evaluate.question_items", "4"]
+    monkeypatch.setattr("miao.run.clock.RunClock.left", property(lambda clock: 4.0))
+    assert main([*words, *tiny]) == 0
+    run = tmp_path / "小禾"
+    book = read_json(run / "grow.json")
+    assert book["outcome"]["bits_per_byte"] > 0 and book["outcome"]["seconds"] > 0
+    assert (run / "model" / "config.json").exists() and (run / "grow.yaml").exists()
+    said = capsys.readouterr().out
+    assert "planned" in said and "outcome" in said and "miao chat" in said
+    assert main([*words, *tiny]) == 0, "the same command again does nothing anew"
+    assert "pretrain: done before" in capsys.readouterr().out
+    with pytest.raises(MiaoError, match="begun with other words"):
+        from miao.commands.grow import main as grow
+
+        grow([*words[1:], *tiny, "--seed", "7"])
