@@ -55,6 +55,7 @@ def main() -> int:
         )
     predicted = {trial.key for trial in trials("heldout")}
     fitted = [row for row in surface(rows) if row["key"] not in predicted]
+    fitted = [row for row in fitted if row["tokens"] >= FEWEST_TOKENS]
     found = fit_loss(fitted)
     content = rules.table() | {
         "provenance": provenance(rows),
@@ -85,7 +86,6 @@ def surface(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def fit_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    rows = [row for row in rows if row["tokens"] >= FEWEST_TOKENS]
     size = np.array([row["parameters"] / 1e6 for row in rows])
     tokens = np.array([row["tokens"] / 1e6 for row in rows])
     bits = np.array([row["bits"] for row in rows])
