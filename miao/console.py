@@ -28,9 +28,9 @@ PLAIN_INTERVAL = 15.0
 """Seconds between progress lines where there is no terminal (a log file, CI)."""
 
 
-def say(text: str = "") -> None:
-    """Prints plain text."""
-    console.print(escape(translated(text)))
+def say(text: str = "", *, as_is: bool = False) -> None:
+    """Prints plain text, in the user's language but for what is said `as_is` (a model's answer)."""
+    console.print(escape(text if as_is else translated(text)))
 
 
 def headline(text: str) -> None:

@@ -26,6 +26,8 @@ PLACE = re.compile(r"\{(\d+|s)\}")
 """A place of a template: `{1}`, or `{s}`, an English ending that a translation may leave out."""
 LEAST = 5
 """Letters of its own that a template with places needs, to be known again in any text."""
+LEAST_IN_A_PART = 8
+"""The same of a part of a line: what a model or a file says may stand there."""
 NO_LINE_BEGINS = "，。；：、！？）》”’…%"
 
 
@@ -102,10 +104,12 @@ class Translator:
             self._whole(line) or self._piece(line) for line in text.split("\n")
         )
 
-    def _whole(self, text: str) -> str | None:
+    def _whole(self, text: str, least: int = LEAST) -> str | None:
         if (said := self.entries.get(text)) is not None:
             return said
         for template in self.templates:
+            if template.letters < least:
+                return None
             if template.longest in text and (found := template.pattern.fullmatch(text)):
                 values = dict(zip(template.places, map(self._value, found.groups()), strict=True))
                 return "".join(
@@ -120,9 +124,13 @@ class Translator:
 
     def _piece(self, text: str) -> str:
         """A line without an entry: what its parts have (`PLACE: message`, `  -> remedy`)."""
+        place, colon, message = text.partition(": ")
+        if colon and (whole := self._whole(message, LEAST_IN_A_PART)):
+            return place + colon + whole
         for mark in (" -> ", "; ", ": ", ", "):
             parts = text.split(mark)
-            said = [(" " in part.strip() and self._whole(part)) or part for part in parts]
+            least = LEAST_IN_A_PART
+            said = [(" " in part.strip() and self._whole(part, least)) or part for part in parts]
             if said != parts:
                 return mark.join(said)
         return text

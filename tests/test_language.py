@@ -85,6 +85,10 @@ def test_a_finished_text_finds_its_sentence_again() -> None:
     )
     assert chinese("cats, and dogs") == "cats, and dogs", "too few words of its own to be known"
     assert chinese("Once there was a file") == "Once there was a file"
+    assert chinese("Look at it: left out by me") == "Look at it: 被 me 略去"
+    assert Translator({"it has {1}": "它有 {1}"})("Look at it: it has legs") == (
+        "Look at it: it has legs"
+    ), "a model may say such things"
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def _train(chain: Chain, stage: str, base: Path | None, inputs: dict[str, Any]) 
     log = SampleLog(chain.run.samples, stage, chain.recipe, tokenizer)
     with by_product("the samples"):
         for record in log.write(chain.load(stage), result.tokens):
-            say(f"  > {record['prompt']}\n    {record['answer'].strip()}")
+            say(f"  > {record['prompt']}\n    {record['answer'].strip()}", as_is=True)
 
 
 def _what_is_half(chain: Chain, stage: str, before: dict[str, Any], inputs: dict[str, Any]) -> str:
