@@ -56,7 +56,8 @@ def prefetched(
 ) -> Generator[tuple[Step, float], None, None]:
     """Steps from `tokens` on until `budget` real tokens are read, one ahead in a thread; each with
     the seconds that it was waited for. The loader is this iterator's until it is closed."""
-    reader, before = Reader(loader, rows_per_step, world), loader.state()
+    before = loader.state()  # the reader moves it at once
+    reader = Reader(loader, rows_per_step, world)
     try:
         while tokens < budget:
             began = time.perf_counter()
