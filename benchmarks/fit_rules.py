@@ -47,13 +47,16 @@ def main() -> int:
     parser.add_argument("trials", type=Path)
     parser.add_argument("--write", action="store_true", help="into miao/rules.json")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument(
+        "--all", action="store_true", help="fit the trials of `heldout` too, once they are compared"
+    )
     options = parser.parse_args()
     rows = [row for row in read_rows(options.trials) if row["n"] != "tiny"]
     for row in rows:
         row["trial"] = Trial(
             **{name: row[name] for name in Trial.__dataclass_fields__ if name in row}
         )
-    predicted = {trial.key for trial in trials("heldout")}
+    predicted = set() if options.all else {trial.key for trial in trials("heldout")}
     fitted = [row for row in surface(rows) if row["key"] not in predicted]
     fitted = [row for row in fitted if row["tokens"] >= FEWEST_TOKENS]
     found = fit_loss(fitted)

@@ -75,6 +75,5 @@ def answer(parser: Any) -> None:
     """Answers the shell by a parser, and ends the process."""
     import argcomplete
 
-    argcomplete.autocomplete(
-        parser, default_completer=runs_and_files, always_complete_options=False
-    )
+    completer: Any = runs_and_files  # its type asks for a class
+    argcomplete.autocomplete(parser, default_completer=completer, always_complete_options=False)
