@@ -121,7 +121,7 @@ def test_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "no question yet",
         "nothing to take back",
         "taken back: b",
-        "with system prompt",
+        "with a system prompt",
         "/set NAME VALUE",
         "top_k: x is no whole number",
         "top_p must be from 0 to 1",

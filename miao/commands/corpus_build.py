@@ -49,6 +49,8 @@ def main(words: Sequence[str]) -> int:
     corpus = recipe.corpus
     corpus.columns = {**corpus.columns, **columns_of(options.columns)}
     corpus.encoding = options.encoding or corpus.encoding
+    if corpus.own_share == "auto" and not any("own_share" in word for word in overrides):
+        corpus.own_share = 1.0  # what is asked for is these files, not what a model learns beside
     if options.paths:
         reading = Reading(corpus.columns, corpus.encoding)
         given = {options.kind: options.paths} if options.kind else {}

@@ -28,7 +28,7 @@ def test_a_step_can_be_recorded(
     kind: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What `experts_swiglu` takes while a GPU without the fast product records.
-    monkeypatch.setattr("miao.model.feedforward.experts_swiglu", experts.experts_swiglu_dense)
+    monkeypatch.setattr("miao.model.mixture.experts_swiglu", experts.experts_swiglu_dense)
     runner = Runner(model_on_meta(dtype, **kind).eval(), ROWS, LENGTH)
     ids, positions = (torch.zeros(ROWS, 1, dtype=torch.int64, device="meta") for _ in range(2))
     slots = torch.zeros(ROWS, dtype=torch.int64, device="meta")

@@ -35,7 +35,7 @@ def saying(
     sources: list[TokenDataset], directory: Path, name: str, seed: int = 0, **changes: Any
 ) -> Trainer:
     made = trainer(sources, directory, seed=seed, sample_every=500, **changes)
-    made.samples = Saying(directory, name)
+    made.samples = made.keeper.samples = Saying(directory, name)
     return made
 
 

@@ -59,7 +59,7 @@ def tracked(
         {"seed": 42},
         **more,
     )
-    made.metrics = log
+    made.keeper.metrics = log
     return made, log
 
 
