@@ -251,8 +251,9 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool
     plan.why = {
         "tokenizer.vocab_size": f"{characters} of text, {CHARACTERS_PER_ENTRY} or more for each "
         "entry; a larger head would cost more time than its longer tokens save",
-        "model.hidden_size": f"of {len(SHAPES)} shapes the one with the fewest bits per byte after "
-        f"{seconds / 60:.1f} minutes at {best.tokens_per_second:,.0f} tokens per second",
+        "model.hidden_size": f"of {len(SHAPES)} shapes the smallest that comes within {EQUAL:.1%} "
+        f"of the fewest bits per byte after {seconds / 60:.1f} minutes at "
+        f"{best.tokens_per_second:,.0f} tokens per second",
         "pretrain.minutes": f"{best.tokens:,.0f} tokens: the text {best.times:.1f} times",
         "pretrain.learning_rate": "from the rule of rates (miao/rules.json)",
         "pretrain.batch_tokens": "from the rule of batches: small steps learn more per token",

@@ -95,6 +95,7 @@ model:                      # {size}
   num_hidden_layers: {best.blocks}
   num_attention_heads: {shape.num_attention_heads}
   num_key_value_heads: {shape.num_key_value_heads}
+  head_dim: {best.width // shape.num_attention_heads}
   max_position_embeddings: {shape.max_position_embeddings}
 
 pretrain:
