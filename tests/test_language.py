@@ -39,6 +39,11 @@ def test_every_message_help_and_option_has_a_translation(messages: ModuleType) -
     assert sorted(CHINESE.keys() - said.keys()) == [], f"nobody says these any more; {HOW}"
 
 
+def test_every_verb_has_the_parser_that_speaks_chinese() -> None:
+    for path in (ROOT / "miao").rglob("*.py"):
+        assert "argparse.ArgumentParser(" not in path.read_text(encoding="utf-8"), path
+
+
 def test_translations_have_the_places_and_the_indents_of_the_original() -> None:
     wrong = []
     for english, said in CHINESE.items():

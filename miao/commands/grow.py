@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 from miao.console import print_table, say, say_next, warn
 from miao.errors import MiaoError
 from miao.files import read_json, write_json, write_text
+from miao.grow import BOOK, DEFAULT_NAME, RECIPE
+from miao.language import AsWritten, Parser
+from miao.recipe.checks import is_run_name
 
 if TYPE_CHECKING:
     from miao.grow.found import Found
     from miao.grow.plan import Plan
 
-RECIPE, BOOK = "grow.yaml", "grow.json"
 ABOUT = """Reads your text, measures this machine, plans, trains, and ends on time. The plan is an
 ordinary recipe (grow.yaml in the run directory): `miao run` of it does the same, and any
 option of a recipe can be given here too (--model.hidden_size 256).
 
   miao grow my_texts/ --hours 2
-  miao grow my_texts/ --chats my_chats.jsonl --minutes 40 --name 小禾 --maker 我们班
+  miao grow my_texts/ --chats my_chats.jsonl --minutes 40 --name Sprout --maker "our class"
   miao grow my_texts/ --hours 8 --plan
 
 Interrupted, the same command goes on; the time that counts is that in which it works."""
@@ -39,8 +40,8 @@ def main(words: Sequence[str]) -> int:
     began = time.monotonic()
     options, more = _parser().parse_known_args(list(words))
     minutes = _minutes(options)
-    name = options.name or "grown"
-    if not re.fullmatch(r"(?!\.+$)[\w.\-]+", name):
+    name = options.name or DEFAULT_NAME
+    if not is_run_name(name):
         raise MiaoError(
             f"'{name}' is no name", where="--name", fix="letters, digits, . _ -; 中文也行"
         )
@@ -59,12 +60,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="miao grow",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="miao grow", description=ABOUT, formatter_class=AsWritten)
     add = parser.add_argument
     add("texts", nargs="+", help="files, folders or globs of text (chats among them are told)")
     add("--chats", nargs="+", default=[], help="your conversations")
@@ -73,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     time_group.add_argument("--minutes", type=float, help="how long it may take in all")
     time_group.add_argument("--hours", type=float, help="the same in hours")
     time_group.add_argument("--until", help="or up to a time of the clock: 07:30")
-    add("--name", help="of the run, and of the assistant (default: grown; 小苗, Miao)")
+    add("--name", help="of the run, and of the assistant (default: grown; Miao)")
     add("--maker", help="who the assistant says made it")
     add("--out_dir", "--out", default="runs", help="where run directories go (default %(default)s)")
     add("--seed", type=int, default=42, help="everything random follows from it")

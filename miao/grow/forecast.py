@@ -58,5 +58,4 @@ def curve(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float, float]]:
 def inner_parameters(run: RunDir) -> float:
     from miao.model import count_parameters, load_config
 
-    counted = count_parameters(load_config(run.model("pretrain")))
-    return float(counted.total - counted.embedding)
+    return float(count_parameters(load_config(run.model("pretrain"))).inner)

@@ -15,6 +15,7 @@ from miao.corpus.check import language_of
 from miao.corpus.read.accounting import UnreadColumns
 from miao.corpus.read.formats import RecordCounts, convert_file
 from miao.corpus.read.kinds import sniff_kind
+from miao.corpus.read.opened import COMPRESSIONS
 from miao.corpus.read.parts import read_part, split_file
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.sources import find_sources
@@ -32,7 +33,6 @@ FEWEST = 400
 """Documents below which they are cut, where they are longer than that."""
 PACKED = 3.5
 """Bytes of text in a byte of a compressed file, about."""
-SUFFIXES = {".gz", ".xz", ".bz2", ".zst"}
 _END = re.compile(r"\n|(?<=[。！？!?])|(?<=\. )")
 
 
@@ -215,7 +215,7 @@ def cut(text: str) -> Iterator[str]:
 
 
 def _size(path: Path) -> float:
-    return path.stat().st_size * (PACKED if path.suffix.lower() in SUFFIXES else 1.0)
+    return path.stat().st_size * (PACKED if path.suffix.lower() in COMPRESSIONS else 1.0)
 
 
 def _line(kind: Kind, sources: list[Source]) -> str:

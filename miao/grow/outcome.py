@@ -7,6 +7,7 @@ from typing import Any
 
 from miao.console import say, warn
 from miao.files import read_json, read_jsonl, write_json
+from miao.grow import BOOK
 from miao.grow.forecast import halfway
 from miao.rundir import RunDir
 
@@ -20,7 +21,7 @@ def conclude(path: Path, book: dict[str, Any]) -> None:
     book["outcome"] = {"bits_per_byte": bits, "seconds": seconds}
     if (later := halfway(run)) is not None:
         book["halfway"] = later
-    write_json(path / "grow.json", book)
+    write_json(path / BOOK, book)
     if bits is not None:
         value, low, high = book["expected"]["bits_per_byte"]
         said = f"planned {value:.3f} ({low:.2f} to {high:.2f}), "

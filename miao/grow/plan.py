@@ -8,13 +8,14 @@ the level.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from miao import rules
 from miao.errors import MiaoError
 from miao.files import free_space, read_json
+from miao.grow import BOOK
 from miao.grow.found import Found
 from miao.grow.machine import SEQ_LEN, Speed, shape_config
 from miao.model import count_parameters
@@ -176,7 +177,7 @@ def _candidates(
             if speed.memory and memory > USABLE * speed.memory:
                 continue
             counted = count_parameters(config)
-            inner = counted.total - counted.embedding
+            inner = counted.inner
             rate = speed.tokens_per_second(config)
             tokens = rate * seconds
             read = tokens * bytes_per_token(vocabulary, found.chinese)
@@ -219,7 +220,7 @@ def _heldout(characters: float) -> float:
 def earlier_level(out: Path, host: str) -> tuple[float, int]:
     """What the runs of `miao grow` here came to, over what was expected: the geometric mean."""
     ratios = []
-    for path in sorted(out.glob("*/grow.json")):
+    for path in sorted(out.glob(f"*/{BOOK}")):
         try:
             record = read_json(path)
             outcome, raw = record["outcome"]["bits_per_byte"], record["expected"]["raw"]
@@ -274,10 +275,10 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool
     said = ", ".join(f"{name} {-gain:+.3f}" for name, gain in gains.items())
     plan.notes.append(f"bits per byte would change: {said}; so {max(gains, key=gains.__getitem__)}"
                       " is worth more")  # fmt: skip
-    if best.times > 16:
+    if best.times > rules.MOST_PASSES:
         plan.notes.append(
-            f"the text is read {best.times:.0f} times, and what is read more than 16 times teaches "
-            "little more: bring more text rather than more time"
+            f"the text is read {best.times:.0f} times, and what is read more than "
+            f"{rules.MOST_PASSES} times teaches little more: bring more text rather than more time"
         )
     if text < 100_000:
         plan.notes.append(
@@ -297,11 +298,10 @@ def _expected(
     found: Found, speed: Speed, seconds: float, plan: Plan, more_text: float = 1.0
 ) -> float:
     """Bits per byte of the best candidate of other circumstances."""
-    bigger = Found([_scaled(source, more_text) for source in found.sources])
+    bigger = Found(
+        [
+            replace(one, characters=one.characters * more_text, bytes=one.bytes * more_text)
+            for one in found.sources
+        ]
+    )
     return min(c.bits for c in _candidates(bigger, speed, seconds, plan.level, plan.runs))
-
-
-def _scaled(source: Any, factor: float) -> Any:
-    from dataclasses import replace
-
-    return replace(source, characters=source.characters * factor, bytes=source.bytes * factor)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from miao import rules
+from miao.grow import DEFAULT_NAME
 from miao.grow.found import Found
 from miao.grow.machine import SEQ_LEN, shape_options
 from miao.grow.plan import Plan
@@ -135,9 +136,6 @@ evaluate:
 sample_texts: {_flow(beginnings)}
 sample_prompts: {_flow(Recipe().sample_prompts[:: 1 if plan.minutes >= 5 else 4])}
 """
-
-
-DEFAULT_NAME = "grown"
 
 
 def _flow(value: Any) -> str:

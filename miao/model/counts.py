@@ -17,6 +17,11 @@ class ParameterCount:
     embedding: int
     """Input embedding and output head."""
 
+    @property
+    def inner(self) -> int:
+        """All outside of embedding and head: what scaling laws call the size."""
+        return self.total - self.embedding
+
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """The parameters of a `Decoder` of this shape."""

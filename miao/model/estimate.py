@@ -312,7 +312,7 @@ def _weights(c: ModelConfig) -> _Weights:
     vectors = count.active - count.embedding + head - matmul_weights(c)
     sparse = sum(c.is_sparse(layer) for layer in range(c.num_hidden_layers))
     dense = c.num_hidden_layers - sparse
-    blocks = count.total - count.embedding - vectors - sparse * c.num_experts * c.hidden_size
+    blocks = count.inner - vectors - sparse * c.num_experts * c.hidden_size
     stacks = (
         dense * c.intermediate_size,
         sparse * c.num_experts * c.moe_intermediate_size,

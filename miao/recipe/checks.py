@@ -31,7 +31,7 @@ def check_recipe(recipe: Recipe) -> None:
             problems.append(message)
 
     need(
-        bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", recipe.name)),
+        is_run_name(recipe.name),
         "name: letters, digits, '.', '_' and '-' only, of any script (中文也行)",
     )
     need(0 <= recipe.corpus.heldout < 0.5, "corpus.heldout: a fraction from 0 to 0.5")
@@ -103,6 +103,11 @@ def check_recipe(recipe: Recipe) -> None:
 def check_weights(weights: dict[str, float], sources: Collection[str]) -> None:
     """Raises `MiaoError` for a weight (`corpus.weights`) of a source that does not exist."""
     check_sources(weights, sources, "corpus.weights")
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run directory may be called so: letters of any script, digits, `.`, `_`, `-`."""
+    return bool(re.fullmatch(r"(?!\.+$)[\w.\-]+", name))
 
 
 def check_sources(named: Collection[str], sources: Collection[str], where: str) -> None:

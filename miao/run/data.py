@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from miao import rules
 from miao.console import ProgressLine, count, headline, say, warn
 from miao.corpus.build.output import source_of
 from miao.corpus.build.pipeline import (
@@ -28,6 +29,9 @@ from miao.run.changes import gone_text
 from miao.tokenizer import Tokenizer, sample_texts, train_tokenizer
 from miao.tokenizer.named_templates import with_chat
 from miao.tokenizer.sample import fit_training
+
+FEWEST_CONVERSATIONS = 5000
+"""Below which own ones alone teach no talking."""
 
 
 def corpus(chain: Chain) -> None:
@@ -247,11 +251,11 @@ def _warn_of_babble(chain: Chain) -> None:
     if pretrain.enabled and recipe.corpus.paths and tokens:
         if pretrain.tokens is not None:
             budget = parse_quantity(pretrain.tokens, "pretrain.tokens")
-        if (times := max(budget / tokens, pretrain.epochs or 0)) > MOST_TIMES:
+        if (times := max(budget / tokens, pretrain.epochs or 0)) > rules.MOST_PASSES:
             warn(
                 f"pretraining reads {count(tokens)} tokens {times:.0f} times: what is read more "
-                f"than {MOST_TIMES} times teaches nothing more (arXiv:2305.16264), it is learned "
-                "by heart; bring more text, or lower pretrain.tokens"
+                f"than {rules.MOST_PASSES} times teaches nothing more (arXiv:2305.16264), it is "
+                "learned by heart; bring more text, or lower pretrain.tokens"
             )
     own = sources.get("sft", {}).get("conversations", {}).get("train", 0)
     alone = recipe.corpus.conversations and not recipe.corpus.mixes_built_in
@@ -266,10 +270,6 @@ def _warn_of_babble(chain: Chain) -> None:
             "DPO's built-in pairs are about what your conversations do not teach: "
             "--dpo.enabled false, or --corpus.own_share auto"
         )
-
-
-MOST_TIMES = 16
-FEWEST_CONVERSATIONS = 5000
 
 
 def _require_corpus(chain: Chain) -> None:
