@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, parser_for, table
-from miniseries import Trial, good_batch, read_rows, trials
+from miniseries import Trial, good_batch, trials
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(ROOT))
 
 from miao import rules
-from miao.files import write_json
+from miao.files import read_jsonl, write_json
 
 Array = NDArray[np.float64]
 NAMES = ("E", "B", "beta", "D0", "A", "alpha")
@@ -51,7 +51,7 @@ def main() -> int:
         "--all", action="store_true", help="fit the trials of `heldout` too, once they are compared"
     )
     options = parser.parse_args()
-    rows = [row for row in read_rows(options.trials) if row["n"] != "tiny"]
+    rows = [row for row in read_jsonl(options.trials) if row["n"] != "tiny"]
     for row in rows:
         row["trial"] = Trial(
             **{name: row[name] for name in Trial.__dataclass_fields__ if name in row}
@@ -138,9 +138,7 @@ def fit_repeats(rows: list[dict[str, Any]], law: dict[str, float]) -> dict[str, 
     def misfit(worth: float) -> float:
         by_size = defaultdict(list)
         for row in rows:
-            unique = row["unique_tokens"]
-            again = max(row["tokens"] / unique - 1, 0.0)
-            seen = min(row["tokens"], unique) + unique * worth * (1 - math.exp(-again / worth))
+            seen = rules.effective_tokens(row["tokens"], row["unique_tokens"], worth)
             value = _law(np.array(list(law.values())), row["parameters"] / 1e6, seen / 1e6)
             by_size[row["n"]].append(math.log(float(value)) - math.log(row["bits"]))
         return sum(float(np.var(values)) * len(values) for values in by_size.values())

@@ -9,14 +9,18 @@ are missing, and with no run to do it only prints the table (Markdown).
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from miao.files import read_json
 
+ROOT = Path(__file__).resolve().parent.parent
 KEPT, FORETOLD = 0.03, 0.03
 """What counts as kept, and as foretold."""
 
@@ -43,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         command = [sys.executable, "-m", "miao", "grow", path, "--minutes", f"{minutes:g}"]
         command += ["--name", run_name(name, minutes), "--out_dir", str(options.out)]
         command += ["--chats", *options.chats] if options.chats else []
-        subprocess.run(command, check=False)
+        subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
     books = [options.out / run_name(name, minutes) / "grow.json" for name, _, minutes in cells]
     print(table([(path.parent.name, read_json(path)) for path in books if path.exists()]))
     return 0

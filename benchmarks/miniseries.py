@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -32,15 +31,16 @@ from arms import Spec, miao_trainer, sources
 from common import ROOT, facts, parser_for
 from document_bits import Row, bits_per_byte, document_bits, read_documents, standard_error
 from material import Material, built_shards
-from race import read_texts
+from race import split_texts
 from variants import applied
 
 sys.path.insert(0, str(ROOT))
 
 from miao.device import keep_freed_memory
-from miao.files import write_jsonl
+from miao.files import append_jsonl, read_jsonl, write_jsonl
 from miao.model import Decoder, ModelConfig
 from miao.model.directory import save_model
+from miao.recipe import parse_quantity
 from miao.tokenizer import Tokenizer
 from miao.train.watch.metrics import MetricsLog
 
@@ -180,37 +180,26 @@ def main() -> int:
     record = options.work / "trials.jsonl"
     keep_freed_memory()
     if options.list:
-        for row in read_rows(record):
+        for row in read_jsonl(record):
             print(f"{row['bits']:.4f}  {row['cpu_seconds']:7.0f} s  {row['key']}")
         return 0
     part, parts = map(int, options.part.split("/"))
     wanted = [trial for name in options.trials for trial in trials(name)]
     wanted += [said(words) for words in options.words]
     for trial in list(dict.fromkeys(wanted))[part::parts]:
-        if any(row["key"] == trial.key for row in read_rows(record)):
+        if any(row["key"] == trial.key for row in read_jsonl(record)):
             continue
         row = run(trial, options)
-        with open(record, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_jsonl(record, row)
         print(f"{row['bits']:.4f}  {row['cpu_seconds']:7.0f} s  {trial.key}", flush=True)
     return 0
-
-
-def read_rows(record: Path) -> list[dict[str, Any]]:
-    if not record.exists():
-        return []
-    return [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
 
 
 def said(words: list[str]) -> Trial:
     """`n=0.6 tokens=1M muon=0.04`."""
     given = dict(word.split("=", 1) for word in words)
-    units = {"K": K, "M": M}
     kinds = {name: type(value) for name, value in asdict(Trial("0.3", 1)).items()}
-    values = {
-        name: float(v[:-1]) * units[v[-1]] if kinds[name] is int and v[-1] in units else v
-        for name, v in given.items()
-    }
+    values = {n: parse_quantity(v, n) if kinds[n] is int else v for n, v in given.items()}
     return replace(Trial(given["n"], 1), **{k: kinds[k](v) for k, v in values.items()})
 
 
@@ -284,13 +273,7 @@ def prepared(options: Any, vocab: int, unique: int) -> Material:
     if not heldout.exists():
         if options.quick:
             options.characters, options.heldout_bytes = 2e5, 4e3
-        texts = sorted(set(read_texts(options)))
-        random.Random(0).shuffle(texts)
-        kept: list[str] = []
-        while sum(len(text.encode()) for text in kept) < options.heldout_bytes:
-            kept.append(texts.pop()[:4000])
-        write_jsonl(train, ({"text": text} for text in texts))
-        write_jsonl(heldout, ({"text": text} for text in kept))
+        split_texts(options, train, heldout)
     place = work / f"vocab-{vocab}"
     whole = tokenized(place, train, vocab, options.quick)
     if not unique:

@@ -147,20 +147,28 @@ def arms_of(options: argparse.Namespace) -> Iterator[str]:
 
 def prepared(options: argparse.Namespace, work: Path) -> Course:
     """Texts, shuffled and split by document; Miao's tokenizer and shards, timed."""
-    texts = sorted(set(read_texts(options)))
-    random.Random(0).shuffle(texts)
-    heldout: list[str] = []
-    while sum(len(text.encode()) for text in heldout) < options.heldout_bytes:
-        # whole sentences of a long document would need a reader; its first 4,000 characters do
-        heldout.append(texts.pop()[:4000])
     file, train = work / "heldout.jsonl", work / "train.jsonl"
-    write_jsonl(file, ({"text": text} for text in heldout))
-    write_jsonl(train, ({"text": text} for text in texts))
+    texts, heldout = split_texts(options, train, file)
     fields = shape(options.shape, options.seq_len)
     began = time.perf_counter()
     material = built_shards(work, "documents", fields["vocab_size"], [str(train)], options.quick)
     print(f"tokenizer and shards: {time.perf_counter() - began:.0f} s", flush=True)
     return Course(options, work, texts, heldout, file, fields, material)
+
+
+def split_texts(
+    options: argparse.Namespace, train: Path, heldout: Path
+) -> tuple[list[str], list[str]]:
+    """Texts to train on and texts held out, shuffled and split by document; written, too."""
+    texts = sorted(set(read_texts(options)))
+    random.Random(0).shuffle(texts)
+    kept: list[str] = []
+    while sum(len(text.encode()) for text in kept) < options.heldout_bytes:
+        # whole sentences of a long document would need a reader; its first 4,000 characters do
+        kept.append(texts.pop()[:4000])
+    write_jsonl(heldout, ({"text": text} for text in kept))
+    write_jsonl(train, ({"text": text} for text in texts))
+    return texts, kept
 
 
 def read_texts(options: argparse.Namespace) -> Iterator[str]:

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,13 +26,9 @@ from miao.evaluate.results.ensemble import part_of
 from miao.evaluate.results.sets import ask_set
 from miao.evaluate.tasks.prompts import Encoder
 from miao.files import read_json
-from miao.model import Decoder
-from miao.model.build import new_config
+from miao.inspect.models import load_checkpoint
 from miao.recipe import DuringOptions
-from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
-from miao.tokenizer import Tokenizer
-from miao.train.distributed.parallel import own_weights
 from miao.train.watch.tasks import prepare
 
 Curve = dict[str, list[tuple[float, float]]]
@@ -58,7 +52,7 @@ def main() -> None:
             if key in kept:
                 continue
             tokens = read_json(step / "state.json")["tokens"]
-            kept[key] = {"run": run.path.name, "tokens": tokens, "values": measure(run, step, work)}
+            kept[key] = {"run": run.path.name, "tokens": tokens, "values": measure(step, work)}
             options.out.write_text(json.dumps(kept, indent=1))
             print(f"{key}: {tokens:,} tokens", file=sys.stderr)
     found: dict[str, Curve] = {}
@@ -69,10 +63,9 @@ def main() -> None:
     print_table([[found[run.path.name] for run in group] for group in groups])
 
 
-def measure(run: RunDir, step: Path, work: Any) -> dict[str, float]:
+def measure(step: Path, work: Any) -> dict[str, float]:
     """Centred accuracy of every part, and the centred probability of its right options."""
-    tokenizer = Tokenizer.from_directory(run.tokenizer)
-    model = load_checkpoint(run, step, tokenizer)
+    model, tokenizer = load_checkpoint(step)
     values: dict[str, float] = {}
     for chosen, prepared in work:
         asked = {one.task.name: one.answers for one in ask_set(model, Encoder(tokenizer), prepared)}
@@ -90,17 +83,6 @@ def measure(run: RunDir, step: Path, work: Any) -> dict[str, float]:
             if soft and part.chance:
                 values[f"{title} (p)"] = (np.mean(soft) - part.chance) / (1 - part.chance)
     return {name: float(value) for name, value in values.items()}
-
-
-def load_checkpoint(run: RunDir, step: Path, tokenizer: Tokenizer) -> Decoder:
-    """The weights of a checkpoint in the shape of the run's recipe."""
-    options = load_recipe(run.path / "recipe.yaml").model
-    model = Decoder(new_config(options, tokenizer.vocab_size, tokenizer.end_of_turn_id))
-    saved = load_file(step / "model.safetensors")
-    with torch.no_grad():
-        for name, target in own_weights(model).items():
-            target.copy_(saved[name])
-    return model.eval()
 
 
 def noise_of_neighbours(curves: Sequence[Sequence[float]]) -> float:

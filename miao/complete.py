@@ -14,9 +14,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from miao.language import Parser
 
-ASKED = "_ARGCOMPLETE"
-"""The environment variable by which a shell asks."""
-
 
 def words_before() -> list[str]:
     """The words of the line up to the cursor; the last one, perhaps empty, is being written."""

@@ -13,12 +13,15 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from miao.errors import Interrupted, MiaoError, activation_hint
 from miao.language import translated
@@ -76,6 +79,13 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], right_fro
     console.print(table)
 
 
+class _Beside(ProgressColumn):
+    """What stands beside the bar: translated when it is drawn, not at every step."""
+
+    def render(self, task: Task) -> Text:
+        return Text(translated(task.fields["text"]))
+
+
 class ProgressLine:
     """A bar with elapsed time and ETA; a plain line now and then where there is no terminal.
 
@@ -92,7 +102,7 @@ class ProgressLine:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[text]}"),
+            _Beside(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(elapsed_when_finished=False),
@@ -119,14 +129,13 @@ class ProgressLine:
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Moves the bar on; `text` stands beside it."""
         self.done += amount
-        text = translated(text)
-        self._progress.update(self._task, advance=amount, text=escape(text))
+        self._progress.update(self._task, advance=amount, text=text)
         now = time.monotonic()
         if not console.is_terminal and now - self._said > PLAIN_INTERVAL:
             self._said = now
             share = f" {min(self.done / self.total, 1):.0%}" if self.total else ""
             eta = f" ETA {self._eta(now)}" if self.total else ""
-            say(f"  {self.what}{share} {text}{eta}".rstrip())
+            say(f"  {self.what}{share} {translated(text)}{eta}".rstrip())
 
     def _eta(self, now: float) -> str:
         moved = self.done - self._began_at

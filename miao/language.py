@@ -129,8 +129,10 @@ class Translator:
             return place + colon + whole
         for mark in (" -> ", "; ", ": ", ", "):
             parts = text.split(mark)
-            least = LEAST_IN_A_PART
-            said = [(" " in part.strip() and self._whole(part, least)) or part for part in parts]
+            said = [
+                (" " in part.strip() and self._whole(part, LEAST_IN_A_PART)) or part
+                for part in parts
+            ]
             if said != parts:
                 return mark.join(said)
         return text
@@ -144,13 +146,16 @@ def _translator() -> Translator:
 def translated(text: str) -> str:
     """A message in the user's language; itself in English, or where the table has it not."""
     translator = _translator()
-    return translator(text) if translator.entries and not text.isspace() else text
+    return translator(text) if translator.entries and text.strip() else text
 
 
 def in_language(error: MiaoError) -> str:
-    """What an error says, in the user's language."""
-    where, fix = (text and translated(text) for text in (error.where, error.fix))
-    return str(MiaoError(translated(error.what), where=where, fix=fix))
+    """What an error says, in the user's language; in English where MIAO_LANG names none."""
+    try:
+        where, fix = (text and translated(text) for text in (error.where, error.fix))
+        return str(MiaoError(translated(error.what), where=where, fix=fix))
+    except MiaoError as wrong:
+        return str(wrong)
 
 
 class HelpInLanguage(argparse.HelpFormatter):
@@ -206,7 +211,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any):
         settings.setdefault("formatter_class", HelpInLanguage)
-        super().__init__(**{"allow_abbrev": False, **settings})
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)
 
     def error(self, message: str) -> Any:
         """Prints the usage and the mistake, and ends with code 2."""

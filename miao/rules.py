@@ -50,16 +50,18 @@ def table() -> dict[str, Any]:
     return content
 
 
-def effective_tokens(tokens: float, unique: float | None = None) -> float:
+def effective_tokens(
+    tokens: float, unique: float | None = None, worth: float | None = None
+) -> float:
     """What repeated text is worth, in tokens of new text: U + U·R·(1 - e^(-r/R)), where r is how
     often it is read again (arXiv:2305.16264, equation 5).
 
     Args:
-        unique: tokens of text that there are; None: enough.
+        unique: tokens of text that there are; None: enough. worth: R (default: the fitted one).
     """
     if unique is None or tokens <= unique:
         return tokens
-    worth = float(table()["repeats"]["value"])
+    worth = float(table()["repeats"]["value"]) if worth is None else worth
     return unique * (1 + worth * (1 - math.exp(-(tokens / unique - 1) / worth)))
 
 

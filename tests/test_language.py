@@ -154,3 +154,10 @@ def test_chinese_lines_break_at_the_width_and_before_no_stop(in_chinese: None) -
     assert language.in_language(
         MiaoError("the file is empty", where="a", fix="check the pattern")
     ) == ("a: 文件是空的\n  -> 检查通配符")
+
+
+def test_a_language_that_is_none_is_one_message() -> None:
+    asked = os.environ | {"MIAO_LANG": "fr"}
+    words = [sys.executable, "-m", "miao", "recipe", "nosuch"]
+    done = subprocess.run(words, capture_output=True, text=True, env=asked)
+    assert done.returncode == 2 and "MIAO_LANG" in done.stderr and "Traceback" not in done.stderr

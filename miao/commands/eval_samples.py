@@ -85,7 +85,7 @@ def loaded(target: Target, options: argparse.Namespace) -> tuple[Decoder, Tokeni
 
 
 def parser_of(verb: str, description: str) -> argparse.ArgumentParser:
-    return Parser(prog=f"miao eval {verb}", description=description, allow_abbrev=False)
+    return Parser(prog=f"miao eval {verb}", description=description)
 
 
 def generation_options(parser: argparse.ArgumentParser) -> None:

@@ -52,10 +52,12 @@ def forecast_loss(
     x, y = _usable([(t, value, 1.0) for t, value in points], tokens)[:2]
     if len(x) < FEWEST:
         return None
-    begin, end = decay or (math.inf, math.inf)
 
     def fallen_rate(at: _Array) -> _Array:
-        share: _Array = np.clip((at - begin) / max(end - begin, 1.0), 0, 1) if decay else 0 * at
+        if decay is None:
+            return np.zeros_like(at)
+        begin, end = decay
+        share: _Array = np.clip((at - begin) / max(end - begin, 1.0), 0, 1)
         return share
 
     middle, spread = sum(DROPS) / 2, (DROPS[1] - DROPS[0]) / 4

@@ -12,7 +12,7 @@ from miao.corpus.records import Message
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError
 from miao.evaluate.measure.likelihood import Advance, nothing
-from miao.evaluate.measure.quality import Written, goes_in_circles, repetition
+from miao.evaluate.measure.quality import goes_in_circles, repetition
 from miao.evaluate.measure.writing import write
 from miao.evaluate.scores import Score, accuracy, mean
 from miao.evaluate.tasks.cloze import cloze_items
@@ -87,11 +87,9 @@ def answer_own(
         return []
     options = SamplingOptions(temperature=0.0, max_new_tokens=max_new_tokens)
     found = write(model, tokenizer, [ids for _, ids in fitting], options, advance=advance)
-    asked = zip(fitting, found, strict=True)
-    written = [Written(q.question, text.strip(), ended) for (q, _), (text, ended) in asked]
     return [
-        {"question": one.prompt, "answer": one.answer, "reference": q.reference}
-        for one, (q, _) in zip(written, fitting, strict=True)
+        {"question": q.question, "answer": text.strip(), "reference": q.reference}
+        for (q, _), (text, _) in zip(fitting, found, strict=True)
     ]
 
 

@@ -146,7 +146,7 @@ def in_time(
     room = share * (ends - began)
     for start in range(0, len(items), CHUNK):
         spent = time.monotonic() - began
-        if spent * (1 + CHUNK / max(start, CHUNK)) > room or spent >= room:
+        if spent * (1 + CHUNK / max(start, CHUNK)) > room:
             break
         found += work(items[start : start + CHUNK])
     return found

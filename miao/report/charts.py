@@ -98,19 +98,13 @@ def value_span(values: Sequence[float], from_zero: bool = False) -> Span:
 
 
 def thin(series: Series) -> Series:
-    """The same line with at most `POINTS_PER_LINE` points (`thinned`)."""
-    if len(series.points) <= POINTS_PER_LINE:
+    """The same line with at most `POINTS_PER_LINE` points, each the mean of a run of points."""
+    run = -(-len(series.points) // POINTS_PER_LINE)
+    if run <= 1:
         return series
-    return Series(thinned(series.points, POINTS_PER_LINE), series.hue, series.name)
-
-
-def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most `most` points, each the mean of a run of the given ones."""
-    if len(points) <= most:
-        return list(points)
-    run = -(-len(points) // most)
-    groups = [points[start : start + run] for start in range(0, len(points), run)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+    groups = [series.points[start : start + run] for start in range(0, len(series.points), run)]
+    points = [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+    return Series(points, series.hue, series.name)
 
 
 def polylines(points: Sequence[Point]) -> list[list[Point]]:

@@ -52,7 +52,7 @@ def read_card(name: str, lines: Path, stage: str, own: bool = True) -> Record:
     Args:
         own: also what its run has measured on data of its own, which no other model has seen.
     """
-    records = read_jsonl(lines, warn) if lines.exists() else []
+    records = read_jsonl(lines, warn)
     mine = [r for r in records if r.get("model_stage") == stage and isinstance(r.get("task"), str)]
     card: Record = {"model": name, "stage": stage, **{section: [] for section in SECTIONS}}
     for name in (SET, LARGE_SET):

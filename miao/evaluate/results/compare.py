@@ -14,6 +14,7 @@ from miao.evaluate.statistics import Difference, compare_paired, holm
 from miao.files import read_jsonl
 
 Record = dict[str, Any]
+Answers = dict[tuple[str, str, str], Record]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _shared(one: Path, other: Path, task: str | None) -> list[str]:
 def _compare(
     name: str, first: str, other: str, folders: dict[str, Path]
 ) -> tuple[Comparison, float]:
-    a, b = (_by_question(folders[path] / name) for path in (first, other))
+    a, b = (by_question(folders[path] / name) for path in (first, other))
     shared = [key for key in a if key in b]
     if not shared:
         raise MiaoError(
@@ -97,11 +98,11 @@ def _compare(
     return comparison, difference.p_value
 
 
-def _by_question(path: Path) -> dict[tuple[str, str, str], Record]:
+def by_question(path: Path, warn_of_nameless: bool = True) -> Answers:
     """Answers by subject, number and content of the question, where it is known what is right."""
     records = [record for record in read_jsonl(path, warn) if record.get("right") is not None]
     whole = [record for record in records if {"subject", "id", "question"} <= record.keys()]
-    if len(whole) < len(records):
+    if warn_of_nameless and len(whole) < len(records):
         warn(f"{path}: {len(records) - len(whole)} answers name no question and are left out")
     return {(str(r["subject"]), str(r["id"]), str(r["question"])): r for r in whole}
 

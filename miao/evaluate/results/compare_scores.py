@@ -3,22 +3,21 @@ is no noise of the difference."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from miao.console import warn
 from miao.evaluate.benchmark import right_share
+from miao.evaluate.results.compare import Answers, Record, by_question
 from miao.evaluate.results.ensemble import BOTH, Z95, Ensemble, Part, ensemble_from_json
 from miao.evaluate.results.store import answers_folder
 from miao.evaluate.scores import PROBABILITY
 from miao.evaluate.statistics import holm, stratified
 from miao.files import read_jsonl
 
-Record = dict[str, Any]
-Answers = dict[tuple[str, str, str], Record]
 Step = tuple[object, object, float]
 """Subject and cluster of a question, and what B has there more than A."""
 
@@ -46,12 +45,17 @@ class ScoreDifference:
 
 def compare_scores(paths: Sequence[str], only: str | None = None) -> list[ScoreDifference]:
     """Every later model against the first, for every score that both have; none: no such score."""
+
+    @functools.cache
+    def read(path: Path) -> Answers:  # once, however many parts are asked of a file
+        return by_question(path, warn_of_nameless=False)
+
     found = [
         difference
         for other in paths[1:]
         for name, line, line_b in _shared(paths[0], other)
         if only is None or name.startswith(only)
-        for difference in _differences(name, (paths[0], other), (line, line_b))
+        for difference in _differences(name, (paths[0], other), (line, line_b), read)
     ]
     adjusted = holm([one.p_value for one in found])
     return [replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True)]
@@ -69,13 +73,16 @@ def _lines(path: str) -> dict[str, Record]:
     suffix = f" of {folder.name}"
     return {
         line["stage"].removeprefix("score ").removesuffix(suffix): line
-        for line in (read_jsonl(lines, warn) if lines.exists() else [])
+        for line in read_jsonl(lines, warn)
         if "ensemble" in line and "files" in line and line.get("model_stage") == folder.name
     }
 
 
 def _differences(
-    name: str, paths: tuple[str, str], lines: tuple[Record, Record]
+    name: str,
+    paths: tuple[str, str],
+    lines: tuple[Record, Record],
+    read: Callable[[Path], Answers],
 ) -> list[ScoreDifference]:
     """Of each language, and of both where there are two."""
     a, b = (ensemble_from_json(line["ensemble"]) for line in lines)
@@ -86,7 +93,7 @@ def _differences(
     counts: dict[Part, tuple[int, int]] = {}
     for part, other in zip(a.parts, b.parts, strict=True):
         ours, theirs = (
-            _answers(answers_folder(path) / line["files"][one.task], one)
+            _of_part(read(answers_folder(path) / line["files"][one.task]), one)
             for path, line, one in zip(paths, lines, (part, other), strict=True)
         )
         keys = [key for key in ours if key in theirs]
@@ -134,14 +141,10 @@ def paired(parts: Sequence[tuple[float, Sequence[Step]]]) -> tuple[float, float]
     return value, math.sqrt(variance)
 
 
-def _answers(path: Path, part: Part) -> Answers:
-    """The answers of a part by subject, number and content of the question."""
-    return {
-        (str(r["subject"]), str(r["id"]), str(r["question"])): r
-        for r in (read_jsonl(path, warn) if path.exists() else [])
-        if r.get("right") is not None and {"subject", "id", "question"} <= r.keys()
-        if not part.subjects or r["subject"] in part.subjects
-    }
+def _of_part(answers: Answers, part: Part) -> Answers:
+    if not part.subjects:
+        return answers
+    return {key: r for key, r in answers.items() if r["subject"] in part.subjects}
 
 
 def _value(record: Record, unit: str) -> float:
