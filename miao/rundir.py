@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from miao.errors import MiaoError
 from miao.files import atomic_directory, lock, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
 from miao.recipe import STAGES
+
+CHECKPOINT = re.compile(r"step-\d{8,}")
+"""The name of a checkpoint's directory: its optimizer step."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +322,17 @@ def find_model(path: str | Path) -> Path:
         fix="give a run directory (runs/NAME), one that holds config.json and model.safetensors, "
         "or a name on a hub (hf:owner/name, modelscope:owner/name)",
     )
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints, oldest first; whether they are whole shows when they are read."""
+    found = [p for p in directory.glob("step-*") if CHECKPOINT.fullmatch(p.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was made."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _begun(directory: Path) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from miao.cli import main
 from miao.commands.export import MARK
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.run.chain import Chain
-from miao.rundir import RunDir, find_model
+from miao.rundir import RunDir, find_model, list_checkpoints, step_of
 from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
-from miao.train.safety.checkpoint import CheckpointStore, list_checkpoints, step_of
+from miao.train.safety.checkpoint import CheckpointStore
 from tests.train.pair import run_processes
 
 TINY = """

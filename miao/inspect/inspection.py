@@ -85,12 +85,11 @@ def inspect(
             message = f"there is no place {show.whole}: there are {len(read)}, counted from 0"
             raise MiaoError(message, where="whole")
         whole = {"place": show.whole, "logprobs": _rounded(logprobs_tv[show.whole])}
-    attention = [_triangle(heads_hts) for heads_hts in seen.attention_lhts]
     return {
         "tokens": [token_json(tokenizer, id) for id in read],
         "prompt": min(prompt, len(read)),
         "places": places,
-        "attention": attention if show.attention else None,
+        "attention": list(map(_triangle, seen.attention_lhts)) if show.attention else None,
         "other": other,
         "whole": whole,
         "cut": len(ids) > len(read),

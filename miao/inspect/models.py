@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ from miao.model.build import longer_config
 from miao.model.directory import config_for, own_tensors
 from miao.recipe import STAGES, Recipe
 from miao.recipe.reading import load_recipe
-from miao.rundir import RunDir, find_model
+from miao.rundir import CHECKPOINT, RunDir, find_model, list_checkpoints, step_of
 from miao.tokenizer import Tokenizer
 from miao.train.safety.parts import holds_weights, weights_of
-
-_CHECKPOINT = re.compile(r"step-\d{8,}")
 
 
 def load(source: str | Path) -> tuple[Decoder, Tokenizer]:
@@ -39,7 +36,7 @@ def load(source: str | Path) -> tuple[Decoder, Tokenizer]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a directory is one of a run's checkpoints."""
-    return bool(_CHECKPOINT.fullmatch(path.name)) and holds_weights(path)
+    return bool(CHECKPOINT.fullmatch(path.name)) and holds_weights(path)
 
 
 def load_checkpoint(path: Path) -> tuple[Decoder, Tokenizer]:
@@ -73,10 +70,8 @@ def models_of(run: RunDir) -> list[dict[str, Any]]:
     the stage's finished model}; the name is its path below the run."""
     found: list[dict[str, Any]] = []
     for stage in STAGES:
-        steps = sorted(p for p in run.checkpoints(stage).glob("step-*") if holds_weights(p))
-        for path in steps:
-            if _CHECKPOINT.fullmatch(path.name):
-                found.append(_entry(run, path, stage, int(path.name.removeprefix("step-"))))
+        steps = filter(holds_weights, list_checkpoints(run.checkpoints(stage)))
+        found += [_entry(run, path, stage, step_of(path)) for path in steps]
         if (run.model(stage) / "config.json").is_file():
             found.append(_entry(run, run.model(stage), stage, None))
     return found

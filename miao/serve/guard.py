@@ -97,8 +97,8 @@ class Guard:
         if "transfer-encoding" in headers and "content-length" in headers:
             raise Problem(400, "a request has a Content-Length or a Transfer-Encoding, not both")
         if gate.api_key is not None and scope["path"] not in gate.open_paths:
-            kind, _, bearer = headers.get("authorization", "").partition(" ")
-            given = bearer if kind.lower() == "bearer" else headers.get("x-api-key", "")
+            given = bearer_of(headers)
+            given = headers.get("x-api-key", "") if given is None else given
             if not _is_key(given, gate.api_key):
                 raise Problem(401, "the API key is missing or wrong")
         streams = scope["path"] in gate.streamed
@@ -167,6 +167,12 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0].lower().rstrip(".") if ":" in host else host.lower().rstrip(".")
+
+
+def bearer_of(headers: Headers) -> str | None:
+    """What the Authorization header bears; None: nothing of that kind."""
+    kind, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer if kind.lower() == "bearer" else None
 
 
 def _is_key(given: str, api_key: str) -> bool:

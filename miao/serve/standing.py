@@ -12,7 +12,7 @@ from miao.errors import MiaoError
 from miao.evaluate.forecast import forecast_loss
 from miao.files import read_json
 from miao.recipe import STAGES, parse_quantity
-from miao.rundir import RunDir
+from miao.rundir import RunDir, list_checkpoints
 from miao.serve.curves import CURVES, RunLog, StageLog, number
 
 MOST = 200
@@ -31,7 +31,7 @@ def standing(run: RunDir, stage: str, log: RunLog, worker: int) -> dict[str, Any
 
 def budget_of(run: RunDir, stage: str) -> float | None:
     """The tokens of a stage, from its newest checkpoint or from the recipe; None: not known."""
-    for path in sorted(_checkpoints(run, stage), reverse=True)[:1]:
+    for path in _checkpoints(run, stage)[-1:]:
         if (budget := number(_state(path, _changed(path)).get("budget"))) is not None:
             return budget
     return _planned(run.path, stage, _changed(run.path / "recipe.yaml"))
@@ -40,7 +40,7 @@ def budget_of(run: RunDir, stage: str) -> float | None:
 def checkpoints_of(run: RunDir, stage: str) -> list[dict[str, Any]]:
     """The checkpoints that are there, as events on the axis of tokens."""
     found = []
-    for path in sorted(_checkpoints(run, stage))[-MOST:]:
+    for path in _checkpoints(run, stage)[-MOST:]:
         if (tokens := number(_state(path, _changed(path)).get("tokens"))) is not None:
             found.append({"x": tokens, "kind": "checkpoint", "more": path.name})
     return found
@@ -68,7 +68,7 @@ def _checkpoints(run: RunDir, stage: str) -> list[Path]:
     if stage not in STAGES:  # it comes from a log, which may be a stranger's
         return []
     with suppress(OSError):
-        return [path for path in run.checkpoints(stage).glob("step-*") if path.suffix == ""]
+        return list_checkpoints(run.checkpoints(stage))
     return []
 
 

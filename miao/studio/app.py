@@ -17,6 +17,7 @@ from miao.studio.data import add_data
 from miao.studio.door import Door
 from miao.studio.grow import add_grow
 from miao.studio.inside import add_inside
+from miao.studio.jobs import Jobs
 from miao.studio.place import Place
 from miao.studio.talk import add_talk
 
@@ -65,6 +66,7 @@ def create_studio(
         hosts: names by which it may be called (`Gate`). token: default: the place's.
     """
     app = FastAPI(title="Miao", version=__version__, openapi_url=None)
+    app.state.jobs = Jobs(place)  # one queue, whichever room adds to it
     for room in ROOMS:
         room.add(app, place)
     pages = {room.path: room.page for room in ROOMS}

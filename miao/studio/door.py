@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from miao.serve.guard import bearer_of
 from miao.serve.pages import HEADERS
 from miao.serve.problems import Problem
 
@@ -46,7 +47,7 @@ class Door:
             answer: Response = RedirectResponse(scope["path"] + ("?" + rest if rest else ""), 303)
             answer.set_cookie(cookie, given, YEAR, httponly=True, samesite="strict")
             answer.headers.update({**HEADERS, "Cache-Control": "no-store"})
-        elif self._is_token(_cookie_of(headers, cookie) or _bearer_of(headers)):
+        elif self._is_token(_cookie_of(headers, cookie) or (bearer_of(headers) or "").strip()):
             await self._app(scope, receive, send)
             return
         elif "text/html" in headers.get("accept", ""):
@@ -75,8 +76,3 @@ def _cookie_of(headers: Headers, name: str) -> str:
     except CookieError:
         return ""
     return found.value if found else ""
-
-
-def _bearer_of(headers: Headers) -> str:
-    kind, _, bearer = headers.get("authorization", "").partition(" ")
-    return bearer.strip() if kind.lower() == "bearer" else ""

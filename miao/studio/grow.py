@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import re
 import shlex
@@ -68,7 +67,7 @@ class Sure(BaseModel):
 
 def add_grow(app: FastAPI, place: Place) -> None:
     """Adds the routes of the room; the queue goes on while the application lives."""
-    jobs = Jobs(place)
+    jobs: Jobs = app.state.jobs
     add_texts(app, place)
     before = app.router.lifespan_context
 
@@ -87,7 +86,6 @@ def add_grow(app: FastAPI, place: Place) -> None:
         return {
             "jobs": [job.as_json() for job in jobs.all()],
             "recipes": list(shipped_recipes()),
-            "can_grow": can_grow(),
         }
 
     @app.post("/studio/plan")
@@ -165,11 +163,6 @@ def add_grow(app: FastAPI, place: Place) -> None:
         return {}
 
 
-def can_grow() -> bool:
-    """Whether this Miao has `miao grow`."""
-    return importlib.util.find_spec("miao.commands.grow") is not None
-
-
 def words_of(wish: Wish, place: Place) -> list[str]:
     """The command of a wish, without `miao`.
 
@@ -183,8 +176,6 @@ def words_of(wish: Wish, place: Place) -> list[str]:
     options = list(_option_words(wish.options))
     where = ["--name", name, "--out_dir", str(place.runs)]
     if wish.recipe is None and wish.clone_of is None:
-        if not can_grow():
-            raise Problem(400, "which recipe?", "recipe")
         if not files["texts"]:
             raise Problem(400, "drop a text first, or choose a recipe: it has its own", "texts")
         given = [f"--{field}" for field in ("chats", "pairs")]

@@ -138,7 +138,7 @@ class Reader:
         if not any(each["name"] == part for each in models_of(run)):
             raise Problem(404, f"there is no such model: {name[:200]!r}", param)
         path = run.path / part
-        return self._load(path, (path / "model.safetensors").stat().st_mtime_ns)
+        return self._load(path, path.stat().st_mtime_ns)
 
 
 def _load(path: Path, changed: int) -> Any:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +50,12 @@ class Job:
     began: float | None
     ended: float | None
     code: int | None
-    tail: tuple[str, ...]
-    """The last lines of its log."""
+    log: Path
+
+    @cached_property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines of its log."""
+        return _tail(self.log)
 
     @property
     def command(self) -> str:
@@ -59,8 +64,9 @@ class Job:
 
     def as_json(self) -> dict[str, Any]:
         """For the page; `progress` is that of the stage which the log speaks of."""
-        found = [match for line in self.tail if (match := PROGRESS.match(line))]
-        last = found[-1] if found and self.state == "running" else None
+        lines = self.tail if self.state == "running" else ()
+        found = [match for line in lines if (match := PROGRESS.match(line))]
+        last = found[-1] if found else None
         progress = last and {
             "stage": last[1], "share": int(last[2]) / 100, "says": last[3], "left": last[4],
         }  # fmt: skip
@@ -200,9 +206,8 @@ class Jobs:
         else:
             state = "failed"
         named = {key: status.get(key) for key in ("pid", "began", "ended")}
-        tail = _tail(path / "log")
         words = tuple(job["words"])
-        return Job(path.name, words, state, job["queued"], code=code, tail=tail, **named)
+        return Job(path.name, words, state, job["queued"], code=code, log=path / "log", **named)
 
 
 _OPEN = ("running", "stopping", "queued")

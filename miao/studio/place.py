@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miao.errors import MiaoError
+from miao.files import at_home
 from miao.rundir import RunDir
 from miao.serve.board import Runs
 from miao.serve.problems import Problem
@@ -55,7 +56,7 @@ class Place:
             is_there = path.exists()
         except (OSError, ValueError, RuntimeError):
             raise Problem(404, "there is no such file", "path") from None
-        if not any(path == root or path.is_relative_to(root) for root in self.roots()):
+        if not any(path.is_relative_to(root) for root in self.roots()):
             raise Problem(403, "this is not below a directory given by --texts", "path")
         if not is_there:
             raise Problem(404, "there is no such file", "path")
@@ -90,7 +91,7 @@ def checked_name(name: str, what: str = "name") -> str:
 
 def home_of(runs: Path) -> Path:
     """The directory that a studio of these runs keeps for itself, outside of them."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get("XDG_STATE_HOME") or at_home("~/.local/state")
     digest = hashlib.sha256(os.fsencode(runs.resolve())).hexdigest()[:8]
     return Path(state) / "miao" / f"studio-{digest}"
 

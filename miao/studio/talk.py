@@ -44,7 +44,8 @@ class Lesson(BaseModel):
 
 def add_talk(app: FastAPI, place: Place) -> None:
     """Adds the routes of the room; what it has loaded ends with the application."""
-    voices, jobs = Voices(place), Jobs(place)
+    voices = Voices(place)
+    jobs: Jobs = app.state.jobs
     votes = place.home / "votes.jsonl"
     before = app.router.lifespan_context
 
@@ -73,13 +74,12 @@ def add_talk(app: FastAPI, place: Place) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         """As `miao serve` answers; the model is loaded first if need be."""
-        body = await request.body()
         try:
-            model = json.loads(body)["model"]
+            body = json.loads(await request.body())
+            model = str(body["model"])
         except (ValueError, KeyError, TypeError):
             raise Problem(400, "which model?", "model") from None
-        asked = asyncio.to_thread(voices.forward, str(model), body, "/chat/completions")
-        status, kind, pieces = await asked
+        status, kind, pieces = await asyncio.to_thread(voices.forward, model, body)
         return StreamingResponse(pieces, status, media_type=kind)
 
     @app.post("/studio/servers")

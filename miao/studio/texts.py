@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def checked(paths: Sequence[str]) -> dict[str, Any]:
         problems = islice(read_jsonl(bad, lambda problem: None), PROBLEMS)
         kept_keys = ("path", "line", "reason", "fix")
         found["problems"] = [{key: one.get(key) for key in kept_keys} for one in problems]
-    return found | {"command": f"miao {' '.join(words)}", "quarantine": None}
+    return found | {"command": f"miao {shlex.join(words)}", "quarantine": None}
 
 
 def asked(words: Sequence[str], seconds: float, fine: Sequence[int] = (0,)) -> Any:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from miao.openai_api import NoAnswer, ask, base_url
 from miao.recipe import STAGES
-from miao.rundir import RunDir
+from miao.rundir import RunDir, list_checkpoints
 from miao.serve.board import Runs
 from miao.serve.problems import Problem
 from miao.studio.place import Place
@@ -32,7 +32,6 @@ IDLE = 600.0
 """Seconds after which one that nobody asks is stopped."""
 START_SECONDS = 180.0
 PIECE = 16 * 1024
-STEP = re.compile(r"step-\d{8,}")
 ADDRESS = re.compile(r"serving .* at (http://\S+)")
 
 
@@ -104,16 +103,16 @@ class Voices:
         self._others[address.split("://")[1].removesuffix("/v1")] = (address, key, names)
         return self.models()
 
-    def forward(self, model: str, body: bytes, path: str) -> tuple[int, str, Iterator[bytes]]:
-        """Asks the server of a model; returns status, type and what comes, as it comes."""
+    def forward(self, model: str, body: dict[str, Any]) -> tuple[int, str, Iterator[bytes]]:
+        """Asks the server of a model to chat; returns status, type and what comes, as it comes."""
         url, key, name = self._address(model)
         # The server knows its model by its own name.
-        content = json.dumps(json.loads(body) | {"model": name}).encode()
+        content = json.dumps(body | {"model": name}).encode()
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
         try:
-            request = urllib.request.Request(url + path, content, headers)
+            request = urllib.request.Request(url + "/chat/completions", content, headers)
             response: Any = urllib.request.urlopen(request, timeout=600)
         except urllib.error.HTTPError as error:
             response = error
@@ -167,7 +166,8 @@ class Voices:
             voice.wait()
         except Problem:
             with self._one:
-                self._known.pop(model, None)
+                if known := self._known.pop(model, None):
+                    _end(known)
             raise
         self.release()
         return voice.url, voice.key, "studio"
@@ -196,10 +196,8 @@ def _parts(run: RunDir) -> list[str]:
         if (run.model(stage) / "config.json").is_file():
             found.append(stage)
         with suppress(OSError):
-            steps = [path.name for path in run.checkpoints(stage).glob("step-*")]
-            found += [
-                f"{stage}/{step}" for step in sorted(steps, reverse=True) if STEP.fullmatch(step)
-            ]
+            steps = reversed(list_checkpoints(run.checkpoints(stage)))
+            found += [f"{stage}/{path.name}" for path in steps]
     return found
 
 

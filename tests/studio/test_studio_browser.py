@@ -98,7 +98,7 @@ def test_every_room_fits_and_nothing_of_a_run_is_executed(
 def test_answers_stand_beside_each_other(
     studio: Running, open_page: Any, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(self: Any, model: str, body: bytes, path: str) -> tuple[int, str, Any]:
+    def forward(self: Any, model: str, body: dict[str, Any]) -> tuple[int, str, Any]:
         said = (
             f'data: {{"choices": [{{"delta": {{"content": "我是 {model}"}}}}]}}\n\ndata: [DONE]\n\n'
         )

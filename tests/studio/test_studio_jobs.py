@@ -73,7 +73,9 @@ def test_what_a_power_cut_leaves_can_go_on(place: Place) -> None:
 
 def test_progress_is_read_from_the_log(place: Place) -> None:
     line = "  pretrain 34% loss 3.1 | 9K tok/s MFU 3% ETA 4:05"
-    job = Job("a", ("run",), "running", 0, 1, 0, None, None, ("x", line))
+    log = place.home / "log"
+    log.write_text(f"x\n{line}\n")
+    job = Job("a", ("run",), "running", 0, 1, 0, None, None, log)
     expected = {"stage": "pretrain", "share": 0.34, "says": "loss 3.1 | 9K tok/s MFU 3%"}
     assert job.as_json()["progress"] == expected | {"left": "4:05"}
 

@@ -15,10 +15,11 @@ import torch
 from miao.errors import Interrupted, MiaoError
 from miao.files import read_json
 from miao.model import Decoder, ModelConfig, directory
+from miao.rundir import list_checkpoints, step_of
 from miao.shards import TokenDataset
 from miao.train.distributed.world import World
 from miao.train.loop import Trainer
-from miao.train.safety.checkpoint import list_checkpoints, random_states, set_random_states, step_of
+from miao.train.safety.checkpoint import random_states, set_random_states
 from tests.train.tiny import assert_same_bits, curve, stop_after, trainer, weights
 
 FILES = ["checksums.json", "model.safetensors", "optimizer.safetensors", "state.json"]

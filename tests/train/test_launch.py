@@ -16,10 +16,10 @@ import torch
 from miao.cli import main as miao
 from miao.files import read_json, read_jsonl
 from miao.model import load_model
+from miao.rundir import list_checkpoints
 from miao.shards import TokenDataset
 from miao.train.distributed.peers import FAILURE, GRACE
 from miao.train.distributed.world import join_world, meet
-from miao.train.safety.checkpoint import list_checkpoints
 from tests.train.pair import run_two
 from tests.train.shared_cases import Case, fail, launched_train
 from tests.train.tiny import curve

@@ -16,12 +16,12 @@ from miao.files import read_json
 from miao.model import Decoder, load_model, new_config, save_model
 from miao.recipe import Recipe
 from miao.recipe.model import ModelOptions
+from miao.rundir import list_checkpoints
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
 from miao.train.objectives import cache_reference
-from miao.train.safety.checkpoint import list_checkpoints
 from miao.train.safety.parts import MODEL, part_name
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair

@@ -144,7 +144,8 @@ function curve(title, runs) {
   return chart(lines, { title: say(title), low, top, shown: zoom, zoomed, told: (text) => { at("event").textContent = text; } });
 }
 
-const told = (run, event) => `${run.name} · ${say("at", quantity(event.x))}: ${say(event.kind)}${event.more ? ` (${event.more})` : ""}`;
+const KINDS = ["checkpoint", "skipped", "rollback", "overflow", "resumed"]; // a log may hold others
+const told = (run, event) => `${run.name} · ${say("at", quantity(event.x))}: ${KINDS.includes(event.kind) ? say(event.kind) : event.kind}${event.more ? ` (${event.more})` : ""}`;
 
 /** Looks at a part of the axis closely, or (null) at all of it: the server thins what it sends. */
 async function zoomed(span) {

@@ -6,7 +6,7 @@ import { ask } from "./server.js";
 import { at, make, preferences, say } from "./words.js";
 
 const EVERY = 2000;
-let state = { jobs: [], recipes: [], can_grow: false }, runs = [], cloneOf = null, planned = null, drawn = "";
+let state = { jobs: [], recipes: [] }, runs = [], cloneOf = null, planned = null, drawn = "";
 const opened = new Set(); // logs and commands that the reader has unfolded
 
 // ---- the wish and its plan
@@ -115,8 +115,7 @@ function showJobs() {
   const names = `${state.recipes.join()} ${document.documentElement.lang}`;
   if (at("recipe").dataset.names !== names) {
     at("recipe").dataset.names = names;
-    at("recipe").replaceChildren(...(state.can_grow ? [new Option(say("byTime"), "")] : []), ...state.recipes.map((name) => new Option(name, name)));
-    if (!state.can_grow && state.recipes.includes("seedling")) at("recipe").value = "seedling";
+    at("recipe").replaceChildren(new Option(say("byTime"), ""), ...state.recipes.map((name) => new Option(name, name)));
     showMinutes();
   }
   const started = new Map(state.jobs.map((job) => [job.name, job]));

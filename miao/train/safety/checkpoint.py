@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from miao.files import (
 )
 from miao.model.directory import Named, read_safetensors, write_safetensors
 from miao.recipe import StageOptions, of_budget
+from miao.rundir import list_checkpoints, step_of
 from miao.train.distributed.parallel import Parallel, own_weights
 from miao.train.safety.parts import MODEL, Stored, stored_parts
 
@@ -354,17 +354,6 @@ def _read(path: Path, verify: bool) -> Content:
 
 def _of_process(rank: int) -> str:
     return f"process{rank}." if rank else ""
-
-
-def list_checkpoints(directory: Path) -> list[Path]:
-    """All checkpoints, oldest first; whether they are whole shows when they are read."""
-    found = [p for p in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step after which a checkpoint was made."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
