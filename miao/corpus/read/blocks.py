@@ -76,14 +76,16 @@ def cut_parts(files: Sequence[tuple[Source, str]], kind: Kind, reading: Reading)
     """The parts of files; they depend on nothing but these."""
     parts: list[Part] = []
     small: list[Piece] = []
+    together = 0  # bytes of the small ones
     for path, source in files:
         size = path.stat().st_size
         piece = Piece(str(path), str(source), isinstance(source, GivenName), size)
-        if small and sum(one.size for one in small) + size > PART_BYTES:
+        if small and together + size > PART_BYTES:
             parts.append(Part(tuple(small)))
-            small = []
+            small, together = [], 0
         if size <= PART_BYTES:
             small.append(piece)
+            together += size
         elif kind != "preference" and is_cut(path, reading):
             for start in range(0, size, PART_BYTES):
                 stop = min(start + PART_BYTES, size)
