@@ -38,7 +38,6 @@ EQUAL = 0.005
 """Of the bits per byte: candidates that are nearer than this are as good, and the smaller is
 taken."""
 SHOWN = 5
-LEAST_MINUTES = 1.0
 WITH_DPO = 10.0
 """Minutes from which preferences are worth theirs, where no pairs were brought."""
 TOKENS_PER_TALK = 45
