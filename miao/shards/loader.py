@@ -129,6 +129,8 @@ class PackedLoader:
             default=1,
         )
         self._lanes: dict[int, Lane] = {}
+        self._saved: dict[str, State] = {}
+        """Where each lane begins that is not read yet."""
 
     @property
     def epoch_tokens(self) -> int:
@@ -144,6 +146,8 @@ class PackedLoader:
         """A lane, which begins when it is first asked for."""
         if number not in self._lanes:
             self._lanes[number] = Lane(self, number)
+            if saved := self._saved.get(str(number)):
+                self._lanes[number].restore(saved)
         return self._lanes[number]
 
     def next_rows(self, count: int, rank: int = 0, ranks: int = 1) -> list[Row]:
@@ -160,10 +164,19 @@ class PackedLoader:
     def real_tokens(self, rows: list[Row]) -> int:
         """Slots of these rows that are not padding, without reading them."""
         numbers, pieces, _ = _columns(rows)
-        return sum(
-            int(source.pieces(pieces[numbers == number])[2].sum())
-            for number, source in enumerate(self.sources)
-        )
+        return int(self._looked_up(numbers, pieces)[2].sum())
+
+    def _looked_up(
+        self, numbers: NDArray[np.int64], pieces: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
+        """`PackedSource.pieces` of pieces of several sources."""
+        found = [np.zeros_like(pieces) for _ in range(3)]
+        for number in np.unique(numbers):
+            here = numbers == number
+            looked_up = self.sources[number].pieces(pieces[here])
+            for column, values in zip(found, looked_up, strict=True):
+                column[here] = values
+        return found
 
     def one_pass(self, rows: int) -> Iterator[Batch]:
         """Every piece of every source once, in batches of at most `rows` rows; the state stays."""
@@ -175,11 +188,8 @@ class PackedLoader:
         step = 64 * self.window_rows
         for start in range(0, len(everything), step):
             part = everything[start : start + step]
-            sizes = np.zeros(len(part), dtype=np.int64)
             numbers, pieces, _ = _columns([part])
-            for number, source in enumerate(self.sources):
-                sizes[numbers == number] = source.pieces(pieces[numbers == number])[2]
-            packed = best_fit_rows(sizes.tolist(), self.seq_len)
+            packed = best_fit_rows(self._looked_up(numbers, pieces)[2].tolist(), self.seq_len)
             for first in range(0, len(packed), rows):
                 yield self.batch([[part[i] for i in row] for row in packed[first : first + rows]])
 
@@ -188,10 +198,7 @@ class PackedLoader:
         shape = (len(rows), self.seq_len)
         numbers, pieces, row_of = _columns(rows)
         groups = np.array([source.dataset.group_size for source in self.sources], dtype=np.int64)
-        unit, start = np.zeros_like(pieces), np.zeros_like(pieces)
-        for number in np.unique(numbers):
-            here = numbers == number
-            unit[here], start[here], _ = self.sources[number].pieces(pieces[here])
+        unit, start, _ = self._looked_up(numbers, pieces)
         each = groups[numbers]  # every piece once for each of its sequences
         side = _counting(each)
         number_of, row_of = np.repeat(numbers, each), np.repeat(row_of, each)
@@ -227,7 +234,7 @@ class PackedLoader:
         if self.lanes == 1:
             return self.lane(0).state()
         lanes = {str(number): lane.state() for number, lane in self._lanes.items()}
-        return {"of": self.lanes, "lanes": lanes}
+        return {"of": self.lanes, "lanes": lanes or self._saved}
 
     def restore(self, state: State) -> None:
         """Goes to a state returned before, exactly; with another number of lanes (other rows per
@@ -244,12 +251,9 @@ class PackedLoader:
                     f"{sorted(source.name for source in self.sources)}",
                     fix="restore the recipe, or start anew with another --name",
                 )
-        now, of = self.lanes, state.get("of", 1)
-        self._lanes.clear()
-        self.lanes = of
-        for number, saved in states.items():
-            self.lane(int(number)).restore(saved)
-        if of != now:
+        now, self.lanes = self.lanes, state.get("of", 1)
+        self._lanes, self._saved = {}, states
+        if self.lanes != now:
             self._begin_after(now)
 
     def _begin_after(self, lanes: int) -> None:
@@ -258,11 +262,11 @@ class PackedLoader:
             f"the rows of a step were drawn in {self.lanes} lanes, and now in {lanes}: what has "
             "been drawn of the current epoch and not been trained on is left out"
         )
-        columns = list(zip(*(lane.cursors for lane in self._lanes.values()), strict=True))
+        before = [self.lane(int(number)) for number in self._saved]
+        columns = list(zip(*(lane.cursors for lane in before), strict=True))
         begins = [max((cursor.epoch, cursor.position) for cursor in column) for column in columns]
         drawn = [sum(cursor.drawn for cursor in column) // lanes for column in columns]
-        self._lanes.clear()
-        self.lanes = lanes
+        self._lanes, self._saved, self.lanes = {}, {}, lanes
         for number in range(lanes):
             lane = self.lane(number)
             for cursor, (epoch, position), total in zip(lane.cursors, begins, drawn, strict=True):

@@ -113,8 +113,10 @@ class Budget:
         paid = self._watched + self.ending <= WATCHING * self.at
         return self.is_spent or (self.crossed("eval_every") and (paid or not self.timed))
 
-    def watched(self, seconds: float) -> None:
-        """Notes what a held-out loss took."""
+    def watched(self, seconds: float, world: World) -> None:
+        """Notes what a held-out loss took the main process: it moves the end, for all alike."""
+        if self.timed:
+            seconds = world.from_main(seconds)
         self.ending, self._watched = max(self.ending, seconds), self._watched + seconds
 
     def every(self, option: str) -> float:

@@ -225,10 +225,12 @@ class Trainer:
         measures = self.heldout and self.budget.watches()
         samples = self.samples and crossed("sample_every") and not finished
         asks = self._asks(finished)
-        if self.heldout and measures and (values := self.parallel.measure(self.heldout)):
-            self.keeper.write(step=self.step, tokens=self.tokens, share=self.budget.share, **values)
-            self.last |= values
-            self.budget.watched(time.perf_counter() - began)
+        if self.heldout and measures:
+            if values := self.parallel.measure(self.heldout):
+                at = {"step": self.step, "tokens": self.tokens, "share": self.budget.share}
+                self.keeper.write(**at, **values)
+                self.last |= values
+            self.budget.watched(time.perf_counter() - began if values else 0.0, self.world)
         model = self.parallel.plain_model() if samples or asks else None
         if model is not None:
             model.eval()

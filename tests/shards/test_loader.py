@@ -485,6 +485,23 @@ def test_ranks_walk_their_own_lanes_and_read_what_one_would(
     assert again.next_rows(12) == alone.next_rows(12)
 
 
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_ranks_that_went_on_once_go_on_again(make_dataset: Make, ranks: int) -> None:
+    """What a rank was told of the others' lanes is no news of theirs."""
+    alone = many(make_dataset)
+    state = alone.state()
+    for _ in range(3):
+        loaders = [many(make_dataset) for _ in range(ranks)]
+        for one in loaders:
+            one.restore(state)
+        for _ in range(2):
+            expected = alone.next_rows(12)
+            shares = [one.next_rows(12, rank, ranks) for rank, one in enumerate(loaders)]
+            assert [row for share in shares for row in share] == expected
+        state = merged_states([json.loads(json.dumps(one.state())) for one in loaders])
+        assert state == json.loads(json.dumps(alone.state()))
+
+
 def test_lanes_draw_every_piece_once_an_epoch_and_keep_the_shares(make_dataset: Make) -> None:
     loader = many(make_dataset)
     rows = loader.epoch_tokens // SEQ_LEN
