@@ -31,7 +31,7 @@ from miao.errors import MiaoError
 from miao.files import atomic_directory, read_json, write_json
 from miao.shards.build import UNREAD, encode_blocks, new_manifest, nothing_found
 from miao.shards.dataset import Manifest, Shard, TokenDataset, read_manifest
-from miao.shards.write import ShardWriter, finish_manifest
+from miao.shards.write import ShardWriter, finish_manifest, numbered_file
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
 
@@ -295,9 +295,9 @@ def _commit(job: Job, tokenizer: Tokenizer, parts: list[_Done]) -> Manifest:
         for number, done in enumerate([*kept, *added]):
             files = {}
             for name, checksum in done.shard.files.items():
-                column = name.removesuffix(".bin").split("-")[0]
-                files[f"{column}-{number:05d}.bin"] = checksum
-                link(done.directory / name, temporary / f"{column}-{number:05d}.bin")
+                numbered = numbered_file(name, number)
+                files[numbered] = checksum
+                link(done.directory / name, temporary / numbered)
             finished.append(replace(done.shard, files=files))
         finish_manifest(temporary, manifest, finished)
     shutil.rmtree(job.workplace, ignore_errors=True)

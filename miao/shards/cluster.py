@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from miao.corpus.build.output import source_of
 from miao.corpus.folder import Folder
 from miao.corpus.records import KINDS
 from miao.errors import MiaoError
-from miao.files import read_json
 from miao.shards.build import new_manifest, nothing_found
 from miao.shards.bulk import Encode, Job
 from miao.shards.dataset import Shard
-from miao.shards.write import finish_manifest
+from miao.shards.write import finish_manifest, numbered_file
 from miao.tokenizer import Tokenizer
 from miao.tokenizer.bulk import BulkEncoder
 
@@ -99,10 +98,11 @@ class TokeniseStep(_Step):
             encode = Encode([job], tokenizer, fast)
             shards = []
             for number, part in enumerate(job.parts):
-                made = encode((0, part)).directory
-                for file_name in read_json(made / "shard.json")["files"]:
-                    self.shards.take(made / file_name, f"parts/{name}/{number:05d}/{file_name}")
-                shards.append(read_json(made / "shard.json"))
+                done = encode((0, part))
+                for file_name in done.shard.files:
+                    place = f"parts/{name}/{number:05d}/{file_name}"
+                    self.shards.take(done.directory / file_name, place)
+                shards.append(asdict(done.shard))
             self.shards.write_json(f"parts/{name}/done.json", shards)
 
 
@@ -134,10 +134,9 @@ class NumberStep(_Step):
                     continue
                 files = {}
                 for file, checksum in shard.files.items():
-                    column = file.removesuffix(".bin").split("-")[0]
-                    files[f"{column}-{len(finished):05d}.bin"] = checksum
-                    place = f"{target}/{column}-{len(finished):05d}.bin"
-                    self.shards.copy(f"parts/{name}/{part:05d}/{file}", place)
+                    numbered = numbered_file(file, len(finished))
+                    files[numbered] = checksum
+                    self.shards.copy(f"parts/{name}/{part:05d}/{file}", f"{target}/{numbered}")
                 finished.append(replace(shard, files=files))
         if not finished and split != "heldout":
             raise nothing_found(KINDS[stage], source, self.corpus.place, unlearned)

@@ -69,6 +69,12 @@ def write_blocks(directory: Path, manifest: Manifest, blocks: Iterable[Block]) -
     return manifest
 
 
+def numbered_file(name: str, number: int) -> str:
+    """What a shard's file is called as the `number`-th of a dataset: `tokens.bin` and
+    `tokens-00003.bin` both as `tokens-00007.bin`."""
+    return f"{name.removesuffix('.bin').split('-')[0]}-{number:05d}.bin"
+
+
 def finish_manifest(directory: Path, manifest: Manifest, shards: list[Shard]) -> None:
     """Fills in the shards and the sums over them, and writes the manifest."""
     manifest.shards = shards

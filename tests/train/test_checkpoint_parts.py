@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,12 @@ import torch
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from miao.errors import MiaoError
+from miao.files import full_disk_is_a_user_error, is_full_disk
+from miao.shards.dataset import TokenDataset
 from miao.train.safety.parts import part_name, stored_parts, write_part
+from miao.train.safety.spread import SpreadStore
+from tests.train.tiny import trainer
 
 
 def whole() -> dict[str, torch.Tensor]:
@@ -52,3 +58,16 @@ def test_what_torch_wrote_is_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.safetensors")] == [part_name(0)]
     for name, tensor in stored_parts(tmp_path).items():
         assert torch.equal(tensor.whole(), whole()[name])
+
+
+def test_a_full_disk_is_known_as_one(sources: list[TokenDataset], tmp_path: Path) -> None:
+    store = SpreadStore(tmp_path / "spread", trainer(sources, tmp_path).parallel, 2)
+
+    def written(directory: Path) -> dict[str, str]:
+        with full_disk_is_a_user_error(directory):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    store._write_part(3, written)
+    error = store.failure()
+    assert isinstance(error, MiaoError) and is_full_disk(error)
+    assert not list((tmp_path / "spread").glob("*"))

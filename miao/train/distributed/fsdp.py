@@ -117,6 +117,7 @@ class FullySharded(Sharded):
             yield key, _whole(spread)
 
     def rows_of(self, target: Tensor) -> tuple[int, int]:
+        """The rows of a tensor that this process holds, `start:stop`."""
         held, each = local(target), -(-target.shape[0] // self.world.size)
         start = 0 if held is target else min(each * self.world.rank, target.shape[0])
         return start, start + held.shape[0]
@@ -145,10 +146,7 @@ class FullySharded(Sharded):
         self.optimizer.load_state_tensors(found, num_steps)
 
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
-        if local(target) is target:
-            return whole
-        chunks = whole.chunk(self.world.size)
-        return chunks[self.world.rank] if self.world.rank < len(chunks) else whole[:0]
+        return whole[slice(*self.rows_of(target))]
 
     def compile(self, graphs: bool = True) -> None:
         begin_compiling()

@@ -157,10 +157,6 @@ class Parallel:
         """What this process holds of a whole tensor that belongs to `target`."""
         return whole
 
-    def rows_of(self, target: Tensor) -> tuple[int, int]:
-        """The rows of a tensor that this process holds, `start:stop`."""
-        return 0, target.shape[0]
-
     def parts(self) -> Iterator[tuple[str, Tensor, int]]:
         """Where `in_parts`: what this process writes of `model.<weight>` and `optimizer.<buffer>`,
         with the first row of each."""

@@ -139,11 +139,7 @@ class LaunchedWorld(World):
         return everyone.tolist()
 
     def gather_objects(self, value: Any) -> list[Any]:
-        from torch import distributed as dist
-
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.host)
-        return values
+        return Side(self.host, self.size).gather(value)
 
     def side(self) -> Side:
         from torch import distributed as dist

@@ -61,14 +61,11 @@ def prefetched(
     try:
         while tokens < budget:
             began = time.perf_counter()
-            wanted = math.ceil((budget - tokens) / loader.seq_len)
-            if wanted < rows_per_step:  # the last step of the budget; what was read ahead is not it
-                reader.close()
+            wanted = min(rows_per_step, math.ceil((budget - tokens) / loader.seq_len))
+            if wanted < rows_per_step and not reader.stop.is_set():
+                reader.close()  # what was read ahead is no part of the last, shorter steps
                 loader.restore(before)
-                share, before = reader.read(wanted)
-            else:
-                wanted = rows_per_step
-                share, before = reader.next()
+            share, before = reader.read(wanted) if reader.stop.is_set() else reader.next()
             real = sum(told for [told] in world.gather([share.real_tokens]))
             tokens += real
             yield (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from errno import ENOSPC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor
 
 from miao.errors import MiaoError
-from miao.files import sha256_of, sync_directory, write_json, write_text
+from miao.files import is_full_disk, sha256_of, sync_directory, write_json, write_text
 from miao.model.directory import write_safetensors
 from miao.train.distributed.parallel import Parallel
 from miao.train.safety.checkpoint import CHECKSUMS, OPTIMIZER, STATE, CheckpointStore, remove
@@ -38,27 +41,22 @@ class SpreadStore(CheckpointStore):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         content = self._described(state, permanent)
-        self._begin(self._write_part, state["step"], content, part, firsts, rest)
+        written = partial(self._written, content, part, firsts, rest)
+        self._begin(self._write_part, state["step"], written)
 
-    def _write_part(
-        self,
-        step: int,
-        content: str,
-        part: dict[str, Tensor],
-        firsts: dict[str, int],
-        rest: dict[str, Tensor],
-    ) -> None:
+    def _write_part(self, step: int, written: Callable[[Path], dict[str, str]]) -> None:
         target = self.directory / f"step-{step:08d}"
         temporary = self.directory / f".{target.name}.parts.tmp"
         try:
-            sums = self._written(temporary, content, part, firsts, rest)
-            failed = None
+            sums, failed = written(temporary), None
         except Exception as error:
-            sums, failed = {}, (getattr(error, "errno", None), str(error))
+            sums, failed = {}, (is_full_disk(error), str(error))
         try:
             told = self.side.gather((sums, failed))
-            for number, text in (failed for _, failed in told if failed is not None):
-                raise OSError(number, text) if number else MiaoError(text, where=target)
+            for is_full, text in (failed for _, failed in told if failed is not None):
+                raise MiaoError(text, where=target) from (
+                    OSError(ENOSPC, text) if is_full else None
+                )
             if self.writes:
                 sums = {name: value for given, _ in told for name, value in given.items()}
                 write_json(temporary / CHECKSUMS, sums)
@@ -75,11 +73,11 @@ class SpreadStore(CheckpointStore):
 
     def _written(
         self,
-        directory: Path,
         content: str,
         part: dict[str, Tensor],
         firsts: dict[str, int],
         rest: dict[str, Tensor],
+        directory: Path,
     ) -> dict[str, str]:
         """Writes what is this process's; the checksums."""
         names = [part_name(self.world.rank)]
