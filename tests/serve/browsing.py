@@ -45,6 +45,7 @@ class Script:
         self.wait = 0.0
         self.refusal: Response | None = None
         self.breaks = self.at_once = False
+        self.models_wait = False  # the list of models does not come before this is taken back
         self.context = 10**6  # in letters: here a letter is a token
         self.bodies: list[dict[str, Any]] = []
         self.hung_up = False
@@ -58,6 +59,8 @@ class Script:
         self.deltas, self.wait = [{"content": text} for text in texts], wait
 
     async def models(self) -> Response:
+        while self.models_wait:
+            await asyncio.sleep(0.01)
         names = ("seedling", "poet")
         return JSONResponse({"data": [{"id": n, "max_model_len": self.context} for n in names]})
 

@@ -213,6 +213,17 @@ def test_a_busy_and_a_missing_server(script: Any, open_page: Any) -> None:
     assert page.locator(".message.user").count() == 3, "the question is kept"
 
 
+def test_a_notice_outlives_a_late_list_of_models(script: Any, open_page: Any) -> None:
+    script.models_wait = True
+    page = open_page(script.url)
+    script.refusal = JSONResponse({"error": {"message": "busy"}}, 429, {"Retry-After": "7"})
+    ask(page, "在吗？")
+    page.wait_for_selector("#notice:visible")
+    script.models_wait = False
+    page.wait_for_selector("#model option[value=poet]", state="attached")
+    assert "正忙" in page.inner_text("#notice")
+
+
 def test_a_phone_in_the_dark_in_english(script: Any, open_page: Any) -> None:
     size = {"width": 360, "height": 700}
     page = open_page(script.url, viewport=size, color_scheme="dark", locale="en-US", has_touch=True)

@@ -1,6 +1,6 @@
 // The chat page: conversations, their messages, and an answer that grows.
 import { contextOf, firstSent, learnContexts, learnSize, leaveOutOne } from "./context.js";
-import { explain, notify, notifyBack, prepareFrame, showSide } from "./frame.js";
+import { explain, notify, notifyBack, prepareFrame, settle, showSide } from "./frame.js";
 import { copyText, render } from "./markdown.js";
 import { answer, ask, models } from "./server.js";
 import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
@@ -347,7 +347,7 @@ async function loadModels() {
     const wanted = more.models(names, at("model").value || current().model);
     at("model").replaceChildren(...names.map((name) => new Option(name, name)));
     if (names.includes(wanted)) at("model").value = wanted;
-    notify(null);
+    settle(loadModels);
   } catch (error) {
     explain(error, loadModels);
     if (error.key === "gone") watch();

@@ -23,6 +23,11 @@ export function explain(error, action) {
   else { console.error(error); notify("failed", String(error.message), action); }
 }
 
+/** Takes away what `action` has mended by now: its own failure, or a key that was missing. Nothing else. */
+export function settle(action) {
+  if (retry === action || noticed === "needKey") notify(null);
+}
+
 /** Says that the server is back where the notice still says that it is not. */
 export function notifyBack() {
   if (["gone", "broke"].includes(noticed)) notify("back", "", retry);
