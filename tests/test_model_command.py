@@ -40,7 +40,7 @@ def test_the_list_names_every_preset_in_eighty_columns(
 
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json_of(capsys, list_command)
-    assert [entry["name"] for entry in listed] == list(PRESETS)
+    assert [entry["name"] for entry in listed] == [*PRESETS]
     by_name = {entry["name"]: entry for entry in listed}
     moe = by_name["buddy-0.7b-moe"]
     assert moe["parameters"] == {

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from miao.model import count_parameters, new_config
 from miao.model.estimate import (
@@ -18,7 +17,7 @@ from miao.model.estimate import (
     long_time,
     training_memory,
 )
-from miao.model.presets import PRESETS
+from miao.model.presets import PRESETS, preset
 from miao.recipe import STAGES, of_budget, parse_quantity, reading
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +25,7 @@ RECIPES = ROOT / "miao" / "recipes"
 DOCS = [ROOT / "docs" / language / "10-recipes.md" for language in ("en", "zh")]
 MILLIONS = {"seedling": 2.4, "smoke": 0.7, "recall": 1.97}
 load_recipe = functools.cache(reading.load_recipe)
-PRESET_NAMES = pytest.mark.parametrize("name", list(PRESETS))
+PRESET_NAMES = pytest.mark.parametrize("name", PRESETS)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -35,7 +34,7 @@ def test_recipe(path: Path) -> None:
     config = new_config(recipe.model, recipe.tokenizer.vocab_size, None)
     total = count_parameters(config).total
     if path.stem in PRESETS:
-        assert total == count_parameters(PRESETS[path.stem].config()).total
+        assert total == count_parameters(preset(path.stem).config()).total
     elif path.stem in MILLIONS:
         assert total / 1e6 == pytest.approx(MILLIONS[path.stem], abs=0.06)
         assert config.head_dim in (64, 128)
@@ -46,16 +45,13 @@ def test_every_preset_has_its_recipe() -> None:
 
 
 @PRESET_NAMES
-def test_a_recipe_is_its_preset(name: str) -> None:
-    entry = PRESETS[name]
-    raw = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert raw["model"] == entry.model
-    assert raw["tokenizer"]["path"] is None and raw["tokenizer"]["vocab_size"] == entry.vocab_size
-    pretrain = load_recipe(RECIPES / f"{name}.yaml").pretrain
-    assert pretrain.tokens is not None
-    assert parse_quantity(pretrain.tokens, "tokens") == entry.tokens
-    assert pretrain.seq_len == entry.seq_len
-    assert parse_quantity(pretrain.batch_tokens, "batch_tokens") == entry.batch_tokens
+def test_a_preset_is_what_its_recipe_trains(name: str) -> None:
+    entry, recipe = preset(name), load_recipe(RECIPES / f"{name}.yaml")
+    assert recipe.tokenizer.path is None and recipe.tokenizer.vocab_size == entry.vocab_size
+    assert recipe.model == entry.model and recipe.pretrain.tokens is not None
+    assert parse_quantity(recipe.pretrain.tokens, "tokens") == entry.tokens
+    assert recipe.pretrain.seq_len == entry.seq_len
+    assert parse_quantity(recipe.pretrain.batch_tokens, "batch_tokens") == entry.batch_tokens
 
 
 @PRESET_NAMES
@@ -67,7 +63,7 @@ def test_budgets_and_rates_are_sensible(name: str) -> None:
         rows = parse_quantity(options.batch_tokens, stage) / options.seq_len
         assert rows == int(rows) and rows >= 8
         assert options.seq_len <= context
-    budget = float(PRESETS[name].tokens)
+    budget = float(preset(name).tokens)
     assert of_budget(recipe.pretrain.warmup, budget, "warmup") < 0.05 * budget
     assert of_budget(recipe.pretrain.decay, budget, "decay") < 0.6 * budget
     rates = [getattr(recipe, stage).learning_rate for stage in STAGES[:3]]
@@ -89,7 +85,7 @@ def test_every_option_is_explained(name: str) -> None:
 
 @PRESET_NAMES
 def test_the_head_s_estimates_are_what_is_computed(name: str) -> None:
-    entry = PRESETS[name]
+    entry = preset(name)
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     lines = estimate_lines(entry.config(), entry.tokens, entry.seq_len, entry.batch_tokens)
     assert "\n".join(f"#   {line}" for line in lines) in text
@@ -106,7 +102,7 @@ def test_the_tables_of_the_page_are_what_is_computed(page: Path, name: str) -> N
 
 
 def shape_row(name: str) -> str:
-    config = PRESETS[name].config()
+    config = preset(name).config()
     counted = count_parameters(config)
     outside = counted.active - counted.embedding
     return (
@@ -117,7 +113,7 @@ def shape_row(name: str) -> str:
 
 def time_row(name: str) -> str:
     """One row at a time from so much memory on; the time on each card, a dash where it is small."""
-    entry = PRESETS[name]
+    entry = preset(name)
     config = entry.config()
     least = gib(training_memory(config, 1, entry.seq_len).total)
     cells = []

@@ -27,7 +27,7 @@ from miao.model.estimate import (
     training_memory,
 )
 from miao.model.hf_config import from_hf, native_architecture, to_hf
-from miao.model.presets import PRESETS, Preset, preset
+from miao.model.presets import PRESETS, preset
 from miao.recipe import TokenizerOptions, parse_quantity
 from miao.recipe.reading import YAML, find_recipe, load_recipe
 from miao.rundir import find_model
@@ -150,7 +150,9 @@ def plan_of(
             longer than the context or than the step.
     """
     if source in PRESETS:
-        plan = _preset_plan(preset(source))
+        entry = preset(source)
+        shape = entry.tokens, entry.seq_len, entry.batch_tokens, entry.note
+        plan = Plan(entry.name, entry.config(), *shape)
     elif Path(source).suffix in YAML or (find_recipe(source) and not Path(source).exists()):
         plan = _recipe_plan(source)
     else:
@@ -218,12 +220,6 @@ def facts(plan: Plan) -> dict[str, Any]:
         ],
         "config": to_hf(config),
     }
-
-
-def _preset_plan(entry: Preset) -> Plan:
-    return Plan(
-        entry.name, entry.config(), entry.tokens, entry.seq_len, entry.batch_tokens, entry.note
-    )
 
 
 def _recipe_plan(path: str) -> Plan:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from miao.console import print_table, say_next
 from miao.language import AsWritten, Parser, translated
-from miao.recipe.reading import find_recipe, no_such_recipe, shipped_recipes
+from miao.recipe.reading import find_recipe, head_of, no_such_recipe, shipped_recipes
 
 
 def main(words: Sequence[str]) -> int:
@@ -49,9 +49,4 @@ def main(words: Sequence[str]) -> int:
 
 def what_it_is(path: Path) -> str:
     """The first sentence of a recipe's head."""
-    head = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("# "):
-            break
-        head.append(line[2:].strip())
-    return re.split(r"\.(?: |$)|[:;](?: miao |$)", " ".join(head))[0]
+    return re.split(r"\.(?: |$)|[:;](?: miao |$)", head_of(path))[0]

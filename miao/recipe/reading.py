@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Recip
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with Miao, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def head_of(path: Path) -> str:
+    """What a recipe is: the first paragraph of its head."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    told = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return " ".join(line[2:].strip() for line in told)
 
 
 def find_recipe(word: str | Path) -> Path | None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from miao.errors import MiaoError
 from miao.model import Decoder, count_parameters, native_architecture
 from miao.model.hf_config import to_hf
 from miao.model.presets import PRESETS, preset
+from miao.recipe.reading import shipped_recipes
 
-NAMES = pytest.mark.parametrize("name", list(PRESETS))
+NAMES = pytest.mark.parametrize("name", PRESETS)
 # Counted by hand from the references' published modules; where Miao's shape is not quite theirs,
 # their number and what Miao has more (or fewer).
 REFERENCES = {
@@ -48,7 +50,7 @@ def numbers_of(model: torch.nn.Module) -> int:
 
 @NAMES
 def test_the_decoder_has_the_reference_s_parameters(name: str) -> None:
-    config = PRESETS[name].config()
+    config = preset(name).config()
     with torch.device("meta"):
         built = numbers_of(Decoder(config))
     reference, more = REFERENCES[name]
@@ -57,7 +59,7 @@ def test_the_decoder_has_the_reference_s_parameters(name: str) -> None:
 
 @NAMES
 def test_transformers_builds_the_same_shape(name: str) -> None:
-    config = PRESETS[name].config()
+    config = preset(name).config()
     keys = to_hf(config)
     assert native_architecture(config) == ARCHITECTURES[name]
     with torch.device("meta"):
@@ -85,7 +87,7 @@ SHAPES = {
 
 @NAMES
 def test_shapes(name: str) -> None:
-    c = PRESETS[name].config()
+    c = preset(name).config()
     heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
     shape = (c.hidden_size, c.num_hidden_layers, *heads, c.intermediate_size)
     assert shape == SHAPES[name]
@@ -93,27 +95,28 @@ def test_shapes(name: str) -> None:
 
 
 def test_parts_that_only_some_have() -> None:
-    moe, latent = PRESETS["moe-145m"].config(), PRESETS["buddy-0.3b-mla"].config()
+    moe, latent = preset("moe-145m").config(), preset("buddy-0.3b-mla").config()
     assert (moe.num_experts, moe.num_experts_per_tok, moe.n_shared_experts) == (4, 2, 1)
     assert moe.moe_intermediate_size == 1728
-    both = PRESETS["buddy-0.7b-moe"].config()
+    both = preset("buddy-0.7b-moe").config()
     assert (both.num_experts, both.num_experts_per_tok, both.n_shared_experts) == (16, 2, 2)
     assert both.moe_intermediate_size == 256 and both.first_k_dense_replace == 0
     for config in (latent, both):
         assert (config.q_lora_rank, config.kv_lora_rank) == (16, 16)
         head = (config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim)
         assert head == (72, 24, 96)
-    bitbrain = PRESETS["bitbrain-0.6b"]
+    bitbrain = preset("bitbrain-0.6b")
     config = bitbrain.config()
     assert (config.rope_theta, config.max_position_embeddings) == (10_000, 4096)
     assert (config.vocab_size, bitbrain.seq_len) == (151_936, 2048)
-    assert {PRESETS[n].vocab_size for n in PRESETS if n.startswith("buddy")} == {151_669}
+    assert {preset(n).vocab_size for n in PRESETS if n.startswith("buddy")} == {151_669}
 
 
 @NAMES
 def test_a_preset_gives_every_option_it_depends_on(name: str) -> None:
     """A change of the recipe's defaults must not change a reference's shape."""
-    given: dict[str, Any] = PRESETS[name].model
+    recipe = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8"))
+    given: dict[str, Any] = recipe["model"]
     needed = {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"}
     needed |= {"max_position_embeddings", "rope_theta", "tie_word_embeddings", "qk_norm"}
     if "kv_lora_rank" not in given:
@@ -123,7 +126,7 @@ def test_a_preset_gives_every_option_it_depends_on(name: str) -> None:
 
 @NAMES
 def test_budgets_are_about_twenty_tokens_per_active_parameter(name: str) -> None:
-    entry = PRESETS[name]
+    entry = preset(name)
     counted = count_parameters(entry.config())
     assert entry.tokens / (counted.active - counted.embedding) == pytest.approx(20, rel=0.025)
     assert entry.batch_tokens % entry.seq_len == 0
@@ -132,7 +135,7 @@ def test_budgets_are_about_twenty_tokens_per_active_parameter(name: str) -> None
 
 
 def test_an_unknown_name_is_helped() -> None:
-    assert preset("104m") is PRESETS["104m"]
+    assert preset("104m") is preset("104m")
     with pytest.raises(MiaoError, match=r"did you mean 'bitbrain-0\.6b'"):
         preset("bitbrain-0.6")
     with pytest.raises(MiaoError, match="presets: 26m, 64m"):

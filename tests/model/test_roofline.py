@@ -9,7 +9,7 @@ import pytest
 
 from miao.gpus import gpu_named
 from miao.model import ModelConfig, flops_per_token
-from miao.model.presets import PRESETS
+from miao.model.presets import PRESETS, preset
 from miao.model.roofline import REACHED, TimeParts, cpu_rates, gpu_rates, training_time
 
 BAND = 0.2
@@ -101,7 +101,7 @@ def test_two_cores(name: str) -> None:
 def test_limits() -> None:
     h200 = gpu_named("NVIDIA H200")
     assert h200 is not None
-    config = PRESETS["26m"].config()
+    config = preset("26m").config()
 
     def limit(config: ModelConfig, micro: int, batch: int) -> str:
         return training_time(config, gpu_rates(h200), 512, micro, batch).limit
@@ -109,7 +109,7 @@ def test_limits() -> None:
     assert limit(config, 65536, 65536) == "compute"
     assert limit(config, 512, 65536) == "small batches"
     assert limit(config, 512, 512) in ("small batches", "optimizer")
-    assert limit(PRESETS["buddy-0.1b"].config(), 65536, 524288) == "vocabulary"
+    assert limit(preset("buddy-0.1b").config(), 65536, 524288) == "vocabulary"
     slow = replace(gpu_rates(h200), bandwidth=2e11)
     assert training_time(config, slow, 512, 65536, 524288).limit == "memory bandwidth"
 
@@ -135,9 +135,9 @@ def test_every_part_grows_with_its_cause() -> None:
     assert plain.attention > 1.5 * usual.attention
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize("name", PRESETS)
 def test_no_preset_is_promised_more_than_the_card_has(name: str) -> None:
-    entry = PRESETS[name]
+    entry = preset(name)
     config = entry.config()
     for card in ("NVIDIA GeForce RTX 3060", "NVIDIA H200"):
         gpu = gpu_named(card)
