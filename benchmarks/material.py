@@ -26,6 +26,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 128,
     },
+    "1m": {
+        "vocab_size": 6400, "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3,
+        "num_key_value_heads": 1, "head_dim": 64, "intermediate_size": 512,
+    },
     "6m": {
         "vocab_size": 6400, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 704,

@@ -32,7 +32,7 @@ class Peer:
     """One peer in one setting."""
 
     name: str
-    """nanochat or minimind; with "-default", its own batch and row length."""
+    """nanochat or minimind; with "-default", its own batch and row length; "-eager": uncompiled."""
     checkout: Path
     work: Path
     """Where its data, its runs and its scores lie."""
@@ -48,11 +48,11 @@ class Peer:
 
     @property
     def project(self) -> str:
-        return self.name.removesuffix("-default")
+        return self.name.split("-")[0]
 
     @property
     def own_settings(self) -> bool:
-        return self.name.endswith("-default")
+        return "-default" in self.name
 
     def environment(self) -> dict[str, str]:
         return os.environ | {
@@ -61,6 +61,7 @@ class Peer:
             "PYTHONPATH": os.pathsep.join([str(self.checkout), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": str(self.threads),
             "WANDB_MODE": "disabled",
+            "TORCH_COMPILE_DISABLE": str(int(self.name.endswith("-eager"))),
             "TOKENIZERS_PARALLELISM": "false",
         }
 
@@ -87,7 +88,7 @@ class Peer:
 
     @property
     def row_length(self) -> int:
-        return 340 if self.name == "minimind-default" else self.seq_len
+        return 340 if self.project == "minimind" and self.own_settings else self.seq_len
 
     def command(self, steps: int, saves: int) -> tuple[list[str], Path]:
         """The command line of a run of so many steps, and the folder it runs in."""
@@ -147,7 +148,7 @@ class Peer:
         }[self.project]
         began, first = clock(process.pid), None
         pending: dict[str, Any] | None = None
-        passes = 8 if self.name == "minimind-default" else 1
+        passes = 8 if self.project == "minimind" and self.own_settings else 1
         for line in process.stdout:
             log.write(line)
             log.flush()
@@ -176,9 +177,9 @@ class Peer:
 
     @property
     def tokens_per_step(self) -> int:
-        if self.name == "minimind-default":
+        if self.own_settings and self.project == "minimind":
             return 32 * 8 * self.row_length
-        if self.name == "nanochat-default":
+        if self.own_settings:
             log = (self.work / f"{self.name}.log").read_text(encoding="utf-8")
             found = re.search(r"Total batch size ([\d,]+)", log)
             return int(found[1].replace(",", "")) if found else 0

@@ -6,8 +6,9 @@
 
 Arms: Miao; the Hugging Face Trainer on transformers' Qwen3 class, on the same packed rows; nanochat
 and MiniMind by their own scripts in a checkout that you name, each with a batch for this budget and
-with its own defaults (`-default`). Every arm's speed is measured first, then it trains once so that
-its schedule ends at the budget. Compiling counts, tokenising does not; both are shown. The measure
+with its own defaults (`-default`), compiled or not (`-eager`). Every arm's speed is measured first,
+then it trains once so that its schedule ends at the budget. Compiling counts, tokenising does not;
+both are shown. With `--work` a second call makes only what is not done yet. The measure
 is bits per byte of the same held-out documents by one script (document_bits.py), each model with
 the start token of its own training, with the standard error over documents; differences are paired.
 A checkout's tokenizer is its own: nanochat trains one of the same size on the same text, MiniMind
@@ -38,11 +39,16 @@ from peers import Peer, fresh_compiler_cache
 sys.path.insert(0, str(ROOT))
 
 from miao.corpus.read.readers import read_objects
-from miao.files import write_jsonl
+from miao.files import read_json, read_jsonl, write_json, write_jsonl
 
-ARMS = ("miao", "miao-compiled", "hf", "hf-compiled", "nanochat", "minimind")
+PEERS = ("nanochat", "minimind")
+ARMS = ("miao", "miao-compiled", "hf", "hf-compiled", *PEERS)
 PATIENCE = 36_000.0
-PEER_SHAPES = {"6m": (6, 256), "27m": (8, 512), "tiny": (2, 64)}
+PROBE_STEPS = 2000
+COURSE = ("data", "characters", "heldout_bytes", "shape", "budget", "clock", "precision",
+          "seq_len", "batch_tokens", "threads", "rates", "decay")  # fmt: skip
+"""What outcomes must share to be compared."""
+PEER_SHAPES = {"1m": (3, 192), "6m": (6, 256), "27m": (8, 512), "tiny": (2, 64)}
 """Layers and width there whose matrices come nearest to Miao's shape."""
 
 
@@ -86,8 +92,10 @@ def main() -> int:
         work = Path(options.work or name)
         work.mkdir(parents=True, exist_ok=True)
         course = prepared(options, work)
-        outcomes = []
+        outcomes = finished(work, options)
         for seed, arm in itertools.product(range(options.seeds), arms_of(options)):
+            if any((o.arm, o.seed) == (arm, seed) for o in outcomes):
+                continue
             print(f"{arm}, seed {seed}", flush=True)
             outcomes.append(run_arm(course, arm, seed))
             print(f"  {described(outcomes[-1])}", flush=True)
@@ -101,12 +109,25 @@ def main() -> int:
     return 0
 
 
+def finished(work: Path, options: argparse.Namespace) -> list[Outcome]:
+    """What an earlier call has left in its `--work`, but for what failed."""
+    course = {key: str(value) for key, value in vars(options).items() if key in COURSE}
+    file = work / "course.json"
+    if file.exists() and (before := read_json(file)) != course:
+        others = ", ".join(key for key in COURSE if before[key] != course[key])
+        raise SystemExit(f"{work} holds a race with another {others}: name another --work")
+    write_json(file, course)
+    path = work / "outcomes.jsonl"
+    made = [Outcome(**record) for record in read_jsonl(path)] if path.exists() else []
+    return [outcome for outcome in made if not outcome.failed]
+
+
 def arguments() -> argparse.Namespace:
     parser = parser_for(__doc__)
     parser.add_argument("--data", nargs="*", default=[], help="FILE or FILE,SHARE (texts)")
     parser.add_argument("--characters", type=float, default=60e6, help="of text to read, in all")
     parser.add_argument("--heldout-bytes", type=float, default=200e3, help="of text to measure on")
-    parser.add_argument("--shape", default="6m", help="6m, 27m")
+    parser.add_argument("--shape", default="6m", help="1m, 6m, 27m")
     parser.add_argument("--budget", type=float, help="seconds of training of each (360)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--arms", default="miao,hf,nanochat,nanochat-default,minimind,"
@@ -136,10 +157,12 @@ def arguments() -> argparse.Namespace:
 
 def arms_of(options: argparse.Namespace) -> Iterator[str]:
     for arm in options.arms.split(","):
-        project = arm.removesuffix("-default").removesuffix("-compiled")
-        if project not in {name.removesuffix("-compiled") for name in ARMS}:
-            raise SystemExit(f"there is no arm {arm!r}; arms: {', '.join(ARMS)} (or -default)")
-        if project in ("nanochat", "minimind") and getattr(options, project) is None:
+        project, *settings = arm.split("-")
+        known = {"default", "eager"} if project in PEERS else {"compiled"}
+        if project not in {name.split("-")[0] for name in ARMS} or set(settings) - known:
+            raise SystemExit(f"there is no arm {arm!r}; arms: {', '.join(ARMS)}"
+                             " (peers also -default, -eager)")  # fmt: skip
+        if project in PEERS and getattr(options, project) is None:
             print(f"{arm}: not run (name a checkout with --{project} DIR)")
             continue
         yield arm
@@ -198,7 +221,7 @@ def run_arm(course: Course, arm: str, seed: int) -> Outcome:
     """Measures an arm's speed, then trains it for the budget. One that fails harms no other."""
     outcome = Outcome(arm, seed)
     try:
-        if arm.startswith(("nanochat", "minimind")):
+        if arm.startswith(PEERS):
             run_peer(course, outcome)
         else:
             run_worker(course, outcome)
@@ -253,7 +276,7 @@ def run_peer(course: Course, outcome: Outcome) -> None:
     options = course.options
     depth, width = PEER_SHAPES[options.shape]
     peer = Peer(
-        outcome.arm, getattr(options, outcome.arm.removesuffix("-default")).resolve(), course.work,
+        outcome.arm, getattr(options, outcome.arm.split("-")[0]).resolve(), course.work,
         options.peer_python, depth, width, course.fields["vocab_size"], options.seq_len,
         options.batch_tokens, options.precision, options.threads,
     )  # fmt: skip
@@ -261,7 +284,7 @@ def run_peer(course: Course, outcome: Outcome) -> None:
     random.Random(outcome.seed).shuffle(train)
     peer.prepare(train, course.heldout)
     now = clock_of(options)
-    probe = list(peer.run(10**5, 1, now, options.probe))
+    probe = list(peer.run(PROBE_STEPS, 1, now, options.probe))
     outcome.start = probe[0]["seconds"]
     if len(probe) < 2:
         raise RuntimeError("made one step and no second")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import math
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,31 @@ def test_the_table_sets_ours_beside_the_best_peer_of_each_seed(load: Any) -> Non
     assert ours["x best peer"].startswith("0.900 ± 0.000 (hf)")
     assert ours["to best peer's end s"] == pytest.approx(75.0)
     assert rows[3]["bits/byte"] == "failed: no such file"
+
+
+def test_a_race_goes_on_where_it_was_left_and_mixes_no_two(load: Any, tmp_path: Path) -> None:
+    race = load("race")
+    options = argparse.Namespace(**dict.fromkeys(race.COURSE, 1), seeds=1)
+    assert race.finished(tmp_path, options) == []
+    done, failed = race.Outcome("miao", 0, documents=[(8.0, 4)]), race.Outcome("hf", 0, failed="x")
+    race.write_jsonl(tmp_path / "outcomes.jsonl", [asdict(done), asdict(failed)])
+    options.seeds = 2
+    assert [(o.arm, o.seed) for o in race.finished(tmp_path, options)] == [("miao", 0)]
+    options.budget = 2
+    with pytest.raises(SystemExit, match="another budget"):
+        race.finished(tmp_path, options)
+
+
+def test_peers_run_with_a_setting_each(load: Any, tmp_path: Path) -> None:
+    race, peers = load("race"), load("peers")
+    options = argparse.Namespace(arms="nanochat-eager,minimind-default-eager",
+                                 nanochat=tmp_path, minimind=tmp_path)  # fmt: skip
+    assert list(race.arms_of(options)) == options.arms.split(",")
+    plain, own = (peers.Peer(arm, tmp_path, tmp_path, "python", 2, 64, 300, 64, 512, "fp32", 1)
+                  for arm in options.arms.split(","))  # fmt: skip
+    assert (plain.project, plain.own_settings, plain.row_length) == ("nanochat", False, 64)
+    assert (own.project, own.own_settings, own.row_length) == ("minimind", True, 340)
+    assert plain.environment()["TORCH_COMPILE_DISABLE"] == "1"
+    options.arms = "miao-eager"
+    with pytest.raises(SystemExit, match="no arm"):
+        list(race.arms_of(options))
