@@ -15,7 +15,7 @@ from miao.corpus.check import sniff_kind
 from miao.corpus.read.formats import read_records
 from miao.corpus.read.sources import find_files
 from miao.errors import MiaoError
-from miao.files import atomic_directory, require_replaceable, write_json, write_text
+from miao.files import atomic_directory, require_replaceable, write_json
 from miao.hubs import local_directory
 from miao.language import Parser
 from miao.rundir import RunDir
@@ -77,7 +77,6 @@ def compare_command(options: argparse.Namespace) -> None:
     """Prints characters and bytes per token of several tokenizers, and draws them."""
     from miao.tokenizer.compare import (
         compare_tokenizers,
-        comparison_page,
         comparison_rows,
         load_any,
         samples,
@@ -97,9 +96,6 @@ def compare_command(options: argparse.Namespace) -> None:
     lossy = any(not cut.is_lossless for one in compared for cut in one.cuts.values())
     if lossy:
         say("* decoding does not give the text back as it was")
-    if options.plot:
-        write_text(options.plot, comparison_page(compared))
-        say(f"plot: {options.plot}")
 
 
 def extend_command(options: argparse.Namespace) -> None:
@@ -287,7 +283,7 @@ def _add_compare(verbs: Any) -> None:
         verbs,
         "compare",
         "characters and bytes per token, side by side",
-        "runs/seedling hf:Qwen/Qwen3-0.6B --text my_texts/ --plot compare.html",
+        "runs/seedling hf:Qwen/Qwen3-0.6B --text my_texts/",
     )
     parser.add_argument(
         "tokenizers",
@@ -296,7 +292,6 @@ def _add_compare(verbs: Any) -> None:
     )
     parser.add_argument("--text", nargs="+", help="files of yours to compare on, too")
     parser.add_argument("--only", action="store_true", help="only on these, not on our samples")
-    parser.add_argument("--plot", type=Path, help="write a page with bars, such as compare.html")
 
 
 def _add_extend(verbs: Any) -> None:

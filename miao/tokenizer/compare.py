@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import tokenizers
@@ -13,9 +12,6 @@ from miao.errors import MiaoError
 from miao.tokenizer.importing import import_sentencepiece, import_tiktoken
 from miao.tokenizer.inspect import Compression
 from miao.tokenizer.tokenizer import Tokenizer
-
-HUES = ("#2e7d32", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#546e7a", "#827717")
-
 
 SAMPLES = ("zh", "en", "code", "math", "classical")
 
@@ -110,45 +106,3 @@ def comparison_rows(compared: Sequence[Compared]) -> tuple[list[str], list[list[
         ]
         rows.append([kind, *cells])
     return ["text", *(one.name for one in compared)], rows
-
-
-def comparison_page(compared: Sequence[Compared]) -> str:
-    """A page of bars, characters per token, that needs nothing else."""
-    kinds = list(compared[0].cuts)
-    most = max(cut.characters_per_token for one in compared for cut in one.cuts.values()) or 1.0
-    left, width, bar, gap = 110, 520, 16, 22
-    parts, y = [], 10
-    for kind in kinds:
-        parts.append(f'<text x="0" y="{y + 12}" class="kind">{escape(kind)}</text>')
-        for one, hue in zip(compared, _hues(len(compared)), strict=True):
-            value = one.cuts[kind].characters_per_token
-            size = max(width * value / most, 1)
-            title = f"{one.name}, {kind}: {value:.3f} characters per token"
-            parts.append(
-                f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{bar - 2}" fill="{hue}">'
-                f"<title>{escape(title)}</title></rect>"
-                f'<text x="{left + size + 6:.1f}" y="{y + 11}">{value:.2f}</text>'
-            )
-            y += bar
-        y += gap
-    legend = "".join(
-        f'<span><i style="background:{hue}"></i>{escape(one.name)} ({one.vocab_size:,})</span>'
-        for one, hue in zip(compared, _hues(len(compared)), strict=True)
-    )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Tokenizers compared</title>
-<style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 760px; color: #222; }}
-text {{ font-size: 11px; fill: #444; }} .kind {{ font-size: 13px; font-weight: 600; }}
-span {{ margin-right: 1.5em; }} i {{ display: inline-block; width: 1em; height: 1em;
-margin-right: .4em; vertical-align: -2px; }}
-</style>
-<h1>Characters per token 每词元字符数</h1><p>{legend}</p>
-<svg viewBox="0 0 700 {y}" width="100%" role="img">{"".join(parts)}</svg>
-<p>Longer bars: shorter sequences. Larger vocabularies cost more parameters, and only bits per byte
-tell which one a model learns better with. 条越长，序列越短；词表越大，嵌入参数越多。</p></html>
-"""
-
-
-def _hues(count: int) -> list[str]:
-    return [HUES[number % len(HUES)] for number in range(count)]
