@@ -51,34 +51,14 @@ _SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A training stage of a run, as its files tell it; texts, empty where they do not."""
-
-    name: str
-    tokens: str
-    steps: str
-    time: str
-    loss: str
-    settings: str
-
-
-@dataclass(frozen=True)
-class Source:
-    stage: str
-    name: str
-    origin: str
-    train: str
-    heldout: str
-    characters: str
-    tokens: str
-
-
-@dataclass(frozen=True)
 class Facts:
     """What a run knows of its model; all empty for a directory that came without one."""
 
-    trained: list[Trained] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    trained: list[list[str]] = field(default_factory=list)
+    """A row per stage: its name, tokens, steps, time, loss, settings; empty what is not known."""
+    sources: list[list[str]] = field(default_factory=list)
+    """A row per source: its stage, name, origin, records to train on and held out, characters,
+    tokens."""
     score_columns: list[str] = field(default_factory=list)
     scores: list[list[str]] = field(default_factory=list)
     """A row per measure: its name, category, items, a cell per column, chance."""
@@ -292,23 +272,23 @@ def _shape(c: ModelConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _trained(name: str, options: Record, result: Record) -> Trained:
+def _trained(name: str, options: Record, result: Record) -> list[str]:
     tokens, loss = result.get("tokens"), result.get("loss")
     settings = {key: options[key] for key in _SETTINGS if options.get(key) is not None}
-    return Trained(
+    return [
         STAGE_NAMES.get(name, name),
         count(tokens) if tokens else "",
         f"{result['steps']:,}" if result.get("steps") else "",
         duration(result["seconds"]) if result.get("seconds") else "",
         f"{loss:.3f}" if isinstance(loss, float) and math.isfinite(loss) else "",
         ", ".join(f"{key} {value}" for key, value in settings.items()),
-    )
+    ]
 
 
-def _source(run: RunDir, stage: str, name: str, counts: Record, origin: str) -> Source:
+def _source(run: RunDir, stage: str, name: str, counts: Record, origin: str) -> list[str]:
     shards = _read_if_there(run.shards(stage, "train") / name / "manifest.json")
     tokens = sum(shard["tokens"] for shard in shards.get("shards", []))
-    return Source(
+    return [
         STAGE_NAMES.get(stage, stage),
         name,
         ORIGINS.get(origin, origin),
@@ -316,7 +296,7 @@ def _source(run: RunDir, stage: str, name: str, counts: Record, origin: str) -> 
         f"{counts.get('heldout', 0):,}",
         count(counts.get("characters", 0)),
         count(tokens) if tokens else "",
-    )
+    ]
 
 
 def _scores(run: RunDir, stages: list[str]) -> tuple[list[str], list[list[str]]]:

@@ -104,10 +104,8 @@ def card_facts(card: Card) -> dict[str, Any]:
     rows.append(("license", card.license))
     return {
         "facts": rows,
-        "sources": [
-            [s.stage, s.name, s.origin, s.train, s.characters, s.tokens] for s in facts.sources
-        ],
-        "trained": [[t.name, t.tokens, t.steps, t.time, t.loss] for t in facts.trained],
+        "sources": [[*row[:4], *row[5:]] for row in facts.sources],
+        "trained": [row[:5] for row in facts.trained],
         "score_columns": facts.score_columns,
         "scores": facts.scores,
         "recipe": facts.recipe,

@@ -10,7 +10,7 @@ import pytest
 
 from miao.engine import Engine, SamplingOptions
 from miao.engine.backend import pack
-from miao.export.card import Card, Facts, Source, Trained
+from miao.export.card import Card, Facts
 from miao.export.page import write_page
 from miao.model import Decoder, load_model, save_model
 from miao.page.contents import rounded
@@ -37,8 +37,8 @@ def model_fixture(
 def card_of(model: Path, text: str = "小苗") -> Card:
     """A card whose every text is `text`."""
     facts = Facts(
-        trained=[Trained(text, "1.4M", "660", "5 min", "1.23", "")],
-        sources=[Source(text, text, text, "1", "1", "1", "1")],
+        trained=[[text, "1.4M", "660", "5 min", "1.23", ""]],
+        sources=[[text, text, text, "1", "1", "1", "1"]],
         score_columns=[text],
         scores=[[text, "", "400", "85.5 % ± 1.8 %", "25.0 %"]],
         machine=text,

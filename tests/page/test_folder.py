@@ -13,7 +13,7 @@ import yaml
 
 from miao.commands.export import main
 from miao.errors import MiaoError
-from miao.export.card import Card, Facts, Source, Trained
+from miao.export.card import Card, Facts
 from miao.export.page import card_facts
 from miao.model import Decoder, load_config, save_model
 from miao.page import html
@@ -79,8 +79,8 @@ def test_parts_are_small_and_together_the_weights(
 
 def test_the_card_tells_how_the_model_was_grown(model: Path) -> None:
     facts = Facts(
-        trained=[Trained("SFT 微调", "0.5M", "240", "5:30", "1.06", "")],
-        sources=[Source("SFT 微调", "mine", "the author's files", "9", "1", "2K", "1K")],
+        trained=[["SFT 微调", "0.5M", "240", "5:30", "1.06", ""]],
+        sources=[["SFT 微调", "mine", "the author's files", "9", "1", "2K", "1K"]],
         score_columns=["after SFT"],
         scores=[["choice", "", "400", "85.5 % ± 1.8 %", "25.0 %"]],
         base="owner/base",
