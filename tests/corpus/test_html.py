@@ -1,7 +1,5 @@
 """The main text of pages, in Chinese and English, and of pages that are broken."""
 
-import gzip
-import io
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from hypothesis import strategies as st
 from miao.corpus.read.html import main_text
 from miao.corpus.read.problems import Problem
 from miao.corpus.read.readers import read_objects
-from miao.errors import MiaoError
 
 NEWS = """<!DOCTYPE html><html><head><title>标题 - 某网</title><style>p{color:red}</style>
 <script>var a = "<p>脚本</p>";</script></head><body>
@@ -74,42 +71,3 @@ def test_pages_as_files(tmp_path: Path, ending: str) -> None:
     problems: list[Problem] = []
     assert list(read_objects(file, problems.append)) == []
     assert [problem.line for problem in problems] == [1] and "menu" in problems[0].raw
-
-
-def test_a_crawls_pages(tmp_path: Path) -> None:
-    warcio = pytest.importorskip("warcio.warcwriter")
-    pytest.importorskip("trafilatura")
-    from warcio.statusandheaders import StatusAndHeaders
-
-    text = "很久以前，山上有一座庙，庙里有一位老和尚，每天给小和尚讲故事。" * 6
-    page = f"<html><meta charset=gbk><body><nav>首页</nav><article><p>{text}</p></article></html>"
-    answers = [
-        ("200 OK", "text/html", page.encode("gbk")),
-        ("404 Not Found", "text/html", page.encode("gbk")),
-        ("200 OK", "image/png", b"\x89PNG"),
-        ("200 OK", "text/plain; charset=utf-8", "纯文本".encode()),
-    ]
-    with gzip.open(tmp_path / "a.warc.gz", "wb") as file:
-        writer = warcio.WARCWriter(file, gzip=False)
-        for status, kind, content in answers:
-            headers = StatusAndHeaders(status, [("Content-Type", kind)], protocol="HTTP/1.1")
-            writer.write_record(
-                writer.create_warc_record(
-                    "http://a.b/", "response", payload=io.BytesIO(content), http_headers=headers
-                )
-            )
-        record = writer.create_warc_record("u", "conversion", payload=io.BytesIO("文本".encode()))
-        writer.write_record(record)
-    repairs: list[str] = []
-    found = list(read_objects(tmp_path / "a.warc.gz", on_repair=lambda _, how: repairs.append(how)))
-    assert found == [
-        (1, {"text": text, "url": "http://a.b/"}),
-        (4, {"text": "纯文本", "url": "http://a.b/"}),
-        (5, {"text": "文本", "url": "u"}),
-    ]
-    assert repairs == ["answers of a crawl without text, passed over"] * 2
-    raw = gzip.decompress((tmp_path / "a.warc.gz").read_bytes())
-    for damaged in (b"WARC/1.0 nonsense", b"no crawl at all\n", raw[:900]):
-        (tmp_path / "cut.warc").write_bytes(damaged)
-        with pytest.raises(MiaoError, match=r"the file is damaged: record \d"):
-            list(read_objects(tmp_path / "cut.warc"))

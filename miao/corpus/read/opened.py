@@ -23,7 +23,7 @@ from miao.hubs.remote import RemoteFile
 
 FORMATS = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
-    *(".txt", ".md", ".html", ".htm", ".warc", ".wet"),
+    *(".txt", ".md", ".html", ".htm"),
 )
 CODE = (
     *(".py", ".c", ".h", ".cpp", ".hpp", ".cc", ".cu", ".java", ".js", ".jsx", ".ts", ".tsx"),
@@ -93,8 +93,8 @@ def unknown_format(path: Source) -> MiaoError:
     )
 
 
-def missing_library(name: str, path: Source, extra: str = "data") -> MiaoError:
-    return MiaoError(f"reading this needs {name}", where=str(path), fix=install_hint(extra))
+def missing_library(name: str, path: Source) -> MiaoError:
+    return MiaoError(f"reading this needs {name}", where=str(path), fix=install_hint("data"))
 
 
 class DamagedFile(MiaoError):

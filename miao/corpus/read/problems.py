@@ -59,5 +59,5 @@ def place(path: Source, number: int) -> str:
     if not number:
         return str(path)
     known = format_of(path)
-    by_record = known is not None and known[0] in (".json", ".parquet", ".arrow", ".warc", ".wet")
+    by_record = known is not None and known[0] in (".json", ".parquet", ".arrow")
     return f"{path} (record {number})" if by_record else f"{path}:{number}"

@@ -21,7 +21,6 @@ from miao.corpus.read.streams import (
     read_text,
 )
 from miao.corpus.read.tables import read_arrow, read_parquet, read_table
-from miao.corpus.read.warc import read_warc
 from miao.errors import MiaoError
 
 TEXT_PIECE = 1 << 16  # bytes: about the size of the documents that a large text is cut into
@@ -75,8 +74,6 @@ def read_objects(
             return read_parquet(path, columns)
         case ".arrow":
             return read_arrow(path)
-        case ".warc" | ".wet":
-            return read_warc(path, on_repair)
         case ".html" | ".htm":
             return _read_html(path, on_problem, on_repair, encoding)
         case _:
