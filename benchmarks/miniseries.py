@@ -203,9 +203,10 @@ def said(words: list[str]) -> Trial:
     return replace(Trial(given["n"], 1), **{k: kinds[k](v) for k, v in values.items()})
 
 
-def run(trial: Trial, options: Any) -> dict[str, Any]:
-    """Trains and measures."""
-    material = prepared(options, trial.vocab, trial.unique)
+def trained(
+    trial: Trial, material: Material
+) -> tuple[Spec, Decoder, list[tuple[int, float]], float, float]:
+    """The model, its losses by tokens, and seconds of the processor and of the wall."""
     spec = Spec(
         "miao", trial.config(), material.train, tokenizer=material.tokenizer, precision="fp32",
         seq_len=trial.seq_len, batch_tokens=trial.batch, budget=float(trial.tokens),
@@ -229,6 +230,13 @@ def run(trial: Trial, options: Any) -> dict[str, Any]:
         log = Curve(Path(directory) / "metrics.jsonl", "pretrain")
         miao_trainer(spec, model, Path(directory), log).run()
     seconds, wall = time.process_time() - began, time.perf_counter() - wall
+    return spec, model, curve, seconds, wall
+
+
+def run(trial: Trial, options: Any) -> dict[str, Any]:
+    """Trains and measures."""
+    material = prepared(options, trial.vocab, trial.unique)
+    spec, model, curve, seconds, wall = trained(trial, material)
     model.eval()
     cut = Tokenizer.from_directory(Path(str(material.tokenizer)))
     texts = read_documents(options.work / "heldout.jsonl")

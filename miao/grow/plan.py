@@ -120,7 +120,7 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
     pairs = found.total("preference", "records")
     dpo = 0.1 if pairs or minutes >= WITH_DPO else 0.0
     sft = 0.45 if minutes <= 3 else 0.35 if minutes <= 15 else 0.28
-    candidates = _candidates(found, speed, training * (1 - sft - dpo), level, runs)
+    candidates = ranked(found, speed, training * (1 - sft - dpo), level, runs)
     if not candidates:
         raise MiaoError("no model fits into the memory", fix="free some memory, or bring more text")
     best = candidates[0]
@@ -129,7 +129,7 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
     if talk_tokens > most:  # what it would read a fourth time goes into text
         sft *= most / talk_tokens
         talk_tokens = most
-        candidates = _candidates(found, speed, training * (1 - sft - dpo), level, runs)
+        candidates = ranked(found, speed, training * (1 - sft - dpo), level, runs)
         best = candidates[0]
     talks = round(min(max(talk_tokens * 0.5 / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
     shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
@@ -160,9 +160,7 @@ def bytes_per_token(vocabulary: int, chinese: float) -> float:
     return chinese * zh + (1 - chinese) * en
 
 
-def _candidates(
-    found: Found, speed: Speed, seconds: float, level: float, runs: int
-) -> list[Candidate]:
+def ranked(found: Found, speed: Speed, seconds: float, level: float, runs: int) -> list[Candidate]:
     """All that fit, the one to take first, then by their bits per byte."""
     text = found.total("document", "bytes")
     reference = bytes_per_token(REFERENCE, found.chinese)
@@ -303,4 +301,4 @@ def _expected(
             for one in found.sources
         ]
     )
-    return min(c.bits for c in _candidates(bigger, speed, seconds, plan.level, plan.runs))
+    return min(c.bits for c in ranked(bigger, speed, seconds, plan.level, plan.runs))

@@ -86,3 +86,25 @@ def test_polar_express_is_nearer_to_orthogonal(load: Any) -> None:
     plain = muon.newton_schulz(matrix, torch.float32)
     with variants.applied("polar_express"):
         assert off(muon.newton_schulz(matrix, torch.float32)) < off(plain)
+
+
+def test_a_study_of_choices_compares_one_difference_at_a_time(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from miao.grow.found import Found, Source
+    from miao.grow.machine import Speed
+
+    study = load("grow_choice")
+    speed = Speed("cpu", "float32", 2e-5, 2.5e-11, 0, 1, "here")
+    monkeypatch.setattr(study, "measure", lambda seconds: speed)
+    source = Source("zh", "document", records=4000, characters=3e6, bytes=8e6, chinese=1, seen=1)
+    plan, *others = study.alternatives(Found([source]), 120.0, 1.0)
+    assert len({one.label for one in others}) == len(others) >= 10
+    told = ("label", "adam")  # both rates are one thing
+    for other in others:
+        different = {k for k, v in asdict(other).items() if v != getattr(plan, k)} - set(told)
+        assert len(different) == 1 or different == {"width", "layers"}
+        assert other.batch >= other.seq_len and other.config()["vocab_size"] == other.vocab
+    row = {**asdict(plan), "all_parameters": 1, "cpu_seconds": 1.0, "error": 0.0}
+    lines = list(study.result([row | {"bits": 2.02}, row | {"bits": 2.0, "label": "batch 512"}]))
+    assert "batch 512" in lines[2] and "1.0% off the best of 2" in lines[-1]
