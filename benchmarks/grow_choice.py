@@ -54,6 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--heldout-bytes", type=float, default=160e3, help="of text to measure on")
     parser.add_argument("--minutes", type=float, default=2.0, help="of pretraining, for each")
     parser.add_argument("--work", type=Path, required=True, help="texts, shards, what was measured")
+    parser.set_defaults(keep=False)
     options = parser.parse_args(words)
     options.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
