@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from miao.recipe import of_budget
 
 FEWEST = 6
 """Points, below which nothing is said."""
@@ -35,6 +38,14 @@ class Forecast:
     high: float
 
 
+def decay_of(options: Mapping[str, Any], budget: float) -> tuple[float, float] | None:
+    """Tokens at which the rate begins to fall and at which it is zero, by a stage's options; None:
+    it falls all the time, or never."""
+    if options.get("schedule") != "wsd" or not options.get("decay"):
+        return None
+    return budget - of_budget(options["decay"], budget, "decay"), budget
+
+
 def forecast_loss(
     points: Sequence[tuple[float, float]],
     tokens: float,
@@ -47,7 +58,7 @@ def forecast_loss(
     the end, linear in the tokens between; k is one more unknown, with what other runs showed of it.
 
     Args:
-        decay: tokens at which the rate begins to fall, and at which it is zero.
+        decay: as `decay_of` has it.
     """
     x, y = _usable([(t, value, 1.0) for t, value in points], tokens)[:2]
     if len(x) < FEWEST:

@@ -186,7 +186,8 @@ class DuringOptions:
     report and the board."""
 
     tasks: list[str] = field(default_factory=list)
-    """Names of tasks and sets, such as [early] (needs no files), or YAML files; empty: none."""
+    """Names of tasks and sets, such as [early] or, from 100M parameters on, [grown] (both need no
+    files), or YAML files; empty: none."""
     every: Quantity = 0.05
     """Ask every so many tokens, or fraction of the budget; later where `share` is used up."""
     questions: int = 20
@@ -194,7 +195,7 @@ class DuringOptions:
     share: float = 0.02
     """Of the time of training at most."""
     data: str | None = None
-    """The folder of the tasks' files; none is needed for `early` and `skills`."""
+    """The folder of the tasks' files; none is needed for early, grown, skills."""
 
 
 @dataclass

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from miao.evaluate.forecast import Forecast, forecast_loss, forecast_share
+from miao.evaluate.forecast import Forecast, decay_of, forecast_loss, forecast_share
 from miao.evaluate.scores import CENTRED
-from miao.recipe import of_budget, parse_quantity
 from miao.report.charts import (
     NUMBER,
     QUANTITY,
@@ -218,13 +217,10 @@ def _asked(rows: Sequence[Record], task: str, category: str) -> list[Point]:
 
 def _forecasts(data: RunData, stage: str) -> list[tuple[Text, Text]]:
     """Where the curves of a stage that is not done go, if its budget is known."""
-    options = data.recipe.get(stage, {})
-    if data.results.get(stage) or options.get("tokens") is None:
+    tokens = data.budgets.get(stage)
+    if data.results.get(stage) or tokens is None:
         return []
-    tokens = parse_quantity(options["tokens"], stage)
-    decay = None
-    if options.get("schedule") == "wsd" and options.get("decay"):
-        decay = (tokens - of_budget(options["decay"], tokens, f"{stage}.decay"), float(tokens))
+    decay = decay_of(data.recipe.get(stage, {}), tokens)
     heldout = points(data.heldout.get(stage, []), "heldout_bits_per_byte")
     bits = Text("终点的比特/字节（外推）", "Bits per byte at the end, forecast")
     found = [(bits, _foreseen(forecast_loss(heldout, tokens, decay), decimal))] if heldout else []

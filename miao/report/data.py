@@ -10,6 +10,7 @@ from typing import Any
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl
 from miao.recipe import STAGES
+from miao.report.budgets import budget_of
 from miao.rundir import RunDir
 
 Record = dict[str, Any]
@@ -43,6 +44,8 @@ class RunData:
     cards: list[Record]
     """What `miao eval card` has found of this run, and of the models beside it."""
     corpus: Record
+    budgets: dict[str, float]
+    """Tokens of every stage of which they are known."""
     shards: dict[str, dict[str, Record]]
     """Manifest of the training shards by stage and source."""
     results: dict[str, Record]
@@ -113,6 +116,7 @@ def read_run(run: RunDir) -> RunData:
         problems=problems,
         cards=_read_if_there(run.path / "card.json").get("cards", []),
         corpus=_read_if_there(run.corpus / "manifest.json"),
+        budgets={s: known for s in enabled if (known := budget_of(run, s)) is not None},
         shards={stage: _read_shards(run.shards(stage, "train")) for stage in STAGES},
         results={s: _read_if_there(run.checkpoints(s) / "result.json") for s in enabled},
         config=config,

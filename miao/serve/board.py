@@ -75,12 +75,18 @@ class Runs:
         shown = [line for lines in by_stage.values() for line in through_time(lines, MOMENTS)]
         scores = [score for line in evaluations for score in _scores(line)]
         titles = (*CURVES, TASKS)
+        heldout = {stage: one.points("heldout") for stage, one in log.stages.items()}
         return {
             "name": name,
             "problem": _problem([*p, *q, *r]),
             "stages": list(log.stages),
             "curves": {
-                stage: {title: one.points(title, span) for title in titles}
+                stage: {
+                    title: heldout[stage]
+                    if span is None and title == "heldout"
+                    else one.points(title, span)
+                    for title in titles
+                }
                 for stage, one in log.stages.items()
             },
             "events": {
@@ -89,8 +95,8 @@ class Runs:
             },
             "forecast": {
                 stage: band
-                for stage, one in log.stages.items()
-                if (band := band_of(run, stage, one)) is not None
+                for stage, points in heldout.items()
+                if (band := band_of(run, stage, points)) is not None
             },
             "scores": scores,
             "samples": [sample for line in shown if (sample := _sample(line))],

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from miao.errors import MiaoError
-from miao.evaluate.forecast import forecast_loss
-from miao.files import read_json
-from miao.recipe import STAGES, parse_quantity
-from miao.rundir import RunDir, list_checkpoints
-from miao.serve.curves import CURVES, RunLog, StageLog, number
+from miao.evaluate.forecast import decay_of, forecast_loss
+from miao.recipe import STAGES
+from miao.report.budgets import budget_of, checkpoint_state, checkpoints, planned
+from miao.rundir import RunDir
+from miao.serve.curves import CURVES, RunLog, number
 
 MOST = 200
 """Checkpoints of a stage that are marked."""
@@ -29,71 +30,37 @@ def standing(run: RunDir, stage: str, log: RunLog, worker: int) -> dict[str, Any
     return {"budget": budget, "left": left, "memory": _memory(worker)}
 
 
-def budget_of(run: RunDir, stage: str) -> float | None:
-    """The tokens of a stage, from its newest checkpoint or from the recipe; None: not known."""
-    for path in _checkpoints(run, stage)[-1:]:
-        if (budget := number(_state(path, _changed(path)).get("budget"))) is not None:
-            return budget
-    return _planned(run.path, stage, _changed(run.path / "recipe.yaml"))
-
-
 def checkpoints_of(run: RunDir, stage: str) -> list[dict[str, Any]]:
     """The checkpoints that are there, as events on the axis of tokens."""
     found = []
-    for path in _checkpoints(run, stage)[-MOST:]:
-        if (tokens := number(_state(path, _changed(path)).get("tokens"))) is not None:
+    for path in checkpoints(run, stage)[-MOST:]:
+        if (tokens := number(checkpoint_state(path).get("tokens"))) is not None:
             found.append({"x": tokens, "kind": "checkpoint", "more": path.name})
     return found
 
 
-def band_of(run: RunDir, stage: str, log: StageLog) -> tuple[float, float, float] | None:
-    """Low, high and the tokens of what is expected of the held-out text at the stage's end; None:
-    it has ended, or it is too early to say."""
+def band_of(
+    run: RunDir, stage: str, points: Sequence[Sequence[float]]
+) -> tuple[float, float, float] | None:
+    """Low, high and the tokens of what is expected of the held-out text (its points: tokens, bits
+    per byte) at the stage's end; None: it has ended, or it is too early to say."""
     if stage not in STAGES or (run.checkpoints(stage) / "result.json").exists():
         return None
     budget = budget_of(run, stage)
-    points = log.points("heldout")
     if budget is None or not points or points[-1][0] >= budget:
         return None
-    return _band(tuple(map(tuple, points)), budget)
+    decay = None
+    with suppress(MiaoError):
+        decay = decay_of(planned(run, stage), budget)
+    return _band(tuple(map(tuple, points)), budget, decay)
 
 
 @lru_cache(maxsize=256)
-def _band(points: tuple[tuple[float, float], ...], budget: float) -> Any:
-    found = forecast_loss(points, budget)
+def _band(
+    points: tuple[tuple[float, float], ...], budget: float, decay: tuple[float, float] | None
+) -> Any:
+    found = forecast_loss(points, budget, decay)
     return None if found is None else (found.low, found.high, found.tokens)
-
-
-def _checkpoints(run: RunDir, stage: str) -> list[Path]:
-    if stage not in STAGES:  # it comes from a log, which may be a stranger's
-        return []
-    with suppress(OSError):
-        return list_checkpoints(run.checkpoints(stage))
-    return []
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-@lru_cache(maxsize=4096)
-def _state(path: Path, changed: int) -> dict[str, Any]:
-    with suppress(MiaoError, OSError):
-        found = read_json(path / "state.json")
-        if isinstance(found, dict):
-            return {key: found.get(key) for key in ("tokens", "budget")}
-    return {}
-
-
-@lru_cache(maxsize=256)
-def _planned(path: Path, stage: str, changed: int) -> float | None:
-    with suppress(MiaoError, OSError, ValueError, TypeError, AttributeError):
-        given = RunDir(path).read_recipe()[1].get(stage, {}).get("tokens")
-        return None if given is None else float(parse_quantity(given, stage))
-    return None
 
 
 def _memory(pid: int) -> int | None:

@@ -239,7 +239,8 @@ class Trainer:
                     self.samples.write(model, self.tokens)
             if self.tasks and asks:
                 with by_product("tasks while training"):
-                    self.keeper.write(step=self.step, **self.tasks.ask(model, self.tokens))
+                    scores = self.tasks.ask(model, self.budget.at, self.tokens)
+                    self.keeper.write(step=self.step, **scores)
         for_good = crossed("keep_every")
         if (for_good or crossed("save_every")) and not finished:
             self._settle()
@@ -253,7 +254,9 @@ class Trainer:
         """Whether all processes stop for tasks now; the clock of one decides, at log lines."""
         if not self.tasks or not (finished or self.step % self.options.log_every == 0):
             return False
-        return self.world.from_main(self.tasks.wants(self.tokens, self.seconds))
+        return self.world.from_main(
+            self.tasks.wants(self.budget.at, self.tokens, self.seconds)
+        )
 
     def _log(self) -> None:
         values = self.meter.read()

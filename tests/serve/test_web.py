@@ -21,6 +21,8 @@ from fastapi.testclient import TestClient
 from miao.commands.board import main
 from miao.errors import MiaoError
 from miao.files import write_json, write_jsonl
+from miao.report.curves import training_curves
+from miao.report.data import read_run
 from miao.rundir import RunDir
 from miao.serve.board import MOMENTS, Runs, create_board
 from miao.serve.curves import POINTS, Grown, thinned
@@ -315,6 +317,15 @@ def test_where_a_training_stands(tmp_path: Path) -> None:
     board = Runs(tmp_path)
     low, high, end = board.details("a")["forecast"]["pretrain"]
     assert end == 80_000 and low == pytest.approx(1 + 100 * 80_000**-0.5, abs=0.01) and high < 1.4
+    (run.path / "recipe.yaml").write_text("pretrain: {tokens: 80K, schedule: wsd, decay: 0.4}\n")
+    lower = board.details("a")["forecast"]["pretrain"][:2]
+    assert lower[0] < low - 0.01, "the rate will fall: so will the loss"
+    (fact,) = (
+        value.en
+        for label, value in training_curves(read_run(run))[0].facts
+        if label.en.startswith("Bits per byte at the end")
+    )
+    assert f"({lower[0]:.3f} – {lower[1]:.3f})" in fact, "the report says the same"
     event = board.details("a")["events"]["pretrain"][0]
     assert event["kind"] == "skipped" and event["x"] == 9000 and "step 9" in event["more"]
     with run.alone():
@@ -329,6 +340,9 @@ def test_where_a_training_stands(tmp_path: Path) -> None:
         "events"
     ]["pretrain"]
     assert board.details("a")["forecast"]["pretrain"][2] == 40_000, "the checkpoint knows better"
+    by_the_clock = {"tokens": 20_000, "budget": 300.0, "clock": 100.0}
+    write_json(run.checkpoints("pretrain") / "step-00000021" / "state.json", by_the_clock)
+    assert board.details("a")["forecast"]["pretrain"][2] == 60_000, "of seconds: at this speed"
     write_json(run.checkpoints("pretrain") / "result.json", {})
     assert board.details("a")["forecast"] == {}, "it has ended"
 

@@ -67,8 +67,8 @@ def test_asking_stays_within_its_share_of_the_time(task: Path, cost: float) -> N
     watching = watch(task, budget=1e6, step=cost, every=0.02, share=0.02)
     with patch("miao.train.watch.tasks._scores", lambda *of: []):
         for second in range(1, 1001):
-            if watching.wants(second * 1000, second):
-                watching.ask(None, second * 1000)  # type: ignore[arg-type]
+            if watching.wants(second * 1000, second * 1000, second):
+                watching.ask(None, second * 1000, second * 1000)  # type: ignore[arg-type]
             assert watching.spent <= max(0.02 * second, cost)  # the first is estimated
     assert watching.spent <= max(20, cost)
     assert watching.times == min(51, 20 // cost or 1)  # one at the beginning
@@ -80,8 +80,18 @@ def test_a_first_asking_that_cannot_be_paid_waits(task: Path, tokenizer: Tokeniz
     watch(task)
     options = DuringOptions(tasks=[str(task)], every=0.1, questions=20)
     watching = TaskWatch(options, tokenizer, 1e6)
-    assert not watching.wants(1000, 10.0)  # 100 tokens a second: thousands of them are read
-    assert watching.wants(900_000, 9000.0) and watching.tokens > 500
+    assert not watching.wants(1000, 1000, 10.0)  # 100 tokens a second: thousands of them are read
+    assert watching.wants(900_000, 900_000, 9000.0) and watching.tokens > 500
+
+
+def test_a_stage_that_the_clock_ends_is_asked_at_shares_of_its_time(task: Path) -> None:
+    """Ten seconds of a thousand tokens each, a point each two seconds."""
+    watching = watch(task, budget=10.0, every=0.2, share=1.0)
+    with patch("miao.train.watch.tasks._scores", lambda *of: []):
+        for tenth in range(101):
+            if watching.wants(tenth / 10, tenth * 100, tenth / 10):
+                watching.ask(None, tenth / 10, tenth * 100)  # type: ignore[arg-type]
+    assert watching.times == 6 and not watching.fell_short
 
 
 def test_unknown_tasks_and_missing_files_are_said_before_the_first_stage() -> None:

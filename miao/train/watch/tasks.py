@@ -30,7 +30,7 @@ class TaskWatch:
     within `share` of the time trained. What cannot be paid yet waits.
 
     Args:
-        budget: tokens of the stage. clock: seconds.
+        budget: of the stage, in tokens or (where the clock ends it) seconds. clock: seconds.
 
     Raises:
         MiaoError: an unknown task, or one without its files.
@@ -51,9 +51,9 @@ class TaskWatch:
         self.tokens = 0
         """Of all questions; counted when it is first needed."""
 
-    def wants(self, tokens: int, seconds: float) -> bool:
-        """Whether to ask now, after so many tokens and seconds of training."""
-        if self.every <= 0 or tokens // self.every <= self.asked_at:
+    def wants(self, at: float, tokens: int, seconds: float) -> bool:
+        """Whether to ask now: so far in the budget, after so many tokens and seconds of training."""
+        if self.every <= 0 or at // self.every <= self.asked_at:
             return False
         return self.spent + self._expected(tokens, seconds) <= self.options.share * seconds
 
@@ -63,14 +63,14 @@ class TaskWatch:
         self.tokens = self.tokens or sum(count_tokens(self.encoder, w) for _, w in self.work)
         return CAUTION * self.tokens * seconds / tokens
 
-    def ask(self, model: Decoder, tokens: int) -> dict[str, Any]:
+    def ask(self, model: Decoder, at: float, tokens: int) -> dict[str, Any]:
         """The scores of now, for metrics.jsonl."""
         began = self.clock()
         scores = [score for work in self.work for score in _scores(model, self.encoder, *work)]
         self.cost = self.clock() - began
         self.spent += self.cost
         self.times += 1
-        self.asked_at = int(tokens // self.every)
+        self.asked_at = int(at // self.every)
         found = [score.to_json() for score in scores]
         return {"tokens": tokens, "scores": found, "asking_seconds": round(self.cost, 3)}
 
