@@ -80,7 +80,7 @@ def test_the_model_directory_chats_in_transformers(run_dir: Path) -> None:
     answer = model.generate(**inputs, do_sample=False, max_new_tokens=8)
     theirs = tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
-    from miao.evaluate import chat_answers
+    from miao.evaluate.measure.quality import chat_answers
     from miao.model import load_model
     from miao.tokenizer import Tokenizer
 

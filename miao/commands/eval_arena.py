@@ -16,10 +16,10 @@ from miao.commands.eval_samples import (
 )
 from miao.console import ProgressLine, print_table, say, warn
 from miao.errors import MiaoError
-from miao.evaluate.arena import Battles, Verdictbook, hold, standings
+from miao.evaluate.arena import Battles, Verdictbook, hold, longer_wins, standings
 from miao.evaluate.judge import OpenAIJudge, win_rate
 from miao.evaluate.results.store import Target, find_target
-from miao.evaluate.statistics import holm
+from miao.evaluate.statistics import holm, mcnemar
 from miao.files import read_jsonl
 
 KEY_VARIABLES = ("MIAO_JUDGE_KEY", "OPENAI_API_KEY")
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     said = f"{read:,} tokens read, {wrote:,} written" if read + wrote else "it counts no tokens"
     say(f"  {book.asked} new pairs judged, each in both orders; the judge: {said}")
     say(f"  verdicts: {book.path}")
-    _warn(verdicts)
+    _warn(verdicts, *longer_wins(verdicts, answers))
     return 0
 
 
@@ -112,13 +112,18 @@ def _print_table(verdicts: Battles) -> None:
     print_table(title, ["model", "strength", "from", "to", "wins", "losses", "ties"], rows)
 
 
-def _warn(verdicts: Battles) -> None:
+def _warn(verdicts: Battles, longer: int, decided: int) -> None:
     """What makes a judge less than one."""
     whole = win_rate([one for rows in verdicts.values() for one in rows])
     both = [one for rows in verdicts.values() for one in rows if None not in one]
     if both:
         agree = sum(one in (("1", "2"), ("2", "1"), ("tie", "tie")) for one in both)
         say(f"  the same verdict in both orders: {agree / len(both):.0%}")
+    if decided:
+        say(f"  the longer answer won {longer} of {decided} decided questions")
+        if mcnemar(longer, decided - longer) < 0.05:
+            kind = "longer" if 2 * longer > decided else "shorter"
+            warn(f"{kind} answers win more often than by chance: length may be what is judged")
     if whole.unclear:
         warn(f"{whole.unclear} judgements had no verdict and count as ties")
     if abs(whole.first_place - 0.5) > 0.2:

@@ -104,6 +104,18 @@ def hold(
     return found
 
 
+def longer_wins(found: Battles, answers: Mapping[str, Sequence[str]]) -> tuple[int, int]:
+    """Of the questions that one of two answers won: how often the longer one did, and how many they
+    are; answers of equal length are left out."""
+    won = [
+        (len(answers[b][n]) > len(answers[a][n])) == (outcome(row) == 1.0)
+        for (a, b), rows in found.items()
+        for n, row in enumerate(rows)
+        if outcome(row) != 0.5 and len(answers[a][n]) != len(answers[b][n])
+    ]
+    return sum(won), len(won)
+
+
 def standings(found: Battles, seed: int = 0) -> list[Standing]:
     """The table, the strongest first. Its intervals come from drawing the questions again, since
     all models answer the same ones."""

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from miao.errors import MiaoError
 from miao.evaluate.statistics import mcnemar
@@ -67,21 +68,6 @@ Verdicts = tuple[str | None, str | None]
 """Of one question in both orders: "1", "2", "tie", or None where there was no verdict."""
 
 
-def judge_pairs(
-    questions: Sequence[str],
-    answers_a: Sequence[str],
-    answers_b: Sequence[str],
-    ask: Ask,
-    advance: Callable[[int], None] = lambda done: None,
-) -> WinRate:
-    """Has every pair judged twice, in both orders."""
-    found = []
-    for question, a, b in zip(questions, answers_a, answers_b, strict=True):
-        found.append(judge_pair(question, a, b, ask))
-        advance(1)
-    return win_rate(found)
-
-
 def judge_pair(question: str, a: str, b: str, ask: Ask) -> Verdicts:
     """The verdicts with a shown first, and with b shown first."""
     one, two = (
@@ -115,9 +101,17 @@ def _verdict(text: str) -> str | None:
     return found[-1].lower() if found else None
 
 
+def _content(reply: Any) -> str:
+    try:
+        return str(reply["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError) as error:
+        raise NoAnswer("its answer is not that of a chat") from error
+
+
 class OpenAIJudge:
     """A judge behind an OpenAI-compatible address, asked at temperature 0; one that has answered
-    before is asked again when it is busy. `tokens`: what it has read and written, as it says.
+    before is asked again when it is busy or talks nonsense. `tokens`: what it has read and written,
+    as it says.
 
     Raises (when asked):
         MiaoError: no answer, or one that is not of the protocol.
@@ -136,25 +130,23 @@ class OpenAIJudge:
         while True:
             try:
                 reply = ask(self.address, body, self.key, self.timeout)
-                content = reply["choices"][0]["message"]["content"]
+                content = _content(reply)
             except NoAnswer as error:
                 if not (self.answered and error.may_pass and attempt < RETRIES):
                     raise MiaoError(
                         f"the judge does not answer: {error}",
                         where=self.address,
-                        fix=f"does it run, does it know the model '{self.model}', and is its key "
+                        fix="what it has said is kept: the same command goes on from there"
+                        if self.answered
+                        else f"does it run, does it know the model '{self.model}', and is its key "
                         "set?",
                     ) from error
                 time.sleep(error.pause(attempt))
                 attempt += 1
-            except (KeyError, IndexError, TypeError) as error:
-                raise MiaoError(
-                    "the judge's answer is not that of a chat", where=self.address
-                ) from error
             else:
                 self.answered += 1
                 used = reply.get("usage")
                 for place, name in enumerate(("prompt_tokens", "completion_tokens")):
                     number = used.get(name) if isinstance(used, dict) else None
                     self.tokens[place] += number if isinstance(number, int) else 0
-                return str(content or "")
+                return content

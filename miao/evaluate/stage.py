@@ -19,9 +19,9 @@ from miao.evaluate.measure.likelihood import (
     prefer,
     prefer_single,
 )
-from miao.evaluate.measure.questions import chat_answers, judged
+from miao.evaluate.measure.quality import chat_answers
 from miao.evaluate.own import CLOZE, OwnQuestion, answer_own, manner_of, own_questions
-from miao.evaluate.scores import Score
+from miao.evaluate.scores import Score, by_category
 from miao.files import read_jsonl
 from miao.model.decoder import Decoder
 from miao.recipe import EvaluateOptions, parse_quantity
@@ -91,7 +91,6 @@ def evaluate_stage(
 
             texts = in_time(items, answer, ends, 0.9)
         items = items[: len(texts)]
-        scores += judged(items, texts)
         answers = [
             {
                 "category": item.category,
@@ -101,6 +100,10 @@ def evaluate_stage(
             }
             for item, text in zip(items, texts, strict=True)
         ]
+        right = [record["right"] for record in answers]
+        scores += (
+            by_category("questions", [item.category for item in items], right) if right else []
+        )
     cloze = read_jsonl(run.eval_items / CLOZE) if is_before(ends) else []
     if gaps := [ChoiceItem.from_json(record) for record in cloze]:
         with ProgressLine("cloze questions", sum(len(i.options) for i in gaps)) as line:

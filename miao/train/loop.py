@@ -254,9 +254,7 @@ class Trainer:
         """Whether all processes stop for tasks now; the clock of one decides, at log lines."""
         if not self.tasks or not (finished or self.step % self.options.log_every == 0):
             return False
-        return self.world.from_main(
-            self.tasks.wants(self.budget.at, self.tokens, self.seconds)
-        )
+        return self.world.from_main(self.tasks.wants(self.budget.at, self.tokens, self.seconds))
 
     def _log(self) -> None:
         values = self.meter.read()

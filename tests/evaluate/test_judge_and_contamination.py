@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from miao.commands import eval_arena
 from miao.errors import MiaoError
-from miao.evaluate.judge import OpenAIJudge, judge_pairs
+from miao.evaluate.judge import OpenAIJudge, WinRate, judge_pair, win_rate
 from miao.evaluate.tasks.contamination import find_contamination
 from miao.evaluate.tasks.items import Item
 
@@ -23,6 +24,13 @@ def longer(prompt: str) -> str:
     if len(first) == len(second):
         return "I cannot say."
     return f"Hm.\nVerdict: {1 if len(first) > len(second) else 2}"
+
+
+def judge_pairs(
+    questions: list[str], a: list[str], b: list[str], ask: Callable[[str], str]
+) -> WinRate:
+    rows = zip(questions, a, b, strict=True)
+    return win_rate([judge_pair(question, x, y, ask) for question, x, y in rows])
 
 
 def test_wins_losses_and_ties() -> None:
@@ -45,6 +53,19 @@ def test_swapping_the_models_swaps_the_result() -> None:
     assert one.value == pytest.approx(1 - other.value)
 
 
+def first(prompt: str) -> str:
+    return "Verdict: 1"
+
+
+def shy(prompt: str) -> str:
+    """Has an opinion on every second question only."""
+    number = int(prompt.split("[Request]\n")[1].split("\n")[0])
+    return longer(prompt) if number % 2 else "As a language model I take no side. \x00\ud7ff"
+
+
+JUDGES = {"longer": longer, "first": first, "shy": shy, "stumbling": longer}
+
+
 @pytest.fixture
 def endpoint() -> Iterator[tuple[str, list[Any]]]:
     """A chat endpoint that answers with what the test puts into its list of replies."""
@@ -54,10 +75,16 @@ def endpoint() -> Iterator[tuple[str, list[Any]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seen.append((self.path, self.headers.get("Authorization"), body))
-            bad = body["model"] == "bad"
-            reply = {"choices": [{"message": {"content": "Verdict: tie"}}]}
-            data = b"not json" if body["model"] == "garbage" else json.dumps(reply).encode()
-            self.send_response(429 if bad else 200)
+            prompt, model = body["messages"][0]["content"], body["model"]
+            said, turn = "Verdict: tie", len(seen)
+            if "[Answer 1]" in prompt and model in JUDGES:
+                said = JUDGES[model](prompt)
+            reply: Any = {"choices": [{"message": {"content": said}}]}
+            bad = model == "bad" or (model == "stumbling" and turn % 4 == 2)
+            if model == "stumbling" and turn % 4 == 0:
+                reply = {"error": "overloaded"}
+            data = b"not json" if model == "garbage" else json.dumps(reply).encode()
+            self.send_response(429 if model == "bad" else 500 if bad else 200)
             self.end_headers()
             self.wfile.write(b"slow down" if bad else data)
 
@@ -88,6 +115,43 @@ def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> Non
         OpenAIJudge("http://127.0.0.1:9/v1", "m", timeout=2)("x")
     with pytest.raises(MiaoError, match="not http"):
         OpenAIJudge("file:///etc/passwd", "m")
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("longer", ["longer answer won 12 of 12", "longer answers win more often", "orders: 100%"]),
+        ("first", ["prefers a place: 100%", "orders: 0%", "no difference can be told"]),
+        ("shy", ["12 judgements had no verdict", "longer answer won 6 of 6"]),
+        ("stumbling", ["longer answer won 12 of 12", "orders: 100%"]),
+    ],
+)
+def test_what_is_wrong_with_a_judge_is_said(
+    endpoint: tuple[str, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    judge: str,
+    said: list[str],
+) -> None:
+    """A preference for a place or a length, silence, errors of the server and answers that are
+    none: over HTTP, as `miao eval arena` reports them."""
+    monkeypatch.setattr("miao.evaluate.judge.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(eval_arena, "_target", lambda name: name)
+    questions = [str(number) for number in range(12)]
+    texts = {"a": ["x" * (2 + n) for n in range(12)], "b": ["x" * (1 + 2 * n) for n in range(12)]}
+    texts["b"][1] = "longer than that of a"
+    monkeypatch.setattr(eval_arena, "fixed_prompts", lambda: ([], questions))
+    monkeypatch.setattr(
+        eval_arena,
+        "written_answers",
+        lambda target, options, asked: [{"answer": text} for text in texts[target]],
+    )
+    words = ["a", "b", "--url", endpoint[0], "--judge", judge, "--out", str(tmp_path)]
+    assert eval_arena.main(words) == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    for words_said in said:
+        assert words_said in told, told
 
 
 def test_a_judge_that_is_not_there_is_found_before_anything_is_generated(

@@ -14,9 +14,14 @@ import torch
 
 from miao.corpus.records import Document, Message, Preference
 from miao.corpus.seedbed.items import ChoiceItem
-from miao.evaluate import bits_per_byte, choose_by_perplexity, prefer
 from miao.evaluate.measure import likelihood
-from miao.evaluate.measure.likelihood import answer_loss, sequence_logprobs
+from miao.evaluate.measure.likelihood import (
+    answer_loss,
+    bits_per_byte,
+    choose_by_perplexity,
+    prefer,
+    sequence_logprobs,
+)
 from miao.model import Decoder
 from miao.shards import TokenDataset, build_dataset
 from miao.tokenizer import Tokenizer

@@ -10,7 +10,8 @@ import pytest
 
 from miao.corpus.records import Message
 from miao.corpus.seedbed.items import QuestionItem
-from miao.evaluate import answer_questions, chat_answers
+from miao.evaluate.measure.quality import chat_answers
+from miao.evaluate.scores import by_category
 from miao.model import Decoder
 from miao.tokenizer import Tokenizer
 
@@ -50,8 +51,10 @@ def test_accuracy_by_category(tokenizer: Tokenizer, answering: Decoder) -> None:
         item(["41"], "numbers", match="number"),
         item(["温度"], "words", wrong=["水"]),
     ]
-    scores, answers = answer_questions(answering, tokenizer, items, 40)
+    answers = chat_answers(answering, tokenizer, [one.question for one in items], 40)
     assert answers == [ANSWER] * 6
+    right = [one.is_right(answer) for one, answer in zip(items, answers, strict=True)]
+    scores = by_category("questions", [one.category for one in items], right)
     values = {score.category: (score.value, score.count) for score in scores}
     assert values == {
         "numbers": (pytest.approx(2 / 3), 3),

@@ -7,8 +7,7 @@ import statistics
 
 import pytest
 
-from miao.evaluate import Score, score_rows
-from miao.evaluate.scores import accuracy, by_category, mean
+from miao.evaluate.scores import Score, accuracy, by_category, mean, score_rows
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def ask_in_chat(
     return [Written(p, text.strip(), e) for p, (text, e) in zip(prompts, found, strict=True)]
 
 
+def chat_answers(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    questions: Sequence[str],
+    max_new_tokens: int,
+    advance: Advance = nothing,
+) -> list[str]:
+    """The greedy answers of `ask_in_chat` alone."""
+    options = SamplingOptions(temperature=0.0, max_new_tokens=max_new_tokens)
+    return [one.answer for one in ask_in_chat(model, tokenizer, questions, options, advance)]
+
+
 def continue_texts(
     model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], options: SamplingOptions
 ) -> list[Written]:

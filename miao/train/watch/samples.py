@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miao.engine import Engine, SamplingOptions
-from miao.evaluate.measure.questions import chat_answers
+from miao.evaluate.measure.quality import chat_answers
 from miao.files import append_jsonl, read_jsonl, write_jsonl
 from miao.model import Decoder
 from miao.recipe import Recipe

@@ -52,7 +52,7 @@ class TaskWatch:
         """Of all questions; counted when it is first needed."""
 
     def wants(self, at: float, tokens: int, seconds: float) -> bool:
-        """Whether to ask now: so far in the budget, after so many tokens and seconds of training."""
+        """Whether to ask now: so far in the budget, after these tokens and seconds of training."""
         if self.every <= 0 or at // self.every <= self.asked_at:
             return False
         return self.spent + self._expected(tokens, seconds) <= self.options.share * seconds
