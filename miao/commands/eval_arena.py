@@ -122,8 +122,10 @@ def _warn(verdicts: Battles, longer: int, decided: int) -> None:
     if decided:
         say(f"  the longer answer won {longer} of {decided} decided questions")
         if mcnemar(longer, decided - longer) < 0.05:
-            kind = "longer" if 2 * longer > decided else "shorter"
-            warn(f"{kind} answers win more often than by chance: length may be what is judged")
+            if 2 * longer > decided:
+                warn("the longer answer wins too often for chance: length may be what is judged")
+            else:
+                warn("the shorter answer wins too often for chance: length may be what is judged")
     if whole.unclear:
         warn(f"{whole.unclear} judgements had no verdict and count as ties")
     if abs(whole.first_place - 0.5) > 0.2:

@@ -120,7 +120,7 @@ def test_a_judge_that_fails_is_explained(endpoint: tuple[str, list[Any]]) -> Non
 @pytest.mark.parametrize(
     ("judge", "said"),
     [
-        ("longer", ["longer answer won 12 of 12", "longer answers win more often", "orders: 100%"]),
+        ("longer", ["longer answer won 12 of 12", "longer answer wins too often", "orders: 100%"]),
         ("first", ["prefers a place: 100%", "orders: 0%", "no difference can be told"]),
         ("shy", ["12 judgements had no verdict", "longer answer won 6 of 6"]),
         ("stumbling", ["longer answer won 12 of 12", "orders: 100%"]),
