@@ -109,7 +109,7 @@ pretrain:
   warmup: {rates.warmup:g}
   decay: {rates.decay:g}               # of the time, whenever it comes
   eval_every: {0.25 if plan.minutes < 5 else 0.1}
-  sample_every: 0
+  sample_every: {0.5 if plan.minutes < 5 else 0.1}
   save_every: {0.5 if plan.minutes < 5 else 0.1}
 
 sft:
@@ -122,7 +122,7 @@ sft:
   decay: 0.7
   replay: 0.15              # share of your text again, against forgetting
   eval_every: 0.5
-  sample_every: 0
+  sample_every: 0.5
   save_every: 0.5
 
 {dpo}

@@ -60,8 +60,9 @@ class StageOptions:
     memory for a quarter of the speed (auto: where memory asks for it)."""
     eval_every: Quantity = 0.25
     """Held-out loss every so many tokens, or fraction of the budget."""
-    sample_every: Quantity = 0.5
-    """Write samples every so many tokens, or fraction of the budget."""
+    sample_every: Quantity = 0.25
+    """Write samples every so many tokens, or fraction of the budget, as far as they take 1 % of the
+    time of training at most; 0: only at the end."""
     save_every: Quantity = 0.25
     """Checkpoint every so many tokens, or fraction of the budget."""
     keep_last: int = 2

@@ -236,7 +236,7 @@ class Trainer:
             model.eval()
             if self.samples and samples:
                 with by_product("samples"), self.keeper.despite_full_disk():
-                    self.samples.write(model, self.tokens)
+                    self.samples.write(model, self.tokens, self.seconds)
             if self.tasks and asks:
                 with by_product("tasks while training"):
                     scores = self.tasks.ask(model, self.budget.at, self.tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from miao.recipe import Recipe
 from miao.shards import TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.loop import Trainer
-from miao.train.watch.samples import SampleLog
+from miao.train.watch.samples import CAUTION, LONGEST, SampleLog
 from tests.train.test_guard import SPIKES, disturb, high
 from tests.train.tiny import stop_after, trainer
 
 
 class Saying(SampleLog):
     """Instead of the model's words, which trainer was asked."""
+
+    share = 1e9
 
     def __init__(self, directory: Path, name: str):
         super().__init__(directory / "samples.jsonl", "pretrain", Recipe(), None)  # type: ignore[arg-type]
@@ -59,6 +62,20 @@ def test_continuations_then_answers_in_place_of_later_ones(
     answers = SampleLog(path, "sft", recipe, tokenizer, lambda model: more).write(model, 5)
     assert [r["prompt"] for r in answers] == ["Who?", "Why?", "1 + 1"]
     assert read_jsonl(path) == before[:1] + said + answers
+
+
+def test_samples_on_the_way_take_one_percent_of_training_at_most(tmp_path: Path) -> None:
+    said = Saying(tmp_path, "x")
+    said.share = 0.01
+    moments = [n for n in range(1, 101) if said.write(None, 10_000 * n, trained=float(n))]  # type: ignore[arg-type]
+    assert moments == [*range(moments[0], 101)], "what costs next to nothing can always be paid"
+    expected = CAUTION * len(said.recipe.sample_texts) * LONGEST / 10_000
+    assert moments[0] == math.ceil(expected / 0.01), "before one was timed, it is thought dear"
+    lines = read_jsonl(said.path)
+    write_jsonl(said.path, [line | {"seconds": 0.5} for line in lines[:1]])
+    assert said.write(None, 10**6, trained=99.0) == [], "0.5 s spent and 0.5 s to come are more"  # type: ignore[arg-type]
+    assert said.write(None, 10**6, trained=101.0), "and now they are not"  # type: ignore[arg-type]
+    assert said.write(None, 10**6 + 1), "at the end of a stage, whatever it costs"  # type: ignore[arg-type]
 
 
 def test_a_run_without_a_checkpoint_forgets_all_of_its_stage(

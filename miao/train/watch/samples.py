@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from miao.tokenizer import Tokenizer
 
 LONGEST = 96
 """Tokens of a sample at most."""
+SHARE = 0.01
+"""Of the time of training that samples on the way may take."""
+CAUTION = 4.0
+"""Before any were written: how much more a sample's token may take than a trained one, which is
+read together with many others."""
 
 
 class SampleLog:
@@ -24,6 +30,8 @@ class SampleLog:
         recipe: `sample_texts` are continued in pretraining, `sample_prompts` answered later.
         more: further records to write of a model, with `prompt` and `answer`.
     """
+
+    share = SHARE
 
     def __init__(
         self,
@@ -36,12 +44,25 @@ class SampleLog:
         self.path, self.stage, self.recipe = path, stage, recipe
         self.tokenizer, self.more = tokenizer, more
 
-    def write(self, model: Decoder, tokens: int) -> list[dict[str, Any]]:
-        """Writes greedy samples of the model, and returns them. Those that were written before of
-        this moment or later ones go."""
+    def write(
+        self, model: Decoder, tokens: int, trained: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Writes greedy samples of the model, each with its share of the seconds that they took,
+        and returns them. Those that were written before of this moment or later ones go.
+
+        Args:
+            trained: seconds of training so far, of which all samples take at most `share`: what
+                cannot be paid is not written. None: whatever it costs, as at the end.
+        """
+        if trained is not None and self._price(tokens, trained) > self.share * trained:
+            return []
+        began = time.perf_counter()
         records = self._continued(model) if self.stage == "pretrain" else self._answered(model)
         records += self.more(model) if self.more else []
-        records = [{"stage": self.stage, "tokens": tokens, **record} for record in records]
+        each = round((time.perf_counter() - began) / max(1, len(records)), 4)
+        records = [
+            {"stage": self.stage, "tokens": tokens, **record, "seconds": each} for record in records
+        ]
         self.forget_after(tokens - 1)
         for record in records:
             append_jsonl(self.path, record)
@@ -53,6 +74,17 @@ class SampleLog:
         kept = [r for r in lines if r["stage"] != self.stage or r["tokens"] <= tokens]
         if len(kept) < len(lines):
             write_jsonl(self.path, kept)
+
+    def _price(self, tokens: int, trained: float) -> float:
+        """Seconds that this stage's samples took so far, and what the next will take."""
+        before = [r for r in read_jsonl(self.path) if r["stage"] == self.stage]
+        spent = sum(r.get("seconds", 0.0) for r in before)
+        if before:
+            moment = before[-1]["tokens"]
+            return spent + sum(r.get("seconds", 0.0) for r in before if r["tokens"] == moment)
+        recipe = self.recipe
+        asked = len(recipe.sample_texts if self.stage == "pretrain" else recipe.sample_prompts)
+        return CAUTION * asked * LONGEST * trained / max(1, tokens)
 
     def _continued(self, model: Decoder) -> list[dict[str, Any]]:
         tokenizer, texts = self.tokenizer, self.recipe.sample_texts
