@@ -139,13 +139,14 @@ class Translator:
 
 
 @functools.cache
-def _translator() -> Translator:
-    return Translator(read_catalogue(CATALOGUE) if language() == "zh" else {})
+def _translator(to: str) -> Translator:
+    return Translator(read_catalogue(CATALOGUE) if to == "zh" else {})
 
 
-def translated(text: str) -> str:
-    """A message in the user's language; itself in English, or where the table has it not."""
-    translator = _translator()
+def translated(text: str, to: str | None = None) -> str:
+    """A message in the user's language (or that of a reader elsewhere, `to`); itself in English, or
+    where the table has it not."""
+    translator = _translator(to or language())
     return translator(text) if translator.entries and text.strip() else text
 
 

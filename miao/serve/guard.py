@@ -61,7 +61,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        number, has_begun = begin_request(), False
+        headers = Headers(scope=scope)
+        number, has_begun = begin_request(headers.get("accept-language", "")), False
 
         async def counted(message: Message) -> None:
             nonlocal has_begun
@@ -73,7 +74,6 @@ class Guard:
                     self._metrics.responses.labels(path, str(message["status"])).inc()
             await send(message)
 
-        headers = Headers(scope=scope)
         try:
             self._admit(scope, headers)
             streams = scope["path"] in self._gate.streamed

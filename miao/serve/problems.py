@@ -9,8 +9,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from miao.language import translated
+
 log = logging.getLogger("miao.serve")
 _request: ContextVar[str] = ContextVar("request", default="-")
+_reader: ContextVar[str] = ContextVar("reader", default="en")
 
 KINDS = {
     400: "invalid_request_error",
@@ -25,6 +28,8 @@ KINDS = {
     500: "server_error",
     503: "server_error",
 }
+LONGEST = 4000
+"""Characters of a message that is translated: a client's text may stand in it."""
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 """OpenAI's codes where the status alone says which."""
 
@@ -73,18 +78,28 @@ def error_body(
     """OpenAI's error object; Anthropic's as well, which has a type around it."""
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     # What a client sent may stand in the message, half surrogate pairs too.
-    message = message.encode("utf-8", "replace").decode()
+    message = for_reader(message.encode("utf-8", "replace").decode())
     param = None if param is None else param.encode("utf-8", "replace").decode()
     error = {"message": message, "type": kind, "param": param, "code": code or CODES.get(status)}
     return {"type": "error", "error": error}
 
 
-def begin_request() -> str:
+def begin_request(languages: str = "") -> str:
     """A number for the request that this task answers; it stands in the response's headers and, if
-    something goes wrong, in the message and the log."""
+    something goes wrong, in the message and the log.
+
+    Args:
+        languages: the request's Accept-Language, for messages: Chinese if it begins so.
+    """
     number = f"req_{secrets.token_hex(12)}"
     _request.set(number)
+    _reader.set("zh" if languages.lower().startswith("zh") else "en")
     return number
+
+
+def for_reader(text: str) -> str:
+    """A message in the language of whoever sent the request that this task answers."""
+    return text if len(text) > LONGEST else translated(text, _reader.get())
 
 
 def failure(what: str, error: BaseException) -> Problem:

@@ -17,7 +17,7 @@ export const apiKey = {
 
 /** A response that is fine; everything else becomes a Trouble. */
 export async function ask(path, options = {}) {
-  const headers = { ...options.headers };
+  const headers = { ...options.headers, "Accept-Language": document.documentElement.lang }; // of messages
   // Headers hold Latin-1; a key in another script goes as its UTF-8 bytes.
   const key = String.fromCharCode(...new TextEncoder().encode(apiKey.get()));
   if (key) headers.Authorization = `Bearer ${key}`;
