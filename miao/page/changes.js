@@ -72,7 +72,7 @@ export function changesView() {
     again();
   }
   function again() {
-    const { without, against, ...asked } = glass.asked, any = Object.values(off).some((parts) => parts.length);
+    const { without, ...asked } = glass.asked, any = Object.values(off).some((parts) => parts.length);
     look(any ? { ...asked, without: off } : asked);
   }
   const chip = (kind, part, text) => press(`chip${has(kind, part) ? " off" : ""}`, text, () => toggle(kind, part));

@@ -14,6 +14,7 @@ export const glass = {
 };
 let source = null;
 let latest = 0; // number of the inspection that is waited for
+let besides = 0; // how many were asked for beside it
 let stays = false; // whether it is of the text that is shown
 const parts = []; // further views: they are built once, and shown anew for every choice
 
@@ -110,7 +111,7 @@ const waiting = new Map(); // number -> what wants the answer
 
 /** Asks for something beside what is shown. */
 export function lookBeside(request) {
-  const mine = `beside ${++latest}`;
+  const mine = `beside ${++besides}`;
   return new Promise((resolve) => { waiting.set(mine, resolve); source.look({ ...request, number: mine }); });
 }
 

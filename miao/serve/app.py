@@ -22,7 +22,7 @@ from miao.serve.invalid import add_error_handlers
 from miao.serve.messages import CountBody, MessagesBody
 from miao.serve.metrics import Metrics
 from miao.serve.models import Served
-from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, ROOMS, add_pages, paths_of
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, add_pages, paths_of
 from miao.serve.problems import KINDS
 from miao.serve.protocol import CompletionBody, EmbeddingBody
 from miao.serve.responses import ResponseBody
@@ -113,7 +113,7 @@ def create_app(
     app.state.worker, app.state.metrics, app.state.desk = worker, metrics, desk
     _add_routes(app, endpoints, worker, metrics)
     pages = CHAT_PAGE if runs is None else CHAT_PAGE | BOARD_PAGE
-    add_pages(app, pages, ROOMS if runs is not None else None)
+    add_pages(app, pages)
     if runs is not None:
         add_board(app, runs)
     add_error_handlers(app)

@@ -7,18 +7,46 @@ forget that, the policy still allows no inline script, no other origin, and no H
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 WEB = Path(__file__).parent / "web"
-CHAT_PAGE, BOARD_PAGE = {"/": "chat.html"}, {"/runs": "board.html"}
-ROOMS = {"/": "chat", "/runs": "board"}
-"""Where a server's pages stand -> what the links between them say, as keys of `words.js`."""
-LINKS = b"<!-- rooms -->"
-"""Where those links go in a page."""
+NOTICE = (
+    '<div class="notice" id="notice" role="alert" hidden><span id="notice-text"></span>'
+    '<button id="notice-retry" data-say="retry"></button>'
+    '<button class="plain" id="notice-close" data-label="close">✕</button></div>'
+)
+BAR = (
+    '<header class="bar"><h1>Miao 苗 · <span data-say="{word}"></span></h1>'
+    '<span class="grow"></span><button class="plain" id="language" data-label="language"></button>'
+    '<button class="plain" id="theme" data-label="theme"></button></header>' + NOTICE
+)
+IMPORT = re.compile(r'^import (?:[^"]* from )?"\./([\w.-]+\.js)";$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, within the frame that all have (`frame.html`).
+
+    Args:
+        file: what is its own, with `<!-- bar -->` or `<!-- notice -->` where these go.
+        word: key (`words.js`) of what it is called, in its bar and in what links to it.
+        scripts, styles: their names below /web/, without the ending.
+    """
+
+    file: str
+    word: str
+    scripts: tuple[str, ...]
+    styles: tuple[str, ...]
+
+
+CHAT_PAGE = {"/": Page("chat.html", "chat", ("chat",), ("temml", "style"))}
+BOARD_PAGE = {"/runs": Page("board.html", "board", ("board",), ("uplot", "style"))}
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -48,46 +76,67 @@ HEADERS = {
 }
 
 
-def paths_of(pages: Mapping[str, str]) -> frozenset[str]:
+def paths_of(pages: Mapping[str, Page]) -> frozenset[str]:
     """Where pages and what they load stand."""
     return frozenset({*pages, *_assets((WEB,))})
 
 
-def add_pages(
-    app: FastAPI,
-    pages: Mapping[str, str],
-    rooms: Mapping[str, str] | None = None,
-    folders: Sequence[Path] = (WEB,),
-    parts: Mapping[str, str] | None = None,
-) -> None:
-    """Adds pages and what they load.
+def add_pages(app: FastAPI, pages: Mapping[str, Page], folders: Sequence[Path] = (WEB,)) -> None:
+    """Adds pages, which link to each other, and what they load, below /web/.
 
     Args:
-        pages: path -> file of one of the folders. What they load stands below /web/.
-        rooms: path -> key of the words of its link, if pages lead to each other.
-        parts: path -> name of a script and a style that the page there has more than elsewhere.
+        folders: where their files are.
     """
     assets = _assets(folders)
     files = {Path(url).name: path for url, path in assets.items()}
     for url, path in assets.items():
         add_content(app, url, path.read_bytes(), TYPES[path.suffix])
-    for url, name in pages.items():
-        part = (parts or {}).get(url)
-        more = f'<script type="module" src="/web/{part}.js"></script>'.encode() if part else b""
-        more += f'<link rel="stylesheet" href="/web/{part}.css">'.encode() if part else b""
-        content = files[name].read_bytes().replace(LINKS, links_of(rooms or {}, url) + more)
-        add_content(app, url, content, TYPES[".html"])
+    for url, page in pages.items():
+        add_content(app, url, _framed(page, pages, files).encode(), TYPES[".html"])
 
 
-def links_of(rooms: Mapping[str, str], here: str) -> bytes:
-    """The links between rooms, as HTML."""
-    if len(rooms) < 2:
-        return b""
+def _framed(page: Page, pages: Mapping[str, Page], files: Mapping[str, Path]) -> str:
+    """A page as HTML."""
+    scripts = [f"{name}.js" for name in page.scripts]
+    head = [
+        *(f'<link rel="stylesheet" href="/web/{name}.css">' for name in page.styles),
+        # All at once, not one after the other as each is read.
+        *(f'<link rel="modulepreload" href="/web/{name}">' for name in _loaded(scripts, files)),
+        *(f'<script type="module" src="/web/{name}"></script>' for name in scripts),
+    ]
+    slots = {
+        "page": files[page.file].read_text(encoding="utf-8"),
+        "head": "\n".join(head),
+        "rooms": _links(page, pages),
+        "bar": BAR.format(word=page.word),
+        "notice": NOTICE,
+    }
+    text = files["frame.html"].read_text(encoding="utf-8")
+    for name, content in slots.items():
+        text = text.replace(f"<!-- {name} -->", content)
+    return text
+
+
+def _loaded(scripts: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    """What scripts import, and what that imports, but for what is loaded when it is needed."""
+    found, waiting = list[str](), list(scripts)
+    while waiting:
+        if (path := files.get(waiting.pop())) is not None:
+            new = [name for name in IMPORT.findall(path.read_text(encoding="utf-8"))]
+            waiting += [name for name in new if name not in found]
+            found += [name for name in dict.fromkeys(new) if name not in found]
+    return [name for name in found if name not in scripts]
+
+
+def _links(here: Page, pages: Mapping[str, Page]) -> str:
+    """The links between pages, if there are several."""
+    if len({page.word for page in pages.values()}) < 2:
+        return ""
     links = (
-        f'<a href="{path}" data-say="{word}"{" aria-current=page" if path == here else ""}></a>'
-        for path, word in rooms.items()
+        f'<a href="{path}" data-say="{page.word}"{" aria-current=page" * (page is here)}></a>'
+        for path, page in pages.items()
     )
-    return f'<nav class="rooms" data-label="rooms">{"".join(links)}</nav>'.encode()
+    return f'<nav class="rooms" data-label="rooms">{"".join(links)}</nav>'
 
 
 def _assets(folders: Sequence[Path]) -> dict[str, Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +13,11 @@ from pydantic import BaseModel, Field
 
 from miao.errors import MiaoError
 from miao.files import append_jsonl, read_jsonl, write_jsonl, write_text
+from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
+from miao.studio.inside import Reader
+from miao.studio.place import Place
 
 FILE = "feedback.jsonl"
 STEPS = 40
@@ -20,6 +25,8 @@ STEPS = 40
 BATCH = 256
 """Tokens of a step: few, since there are few."""
 MOST_EPOCHS = 50
+MOST_SHOWN = 12
+"""Answers of which is told how likely they became."""
 
 
 class Turn(BaseModel):
@@ -123,6 +130,37 @@ def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
         recipe["sft"] = {"epochs": epochs, "batch_tokens": BATCH, "seq_len": BATCH}
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False))
     return ["run", str(folder / "recipe.yaml"), "--name", name, "--out_dir", str(run.path.parent)]
+
+
+def effect(place: Place, reader: Reader, name: str) -> dict[str, Any]:
+    """What a run has learned from what was said: of each answer whether it was liked, and how
+    likely it is to the model before and after, as a probability per token.
+
+    Raises:
+        Problem: 404, it is no such run, or has not finished; a model is gone.
+    """
+    run = place.run(name)
+    recipe = load_recipe(run.path / "recipe.yaml")
+    before, lessons = Path(recipe.model.path or ""), place.home / "lessons"
+    file = Path(next(iter(recipe.corpus.preferences), ""))
+    if not (file.is_relative_to(lessons) and before.is_relative_to(place.runs)):
+        raise Problem(404, "this run has not learned from feedback here", "run")
+    models = before.relative_to(place.runs).as_posix(), f"{name}/models/dpo"
+    shown = [one for record in read_jsonl(file) for one in _judged(record)][:MOST_SHOWN]
+    answers = []
+    for prompt, answer, liked in shown:
+        found = [reader.logprob(model, prompt, answer) for model in models]
+        likely = [math.exp(logprob / max(1, tokens)) for logprob, tokens in found]
+        one = {"question": prompt[-1]["content"], "answer": answer, "liked": liked}
+        answers.append(one | {"before": likely[0], "after": likely[1]})
+    return {"before": models[0], "after": models[1], "answers": answers}
+
+
+def _judged(record: dict[str, Any]) -> Iterator[tuple[list[dict[str, str]], str, bool]]:
+    """The answers of a record of training, each with its prompt and whether it was the better."""
+    for key, liked in (("completion", record.get("label")), ("chosen", True), ("rejected", False)):
+        if key in record:
+            yield record["prompt"], record[key][0]["content"], bool(liked)
 
 
 def _epochs(records: list[dict[str, Any]]) -> int:

@@ -20,7 +20,7 @@ from miao.console import warn
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.recipe.reading import load_recipe, shipped_recipes
-from miao.serve.problems import Problem
+from miao.serve.problems import Problem, for_reader
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
 from miao.studio.texts import add_texts, asked
@@ -44,13 +44,16 @@ FILES = {"texts": "paths", "chats": "conversations", "pairs": "preferences"}
 class Wish(BaseModel):
     """A model to grow: by a recipe, as a clone of a run, or (neither given) by `miao grow`.
 
-    texts, chats, pairs: paths below the roots. options: of the recipe, by dotted keys.
+    minutes, until, maker: of `miao grow`. texts, chats, pairs: paths below the roots. options: of
+    the recipe, by dotted keys.
     """
 
     name: str
     recipe: str | None = None
     clone_of: str | None = None
     minutes: float | None = Field(None, gt=0, le=60 * 24 * 60)
+    until: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    maker: str | None = Field(None, min_length=1, max_length=60)
     texts: list[str] = Field(default_factory=list, max_length=100)
     chats: list[str] = Field(default_factory=list, max_length=100)
     pairs: list[str] = Field(default_factory=list, max_length=100)
@@ -94,7 +97,10 @@ def add_grow(app: FastAPI, place: Place) -> None:
         words = words_of(wish, place)
         found = {"command": f"miao {shlex.join(words)}"}
         if words[0] == "grow":
-            return found | {"plan": asked([*words, "--plan", "--json"], PLAN_SECONDS)}
+            plan = asked([*words, "--plan", "--json"], PLAN_SECONDS)
+            why = {key: for_reader(reason) for key, reason in plan["why"].items()}
+            notes = [for_reader(note) for note in plan["notes"]]
+            return found | {"plan": plan | {"why": why, "notes": notes}}
         return found | {"plan": {"options": _rows(load_recipe(words[1], words[2:]))}}
 
     @app.post("/studio/estimate")
@@ -104,7 +110,7 @@ def add_grow(app: FastAPI, place: Place) -> None:
         found = asked(["doctor", recipe, "--json", *words], PLAN_SECONDS)
         hours = {one["stage"]: one["hours"] for one in found["stages"] if one["hours"] is not None}
         minutes = {stage: 60 * spent for stage, spent in hours.items()}
-        return {"minutes": minutes, "notes": found["advice"]}
+        return {"minutes": minutes, "notes": [for_reader(note) for note in found["advice"]]}
 
     @app.post("/studio/start")
     def start(wish: Wish) -> dict[str, Any]:
@@ -181,6 +187,8 @@ def words_of(wish: Wish, place: Place) -> list[str]:
         given = [f"--{field}" for field in ("chats", "pairs")]
         lists = [word for flag in given for word in (flag, *files[flag[2:]]) if files[flag[2:]]]
         time = [] if wish.minutes is None else ["--minutes", f"{wish.minutes:g}"]
+        time = time if wish.until is None else ["--until", wish.until]
+        time += [] if wish.maker is None else [f"--maker={wish.maker}"]  # it may begin with a dash
         return ["grow", *files["texts"], *lists, *time, *where, *options]
     for field, key in FILES.items():
         if files[field]:
@@ -227,7 +235,7 @@ def _paths(recipe: Recipe) -> Iterator[str]:
 
 
 def _is_within(path: Path, place: Place) -> bool:
-    return any(path.is_relative_to(root) for root in (*place.roots(), place.runs.resolve()))
+    return any(path.is_relative_to(root) for root in (*place.texts, place.runs))
 
 
 def _recipe_of(place: Place, name: str) -> Recipe:

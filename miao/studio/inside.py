@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,14 @@ class Reader:
                 without = Without(off.tokens, off.layers, off.heads)
             return inspect(model, tokenizer, ids, prompt, show, against, without)
 
+    def logprob(self, name: str, messages: Sequence[dict[str, Any]], answer: str) -> Any:
+        """Of an answer to a conversation: the logarithm of its probability, and its tokens."""
+        turns = [Turn(role=turn["role"], content=turn["content"]) for turn in messages]
+        asked = Inspection(model=name, messages=turns, answer=answer, attention=False)
+        found = self.inspect(asked)
+        guesses = found["places"][found["prompt"] - 1 : -1]
+        return sum(guess["next"]["logprob"] for guess in guesses), len(guesses)
+
     def row(self, name: str, stage: str, split: str, number: int) -> dict[str, Any]:
         """A row of the run that a model is of, as this model finds it."""
         from miao.inspect.models import recipe_of
@@ -149,7 +157,7 @@ def _load(path: Path, changed: int) -> Any:
 
 def add_inside(app: FastAPI, place: Place) -> None:
     """Adds the routes of the room."""
-    reader = Reader(place)
+    reader: Reader = app.state.reader
     for name in SHARED:
         path = PACKAGE / "page" / name
         add_content(app, f"/web/{name}", path.read_bytes(), TYPES[path.suffix])

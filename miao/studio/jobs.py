@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from miao.errors import MiaoError
 from miao.files import lock, read_json, write_json
-from miao.serve.problems import Problem
+from miao.serve.problems import Problem, for_reader
 from miao.studio.place import Place, checked_name
 
 State = Literal["queued", "running", "stopping", "paused", "stopped", "broken", "failed", "done"]
@@ -63,7 +63,8 @@ class Job:
         return f"miao {shlex.join(self.words)}"
 
     def as_json(self) -> dict[str, Any]:
-        """For the page; `progress` is that of the stage which the log speaks of."""
+        """For the page; `progress` is that of the stage which the log speaks of, `says` the last
+        line of a log that knows of none."""
         lines = self.tail if self.state == "running" else ()
         found = [match for line in lines if (match := PROGRESS.match(line))]
         last = found[-1] if found else None
@@ -73,7 +74,8 @@ class Job:
         names = ("name", "state", "queued", "began", "ended", "code", "command")
         return {name: getattr(self, name) for name in names} | {
             "progress": progress,
-            "error": _error_of(self.tail) if self.state in ("failed", "broken") else None,
+            "says": lines[-1].strip("●! ") if lines else None,
+            "error": for_reader(_error_of(self.tail) or "") if self.state in _ENDED_BADLY else None,
         }
 
 
@@ -211,6 +213,7 @@ class Jobs:
 
 
 _OPEN = ("running", "stopping", "queued")
+_ENDED_BADLY = ("failed", "broken")
 
 
 def _is_held(path: Path) -> bool:

@@ -56,14 +56,11 @@ class Place:
             is_there = path.exists()
         except (OSError, ValueError, RuntimeError):
             raise Problem(404, "there is no such file", "path") from None
-        if not any(path.is_relative_to(root) for root in self.roots()):
+        if not any(path.is_relative_to(root) for root in self.texts):
             raise Problem(403, "this is not below a directory given by --texts", "path")
         if not is_there:
             raise Problem(404, "there is no such file", "path")
         return path
-
-    def roots(self) -> list[Path]:
-        return [root.resolve() for root in self.texts]
 
     def token(self, new: bool = False) -> str:
         """The secret of the first address. It stays the same, so that an open page finds the
@@ -102,7 +99,10 @@ def open_place(runs: Path, texts: tuple[Path, ...], home: Path | None = None) ->
     Raises:
         MiaoError: one of them cannot be.
     """
-    place = Place(runs, texts, home or home_of(runs))
+    # Whole paths: what a verb says of a file is found again among those that were chosen, and a
+    # studio that begins elsewhere finds the same.
+    roots = tuple(path.resolve() for path in texts)
+    place = Place(runs.resolve(), roots, (home or home_of(runs)).resolve())
     try:
         place.runs.mkdir(parents=True, exist_ok=True)
         place.home.mkdir(parents=True, exist_ok=True, mode=0o700)

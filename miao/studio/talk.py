@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from miao.files import append_jsonl, read_jsonl
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.studio.feedback import Opinion, lesson, note, records
+from miao.studio.feedback import Opinion, effect, lesson, note, records
+from miao.studio.inside import explained, fresh
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
 from miao.studio.voices import Voices
@@ -62,6 +63,10 @@ def add_talk(app: FastAPI, place: Place) -> None:
     def run_of(model: str) -> RunDir:
         return place.run(model.partition("/")[0])
 
+    def counts_of(run: RunDir) -> dict[str, Any]:
+        lesson_of = (place.home / "lessons" / run.path.name).is_dir()
+        return _counts(run) | {"learned": lesson_of and run.model("dpo").is_dir()}
+
     @app.get("/health")
     def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -92,12 +97,12 @@ def add_talk(app: FastAPI, place: Place) -> None:
         """Keeps an opinion with the run of the model."""
         run = run_of(body.model)
         note(run, body)
-        return _counts(run)
+        return counts_of(run)
 
     @app.get("/studio/feedback")
     def said(model: str) -> dict[str, Any]:
         """How much was said of a run's answers, and of which questions."""
-        return _counts(run_of(model))
+        return counts_of(run_of(model))
 
     @app.post("/studio/learn")
     def learn(body: Lesson) -> dict[str, Any]:
@@ -110,6 +115,11 @@ def add_talk(app: FastAPI, place: Place) -> None:
         words = lesson(run, voices.path_of(body.model), folder, name)
         job: dict[str, Any] = jobs.add(name, words).as_json()
         return job
+
+    @app.get("/studio/effect")
+    def learned(run: str) -> Response:
+        """How likely the answers that it learned from were before and are now."""
+        return fresh(explained(lambda: effect(place, app.state.reader, run)))
 
     @app.post("/studio/votes")
     def vote(body: Vote) -> Response:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from miao.files import free_space, read_jsonl
-from miao.serve.problems import Problem
+from miao.serve.problems import Problem, for_reader
 from miao.studio.place import Place, checked_name
 
 LARGEST = 4 * 2**30
@@ -83,8 +83,11 @@ def checked(paths: Sequence[str]) -> dict[str, Any]:
         more = ["--json", "--limit", str(CHECKED), "--quarantine", str(bad)]
         found: dict[str, Any] = asked([*words, *more], CHECK_SECONDS, (0, 1))
         problems = islice(read_jsonl(bad, lambda problem: None), PROBLEMS)
-        kept_keys = ("path", "line", "reason", "fix")
-        found["problems"] = [{key: one.get(key) for key in kept_keys} for one in problems]
+        found["problems"] = [
+            {key: one.get(key) for key in ("path", "line")}
+            | {key: for_reader(one.get(key) or "") for key in ("reason", "fix")}
+            for one in problems
+        ]
     return found | {"command": f"miao {shlex.join(words)}", "quarantine": None}
 
 
@@ -160,7 +163,8 @@ def _entry(path: Path) -> dict[str, Any]:
     size = None
     with suppress(OSError):
         size = None if is_folder else path.stat().st_size
-    return {"name": path.name or str(path), "path": str(path), "folder": is_folder, "bytes": size}
+    whole = str(path.resolve())
+    return {"name": path.name or whole, "path": whole, "folder": is_folder, "bytes": size}
 
 
 def _is_shown(path: Path) -> bool:

@@ -49,7 +49,7 @@ class Voice:
         """Until it answers.
 
         Raises:
-            Problem: 503, with what it said when it could not begin.
+            Problem: 500, with what it said when it could not begin.
         """
         end = time.monotonic() + START_SECONDS
         while not self.url:
@@ -57,10 +57,10 @@ class Voice:
             if found := ADDRESS.search(said):
                 self.url = found[1]
             elif self.process.poll() is not None:
-                raise Problem(503, said.strip().removeprefix("miao: ")[-2000:] or "it ended")
+                raise Problem(500, said.strip().removeprefix("miao: ")[-2000:] or "it ended")
             elif time.monotonic() > end:
                 self.process.kill()
-                raise Problem(503, f"the model was not loaded in {START_SECONDS:g} seconds")
+                raise Problem(500, f"the model was not loaded in {START_SECONDS:g} seconds")
             else:
                 time.sleep(0.05)
 
@@ -168,6 +168,10 @@ class Voices:
             with self._one:
                 if known := self._known.pop(model, None):
                     _end(known)
+            if not path.exists():
+                raise Problem(
+                    404, "this checkpoint has made room for newer ones: choose another", "model"
+                ) from None
             raise
         self.release()
         return voice.url, voice.key, "studio"

@@ -72,7 +72,7 @@ def test_every_room_links_to_all_and_loads_only_what_is_there(enter: Enter) -> N
     for room in ROOMS:
         page = client.get(room.path)
         assert "script-src 'self'" in page.headers["content-security-policy"]
-        assert f'href="{room.path}" data-say="{room.word}" aria-current=page' in page.text or (
+        assert f'href="{room.path}" data-say="{room.page.word}" aria-current=page' in page.text or (
             len(ROOMS) == 1
         )
         assert "<script>" not in page.text and " style=" not in page.text

@@ -1,8 +1,9 @@
 // The board: curves of the chosen runs over each other, their scores and samples; asked for anew
 // every few seconds. Names, scores and samples come from files and become text nodes.
+import { explain, settle, turns } from "./notice.js";
 import { apiKey, ask, Trouble } from "./server.js";
-import { chart, quantity } from "./plot.js";
-import { at, make, preferences, say } from "./words.js";
+import { chart } from "./plot.js";
+import { at, make, preferences, quantity, say } from "./words.js";
 
 const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
 const TITLES = ["loss", "heldout", "tasks", "speed", "gradNorm", "lr"];
@@ -16,22 +17,30 @@ const opened = new Set(); // what the reader has unfolded
 const small = matchMedia("(max-width: 760px)");
 const hueClass = (number) => `hue-${number % HUES}${number < HUES ? "" : " again"}`;
 
+const asking = turns();
+
 async function refresh() {
+  const last = asking();
   try {
     const body = await (await ask("/runs/data")).json();
+    if (!last()) return;
     runs = body.runs;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
     if (!chosen.size && !details.size && runs.length) choose((runs.find((run) => run.name === asked) || runs[0]).name);
     for (const name of chosen.keys()) {
       const { changed } = runs.find((run) => run.name === name);
-      if (details.get(name)?.changed !== changed) details.set(name, { changed, data: await detailsOf(name) });
+      if (details.get(name)?.changed === changed) continue;
+      const data = await detailsOf(name);
+      if (!last()) return; // another part of the axis, or other runs, are asked for by now
+      details.set(name, { changed, data });
     }
-    at("notice").hidden = true;
+    settle(refresh);
+    at("key").hidden = true;
     show();
   } catch (error) {
-    at("notice").hidden = false;
+    if (!last()) return;
     at("key").hidden = error.key !== "needKey";
-    at("notice-text").textContent = error instanceof Trouble ? say(error.key, error.value) : String(error.message);
+    explain(error, refresh);
   }
 }
 

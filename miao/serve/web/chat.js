@@ -1,7 +1,8 @@
 // The chat page: conversations, their messages, and an answer that grows.
 import { contextOf, firstSent, learnContexts, learnSize, leaveOutOne } from "./context.js";
-import { explain, notify, notifyBack, prepareFrame, settle, showSide } from "./frame.js";
+import { prepareFrame, showSide } from "./frame.js";
 import { copyText, render } from "./markdown.js";
+import { explain, notify, notifyBack, settle, turns } from "./notice.js";
 import { answer, ask, models } from "./server.js";
 import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
 import * as store from "./store.js";
@@ -340,15 +341,20 @@ async function watch() {
   notifyBack();
 }
 
-async function loadModels() {
+const asking = turns();
+
+export async function loadModels() {
+  const last = asking();
   try {
     const known = await models(), names = known.map((model) => model.id);
+    if (!last()) return;
     learnContexts(known);
     const wanted = more.models(names, at("model").value || current().model);
     at("model").replaceChildren(...names.map((name) => new Option(name, name)));
     if (names.includes(wanted)) at("model").value = wanted;
     settle(loadModels);
   } catch (error) {
+    if (!last()) return;
     explain(error, loadModels);
     if (error.key === "gone") watch();
     if (error.key === "needKey") openSettings();

@@ -1,7 +1,7 @@
 // Curves by uPlot: several runs over each other, a band of what is expected, events to click on,
 // and a part of the axis to look at closely.
 import uPlot from "./uplot.js";
-import { make, say } from "./words.js";
+import { make, quantity, say } from "./words.js";
 
 const HEIGHT = 190, DASHED = [5, 3];
 
@@ -99,8 +99,3 @@ function nearest(points, x) {
 }
 
 export const exact = (value) => (Math.abs(value) >= 1e4 || (value && Math.abs(value) < 1e-3) ? quantity(value) : Number(value.toPrecision(4)).toString());
-
-export function quantity(value) {
-  for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
-  return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
-}

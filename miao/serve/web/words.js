@@ -110,6 +110,12 @@ export function preferences(changed) {
   speak();
 }
 
+/** A number in a few characters. */
+export function quantity(value) {
+  for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
+  return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
+}
+
 export const at = (id) => document.getElementById(id);
 
 /** A new element with a class and children; texts become text nodes. */

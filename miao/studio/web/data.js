@@ -1,8 +1,9 @@
 // The room "Data": what a corpus is made of, its records, and what the rules do. All texts are strangers'
 // and become text nodes.
 import "./data-words.js";
-import { ask } from "./server.js";
-import { explain, hideNotice, post } from "./studio.js";
+import { table } from "./glass.js";
+import { explain, notify, turns } from "./notice.js";
+import { codeLinks, get, language, post } from "./studio.js";
 import { at, make, preferences, say } from "./words.js";
 
 const RULE_CODE = ["corpus/clean/edits.py", "corpus/clean/checks.py", "corpus/dedup/minhash.py"];
@@ -12,14 +13,7 @@ let why = {}; // of rules
 let shown = []; // records and results, to be drawn again in another language
 let tried = null;
 
-const language = () => document.documentElement.lang.slice(0, 2);
 const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
-
-function table(heads, rows) {
-  const body = make("table", "", make("tr", "", ...heads.map((text) => make("th", "", text))));
-  for (const row of rows) body.append(make("tr", "", ...row.map((cell) => make("td", "", cell))));
-  return make("div", "table", body);
-}
 
 /** Two texts side by side; what differs, between a common beginning and a common end, is marked. */
 function pair(before, after, [left, right] = ["before", "after"]) {
@@ -35,15 +29,20 @@ const reason = (rule) => `${rule}${why[rule] ? ` · ${why[rule][language()]}` : 
 
 // ---- the corpus of a run
 
+const summing = turns(), browsing = turns(), trying = turns();
+
 async function showRun() {
+  const last = summing();
   found = null;
   at("of-run").replaceChildren();
   if (!at("run").value) return;
+  notify(null);
   try {
-    found = await (await ask(`/studio/data/${encodeURIComponent(at("run").value)}`)).json();
+    const body = await get(`/studio/data/${encodeURIComponent(at("run").value)}`);
+    if (!last()) return; // of another run than is chosen now
+    found = body;
     why = found.why;
-    hideNotice();
-  } catch (error) { explain(error); }
+  } catch (error) { if (!last()) return; explain(error, showRun); }
   drawRun();
 }
 
@@ -51,8 +50,8 @@ function drawRun() {
   const parts = [];
   for (const [stage, { sources, rules, pairs, read, ...counts }] of Object.entries(found?.stages ?? {})) {
     parts.push(make("h2", "", say("sourcesTitle", stage)), ...(parts.length ? [] : [make("p", "hint", say("sourcesMore"))]));
-    parts.push(table(["source", "trainRecords", "heldoutRecords", "characters", "tokens", "perCharacter"].map((key) => say(key)),
-      sources.map((one) => [one.name, number(one.train), number(one.heldout), number(one.characters), number(one.tokens), one.tokens_per_character?.toFixed(3) ?? "–"])));
+    parts.push(table(sources.map((one) => [one.name, number(one.train), number(one.heldout), number(one.characters), number(one.tokens), one.tokens_per_character?.toFixed(3) ?? "–"]),
+      ["source", "trainRecords", "heldoutRecords", "characters", "tokens", "perCharacter"].map((key) => say(key))));
     if (rules.length || pairs.length || read) {
       parts.push(make("h3", "", say("rulesTitle", stage)), make("p", "hint", say("rulesMore")));
       const sums = ["exact", "near", "contaminated"].filter((key) => counts[key]).map((key) => say(key, number(counts[key])));
@@ -95,14 +94,16 @@ function wanted(after) {
 }
 
 async function showRecords(after) {
+  const last = browsing();
+  notify(null);
   try {
     const body = await post("/studio/records", wanted(after));
-    hideNotice();
+    if (!last()) return;
     if (Object.keys(why).length === 0) { why = body.why; drawSources(); }
     shown = after ? [...shown, ...body.records] : body.records;
     next = body.next;
     drawRecords();
-  } catch (error) { explain(error); }
+  } catch (error) { if (last()) explain(error); }
 }
 
 function drawRecords() {
@@ -128,12 +129,15 @@ const changes = (edits, rejected) => [
 
 async function tryRules(event) {
   event.preventDefault();
+  const last = trying();
+  notify(null);
   try {
-    tried = await post("/studio/rules", { text: at("tried").value, run: at("run").value || null });
+    const body = await post("/studio/rules", { text: at("tried").value, run: at("run").value || null });
+    if (!last()) return;
+    tried = body;
     why = tried.why;
-    hideNotice();
     drawTried();
-  } catch (error) { explain(error); }
+  } catch (error) { if (last()) explain(error); }
 }
 
 function drawTried() {
@@ -145,10 +149,7 @@ function drawTried() {
   at("result").replaceChildren(make("div", "data-record", ...(parts.length ? parts : [make("p", "hint", say("nothingChanged"))]), ...end));
 }
 
-function about() {
-  const links = RULE_CODE.flatMap((path, i) => [i ? ", " : "", Object.assign(make("a", "", path), { href: `/studio/about/${path}`, target: "_blank", rel: "noopener" })]);
-  at("try-about").replaceChildren(`${say("code")}: `, ...links);
-}
+const about = () => at("try-about").replaceChildren(`${say("code")}: `, ...codeLinks(RULE_CODE));
 
 function choose() {
   const ofPath = at("from").value === "path";
@@ -167,7 +168,7 @@ async function begin() {
   at("more").addEventListener("click", () => showRecords(next));
   at("try").addEventListener("submit", tryRules);
   try {
-    const { runs } = await (await ask("/runs/data")).json();
+    const { runs } = await get("/runs/data");
     at("run").replaceChildren(...runs.map(({ name }) => Object.assign(make("option", "", name), { value: name })));
     const asked = new URLSearchParams(location.search).get("run");
     if (runs.some(({ name }) => name === asked)) at("run").value = asked;

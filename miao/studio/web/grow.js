@@ -1,11 +1,11 @@
 // The room "Grow": texts, a wish, its plan, and the queue. Whatever comes from files becomes text nodes.
 import "./grow-words.js";
-import { explain, hideNotice, post, quantity } from "./studio.js";
+import { explain, notify, settle, turns } from "./notice.js";
+import { get, post } from "./studio.js";
 import { chosen, prepareTexts, showChecked, showChosen } from "./texts.js";
-import { ask } from "./server.js";
-import { at, make, preferences, say } from "./words.js";
+import { at, make, preferences, quantity, say } from "./words.js";
 
-const EVERY = 2000;
+const EVERY = 2000, BY_TIME = ["", "until"];
 let state = { jobs: [], recipes: [] }, runs = [], cloneOf = null, planned = null, drawn = "";
 const opened = new Set(); // logs and commands that the reader has unfolded
 
@@ -14,28 +14,46 @@ const opened = new Set(); // logs and commands that the reader has unfolded
 function wish() {
   const given = { texts: [], chats: [], pairs: [] };
   for (const [path, kind] of chosen) given[kind].push(path);
-  const how = cloneOf ? { clone_of: cloneOf } : at("recipe").value ? { recipe: at("recipe").value } : { minutes: Number(at("minutes").value) };
+  const how = cloneOf ? { clone_of: cloneOf } : BY_TIME.includes(at("recipe").value) ? { ...byTime(), maker: at("maker").value.trim() || null } : { recipe: at("recipe").value };
   const options = {};
   for (const field of at("planned").querySelectorAll("input[name]")) if (field.value !== field.defaultValue) options[field.name] = field.value.trim();
   return { name: at("name").value.trim(), ...how, ...given, options };
 }
 
+const byTime = () => (at("recipe").value ? { until: at("until").value } : { minutes: Number(at("minutes").value) });
+const planning = turns();
+
+/** Forgets the plan, also one that is still being made. */
+function unplan() {
+  planning();
+  planned = null;
+  at("plan").disabled = false;
+  showPlan();
+}
+
 async function plan() {
   if (!at("wish").reportValidity()) return;
-  at("plan").disabled = true;
   const body = wish();
-  planned = null;
-  at("planned").replaceChildren(make("p", "faint", say("planning")));
+  unplan();
+  const last = planning();
+  notify(null);
+  at("plan").disabled = true;
+  at("planned").replaceChildren(make("p", "faint busy", say("planning")));
   try {
-    planned = { ...(await post("/studio/plan", body)), changed: body.options };
+    const found = await post("/studio/plan", body);
+    if (!last()) return;
+    planned = { ...found, changed: body.options };
     showPlan();
-    hideNotice();
-    if (!planned.plan.minutes) {
-      const mine = planned;
-      Object.assign(mine.plan, await post("/studio/estimate", body));
-      if (mine === planned) showTimes();
-    }
-  } catch (error) { if (!planned) at("planned").replaceChildren(); explain(error); } finally { at("plan").disabled = false; }
+    if (planned.plan.minutes) return;
+    const more = await post("/studio/estimate", body);
+    if (!last()) return;
+    Object.assign(planned.plan, more);
+    showTimes();
+  } catch (error) {
+    if (!last()) return;
+    if (!planned) at("planned").replaceChildren();
+    explain(error, plan);
+  } finally { if (last()) at("plan").disabled = false; }
 }
 
 /** The plan as a table whose values can be written over. */
@@ -70,42 +88,56 @@ const command = (text) => make("p", "command", make("span", "faint", say("same")
 
 async function start(event) {
   event.preventDefault();
+  notify(null);
+  at("start").disabled = true; // once is enough
   try {
     await post("/studio/start", wish());
-    planned = cloneOf = null;
     at("name").value = "";
-    at("cloning").hidden = true;
-    showPlan();
-    hideNotice();
+    choose(null);
     await refresh();
     at("jobs").scrollIntoView({ block: "nearest" });
-  } catch (error) { explain(error); }
+  } catch (error) { explain(error); } finally { at("start").disabled = false; }
 }
 
+/** Goes on with a clone of a run, or (null) without. */
+function choose(run) {
+  cloneOf = run;
+  at("cloning").hidden = run === null;
+  at("cloning").replaceChildren(...(run === null ? [] : [`${say("cloning", run)} `, notThis]));
+  showFields();
+  unplan();
+}
+
+const notThis = make("button", "plain", "✕");
+notThis.type = "button";
+notThis.addEventListener("click", () => choose(null));
+
 async function clone(name) {
-  try {
-    const found = await (await ask(`/studio/runs/${encodeURIComponent(name)}/wish`)).json();
-    cloneOf = name;
-    planned = { plan: { options: found.options }, command: "", changed: {} };
-    at("name").value = freeName(name);
-    at("cloning").hidden = false;
-    at("cloning").textContent = say("cloning", name);
-    showPlan();
-    at("name").focus();
-  } catch (error) { explain(error); }
+  choose(name);
+  const last = planning();
+  const found = await get(`/studio/runs/${encodeURIComponent(name)}/wish`);
+  if (!last()) return;
+  planned = { plan: { options: found.options }, command: "", changed: {} };
+  at("name").value = freeName(name);
+  showPlan();
+  at("name").focus();
 }
 
 const freeName = (name) => [2, 3, 4, 5, 6, 7, 8, 9].map((n) => `${name}-${n}`).find((one) => !runs.some((run) => run.name === one)) || "";
 
 // ---- the queue and the runs
 
+const looking = turns();
+
 async function refresh() {
+  const last = looking();
   try {
-    const [grow, board] = await Promise.all([ask("/studio/grow"), ask("/runs/data")]);
-    state = await grow.json();
-    runs = (await board.json()).runs;
+    const [grow, board] = await Promise.all([get("/studio/grow"), get("/runs/data")]);
+    if (!last()) return;
+    [state, runs] = [grow, board.runs];
+    settle(refresh);
     showJobs();
-  } catch (error) { explain(error); }
+  } catch (error) { if (last()) explain(error, refresh); }
 }
 
 function showJobs() {
@@ -115,8 +147,10 @@ function showJobs() {
   const names = `${state.recipes.join()} ${document.documentElement.lang}`;
   if (at("recipe").dataset.names !== names) {
     at("recipe").dataset.names = names;
-    at("recipe").replaceChildren(new Option(say("byTime"), ""), ...state.recipes.map((name) => new Option(name, name)));
-    showMinutes();
+    const before = at("recipe").value;
+    at("recipe").replaceChildren(new Option(say("byTime"), ""), new Option(say("byClock"), "until"), ...state.recipes.map((name) => new Option(name, name)));
+    at("recipe").value = before;
+    showFields();
   }
   const started = new Map(state.jobs.map((job) => [job.name, job]));
   const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
@@ -125,7 +159,12 @@ function showJobs() {
   if (focused) [...at("jobs").querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
 }
 
-const showMinutes = () => { at("minutes-field").hidden = at("recipe").value !== ""; };
+/** Only what is asked for: a clone has it all from its run. */
+function showFields() {
+  const how = at("recipe").value;
+  const shown = { recipe: cloneOf === null, minutes: cloneOf === null && how === "", until: cloneOf === null && how === "until", maker: cloneOf === null && BY_TIME.includes(how) };
+  for (const [name, is] of Object.entries(shown)) { at(`${name}-field`).hidden = !is; at(name).disabled = !is; }
+}
 
 const STATES = { stopped: "stateStopped", failed: "stateFailed", done: "stateDone" };
 
@@ -136,7 +175,7 @@ function shownJob(job) {
   const act = (label, action, css = "plain") => {
     const button = make("button", css, say(label));
     button.dataset.key = `${job.name} ${label}`;
-    button.addEventListener("click", async () => { try { await action(); hideNotice(); } catch (error) { explain(error); } await refresh(); });
+    button.addEventListener("click", async () => { notify(null); try { await action(); } catch (error) { explain(error); } await refresh(); });
     return button;
   };
   const does = (what) => () => post(`/studio/jobs/${encodeURIComponent(job.name)}/${what}`, {});
@@ -151,7 +190,7 @@ function shownJob(job) {
     ...(job.state === "running" ? [act("pause", does("pause")), act("stop", does("stop"))] : []),
     ...(job.state === "queued" ? [act("stop", does("stop"))] : []),
     ...(["paused", "stopped", "broken", "failed"].includes(job.state) ? [act("resume", does("resume"), "plain strong")] : []),
-    ...(run ? [link("watchIt", "/runs"), link("talkTo", "/chat"), act("clone", () => clone(job.name))] : []),
+    ...(run ? [link("watchIt", "/runs"), link("talkTo", "/chat"), link("inside", "/inside"), link("data", "/data"), act("clone", () => clone(job.name))] : []),
     ...(run && rests ? [act("rename", () => renameRun(job.name)), act("remove", () => deleteRun(job.name))] : []),
     ...(job.state && rests && !run ? [act("forget", does("forget"))] : []),
   ];
@@ -163,9 +202,10 @@ function shownJob(job) {
     bar.setAttribute("aria-label", job.progress.stage);
     root.append(bar, make("div", "faint", [job.progress.stage, `${Math.round(100 * job.progress.share)}%`, job.progress.says, job.progress.left && say("left", job.progress.left)].filter(Boolean).join(" · ")));
   }
+  else if (job.says) root.append(make("div", "faint busy", job.says));
   if (job.error) root.append(make("pre", "bad", job.error));
   if (job.state) root.append(fold(`log ${job.name}`, say("log"), async (body) => {
-    body.textContent = (await (await ask(`/studio/jobs/${encodeURIComponent(job.name)}/log`)).json()).log;
+    body.textContent = (await get(`/studio/jobs/${encodeURIComponent(job.name)}/log`)).log;
   }), command(job.command));
   return root;
 }
@@ -176,6 +216,10 @@ function fold(key, title, fill) {
   root.addEventListener("toggle", () => { if (root.open) { opened.add(key); fill(body).catch(explain); } else opened.delete(key); });
   root.open = opened.has(key);
   return root;
+}
+
+function checkName() {
+  at("name").setCustomValidity(at("name").validity.patternMismatch ? say("badName") : "");
 }
 
 async function renameRun(name) {
@@ -192,10 +236,11 @@ async function deleteRun(name) {
   await post(`/studio/runs/${encodeURIComponent(name)}/delete`, { sure: name });
 }
 
-preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecked(); });
+preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecked(); checkName(); });
 prepareTexts();
 at("plan").addEventListener("click", plan);
-at("recipe").addEventListener("change", () => { cloneOf = planned = null; at("cloning").hidden = true; showPlan(); showMinutes(); });
+at("recipe").addEventListener("change", () => choose(null));
+at("name").addEventListener("input", checkName);
 at("wish").addEventListener("submit", start);
 (async () => {
   for (;;) {

@@ -2,9 +2,9 @@
 // they train on. Texts, tokens and names become text nodes.
 import "./inside-words.js";
 import { changesView, samplingView } from "./changes.js";
-import { look, prepareGlass, showGlass, visible } from "./glass.js";
-import { ask } from "./server.js";
-import { explain, hideNotice, post } from "./studio.js";
+import { glass, look, prepareGlass, showGlass, visible } from "./glass.js";
+import { explain, notify, turns } from "./notice.js";
+import { codeLinks, get, language, post } from "./studio.js";
 import { at, make, preferences, say } from "./words.js";
 
 const MOST_LOSS = 8; // nats at which the colour is full
@@ -15,45 +15,50 @@ const CODE = {
 };
 let hasDocs = false, models = [];
 
-const language = () => document.documentElement.lang.slice(0, 2);
-const link = (text, path) => Object.assign(make("a", "", text), { href: `/studio/about/${path}`, target: "_blank", rel: "noopener" });
-
 /** Where a view's numbers come from. */
 function about(key) {
   const node = make("span", "");
-  if (hasDocs) node.append(link(say("page"), language()), " · ");
-  node.append(`${say("code")}: `);
-  (CODE[key] ?? []).forEach((path, i) => node.append(i ? ", " : "", link(path, path)));
+  if (hasDocs) node.append(...codeLinks([language()], () => say("page")), " · ");
+  node.append(`${say("code")}: `, ...codeLinks(CODE[key] ?? []));
   return node;
 }
 
+const looking = turns(), packing = turns();
+
+/** Asks; the glass box knows by its number which answer is still waited for. */
 async function sends({ number, ...request }) {
-  at("look").disabled = true;
-  at("glass-note").textContent = number.startsWith("glass") ? say("looking") : "";
+  const isMain = number.startsWith("glass"), last = isMain ? looking() : () => true;
+  if (isMain) { notify(null); at("glass-note").textContent = say("looking"); }
   try {
-    const body = { model: at("model").value, ...request };
-    if (!body.without && at("against").value && number.startsWith("glass")) body.against = at("against").value;
-    showGlass(number, await post("/v1/inspect", body));
-    hideNotice();
-  } catch (error) { showGlass(number, null); at("glass-note").textContent = ""; explain(error); } finally { at("look").disabled = false; }
+    // One comparison at a time: the other model comes back when nothing is switched off any more.
+    showGlass(number, await post("/v1/inspect", request.without ? { ...request, against: undefined } : request));
+  } catch (error) {
+    showGlass(number, null);
+    if (!last()) return;
+    if (isMain) at("glass-note").textContent = "";
+    explain(error);
+  }
 }
 
 function lookAt(event) {
   event?.preventDefault();
-  const text = at("text").value, answer = at("answer").value;
-  if (at("is-chat").checked) look({ messages: [{ role: "user", content: text }], answer: answer || null });
-  else look({ text });
+  const text = at("text").value, answer = at("answer").value, model = at("model").value; // what is asked beside is of the same
+  const against = at("against").value || undefined;
+  if (at("is-chat").checked) look({ model, against, messages: [{ role: "user", content: text }], answer: answer || null });
+  else look({ model, against, text });
 }
 
 // ---- rows of training
 
 async function showRow(event) {
   event?.preventDefault();
+  const last = packing();
+  notify(null);
   const asked = new URLSearchParams({ model: at("model").value, stage: at("row-stage").value, split: at("row-split").value, row: at("row-number").value });
   try {
-    draw(await (await ask(`/studio/inside/row?${asked}`)).json());
-    hideNotice();
-  } catch (error) { explain(error); }
+    const row = await get(`/studio/inside/row?${asked}`);
+    if (last()) draw(row);
+  } catch (error) { if (last()) explain(error); }
 }
 
 function draw({ slots, documents }) {
@@ -90,7 +95,8 @@ function named({ run, stage, step, name }) {
 }
 
 function list() {
-  const kept = { model: at("model").value || new URLSearchParams(location.search).get("model"), against: at("against").value };
+  const asked = new URLSearchParams(location.search), ofRun = models.findLast(({ run }) => run === asked.get("run"))?.name;
+  const kept = { model: at("model").value || asked.get("model") || ofRun, against: at("against").value };
   at("model").replaceChildren(...[...models].sort((a, b) => (a.step !== null) - (b.step !== null)).map(named));
   at("against").replaceChildren(Object.assign(make("option", "", say("nobody")), { value: "" }), ...models.map(named));
   for (const [id, value] of Object.entries(kept)) if ([...at(id).options].some((option) => option.value === value)) at(id).value = value;
@@ -103,6 +109,7 @@ function stages() {
   const found = [...new Set(models.filter(({ run }) => run === model?.run).map(({ stage }) => stage))].filter((stage) => stage !== "grpo");
   at("row-stage").replaceChildren(...found.map((stage) => Object.assign(make("option", "", stage), { value: stage })));
   at("rows").hidden = !model;
+  packing(); // what is still being packed is of another model
   at("row-slots").replaceChildren();
   at("row-facts").textContent = "";
 }
@@ -110,12 +117,11 @@ function stages() {
 async function begin() {
   preferences(() => { list(); at("lesson").href = `/studio/about/${language()}`; });
   try {
-    const found = await (await ask("/studio/inside")).json();
-    ({ models, has_docs: hasDocs } = found);
+    ({ models, has_docs: hasDocs } = await get("/studio/inside"));
   } catch (error) { explain(error); }
   at("lesson").hidden = !hasDocs;
   at("lesson").href = `/studio/about/${language()}`;
-  prepareGlass({ look: sends, title: () => at("model").value.replaceAll("/", "-"), about }, changesView, samplingView);
+  prepareGlass({ look: sends, title: () => glass.asked.model.replaceAll("/", "-"), about }, changesView, samplingView);
   at("rows-about").replaceChildren(about("rows"));
   list();
   at("no-models").hidden = models.length > 0;

@@ -1,21 +1,17 @@
-// What the studio's rooms share: asking, and saying what went wrong.
-import { ask, Trouble } from "./server.js";
-import { at, say } from "./words.js";
+// What the studio's rooms share: asking, and where the code of what is shown stands.
+import { ask } from "./server.js";
+import { learn, make } from "./words.js";
+
+learn({ zh: { needKey: "请用 miao studio 打印的地址（带 token）重新打开。" }, en: { needKey: "Open the address that `miao studio` printed, with its token, again." } });
 
 /** Sends JSON; returns the JSON that is answered. */
 export async function post(path, body) {
   return (await ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
 }
 
-export function explain(error) {
-  at("notice").hidden = false;
-  at("notice-text").textContent = error instanceof Trouble ? (error.key === "needKey" ? say("needLogin") : say(error.key, error.value)) : String(error.message);
-  if (!(error instanceof Trouble)) console.error(error);
-}
+export const get = async (path) => (await ask(path)).json();
 
-export const hideNotice = () => { at("notice").hidden = true; };
+export const language = () => document.documentElement.lang.slice(0, 2);
 
-export function quantity(value) {
-  for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
-  return Number(value.toPrecision(3)).toString();
-}
+/** Links to code, or to a page about it, with commas between them. */
+export const codeLinks = (paths, text = (path) => path) => paths.flatMap((path, i) => [i ? ", " : "", Object.assign(make("a", "", text(path)), { href: `/studio/about/${path}`, target: "_blank", rel: "noopener" })]);

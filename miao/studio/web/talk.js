@@ -1,21 +1,25 @@
 // What the chat page has more in the studio: any checkpoint, models beside each other, a blind
 // comparison with its score, opinions of answers, and a run that learns from them.
 import "./talk-words.js";
-import { more } from "./chat.js";
-import { explain } from "./frame.js";
-import { answer, ask } from "./server.js";
+import { loadModels, more } from "./chat.js";
+import { explain, turns } from "./notice.js";
+import { table } from "./glass.js";
+import { answer } from "./server.js";
 import { render } from "./markdown.js";
-import { post } from "./studio.js";
+import { get, post } from "./studio.js";
 import { at, make, say, speak } from "./words.js";
 
 const MOST = 3; // models beside the first
+const EVERY = 15000; // milliseconds
 const wanted = new URLSearchParams(location.search);
 let names = [], beside = [], blind = false, counts = null, score = [];
 
 // ---- the bar: what stands beside, and how it is compared
 
 const bar = make("div", "compare");
-document.querySelector("main .bar").after(bar);
+const effect = make("div", "effect");
+effect.setAttribute("role", "status");
+document.querySelector("main .bar").after(bar, effect);
 
 function showBar() {
   const chosen = beside.map((name, index) => {
@@ -36,6 +40,7 @@ function showBar() {
   const tally = score.slice(-3).map(({ models, first, second, neither }) => `${models[0]} ${first} : ${second} ${models[1]}${neither ? ` (= ${neither})` : ""}`);
   bar.replaceChildren(...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
     ...(counts && counts.labels + counts.pairs ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
+    ...(counts?.learned ? [button("whatLearned", showEffect, "quiet")] : []),
     ...(tally.length ? [make("div", "tally faint", `${say("score")}: ${tally.join(" · ")}`)] : []));
 }
 
@@ -67,19 +72,37 @@ more.models = (found, before) => {
   return mine || before;
 };
 
+const counting = turns();
+
 async function count() {
-  const model = at("model").value;
+  const model = at("model").value, last = counting();
   try {
-    score = (await (await ask("/studio/votes")).json()).score;
-    counts = model && !model.includes(": ") ? await (await ask(`/studio/feedback?model=${encodeURIComponent(model)}`)).json() : null;
+    const found = [get("/studio/votes"), model && !model.includes(": ") ? get(`/studio/feedback?model=${encodeURIComponent(model)}`) : null];
+    const [votes, said] = await Promise.all(found);
+    if (!last()) return; // another model is chosen, or something was said since
+    [score, counts] = [votes.score, said];
     showBar();
-  } catch (error) { explain(error); }
+  } catch (error) { if (last()) explain(error, count); }
 }
 
 async function learnFromIt() {
   if (!confirm(say("sureLearn", counts.run))) return;
   await post("/studio/learn", { model: at("model").value });
   location.assign("/");
+}
+
+/** How likely the answers that this run learned from were to the model before, and are now. */
+async function showEffect() {
+  const last = counting(), name = counts.run;
+  effect.replaceChildren(make("p", "faint busy", say("measuring")));
+  try {
+    const { answers } = await get(`/studio/effect?run=${encodeURIComponent(name)}`);
+    if (!last()) return;
+    const share = (value) => `${Number((100 * value).toPrecision(3))} %`;
+    effect.replaceChildren(make("p", "hint", say("effectMore", name)), table(
+      answers.map(({ question, answer: said, liked, before: was, after: is }) => [liked ? "👍" : "👎", question, said, share(was), share(is), `× ${Number((is / was).toPrecision(3))}`]),
+      ["", say("question"), say("assistant"), say("wasBefore"), say("isNow"), ""]));
+  } catch (error) { if (last()) { effect.replaceChildren(); explain(error); } }
 }
 
 // ---- answers beside each other
@@ -94,7 +117,11 @@ more.asked = (body, message, signal, changed) => {
   }
 };
 
-more.drawn = (root, message) => {
+const heard = new Set(); // models that are loaded, since they have answered
+
+more.drawn = (root, message, streams) => {
+  if (message.content) heard.add(message.model);
+  if (streams) root.querySelector(".stats").textContent = message.content || heard.has(message.model) ? "" : say("loading");
   if (!message.beside?.length) return;
   const body = root.querySelector(".body"), hides = message.blind && !decided(message);
   body.classList.add("columns");
@@ -157,8 +184,8 @@ const plain = (messages) => messages.map(({ role, content }) => ({ role, content
 async function tell(opinion) {
   const model = at("model").value;
   if (!model || model.includes(": ")) return;
-  counts = await post("/studio/feedback", { model, ...opinion });
-  showBar();
+  const last = counting(), said = await post("/studio/feedback", { model, ...opinion });
+  if (last()) { counts = said; showBar(); }
 }
 
 const painters = new WeakMap();
@@ -193,7 +220,14 @@ more.actions = (message, earlier, changed) => {
   return [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct];
 };
 
-at("model").addEventListener("change", count);
+at("model").addEventListener("change", () => { effect.replaceChildren(); count(); });
+setInterval(async () => { // a training makes new checkpoints, and gives up old ones
+  if (document.hidden || document.activeElement === at("model")) return;
+  try {
+    const { data } = await get("/v1/models");
+    if (data.map(({ id }) => id).join("\n") !== names.join("\n")) loadModels();
+  } catch { /* whoever asks something will be told */ }
+}, EVERY);
 at("language").addEventListener("click", () => setTimeout(showBar));
 speak();
 showBar();

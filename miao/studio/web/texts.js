@@ -1,7 +1,8 @@
 // Texts for a model: dropped, pasted or chosen below the roots, and what is recognised in them.
-import { explain, hideNotice, post, quantity } from "./studio.js";
+import { explain, notify, turns } from "./notice.js";
 import { ask } from "./server.js";
-import { at, make, say } from "./words.js";
+import { get, post } from "./studio.js";
+import { at, make, quantity, say } from "./words.js";
 
 /** path -> "texts", "chats" or "pairs": what the wish takes it as. */
 export const chosen = new Map();
@@ -13,6 +14,7 @@ let found = null, pending = Promise.resolve();
 /** Uploads files one after the other, then looks at all that is chosen. */
 function take(files) {
   pending = pending.then(async () => {
+    notify(null);
     for (const file of files) {
       const line = make("p", "faint", say("uploading", file.name));
       at("uploads").append(line);
@@ -21,22 +23,26 @@ function take(files) {
         const kept = await (await ask(where, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file })).json();
         line.textContent = say("uploaded", `${kept.name} (${quantity(kept.bytes)})`);
         chosen.set(kept.path, "texts");
-        hideNotice();
       } catch (error) { line.remove(); explain(error); }
     }
     await check();
   });
 }
 
+const checking = turns(), browsing = turns();
+
 async function check() {
+  const last = checking();
   showChosen();
   found = null;
   if (!chosen.size) { showChecked(); return; }
-  at("checked").replaceChildren(make("p", "faint", say("checking")));
+  at("checked").replaceChildren(make("p", "faint busy", say("checking")));
   try {
-    found = await post("/studio/check", { paths: [...chosen.keys()] });
+    const body = await post("/studio/check", { paths: [...chosen.keys()] });
+    if (!last()) return; // of other files than are chosen now
+    found = body;
     sort();
-  } catch (error) { explain(error); }
+  } catch (error) { if (!last()) return; explain(error, check); }
   showChosen();
   showChecked();
 }
@@ -87,16 +93,18 @@ function shortened(record) {
 // ---- folders below the roots
 
 async function browse(path) {
+  const last = browsing();
+  notify(null);
   try {
-    const { entries } = await (await ask(`/studio/texts?path=${encodeURIComponent(path)}`)).json();
+    const { entries } = await get(`/studio/texts?path=${encodeURIComponent(path)}`);
+    if (!last()) return;
     const up = path ? [row(say("up"), () => browse(""))] : [];
     at("browser").replaceChildren(...up, ...entries.map((entry) => {
       const use = make("button", "quiet", say("choose"));
       use.addEventListener("click", () => { chosen.set(entry.path, "texts"); check(); });
       return entry.folder ? row(`${entry.name}/`, () => browse(entry.path), use) : make("div", "entry", make("span", "path", `${entry.name} · ${quantity(entry.bytes || 0)}`), use);
     }), ...(entries.length >= 500 ? [make("p", "faint", say("tooMany"))] : []));
-    hideNotice();
-  } catch (error) { explain(error); }
+  } catch (error) { if (last()) explain(error); }
 }
 
 function row(text, action, ...more) {
