@@ -117,7 +117,7 @@ class Reader:
     def logprob(self, name: str, messages: Sequence[dict[str, Any]], answer: str) -> Any:
         """Of an answer to a conversation: the logarithm of its probability, and its tokens."""
         turns = [Turn(role=turn["role"], content=turn["content"]) for turn in messages]
-        asked = Inspection(model=name, messages=turns, answer=answer, attention=False)
+        asked = Inspection(model=name, text=None, messages=turns, answer=answer, attention=False)
         found = self.inspect(asked)
         guesses = found["places"][found["prompt"] - 1 : -1]
         return sum(guess["next"]["logprob"] for guess in guesses), len(guesses)

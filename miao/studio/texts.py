@@ -95,7 +95,7 @@ def asked(words: Sequence[str], seconds: float, fine: Sequence[int] = (0,)) -> A
     """The JSON that a verb prints.
 
     Raises:
-        Problem: 400, with the message that the command ends with; 503, it takes too long.
+        Problem: 400, with the message that the command ends with; 500, it takes too long.
     """
     try:
         done = subprocess.run(
@@ -105,7 +105,7 @@ def asked(words: Sequence[str], seconds: float, fine: Sequence[int] = (0,)) -> A
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise Problem(503, f"`miao {words[0]}` takes longer than {seconds:g} seconds") from None
+        raise Problem(500, f"`miao {words[0]}` takes longer than {seconds:g} seconds") from None
     said = done.stdout.decode("utf-8", "replace")
     begin = said.find("\n{") + 1 if not said.startswith("{") else 0
     with suppress(ValueError):
