@@ -27,6 +27,16 @@ def fresh_compiler_cache(work: Path) -> dict[str, str]:
     return {"TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
 
 
+UNCOMPILED = """
+import runpy, sys, torch
+torch.compile = lambda model=None, **_: (lambda made: made) if model is None else model
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module as `python -m` does. (Switched off by PyTorch's own environment variable, functions
+that must be one graph end with an error.)"""
+
+
 @dataclass
 class Peer:
     """One peer in one setting."""
@@ -54,6 +64,10 @@ class Peer:
     def own_settings(self) -> bool:
         return "-default" in self.name
 
+    @property
+    def uncompiled(self) -> bool:
+        return self.name.endswith("-eager")
+
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "NANOCHAT_BASE_DIR": str(self.work / "nanochat"),
@@ -61,7 +75,6 @@ class Peer:
             "PYTHONPATH": os.pathsep.join([str(self.checkout), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": str(self.threads),
             "WANDB_MODE": "disabled",
-            "TORCH_COMPILE_DISABLE": str(int(self.name.endswith("-eager"))),
             "TOKENIZERS_PARALLELISM": "false",
         }
 
@@ -94,8 +107,9 @@ class Peer:
         """The command line of a run of so many steps, and the folder it runs in."""
         if self.project == "nanochat":
             # a row of their model: depth x aspect ratio, brought up to whole heads
+            module = ["-c", UNCOMPILED] if self.uncompiled else ["-m"]
             words = [
-                "-m", "scripts.base_train", f"--depth={self.depth}", "--head-dim=64",
+                *module, "scripts.base_train", f"--depth={self.depth}", "--head-dim=64",
                 f"--aspect-ratio={self.width // self.depth}", f"--max-seq-len={self.seq_len}",
                 f"--num-iterations={steps}", "--window-pattern=L", "--eval-every=-1",
                 "--core-metric-every=-1", "--sample-every=-1", "--device-type=cpu",
@@ -120,7 +134,7 @@ class Peer:
             f"--save_dir={self.work / self.name}",
         ]  # fmt: skip
         if not self.own_settings:
-            words += ["--learning_rate=2e-3", "--use_compile=1"]
+            words += ["--learning_rate=2e-3", f"--use_compile={int(not self.uncompiled)}"]
         return [self.python, *words], self.checkout / "trainer"
 
     def run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -131,7 +132,13 @@ def test_peers_run_with_a_setting_each(load: Any, tmp_path: Path) -> None:
                   for arm in options.arms.split(","))  # fmt: skip
     assert (plain.project, plain.own_settings, plain.row_length) == ("nanochat", False, 64)
     assert (own.project, own.own_settings, own.row_length) == ("minimind", True, 340)
-    assert plain.environment()["TORCH_COMPILE_DISABLE"] == "1"
+    (tmp_path / "module.py").write_text("import sys, torch\n@torch.compile(fullgraph=True)\n"
+        "def f(x):\n    return [torch._dynamo.is_compiling(), *sys.argv[1:]]\n"
+        "print(f(1), torch.compile(f)(2))")  # fmt: skip
+    words = [word.replace("scripts.base_train", "module") for word in plain.command(9, 3)[0][1:3]]
+    done = subprocess.run([sys.executable, *words, "module", "--depth=2"], cwd=tmp_path, text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    assert done.stdout == "[False, '--depth=2'] [False, '--depth=2']\n"
     options.arms = "miao-eager"
     with pytest.raises(SystemExit, match="no arm"):
         list(race.arms_of(options))
