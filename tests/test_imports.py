@@ -60,6 +60,7 @@ INNER_ORDER = {
         {"local"},
     ],
     "train": [
+        {"gram"},
         {"muon", "schedule", "adapters", "microbatch", "scaler", "balance"},
         {"optim"},
         {"distributed", "objectives", "watch"},

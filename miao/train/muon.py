@@ -11,6 +11,7 @@ from torch import Tensor
 
 from miao.console import warn
 from miao.errors import first_line
+from miao.train.gram import by_gram, pays_by_gram
 
 MOST_SHAPES = 64
 """Of stacks of equal matrices in a model."""
@@ -20,10 +21,7 @@ Finish = Callable[[], list[Tensor]]
 
 
 def newton_schulz(
-    matrices_nrc: Tensor,
-    dtype: torch.dtype = torch.bfloat16,
-    steps: int = 5,
-    eps: float = 1e-7,
+    matrices_nrc: Tensor, dtype: torch.dtype = torch.bfloat16, steps: int = 5, eps: float = 1e-7
 ) -> Tensor:
     """Approximates U·Vᵀ of each matrix's U·S·Vᵀ by a quintic iteration.
 
@@ -36,6 +34,8 @@ def newton_schulz(
     if tall:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    if pays_by_gram(x.shape[-2], x.shape[-1], dtype):
+        x, steps = by_gram(x, NEWTON_SCHULZ, steps), 0
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -82,7 +82,6 @@ class Orthogonalizer:
         Args:
             parts: what this process holds of each. shape: of each one as a whole.
         """
-        joined = torch.stack(parts)
-        flat = joined.flatten(0, -3)  # experts are stacked already
-        updates = self.nearest(flat).to(joined.dtype).view_as(joined)
+        joined = torch.stack(parts)  # experts are stacked already
+        updates = self.nearest(joined.flatten(0, -3)).to(joined.dtype).view_as(joined)
         return lambda: list(updates.unbind())

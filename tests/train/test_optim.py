@@ -14,6 +14,7 @@ from torch.optim._muon import _zeropower_via_newtonschulz
 
 from miao.model import Decoder, count_parameters
 from miao.train import muon
+from miao.train.gram import pays_by_gram
 from miao.train.muon import Orthogonalizer, newton_schulz
 from miao.train.optim import MuonAdamW
 from miao.train.schedule import Schedule, learning_rate_factor
@@ -138,6 +139,19 @@ def test_newton_schulz_equals_torch_for_every_matrix_of_a_stack(shape: tuple[int
         torch.testing.assert_close(update, expected, atol=0.02, rtol=0.02)
         values = torch.linalg.svdvals(update.float())
         assert float(values.min()) > 0.3 and float(values.max()) < 1.3
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5), (8, 16), (6, 6), (1, 9)])
+def test_wide_matrices_are_done_on_their_small_side(shape: tuple[int, int]) -> None:
+    """In float32; exactly what the step by step iteration gives in float64, also of matrices with
+    a rank that is not full."""
+    stack = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    stack[0] = torch.outer(stack[0, :, 0], stack[0, 0])
+    stack[1] = 0
+    assert pays_by_gram(min(shape), max(shape), torch.float32) == (shape != (6, 6))
+    assert not pays_by_gram(2, 9, torch.bfloat16)
+    found, exact = (newton_schulz(stack, dtype) for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(found.double(), exact, atol=3e-4, rtol=0)
 
 
 def test_newton_schulz_keeps_the_singular_vectors() -> None:
