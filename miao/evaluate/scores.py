@@ -46,12 +46,14 @@ def accuracy(task: str, category: str, right: Sequence[bool], chance: float | No
 
 
 def mean(task: str, category: str, values: Sequence[float], unit: str) -> Score:
-    """Mean with its standard error, s/sqrt(n)."""
+    """Mean with its standard error, s/sqrt(n); of shares that are all alike as in `accuracy`."""
     average = sum(values) / len(values)
     stderr = None
     if len(values) > 1:
         variance = sum((value - average) ** 2 for value in values) / (len(values) - 1)
         stderr = math.sqrt(variance / len(values))
+        if unit == "share" and not stderr:
+            stderr = 1 / (2 * (len(values) + 1))
     return Score(task, category, len(values), average, stderr, unit=unit)
 
 

@@ -67,7 +67,8 @@ def test_what_cannot_be_told_from_guessing_is_no_score(tmp_path: Path) -> None:
     }  # fmt: skip
     assert card["fails"][0] == f"{CHANCE}: facts zh, ceval (letter, 5-shot)"
     assert card["fails"][1] == f"{BELOW}: copying en"
-    assert "20.0 % ± 3.0" in card["fails"][2] and len(card["fails"]) == 3
+    assert "do not end properly 回答没有好好结束: 80.0 % ± 3.0" in card["fails"][2]
+    assert len(card["fails"]) == 3
     page = markdown([card])
     assert "| ceval (letter, 5-shot) | at chance 瞎猜 | 25 % |" in page and "25.5" not in page
     assert "| piqa (letter, 5-shot) | 65.0 % ± 3.0 | 50 % |" in page and "cmmlu" not in page

@@ -122,7 +122,8 @@ def _failures(card: Record) -> list[str]:
         for ending, (limit, more_is_bad, words) in WRONG.items():
             bad = row["value"] > limit if more_is_bad else row["value"] < limit
             if bad and row["category"].endswith(ending):
-                found.append(f"{words}: {_value(row)}")
+                share = row["value"] if more_is_bad else 1 - row["value"]
+                found.append(f"{words}: {_value({**row, 'value': share})}")
     return found
 
 
@@ -139,8 +140,9 @@ def _value(row: Mapping[str, Any]) -> str:
     if row.get("verdict"):
         return str(row["verdict"])
     unit, value, error = row["unit"], row["value"], row.get("stderr")
-    scale, places = (100, 1) if unit in (*SHARES, CENTRED) else (1, 3)
-    text = f"{scale * value:.{places}f}" + (" %" if unit in SHARES else "")
+    is_share = unit in (*SHARES, "share")
+    scale, places = (100, 1) if is_share or unit == CENTRED else (1, 3)
+    text = f"{scale * value:.{places}f}" + (" %" if is_share else "")
     if row.get("low") is not None:
         return f"{text} ({scale * row['low']:.{places}f} to {scale * row['high']:.{places}f})"
     text += "" if error is None else f" ± {scale * error:.{places}f}"
