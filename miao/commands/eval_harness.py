@@ -10,12 +10,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from miao.console import headline, print_table, say, warn
+from miao.console import headline, print_table, say
 from miao.errors import MiaoError
 from miao.evaluate.lm_eval_adapter import MiaoLM
 from miao.evaluate.measure.loading import load_for_evaluation
-from miao.evaluate.results.store import find_target
-from miao.files import read_jsonl, write_jsonl
+from miao.evaluate.results.store import find_target, write_scores
 
 
 def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:
@@ -50,15 +49,9 @@ def run_lm_eval(options: argparse.Namespace) -> dict[str, Any]:
         [one["task"], one["metric"], f"{one['value']:.4f}", _sure(one["stderr"])] for one in scores
     ]
     print_table("results", ["task", "metric", "value", "std. error"], rows, right_from=2)
-    line: dict[str, Any] = {
-        "stage": f"lm-eval {' '.join(options.tasks)} of {target.stage}",
-        "lm_eval": version("lm-eval"),
-        "shots": options.shots,
-        "results": scores,
-        "scores": [],
-    }
-    kept = [r for r in read_jsonl(target.lines, warn) if r.get("stage") != line["stage"]]
-    write_jsonl(target.lines, [*kept, line])
+    facts = {"lm_eval": version("lm-eval"), "shots": options.shots, "results": scores}
+    name = f"lm-eval {' '.join(options.tasks)}"
+    write_scores(target, name, "lm-evaluation-harness", [], facts)
     say(f"  written to {target.lines}")
     return results
 

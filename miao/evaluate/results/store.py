@@ -90,21 +90,15 @@ def write_results(
     path = target.file(asked, split, chat)
     write_jsonl(path, (answer.to_json() for answer in asked.answers))
     line = {
-        "stage": f"benchmark {path.stem} of {target.stage}",
-        "task": asked.task.name,
-        "title": asked.task.title_en,
-        "model": str(target.directory),
-        "model_stage": target.stage,
         "split": split,
         "prompts": asked.style_name,
         "scoring": asked.style.scoring,
         "shots": asked.shots,
         "chat": chat,
-        "miao": __version__,
         **facts,
         **(summary.to_json() if summary else {"scores": []}),
     }
-    _replace_line(target, line)
+    _write_line(target, f"benchmark {path.stem}", asked.task.name, asked.task.title_en, line)
     return path
 
 
@@ -123,39 +117,34 @@ def write_score(
     """
     stage = f"score {ensemble.name}" + f" limit {limit}" * (limit is not None) + " chat" * chat
     line = {
-        "stage": f"{stage} of {target.stage}",
-        "task": ensemble.name,
-        "title": title,
-        "model": str(target.directory),
-        "model_stage": target.stage,
         "limit": limit,
         "chat": chat,
-        "miao": __version__,
         "ensemble": ensemble.to_json(),
         "files": files,
         "scores": [score.to_json() for score in ensemble.scores()],
     }
-    _replace_line(target, line)
+    _write_line(target, stage, ensemble.name, title, line)
 
 
 def write_scores(
     target: Target, name: str, title: str, scores: Sequence[Score], facts: dict[str, Any]
 ) -> None:
     """Scores that no task file describes as one line of eval_results.jsonl."""
+    line = {**facts, "scores": [score.to_json() for score in scores]}
+    _write_line(target, name, name, title, line)
+
+
+def _write_line(target: Target, way: str, task: str, title: str, more: dict[str, Any]) -> None:
+    """One line of eval_results.jsonl, in place of an earlier one of the same way of asking."""
     line = {
-        "stage": f"{name} of {target.stage}",
-        "task": name,
+        "stage": f"{way} of {target.stage}",
+        "task": task,
         "title": title,
         "model": str(target.directory),
         "model_stage": target.stage,
         "miao": __version__,
-        **facts,
-        "scores": [score.to_json() for score in scores],
+        **more,
     }
-    _replace_line(target, line)
-
-
-def _replace_line(target: Target, line: dict[str, Any]) -> None:
     kept = [r for r in read_jsonl(target.lines, warn) if r.get("stage") != line["stage"]]
     write_jsonl(target.lines, [*kept, line])
 
