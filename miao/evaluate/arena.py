@@ -106,14 +106,14 @@ def hold(
 
 def longer_wins(found: Battles, answers: Mapping[str, Sequence[str]]) -> tuple[int, int]:
     """Of the questions that one of two answers won: how often the longer one did, and how many they
-    are; answers of equal length are left out."""
-    won = [
-        (len(answers[b][n]) > len(answers[a][n])) == (outcome(row) == 1.0)
-        for (a, b), rows in found.items()
-        for n, row in enumerate(rows)
-        if outcome(row) != 0.5 and len(answers[a][n]) != len(answers[b][n])
-    ]
-    return sum(won), len(won)
+    are; answers of equal length are left out, and what two models say alike counts once."""
+    won: dict[tuple[int, frozenset[str]], bool] = {}
+    for (a, b), rows in found.items():
+        for n, row in enumerate(rows):
+            x, y, who = answers[a][n], answers[b][n], outcome(row)
+            if who != 0.5 and len(x) != len(y):
+                won[n, frozenset((x, y))] = (len(y) > len(x)) == (who == 1.0)
+    return sum(won.values()), len(won)
 
 
 def standings(found: Battles, seed: int = 0) -> list[Standing]:

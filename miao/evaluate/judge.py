@@ -56,7 +56,8 @@ class WinRate:
         if count < 2:
             return 0.5
         squares = self.wins + 0.25 * self.ties
-        return math.sqrt(max(squares / count - self.value**2, 0.0) / (count - 1))
+        spread = math.sqrt(max(squares / count - self.value**2, 0.0) / (count - 1))
+        return spread or 1 / (2 * (count + 1))  # all alike: as `accuracy` has it
 
     @property
     def p_value(self) -> float:

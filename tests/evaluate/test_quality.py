@@ -111,3 +111,5 @@ def test_who_says_nothing_follows_some_instructions_and_that_is_the_chance() -> 
     assert found["prompts followed, strict"].value == 1.0
     assert found["prompts followed, strict"].chance == 0.5
     assert found["Chinese prompts followed"].count == 1
+    assert found["Chinese prompts followed"].chance == 1.0, "each language has its own"
+    assert found["English prompts followed"].chance == 0.0

@@ -161,11 +161,12 @@ def obedience(asked: Sequence[Instructed], answers: Sequence[str]) -> list[Score
         scores.append(accuracy(NAME, f"prompts followed, {way}", whole_ones, chance))
         single = [ok for one in found for ok in one]
         scores.append(accuracy(NAME, f"instructions followed, {way}", single))
-    whole = [(is_chinese(a.prompt), all(v.strict)) for a, v in zip(asked, verdicts, strict=True)]
     for name, chinese in (("Chinese", True), ("English", False)):
-        mine = [ok for language, ok in whole if language == chinese]
-        if mine and len(mine) < len(whole):
-            scores.append(accuracy(NAME, f"{name} prompts followed", mine))
+        mine = [n for n, one in enumerate(asked) if is_chinese(one.prompt) == chinese]
+        if mine and len(mine) < len(asked):
+            followed = [all(verdicts[n].strict) for n in mine]
+            guess = sum(all(constant[n]) for n in mine) / len(mine)
+            scores.append(accuracy(NAME, f"{name} prompts followed", followed, guess))
     return scores
 
 
