@@ -29,7 +29,7 @@ def messages() -> ModuleType:
 
 @pytest.fixture
 def in_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "_translator", lambda: Translator(CHINESE))
+    monkeypatch.setattr(language, "_translator", lambda to: Translator(CHINESE))
 
 
 def test_every_message_help_and_option_has_a_translation(messages: ModuleType) -> None:
