@@ -2,7 +2,7 @@
 
     python benchmarks/fit_rules.py DIR/trials.jsonl                 # what would be written
     python benchmarks/fit_rules.py DIR/trials.jsonl --write         # miao/rules.json
-    python benchmarks/fit_rules.py DIR/trials.jsonl --plot docs/images/rules.svg
+    python benchmarks/fit_rules.py DIR/trials.jsonl --plot docs/images/rules     # rules.en.svg, zh
 
 Bits per byte by the law of `rules.expected_bits`, by least squares of relative errors over a grid;
 its interval by a bootstrap of residuals. Trials of `heldout` and of other seeds, rates,
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ GRID = (
     np.geomspace(3e-3, 3.0, 30), np.geomspace(0.2, 1.6, 13),
 )  # fmt: skip
 """beta, D0, A, alpha that are tried."""
+LABELS = {
+    "en": ("tokens read", "bits per byte, held out", "parameters"),
+    "zh": ("读过的词元", "留出文本每字节比特数", "参数量"),
+}
+"""Of the plot."""
 
 
 def main() -> int:
@@ -76,7 +82,7 @@ def main() -> int:
     if options.write:
         write_json(rules.FILE, content)
     if options.plot:
-        plot(content, fitted, options.plot)
+        plot(content, surface(rows), options.plot)
     return 0
 
 
@@ -247,22 +253,42 @@ def show(content: dict[str, Any], rows: list[dict[str, Any]], predicted: set[str
         print(line)
 
 
-def plot(content: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
+def plot(content: dict[str, Any], rows: list[dict[str, Any]], stem: Path) -> None:
+    """The measured cells and the law through them, in English and Chinese: STEM.en.svg, .zh.svg;
+    dotted where the law is extrapolated, hollow what took no part in the fit."""
     import matplotlib  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    figure, axis = plt.subplots(figsize=(7, 4.2))
-    grid = np.geomspace(1e5, 1e7, 60)
-    for size in sorted({row["parameters"] for row in rows}):
-        mine = sorted((row["tokens"], row["bits"]) for row in rows if row["parameters"] == size)
-        [line] = axis.plot(*zip(*mine, strict=True), "o", label=f"{size / 1e6:.1f}M")
-        law = [rules._law(content["loss"]["best"], size, tokens) for tokens in grid]
-        axis.plot(grid, law, color=line.get_color(), linewidth=1)
-    axis.set(xscale="log", xlabel="tokens", ylabel="bits per byte, held out")
-    axis.legend(title="parameters", frameon=False)
-    figure.savefig(path, bbox_inches="tight")
+    # letters are the reader's: what this machine has no font for is no fault
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "rules", "font.family": "sans-serif"}
+    best, measured = content["loss"]["best"], content["measured"]
+    for language, (tokens_said, bits_said, size_said) in LABELS.items():
+        figure, axis = plt.subplots(figsize=(7, 4.2))
+        for number, size in enumerate(sorted({row["parameters"] for row in rows})):
+            color, inside = f"C{number}", in_measured(measured["parameters"], size)
+            mine = [row for row in rows if row["parameters"] == size]
+            for row in mine:
+                fitted = inside and in_measured(measured["tokens"], row["tokens"])
+                face = color if fitted else "none"
+                axis.plot(row["tokens"], row["bits"], "o", color=color, markerfacecolor=face)
+            for part, style in (((1e5, measured["tokens"][0]), ":"), (measured["tokens"], "-"),
+                                ((measured["tokens"][1], 3.2e7), ":")):  # fmt: skip
+                grid = np.geomspace(*part, 30)
+                law = [rules._law(best, size, tokens) for tokens in grid]
+                axis.plot(grid, law, style if inside else ":", color=color, linewidth=1)
+            axis.plot([], [], "o-", color=color, label=f"{size / 1e6:.2f}M")
+        axis.set(xscale="log", xlabel=tokens_said, ylabel=bits_said)
+        axis.legend(title=size_said, frameon=False)
+        path = stem.with_name(f"{stem.name}.{language}.svg")
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
+
+
+def in_measured(span: Sequence[float], value: float) -> bool:
+    return span[0] <= value <= span[1]
 
 
 if __name__ == "__main__":
