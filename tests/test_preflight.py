@@ -75,6 +75,19 @@ def test_layers_of_a_model_that_is_given(make_model: Any) -> None:
     assert "'oo_proj'" in told(*words, "--sft.adapter.targets", "oo_proj")
 
 
+def test_a_model_that_is_given_keeps_its_tokenizer(make_model: Any) -> None:
+    """Another one of the same size would make nonsense of its weights without a word."""
+    from miao.model import save_model
+
+    save_model(make_model(), Path("base"))
+    words = ("--pretrain.enabled", "false", "--model.path", "base")
+    passes(*words)
+    Path("base/tokenizer.json").write_text("{}")
+    message = told(*words)
+    assert message.startswith("base: this model knows the tokens of its own tokenizer")
+    assert "--tokenizer.path base" in message
+
+
 def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     without("peft", monkeypatch)
     without("wandb", monkeypatch)

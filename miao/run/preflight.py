@@ -171,7 +171,13 @@ def _base(recipe: Recipe, first: str) -> None:
 
         raise no_model(first)
     if path is not None and not is_hub_name(path):
-        find_model(path)
+        own = (find_model(path) / "tokenizer.json").is_file()
+        if own and recipe.tokenizer.path is None:
+            raise MiaoError(
+                "this model knows the tokens of its own tokenizer, and another would be trained",
+                where=path,
+                fix=f"--tokenizer.path {path}",
+            )
 
 
 def _disk(recipe: Recipe, stages: list[str], made: list[str]) -> None:
