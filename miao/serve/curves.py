@@ -7,6 +7,7 @@ import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ CURVES = {
 }
 TASKS = "tasks"
 """The curve of what was asked while training: its first score."""
-_KEYS = tuple(CURVES.items())
 POINTS = 300
 """Per curve; more are averaged in runs of equal length."""
 EVENTS = 500
@@ -44,16 +44,21 @@ class StageLog:
         if isinstance(row["event"], str):
             known = ("step", "loss", "grad_norm", "from_step", "left_out", "loss_scale")
             more = ", ".join(f"{key} {row[key]}"[:80] for key in known if row.get(key) is not None)
-            self.events.append({"x": float(tokens), "kind": row["event"][:40], "more": more})
+            self.events.append({"x": tokens, "kind": row["event"][:40], "more": more})
             del self.events[:-EVENTS]
 
     def ask(self, tokens: float, scores: Any) -> None:
         """Keeps the first of the scores of what was asked while training."""
         first = scores[0] if isinstance(scores, list) and scores else None
         if isinstance(first, dict) and (value := number(first.get("value"))) is not None:
-            x, y = self.curves.setdefault(TASKS, (array("d"), array("d")))
-            x.append(tokens)
-            y.append(value)
+            self.append(TASKS, np.array([tokens]), np.array([value]))
+
+    def append(self, title: str, x: Any, y: Any) -> None:
+        """Adds points to a curve."""
+        for kept, new in zip(
+            self.curves.setdefault(title, (array("d"), array("d"))), (x, y), strict=True
+        ):
+            kept.frombytes(new.tobytes())
 
     def points(self, title: str, span: tuple[float, float] | None = None) -> list[list[float]]:
         """A curve, thinned; of the tokens within `span`, if one is given."""
@@ -85,30 +90,35 @@ class RunLog:
         self.last: dict[str, Any] = {}
         """The latest line with a loss."""
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Takes a line. A hundred thousand of them come at once where a page is opened late."""
-        name, event = row.get("stage"), row.get("event")
-        tokens: Any = row.get("tokens")
-        name = name if isinstance(name, str) else ""
-        if (stage := self.stages.get(name)) is None:
-            stage = self.stages[name] = StageLog()
-        if "loss" in row and event is None:
-            self.last = row
-        if type(tokens) not in (int, float) or tokens - tokens != 0:
-            return
-        if event is not None:
-            stage.note(tokens, row)
-            return
-        curves = stage.curves
-        for title, key in _KEYS:
-            value: Any = row.get(key)
-            if type(value) in (int, float) and value - value == 0:  # neither infinite nor NaN
-                if title not in curves:
-                    curves[title] = (array("d"), array("d"))
-                curves[title][0].append(tokens)
-                curves[title][1].append(value)
-        if "scores" in row:
-            stage.ask(tokens, row["scores"])
+    def extend(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes lines. A hundred thousand of them come at once where a page is opened late: so by
+        columns."""
+        for name, of_stage in groupby(rows, lambda row: text(row.get("stage"))):
+            stage, found = self.stages.setdefault(name, StageLog()), list(of_stage)
+            for row in (row for row in found if row.get("event") is not None):
+                if (tokens := number(row.get("tokens"))) is not None:
+                    stage.note(tokens, row)
+            plain = [row for row in found if row.get("event") is None]
+            self.last = next((row for row in reversed(plain) if "loss" in row), self.last)
+            x = _column(plain, "tokens")
+            for title, key in CURVES.items():
+                y = _column(plain, key)
+                if (fine := np.isfinite(x) & np.isfinite(y)).any():
+                    stage.append(title, x[fine], y[fine])
+            for row in (row for row in plain if "scores" in row):
+                if (tokens := number(row.get("tokens"))) is not None:
+                    stage.ask(tokens, row["scores"])
+
+
+def _column(rows: Sequence[dict[str, Any]], key: str) -> Any:
+    """The numbers that rows have under a key; NaN where one has none."""
+    values = [row.get(key) for row in rows]
+    if set(map(type, values)) <= _PLAIN:
+        return np.array(values, dtype=float)
+    return np.array([np.nan if (v := number(one)) is None else v for one in values])
+
+
+_PLAIN = {float, int, type(None)}
 
 
 class Grown:
@@ -150,8 +160,8 @@ class Grown:
             whole = new[: new.rfind(b"\n") + 1]
             # A last line without its end is being written, unless it is all there.
             text = (whole if whole or self._read else new).decode("utf-8", "replace")
-            for record in parsed_lines(text, self._path, self._problems.append, self._lines + 1):
-                self.log.add(record)
+            named = self._path, self._problems.append, self._lines + 1
+            self.log.extend(parsed_lines(text, *named))
             self._read += len(whole)
             self._lines += whole.count(b"\n")
             self._ends, self._state = self._ends_of(file), state

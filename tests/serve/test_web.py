@@ -307,6 +307,23 @@ def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
     assert grown.look() == [] and grown.log.stages == {}
 
 
+def test_a_log_is_taken_by_columns_as_by_lines(tmp_path: Path) -> None:
+    odd = ['"x"', "true", "null", "NaN", "1e999", "1" + "0" * 400, "[1]", "2", "2.5"]
+    lines = [f'{{"stage": "sft", "tokens": {n + 1}, "loss": {odd[n % 9]}}}' for n in range(900)]
+    lines += [f'{{"stage": {value}, "tokens": {value}, "loss": 1}}' for value in odd]
+    lines += ['{"stage": "sft", "tokens": 7, "loss": 9, "event": "\\ud800"}', "no", "[]"]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    grown = Grown(path)
+    problems = grown.look()
+    x, y = grown.log.stages["sft"].curves["loss"]
+    assert list(y) == [2.0, 2.5] * 100 and x[0] == 8.0 and x[-1] == 900.0
+    assert [event["x"] for event in grown.log.stages["sft"].events] == [7.0]
+    assert "\ud800" not in grown.log.stages["sft"].events[0]["kind"]
+    assert list(grown.log.stages) == ["sft", "x", ""], "what is no name is none"
+    assert len(problems) == 100 + 1 + 1, "numbers beyond all floats; the last line may be cut"
+
+
 def test_where_a_training_stands(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "a")
     rows: list[dict[str, Any]] = [

@@ -69,16 +69,21 @@ function showPlan() {
     field.setAttribute("aria-label", key);
     return make("tr", "", make("td", "", make("code", "", key)), make("td", "", field), ...(reasons ? [make("td", "faint", why[key] || "")] : []));
   });
+  const others = Object.entries(why).filter(([key]) => !(key in options)); // decided too, but not here
+  rows.push(...others.map(([key, reason]) => make("tr", "", make("td", "", make("code", "", key)), make("td", ""), make("td", "faint", reason))));
   const head = make("tr", "", make("th", "", say("option")), make("th", "", say("value")), ...(reasons ? [make("th", "", say("why"))] : []));
   at("planned").replaceChildren(make("div", "times"),
     make("div", "table", make("table", "plan", make("thead", "", head), make("tbody", "", ...rows))), ...(planned.command ? [command(planned.command)] : []));
   showTimes();
 }
 
+const PARTS = { pretrain: "partPretrain", sft: "partSft", dpo: "partDpo", "everything else": "partRest" };
+const said = (stage) => (PARTS[stage] ? say(PARTS[stage]) : stage);
+
 /** What the plan will take and come to, above its table. */
 function showTimes() {
   const { minutes, notes = [], bits_per_byte: bits } = planned.plan;
-  const parts = Object.entries(minutes || {}).map(([stage, spent]) => `${stage} ${say("takes", quantity(spent))}`);
+  const parts = Object.entries(minutes || {}).map(([stage, spent]) => `${said(stage)} ${say("takes", quantity(spent))}`);
   if (bits) parts.push(say("predicted", bits.length ? `${bits[0].toFixed(2)} (${bits[1].toFixed(2)}–${bits[2].toFixed(2)})` : String(bits)));
   if (!minutes && planned.command) parts.push(say("planning"));
   at("planned").querySelector(".times").replaceChildren(make("p", "", parts.join(" · ")), ...notes.map((note) => make("p", "hint", note)));
@@ -200,7 +205,7 @@ function shownJob(job) {
     bar.max = 1;
     bar.value = job.progress.share;
     bar.setAttribute("aria-label", job.progress.stage);
-    root.append(bar, make("div", "faint", [job.progress.stage, `${Math.round(100 * job.progress.share)}%`, job.progress.says, job.progress.left && say("left", job.progress.left)].filter(Boolean).join(" · ")));
+    root.append(bar, make("div", "faint", [said(job.progress.stage), `${Math.round(100 * job.progress.share)}%`, job.progress.says, job.progress.left && say("left", job.progress.left)].filter(Boolean).join(" · ")));
   }
   else if (job.says) root.append(make("div", "faint busy", job.says));
   if (job.error) root.append(make("pre", "bad", job.error));
