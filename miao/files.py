@@ -205,8 +205,7 @@ def read_jsonl(
     return parsed_lines(path.read_text(encoding="utf-8", errors="replace"), path, pass_over)
 
 
-MOST_DIGITS = 308
-"""Of a whole number that is a float."""
+MOST_DIGITS = 308  # of a whole number that is a float
 
 
 def parsed_lines(
@@ -219,13 +218,12 @@ def parsed_lines(
     """
     # Not splitlines(): JSON may hold U+2028 and its kin unescaped.
     lines = text.rstrip("\n").split("\n")
-    showable = _showable if orjson is None else _showable_soon
     records = []
     for number, line in enumerate(lines, first):
         if not line:
             continue
         try:
-            records.append(json.loads(line) if pass_over is None else showable(line))
+            records.append(json.loads(line) if pass_over is None else _showable(line))
         except (ValueError, RecursionError) as error:
             if number - first + 1 == len(lines):
                 continue
@@ -236,17 +234,11 @@ def parsed_lines(
     return records
 
 
-def _showable_soon(line: str) -> dict[str, Any]:
-    """The same where it is plain; what is none to this reader may be one: NaN, halves of pairs."""
-    try:
-        record = orjson.loads(line)
-    except ValueError:
-        return _showable(line)
-    return record if type(record) is dict else _showable(line)
-
-
 def _showable(line: str) -> dict[str, Any]:
     """A line's object, its halves of surrogate pairs replaced. ValueError: see `read_jsonl`."""
+    with suppress(ValueError, AttributeError):  # what is none to it may be one: NaN, half pairs
+        if type(record := orjson.loads(line)) is dict:
+            return record
     if len(line) > MOST_DIGITS:  # else no number in it can be beyond all floats
         record = json.loads(line, parse_int=_int_within_floats)
     else:
