@@ -21,7 +21,7 @@ ORDER = [
     {"errors", "gpus", "cores", "provenance", "rules"},
     {"language"},
     {"files", "console", "device", "openai_api"},
-    {"options"},
+    {"options", "own_code"},
     {"recipe"},
     {"complete"},
     {"hubs"},

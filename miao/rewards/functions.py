@@ -15,7 +15,7 @@ from typing import Any
 
 from miao.errors import MiaoError, first_line
 from miao.evaluate.tasks.extract import is_right, last_number, to_number
-from miao.rewards.loading import load_object
+from miao.own_code import load_function
 
 RewardFunction = Callable[[str, str, dict[str, Any]], float]
 
@@ -130,10 +130,8 @@ def load_rewards(weights: Mapping[str, float]) -> Rewards:
     Raises:
         MiaoError: there is no such function, or it is none.
     """
-    functions: dict[str, RewardFunction] = {}
-    for name in weights:
-        function = BUILT_IN.get(name) or load_object(name, "grpo.rewards", BUILT_IN)
-        if not callable(function):
-            raise MiaoError(f"'{name}' is no function", where="grpo.rewards")
-        functions[name] = function
+    functions = {
+        name: BUILT_IN.get(name) or load_function(name, "grpo.rewards", BUILT_IN)
+        for name in weights
+    }
     return Rewards(functions, dict(weights))

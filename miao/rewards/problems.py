@@ -17,8 +17,8 @@ from miao.corpus.read.turns import first_key, to_messages
 from miao.corpus.records import Message
 from miao.corpus.seedbed.arithmetic import ZH_SHARE, Operation, asked, is_held_out, result_of
 from miao.errors import MiaoError
+from miao.own_code import source_file
 from miao.recipe.grpo import ArithmeticOptions, GrpoOptions
-from miao.rewards.loading import source_file
 
 QUESTIONS = ("prompt", "question", "instruction")
 MOST_TRIES = 50

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from miao.corpus.seedbed.calculator import SCHEMA
 from miao.errors import MiaoError, first_line
-from miao.rewards.loading import load_object
+from miao.own_code import load_object
 
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _SIGNS = {ord("×"): "*", ord("÷"): "/", ord("^"): "**", ord(","): "", ord("−"): "-"}

@@ -185,9 +185,9 @@ def test_a_rule_of_the_users_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rules.py:kep", "there is no function 'kep'"),
-        ("missing.py:keep", "no such file"),
-        ("rules.py", "no such file"),
+        ("rules.py:kep", "has no 'kep'"),
+        ("missing.py:keep", "there is no file"),
+        ("rules.py", "there is no 'rules.py'"),
         ("bad.py:keep", "cannot be loaded"),
         ("rules.py:broken", "ZeroDivisionError.*the text begins"),
         ("rules.py:nothing", "it returned None"),

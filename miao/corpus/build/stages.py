@@ -23,7 +23,6 @@ from miao.corpus.build.output import (
 )
 from miao.corpus.build.selection import Selection
 from miao.corpus.clean.classifier import FACTS
-from miao.corpus.clean.own import file_of
 from miao.corpus.dedup.chunks import ChunkFacts, Groups
 from miao.corpus.dedup.duplicates import Duplicates, Found
 from miao.corpus.folder import Folder
@@ -37,6 +36,7 @@ from miao.corpus.steps import Phase, Progress, once, silent
 from miao.errors import MiaoError
 from miao.files import at_home, fingerprint
 from miao.hubs.remote import RemoteFile
+from miao.own_code import source_file
 from miao.recipe import CorpusOptions, Recipe
 
 SETTINGS = (
@@ -372,7 +372,8 @@ def _side_files(options: CorpusOptions) -> list[Path]:
     clean = options.clean
     lists = [at_home(path) for path in clean.blocklists + clean.blocked_domains]
     lists += [at_home(clean.classifier) / FACTS] if clean.classifier else []
-    return [*lists, *map(file_of, clean.keep_functions + clean.edit_functions)]
+    own = map(source_file, clean.keep_functions + clean.edit_functions)
+    return [*lists, *filter(None, own)]
 
 
 def _stamp(file: Source) -> list[Any]:

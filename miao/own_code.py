@@ -6,21 +6,23 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from miao.errors import MiaoError, did_you_mean, first_line
+from miao.files import at_home
 
 
 def source_file(name: str) -> Path | None:
     """The file meant by `path/to/file.py:function`; None for a module's name."""
     place = name.rpartition(":")[0]
-    return Path(place) if place.endswith(".py") else None
+    return at_home(place) if place.endswith(".py") else None
 
 
-def load_object(name: str, where: str, known: Iterable[str] = ()) -> Any:
+def load_object(name: str, where: str, known: Collection[str] = ()) -> Any:
     """What `module:object` or `file.py:object` names.
 
     Modules are looked for in the working directory, too.
@@ -33,11 +35,15 @@ def load_object(name: str, where: str, known: Iterable[str] = ()) -> Any:
     """
     place, colon, attribute = name.rpartition(":")
     if not colon:
+        words = "name it as module:function or path/to/file.py:function"
+        if known:
+            words = (
+                f"known: {', '.join(known)}; your own: module:function or path/to/file.py:function"
+            )
         raise MiaoError(
             f"there is no '{name}'",
             where=where,
-            fix=did_you_mean(name, known)
-            or f"known: {', '.join(known)}; your own: module:function or path/to/file.py:function",
+            fix=did_you_mean(name, known) or words,
         )
     module = _load_module(place, where)
     if not hasattr(module, attribute):
@@ -48,21 +54,33 @@ def load_object(name: str, where: str, known: Iterable[str] = ()) -> Any:
     return getattr(module, attribute)
 
 
+def load_function(name: str, where: str, known: Collection[str] = ()) -> Callable[..., Any]:
+    """The same of a function."""
+    function: Callable[..., Any] = load_object(name, where, known)
+    if not callable(function):
+        raise MiaoError(f"'{name}' is no function", where=where)
+    return function
+
+
 def _load_module(place: str, where: str) -> ModuleType:
     if not place.endswith(".py"):
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)
         return _guarded(lambda: importlib.import_module(place), place, where)
-    path = Path(place)
+    path = at_home(place)
     if not path.is_file():
         raise MiaoError(f"there is no file '{path}'", where=where)
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return _guarded(lambda: _of_file(path.resolve()), place, where)
+
+
+@cache
+def _of_file(path: Path) -> ModuleType:
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"miao_user_{digest}_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    loader = spec.loader
-    _guarded(lambda: loader.exec_module(module), place, where)
+    spec.loader.exec_module(module)
     return module
 
 
