@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from miao.model.config import ModelConfig
 
+Matrices = list[tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class ParameterCount:
@@ -30,16 +32,39 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
     embedding = table if c.tie_word_embeddings else 2 * table
     total = active = embedding + c.hidden_size  # the final norm
     for layer in range(c.num_hidden_layers):
-        block = 2 * c.hidden_size + _attention_matrices(c) + _attention_vectors(c)
-        if c.is_sparse(layer):
-            block += c.num_experts * c.hidden_size
-            shared = c.n_shared_experts * _expert(c)
-            total += block + shared + c.num_experts * _expert(c)
-            active += block + shared + c.num_experts_per_tok * _expert(c)
-        else:
-            block += 3 * c.hidden_size * c.intermediate_size
-            total, active = total + block, active + block
+        block = 2 * c.hidden_size + numbers_in(attention_matrices(c)) + _attention_vectors(c)
+        block += c.num_experts * c.hidden_size * c.is_sparse(layer)  # the router
+        total += block + numbers_in(feed_forward_matrices(c, layer, all_experts=True))
+        active += block + numbers_in(feed_forward_matrices(c, layer))
     return ParameterCount(total, active, embedding)
+
+
+def attention_matrices(c: ModelConfig) -> Matrices:
+    """(inputs, outputs) of the projections of a block; of some the products are joined."""
+    queries = c.num_attention_heads * c.query_dim
+    if not c.is_latent:
+        keys = 2 * c.num_key_value_heads * c.head_dim
+        return [(c.hidden_size, queries + keys), (queries, c.hidden_size)]
+    rank, values = c.kv_lora_rank or 0, c.num_attention_heads * c.v_head_dim
+    made = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
+    matrices = [(c.hidden_size, rank + c.qk_rope_head_dim), (rank, made), (values, c.hidden_size)]
+    if c.q_lora_rank is None:
+        return [*matrices, (c.hidden_size, queries)]
+    return [*matrices, (c.hidden_size, c.q_lora_rank), (c.q_lora_rank, queries)]
+
+
+def feed_forward_matrices(c: ModelConfig, layer: int, all_experts: bool = False) -> Matrices:
+    """Those that one token visits, or all."""
+    if not c.is_sparse(layer):
+        return [(c.hidden_size, 2 * c.intermediate_size), (c.intermediate_size, c.hidden_size)]
+    inner = c.moe_intermediate_size
+    expert = [(c.hidden_size, 2 * inner), (inner, c.hidden_size)]
+    visited = c.num_experts if all_experts else c.num_experts_per_tok
+    return expert * (visited + c.n_shared_experts)
+
+
+def numbers_in(matrices: Matrices) -> int:
+    return sum(inner * outer for inner, outer in matrices)
 
 
 def matmul_weights(config: ModelConfig) -> int:
@@ -97,23 +122,6 @@ def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
     """Cache memory that one token of context takes, over all blocks."""
     numbers = sum(heads * size for heads, size in config.cache_shapes)
     return config.num_hidden_layers * numbers * bytes_per_number
-
-
-def _expert(c: ModelConfig) -> int:
-    return 3 * c.hidden_size * c.moe_intermediate_size
-
-
-def _attention_matrices(c: ModelConfig) -> int:
-    query = c.num_attention_heads * c.query_dim
-    if not c.is_latent:
-        return 2 * c.hidden_size * (query + c.num_key_value_heads * c.head_dim)
-    rank = c.kv_lora_rank or 0
-    made = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
-    queries = c.hidden_size * query
-    if c.q_lora_rank is not None:
-        queries = c.q_lora_rank * (c.hidden_size + query)
-    keys_values = c.hidden_size * (rank + c.qk_rope_head_dim) + rank * made
-    return queries + keys_values + c.num_attention_heads * c.v_head_dim * c.hidden_size
 
 
 def _attention_vectors(c: ModelConfig) -> int:

@@ -16,7 +16,11 @@ from dataclasses import dataclass
 
 from miao.gpus import Gpu
 from miao.model.config import ModelConfig
-from miao.model.counts import count_parameters
+from miao.model.counts import (
+    attention_matrices,
+    count_parameters,
+    feed_forward_matrices,
+)
 
 REACHED = 0.8
 """Share of the roofline that training is taken to reach."""
@@ -161,7 +165,7 @@ def _linears(c: ModelConfig, rates: Rates) -> float:
     """Products of the blocks: y = x·W, dx = dy·Wᵀ, dW = xᵀ·dy."""
     total = 0.0
     for layer in range(c.num_hidden_layers):
-        for inner, outer in [*_attention_matrices(c), *_feed_forward_matrices(c, layer)]:
+        for inner, outer in [*attention_matrices(c), *feed_forward_matrices(c, layer)]:
             total += _product(inner, outer, rates)
     return total
 
@@ -176,31 +180,6 @@ def _product(inner: int, outer: int, rates: Rates) -> float:
 
     gradient = 2 * inner * outer / (0.88 * rates.matmul)  # sums over tokens: always long
     return one(inner, outer) + one(outer, inner) + gradient
-
-
-def _attention_matrices(c: ModelConfig) -> list[tuple[int, int]]:
-    queries = c.num_attention_heads * c.query_dim
-    if not c.is_latent:
-        keys = 2 * c.num_key_value_heads * c.head_dim
-        return [(c.hidden_size, queries + keys), (queries, c.hidden_size)]
-    rank, values = c.kv_lora_rank or 0, c.num_attention_heads * c.v_head_dim
-    made = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
-    matrices = [(c.hidden_size, rank + c.qk_rope_head_dim), (rank, made), (values, c.hidden_size)]
-    if c.q_lora_rank is None:
-        return [*matrices, (c.hidden_size, queries)]
-    return [*matrices, (c.hidden_size, c.q_lora_rank), (c.q_lora_rank, queries)]
-
-
-def _feed_forward_matrices(
-    c: ModelConfig, layer: int, all_experts: bool = False
-) -> list[tuple[int, int]]:
-    """Those that one token visits, or all."""
-    if not c.is_sparse(layer):
-        return [(c.hidden_size, 2 * c.intermediate_size), (c.intermediate_size, c.hidden_size)]
-    inner = c.moe_intermediate_size
-    expert = [(c.hidden_size, 2 * inner), (inner, c.hidden_size)]
-    visited = c.num_experts if all_experts else c.num_experts_per_tok
-    return expert * (visited + c.n_shared_experts)
 
 
 def _attention(c: ModelConfig, rates: Rates, seq_len: int) -> float:
@@ -247,7 +226,7 @@ def _optimizer(c: ModelConfig, rates: Rates, muon: bool) -> float:
         return seconds
     flops = 0.0
     for layer in range(c.num_hidden_layers):
-        matrices = _attention_matrices(c) + _feed_forward_matrices(c, layer, all_experts=True)
+        matrices = attention_matrices(c) + feed_forward_matrices(c, layer, all_experts=True)
         for inner, outer in matrices:
             short, long = min(inner, outer), max(inner, outer)
             flops += _NEWTON_SCHULZ_STEPS * (4 * short**2 * long + 2 * short**3)
