@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ class StoredWeights:
         self.files: dict[str, Any] = {}
         """The open file of every tensor."""
         for path in (directory / name for name in weights_files(directory)):
-            file = _open(path)
+            file = open_safetensors(path)
             self.files |= dict.fromkeys(file.keys(), file)
         self.own = {name: tensor.shape for name, tensor in own_tensors(model).items()}
         expected = {
@@ -169,7 +169,7 @@ class StoredWeights:
             for name, file in self.files.items()
             if name not in unasked
         }
-        _check_tensors(expected, found, directory)
+        check_tensors(expected, found, directory)
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows `start:stop` (of stacked experts: the experts so numbered) of what the model calls
@@ -247,11 +247,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         MiaoError: missing or damaged.
     """
-    file = _open(path)
+    file = open_safetensors(path)
     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _open(path: Path) -> Any:
+def open_safetensors(path: Path) -> Any:
+    """A file of tensors, closed with its last reader.
+
+    Raises:
+        MiaoError: missing or damaged.
+    """
     if not path.exists():
         raise MiaoError("the weights file is missing", where=path)
     try:
@@ -263,9 +268,12 @@ def _open(path: Path) -> Any:
         ) from error
 
 
-def _check_tensors(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], directory: Path
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], directory: Path
 ) -> None:
+    """Raises:
+    MiaoError: tensors that are missing, unknown or of the wrong shape.
+    """
     problems = [f"missing: {name} {expected[name]}" for name in expected if name not in found]
     problems += [f"unknown: {name} {found[name]}" for name in found if name not in expected]
     problems += [

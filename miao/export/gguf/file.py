@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
@@ -16,8 +14,9 @@ import numpy as np
 from miao.errors import MiaoError, install_hint
 from miao.export.gguf.names import Architecture, Shape, TensorPlan, describe
 from miao.export.gguf.tokenizer import tokenizer_settings
-from miao.files import atomic_open, read_json, refuse_lfs_pointer
+from miao.files import atomic_open, read_json
 from miao.hubs.files import weights_files
+from miao.model.directory import open_safetensors
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -85,37 +84,37 @@ def write_gguf(
     config = read_json(where)
     if not isinstance(config, dict):
         raise MiaoError("a JSON object was expected here", where=where)
-    with _Weights(model_directory) as weights:
-        model = describe(config, weights.shapes, where)
-        settings, notes = tokenizer_settings(model_directory, model.settings["vocab_size"])
-        writer = GGUFWriter(None, model.name)
-        general = _general(model_directory, model, file_type, name)
-        for key, value in {**general, **settings}.items():
-            getattr(writer, f"add_{key}")(value)
-        types = {plan.name: _type_of(plan, file_type) for plan in model.tensors}
+    weights = _Weights(model_directory)
+    model = describe(config, weights.shapes, where)
+    settings, notes = tokenizer_settings(model_directory, model.settings["vocab_size"])
+    writer = GGUFWriter(None, model.name)
+    general = _general(model_directory, model, file_type, name)
+    for key, value in {**general, **settings}.items():
+        getattr(writer, f"add_{key}")(value)
+    types = {plan.name: _type_of(plan, file_type) for plan in model.tensors}
+    for plan in model.tensors:
+        _announce(writer, plan.name, plan.shape, types[plan.name])
+    for constant, values in model.constants.items():
+        types[constant] = _f32()
+        _announce(writer, constant, values.shape, types[constant])
+    with atomic_open(target, "wb") as file:
+        writer.fout = [cast(BufferedWriter, file)]
+        writer.state = WriterState.EMPTY
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.write_padding(file, file.tell())
         for plan in model.tensors:
-            _announce(writer, plan.name, plan.shape, types[plan.name])
-        for constant, values in model.constants.items():
-            types[constant] = _f32()
-            _announce(writer, constant, values.shape, types[constant])
-        with atomic_open(target, "wb") as file:
-            writer.fout = [cast(BufferedWriter, file)]
-            writer.state = WriterState.EMPTY
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            writer.write_padding(file, file.tell())
-            for plan in model.tensors:
-                written = 0
-                for block in _blocks(plan, weights):
-                    data = _encode(block, types[plan.name], plan.name, model_directory)
-                    data.tofile(file)
-                    written += data.nbytes
-                    advance(block.size)
-                writer.write_padding(file, written)
-            for values in model.constants.values():
-                values.tofile(file)
-                writer.write_padding(file, values.nbytes)
+            written = 0
+            for block in _blocks(plan, weights):
+                data = _encode(block, types[plan.name], plan.name, model_directory)
+                data.tofile(file)
+                written += data.nbytes
+                advance(block.size)
+            writer.write_padding(file, written)
+        for values in model.constants.values():
+            values.tofile(file)
+            writer.write_padding(file, values.nbytes)
     fallbacks = [
         plan.name
         for plan in model.tensors
@@ -135,8 +134,7 @@ def write_gguf(
 
 def count_parameters(model_directory: Path) -> int:
     """Weights in the files of a directory, read from their headers: the total for `advance`."""
-    with _Weights(Path(model_directory)) as weights:
-        return sum(_numel(shape) for shape in weights.shapes.values())
+    return sum(_numel(shape) for shape in _Weights(Path(model_directory)).shapes.values())
 
 
 def _require_package() -> None:
@@ -152,41 +150,20 @@ class _Weights:
     """The tensors of a model directory, read a few rows at a time."""
 
     def __init__(self, directory: Path):
-        self._directory = directory
-        self._stack = ExitStack()
         self._files: dict[str, Any] = {}
         self.shapes: dict[str, Shape] = {}
-
-    def __enter__(self) -> _Weights:
-        from safetensors import SafetensorError, safe_open
-
-        for path in (self._directory / name for name in weights_files(self._directory)):
-            if not path.is_file():
-                raise MiaoError("the weights file is missing", where=path)
-            try:
-                file = self._stack.enter_context(safe_open(path, framework="pt"))
-                for name in file.keys():  # noqa: SIM118
-                    tensor = file.get_slice(name)
-                    if tensor.get_dtype() not in _STORED:
-                        raise MiaoError(
-                            f"{name} is stored as {tensor.get_dtype()}",
-                            where=path,
-                            fix="save the model in float32, float16 or bfloat16",
-                        )
-                    self._files[name] = file
-                    self.shapes[name] = tuple(tensor.get_shape())
-            except (SafetensorError, OSError, ValueError) as error:
-                refuse_lfs_pointer(path)
-                raise MiaoError(f"the file is damaged: {error}", where=path) from error
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+        for path in (directory / name for name in weights_files(directory)):
+            file = open_safetensors(path)
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_slice(name)
+                if tensor.get_dtype() not in _STORED:
+                    raise MiaoError(
+                        f"{name} is stored as {tensor.get_dtype()}",
+                        where=path,
+                        fix="save the model in float32, float16 or bfloat16",
+                    )
+                self._files[name] = file
+                self.shapes[name] = tuple(tensor.get_shape())
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a tensor as float32 [rows, columns]; a vector is one column."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from miao.errors import MiaoError
 from miao.export.gguf.rope import rope_settings, rope_type
+from miao.model.directory import check_tensors
 
 ARCHITECTURES = {
     "llama": "llama",
@@ -383,17 +384,7 @@ def _experts(c: Config, plan: Plan, prefix: str) -> Iterator[TensorPlan]:
 
 def _check_shapes(c: Config, plans: list[TensorPlan], found: Mapping[str, Shape]) -> None:
     expected = {source: plan.source_shape for plan in plans for source in plan.sources}
-    problems = [f"missing: {name} {expected[name]}" for name in expected if name not in found]
-    known = {*expected, "lm_head.weight"} if c.tied else {*expected}
+    unasked = {"lm_head.weight"} - expected.keys() if c.tied else set()
     # Where there is no shared expert, transformers writes empty ones.
-    spare = [name for name, shape in found.items() if name not in known and 0 not in shape]
-    problems += [f"unknown: {name} {found[name]}" for name in spare]
-    problems += [
-        f"shape of {name}: {found[name]} in the file, {shape} by config.json"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f"\n  ... and {len(problems) - 8} more" if len(problems) > 8 else ""
-        listed = "".join(f"\n  - {problem}" for problem in problems[:8])
-        raise MiaoError(f"weights and config.json do not fit:{listed}{more}", where=c.where.parent)
+    there = {n: s for n, s in found.items() if n in expected or (n not in unasked and 0 not in s)}
+    check_tensors(expected, there, c.where.parent)
