@@ -56,7 +56,7 @@ def shape(name: str, vocab_size: int, context: int) -> ModelConfig:
     if name == "6m":
         return ModelConfig(vocab_size=vocab_size, max_position_embeddings=context, **SMALL)
     return dataclasses.replace(
-        preset(name).config(), vocab_size=vocab_size, max_position_embeddings=context
+        preset(name).config, vocab_size=vocab_size, max_position_embeddings=context
     )
 
 

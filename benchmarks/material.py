@@ -58,7 +58,7 @@ def shape(name: str, seq_len: int) -> dict[str, Any]:
     else:
         from miao.model.presets import preset
 
-        fields = asdict(preset(name).config())
+        fields = asdict(preset(name).config)
     fields["max_position_embeddings"] = max(seq_len, fields.get("max_position_embeddings", 0))
     ModelConfig(**fields)
     return fields

@@ -154,7 +154,7 @@ def make_model(shape: str, directory: Path) -> tuple[Path, int]:
     from miao.model.presets import PRESETS, preset
     from miao.tokenizer import train_tokenizer
 
-    config = preset(shape).config() if shape in PRESETS else recipe_config(shape)
+    config = preset(shape).config if shape in PRESETS else recipe_config(shape)
     if (directory / "tokenizer.json").exists():
         return directory, config.vocab_size
     model = Decoder(config)

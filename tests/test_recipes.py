@@ -34,7 +34,7 @@ def test_recipe(path: Path) -> None:
     config = new_config(recipe.model, recipe.tokenizer.vocab_size, None)
     total = count_parameters(config).total
     if path.stem in PRESETS:
-        assert total == count_parameters(preset(path.stem).config()).total
+        assert total == count_parameters(preset(path.stem).config).total
     elif path.stem in MILLIONS:
         assert total / 1e6 == pytest.approx(MILLIONS[path.stem], abs=0.06)
         assert config.head_dim in (64, 128)
@@ -47,8 +47,8 @@ def test_every_preset_has_its_recipe() -> None:
 @PRESET_NAMES
 def test_a_preset_is_what_its_recipe_trains(name: str) -> None:
     entry, recipe = preset(name), load_recipe(RECIPES / f"{name}.yaml")
-    assert recipe.tokenizer.path is None and recipe.tokenizer.vocab_size == entry.vocab_size
-    assert recipe.model == entry.model and recipe.pretrain.tokens is not None
+    assert recipe.tokenizer.path is None and recipe.pretrain.tokens is not None
+    assert new_config(recipe.model, recipe.tokenizer.vocab_size, None) == entry.config
     assert parse_quantity(recipe.pretrain.tokens, "tokens") == entry.tokens
     assert recipe.pretrain.seq_len == entry.seq_len
     assert parse_quantity(recipe.pretrain.batch_tokens, "batch_tokens") == entry.batch_tokens
@@ -87,7 +87,7 @@ def test_every_option_is_explained(name: str) -> None:
 def test_the_head_s_estimates_are_what_is_computed(name: str) -> None:
     entry = preset(name)
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
-    lines = estimate_lines(entry.config(), entry.tokens, entry.seq_len, entry.batch_tokens)
+    lines = estimate_lines(entry.config, entry.tokens, entry.seq_len, entry.batch_tokens)
     assert "\n".join(f"#   {line}" for line in lines) in text
     assert text.count(" GB  ") == len(lines), "and no estimates beside them"
     assert "Estimate, not measured" in text
@@ -102,7 +102,7 @@ def test_the_tables_of_the_page_are_what_is_computed(page: Path, name: str) -> N
 
 
 def shape_row(name: str) -> str:
-    config = preset(name).config()
+    config = preset(name).config
     counted = count_parameters(config)
     outside = counted.active - counted.embedding
     return (
@@ -114,7 +114,7 @@ def shape_row(name: str) -> str:
 def time_row(name: str) -> str:
     """One row at a time from so much memory on; the time on each card, a dash where it is small."""
     entry = preset(name)
-    config = entry.config()
+    config = entry.config
     least = gib(training_memory(config, 1, entry.seq_len).total)
     cells = []
     for gpu in GPUS:

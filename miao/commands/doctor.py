@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +50,15 @@ def main(words: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
 class Diagnosis:
     """What was found."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        plans: list[StagePlan],
-        trials: dict[str, Trial],
-        advice: list[str],
-        what: str,
-    ):
-        self.machine, self.plans, self.trials = machine, plans, trials
-        self.advice, self.what = advice, what
+    machine: Machine
+    plans: list[StagePlan]
+    trials: dict[str, Trial]
+    advice: list[str]
+    what: str
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON-like values; bytes, tokens, seconds and FLOP/s are plain numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from miao.model.estimate import (
     training_memory,
 )
 from miao.model.hf_config import from_hf, native_architecture, to_hf
-from miao.model.presets import PRESETS, preset
+from miao.model.presets import PRESETS, Plan, preset
 from miao.recipe import TokenizerOptions, parse_quantity
 from miao.recipe.reading import YAML, find_recipe, load_recipe
 from miao.rundir import find_model
@@ -36,18 +36,6 @@ from miao.tokenizer import Tokenizer
 LONGEST_ROW = 2048
 TOKENS_PER_PARAMETER = 20
 BATCH_TOKENS = 262144
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A shape, and the pretraining that its estimates are for."""
-
-    name: str
-    config: ModelConfig
-    tokens: int
-    seq_len: int
-    batch_tokens: int
-    note: str = ""
 
 
 def main(words: Sequence[str]) -> int:
@@ -150,9 +138,7 @@ def plan_of(
             longer than the context or than the step.
     """
     if source in PRESETS:
-        entry = preset(source)
-        shape = entry.tokens, entry.seq_len, entry.batch_tokens, entry.note
-        plan = Plan(entry.name, entry.config(), *shape)
+        plan = preset(source)
     elif Path(source).suffix in YAML or (find_recipe(source) and not Path(source).exists()):
         plan = _recipe_plan(source)
     else:

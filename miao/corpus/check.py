@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from miao.console import ProgressLine, count, headline, say, say_next, warn
+from miao.corpus.clean.language import weighed_letters
 from miao.corpus.read.accounting import UnreadColumns
 from miao.corpus.read.formats import AS_IT_IS, Reading, RecordCounts, convert_file
 from miao.corpus.read.kinds import sniff_kind
@@ -32,13 +32,6 @@ SHOWN_PROBLEMS = 20
 SHOWN_CHARACTERS = 400
 SAMPLE = 10_000
 """Lengths that are kept, drawn evenly from all, to tell the quantiles from."""
-_SCRIPTS = {
-    "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
-    "ja": re.compile("[\u3040-\u30ff]"),
-    "ko": re.compile("[\uac00-\ud7af]"),
-    "ru": re.compile("[\u0400-\u04ff]"),
-    "en (Latin)": re.compile("[A-Za-z\u00c0-\u024f]"),
-}
 
 
 @dataclass
@@ -75,18 +68,12 @@ def _keep(kept: list[Any], value: Any, size: int, number: int, draw: random.Rand
 
 
 def language_of(text: str) -> str:
-    """A coarse guess from the script: zh, en (Latin), ja, ko, ru, mixed, or none."""
-    sample = text[:2000]
-    found = {name: len(letters.findall(sample)) for name, letters in _SCRIPTS.items()}
-    total = sum(found.values())
-    if not total:
+    """A coarse guess from the script: zh, en (Latin), ja, ko, ru, ..., mixed, or none."""
+    found = weighed_letters(text[:2000])
+    if not (total := found.total()):
         return "none"
-    if found["ja"] > 0.1 * total:
-        return "ja"
-    # A Chinese character says as much as some three Latin letters.
-    weights = {name: number * (3 if name == "zh" else 1) for name, number in found.items()}
-    best = max(weights, key=lambda name: weights[name])
-    return best if weights[best] > 0.6 * sum(weights.values()) else "mixed"
+    best, most = found.most_common(1)[0]
+    return {"latin": "en (Latin)"}.get(best, best) if most > 0.6 * total else "mixed"
 
 
 class Check:

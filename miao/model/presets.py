@@ -24,29 +24,24 @@ PRESETS = (
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A named shape, and how much its recipe trains it."""
+class Plan:
+    """A shape, and the pretraining that is meant for it."""
 
     name: str
-    vocab_size: int
-    model: ModelOptions
+    config: ModelConfig
     tokens: int
-    """Pretraining budget: about 20 per active parameter outside the embedding
-    (arXiv:2203.15556, table 3)."""
+    """Budget; of a preset about 20 per active parameter outside the embedding (arXiv:2203.15556,
+    table 3)."""
     seq_len: int
-    """Length of a packed row in pretraining, in tokens."""
+    """Length of a packed row, in tokens."""
     batch_tokens: int
-    """Token slots per optimizer step in pretraining."""
-    note: str
+    """Token slots per optimizer step."""
+    note: str = ""
     """Where the shape comes from, and what differs from there."""
-
-    def config(self) -> ModelConfig:
-        """The shape with the preset's own vocabulary."""
-        return new_config(self.model, self.vocab_size, None)
 
 
 @functools.cache
-def preset(name: str) -> Preset:
+def preset(name: str) -> Plan:
     """The preset of that name.
 
     Raises:
@@ -60,10 +55,9 @@ def preset(name: str) -> Preset:
     path = shipped_recipes()[name]
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     trained = recipe["pretrain"]
-    return Preset(
+    return Plan(
         name,
-        recipe["tokenizer"]["vocab_size"],
-        ModelOptions(**recipe["model"]),
+        new_config(ModelOptions(**recipe["model"]), recipe["tokenizer"]["vocab_size"], None),
         int(parse_quantity(trained["tokens"], "tokens")),
         trained["seq_len"],
         int(parse_quantity(trained["batch_tokens"], "batch_tokens")),

@@ -32,15 +32,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Change:
-    question: str
-    before: str
-    after: str
-    right_before: bool
-    right_after: bool
-
-
-@dataclass(frozen=True)
 class Changes:
     """Answers that are others than before the stage. Those whose verdict changed come first."""
 
@@ -49,7 +40,8 @@ class Changes:
     count: int
     mended: int
     broken: int
-    shown: list[Change]
+    shown: list[Record]
+    """`question`, `before`, `after`, `right_before`, `right_after`."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +100,7 @@ def changes(data: RunData) -> list[Changes]:
             *same,
         ]
         shown = [
-            Change(
-                clip(r["question"]),
-                clip(r["before"]),
-                clip(r["after"]),
-                r["right_before"],
-                r["right_after"],
-            )
+            {key: clip(value) if isinstance(value, str) else value for key, value in r.items()}
             for r in picked[:SHOWN]
         ]
         found.append(Changes(stage, note["of"], len(records), len(mended), len(broken), shown))

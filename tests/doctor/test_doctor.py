@@ -108,12 +108,12 @@ def test_waiting_for_data_is_told(tmp_path: Path) -> None:
 
 def advice_for(changed: StagePlan, tmp_path: Path, machine: Machine = LAPTOP) -> str:
     recipe = recipe_of("64m", tmp_path)
-    return "\n".join(recipe_advice([changed], recipe, preset("64m").config(), machine))
+    return "\n".join(recipe_advice([changed], recipe, preset("64m").config, machine))
 
 
 def test_advice_on_stages(tmp_path: Path) -> None:
     recipe = recipe_of("64m", tmp_path)
-    usual = plan_stage("pretrain", recipe, preset("64m").config(), LAPTOP, CPU)
+    usual = plan_stage("pretrain", recipe, preset("64m").config, LAPTOP, CPU)
     assert "days are long" in advice_for(usual, tmp_path)
     short = replace(usual, tokens=1e6)
     assert advice_for(short, tmp_path) == ""

@@ -128,7 +128,7 @@ def test_states_after_a_real_step(make_model: Callable[..., Decoder], muon: bool
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_largest_stack_of_muon(name: str) -> None:
     """With a tiny batch the optimizer step, or the gradients arriving, is the worst moment."""
-    config = preset(name).config()
+    config = preset(name).config
     with torch.device("meta"):
         model = Decoder(config)
     stacks: dict[torch.Size, int] = {}
@@ -147,7 +147,7 @@ def test_the_constants_are_the_training_loop_s() -> None:
 
 
 def test_bitbrain_by_hand() -> None:
-    config = preset("bitbrain-0.6b").config()
+    config = preset("bitbrain-0.6b").config
     tokens = 2 * 2048
     blocks = 28 * (1024 * 128 * (16 + 8 + 8) + 128 * 16 * 1024 + 3 * 1024 * 3072)
     head = 151_936 * 1024
@@ -177,7 +177,7 @@ def test_bitbrain_by_hand() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_micro_batch_is_the_largest_halving_that_fits(name: str) -> None:
     entry = preset(name)
-    config, rows = entry.config(), entry.batch_tokens // entry.seq_len
+    config, rows = entry.config, entry.batch_tokens // entry.seq_len
     room = {gpu.name: USABLE * gpu.gib * GIB for gpu in GPUS}
     for gpu in GPUS:
         found = fitting_micro_batch(config, gpu.gib, entry.seq_len, rows)
@@ -196,7 +196,7 @@ def test_small_cards(name: str, size: int) -> None:
     """Every stage of these recipes fits; computed, not run on a GPU."""
     path = Path(__file__).parents[2] / "miao" / "recipes" / f"{name}.yaml"
     recipe = load_recipe(path)
-    config = preset(name).config()
+    config = preset(name).config
     for options in (recipe.pretrain, recipe.sft, recipe.dpo):
         rows = int(parse_quantity(options.batch_tokens, "batch_tokens")) // options.seq_len
         muon = options.muon_learning_rate > 0
@@ -209,7 +209,7 @@ def test_small_cards(name: str, size: int) -> None:
 
 
 def test_checkpointing_pays_where_memory_is_short() -> None:
-    config = preset("bitbrain-0.6b").config()
+    config = preset("bitbrain-0.6b").config
     large = next(gpu for gpu in GPUS if gpu.name == "H100 80 GB")
     assert not checkpointing_pays(config, large, 2048, 524288)
     one_row = training_memory(config, 1, 2048).total
@@ -220,7 +220,7 @@ def test_checkpointing_pays_where_memory_is_short() -> None:
 
 
 def test_more_never_takes_less() -> None:
-    config = preset("64m").config()
+    config = preset("64m").config
     totals = [training_memory(config, rows, 512).total for rows in (1, 2, 8, 32, 64, 128)]
     assert totals == sorted(totals)
     assert training_memory(config, 8, 512, muon=False).optimizer > (
@@ -243,7 +243,7 @@ def test_words() -> None:
         "4.2 d",
     ]
     lines = estimate_lines(
-        preset("104m").config(), 2e9, 512, 262144, [replace(GPUS[0], gib=0.1), GPUS[0]]
+        preset("104m").config, 2e9, 512, 262144, [replace(GPUS[0], gib=0.1), GPUS[0]]
     )
     assert "too small" in lines[0] and "micro-batch" in lines[1]
 

@@ -50,7 +50,7 @@ def numbers_of(model: torch.nn.Module) -> int:
 
 @NAMES
 def test_the_decoder_has_the_reference_s_parameters(name: str) -> None:
-    config = preset(name).config()
+    config = preset(name).config
     with torch.device("meta"):
         built = numbers_of(Decoder(config))
     reference, more = REFERENCES[name]
@@ -59,7 +59,7 @@ def test_the_decoder_has_the_reference_s_parameters(name: str) -> None:
 
 @NAMES
 def test_transformers_builds_the_same_shape(name: str) -> None:
-    config = preset(name).config()
+    config = preset(name).config
     keys = to_hf(config)
     assert native_architecture(config) == ARCHITECTURES[name]
     with torch.device("meta"):
@@ -87,7 +87,7 @@ SHAPES = {
 
 @NAMES
 def test_shapes(name: str) -> None:
-    c = preset(name).config()
+    c = preset(name).config
     heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
     shape = (c.hidden_size, c.num_hidden_layers, *heads, c.intermediate_size)
     assert shape == SHAPES[name]
@@ -95,10 +95,10 @@ def test_shapes(name: str) -> None:
 
 
 def test_parts_that_only_some_have() -> None:
-    moe, latent = preset("moe-145m").config(), preset("buddy-0.3b-mla").config()
+    moe, latent = preset("moe-145m").config, preset("buddy-0.3b-mla").config
     assert (moe.num_experts, moe.num_experts_per_tok, moe.n_shared_experts) == (4, 2, 1)
     assert moe.moe_intermediate_size == 1728
-    both = preset("buddy-0.7b-moe").config()
+    both = preset("buddy-0.7b-moe").config
     assert (both.num_experts, both.num_experts_per_tok, both.n_shared_experts) == (16, 2, 2)
     assert both.moe_intermediate_size == 256 and both.first_k_dense_replace == 0
     for config in (latent, both):
@@ -106,10 +106,10 @@ def test_parts_that_only_some_have() -> None:
         head = (config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim)
         assert head == (72, 24, 96)
     bitbrain = preset("bitbrain-0.6b")
-    config = bitbrain.config()
+    config = bitbrain.config
     assert (config.rope_theta, config.max_position_embeddings) == (10_000, 4096)
     assert (config.vocab_size, bitbrain.seq_len) == (151_936, 2048)
-    assert {preset(n).vocab_size for n in PRESETS if n.startswith("buddy")} == {151_669}
+    assert {preset(n).config.vocab_size for n in PRESETS if n.startswith("buddy")} == {151_669}
 
 
 @NAMES
@@ -127,10 +127,10 @@ def test_a_preset_gives_every_option_it_depends_on(name: str) -> None:
 @NAMES
 def test_budgets_are_about_twenty_tokens_per_active_parameter(name: str) -> None:
     entry = preset(name)
-    counted = count_parameters(entry.config())
+    counted = count_parameters(entry.config)
     assert entry.tokens / (counted.active - counted.embedding) == pytest.approx(20, rel=0.025)
     assert entry.batch_tokens % entry.seq_len == 0
-    assert entry.seq_len <= entry.config().context_length
+    assert entry.seq_len <= entry.config.context_length
     assert 3000 < entry.tokens / entry.batch_tokens < 20_000, "steps"
 
 

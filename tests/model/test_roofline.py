@@ -101,7 +101,7 @@ def test_two_cores(name: str) -> None:
 def test_limits() -> None:
     h200 = gpu_named("NVIDIA H200")
     assert h200 is not None
-    config = preset("26m").config()
+    config = preset("26m").config
 
     def limit(config: ModelConfig, micro: int, batch: int) -> str:
         return training_time(config, gpu_rates(h200), 512, micro, batch).limit
@@ -109,7 +109,7 @@ def test_limits() -> None:
     assert limit(config, 65536, 65536) == "compute"
     assert limit(config, 512, 65536) == "small batches"
     assert limit(config, 512, 512) in ("small batches", "optimizer")
-    assert limit(preset("buddy-0.1b").config(), 65536, 524288) == "vocabulary"
+    assert limit(preset("buddy-0.1b").config, 65536, 524288) == "vocabulary"
     slow = replace(gpu_rates(h200), bandwidth=2e11)
     assert training_time(config, slow, 512, 65536, 524288).limit == "memory bandwidth"
 
@@ -138,7 +138,7 @@ def test_every_part_grows_with_its_cause() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_preset_is_promised_more_than_the_card_has(name: str) -> None:
     entry = preset(name)
-    config = entry.config()
+    config = entry.config
     for card in ("NVIDIA GeForce RTX 3060", "NVIDIA H200"):
         gpu = gpu_named(card)
         assert gpu is not None

@@ -116,7 +116,7 @@ def test_changes_and_mistakes_hide_nothing(run: RunDir, hostile: str) -> None:
     data = read_run(run)
     (change,) = changes(data)
     assert (change.of, change.count, change.mended, change.broken) == (40, 2, 1, 1)
-    assert [c.after for c in change.shown] == ["7", hostile]
+    assert [c["after"] for c in change.shown] == ["7", hostile]
     wrong = mistakes(data)
     assert wrong and (wrong.of, wrong.count, len(wrong.shown)) == (24, 23, 12)
     assert [(name.en, bad, of) for name, bad, of in wrong.by_category] == [
@@ -163,7 +163,7 @@ def test_a_flood_of_mended_answers_leaves_room_for_the_broken_ones(run: RunDir) 
             [{"stage": "dpo", "scores": [], "changed_answers": {"of": 99, "changed": records}}],
         )
         (change,) = changes(read_run(run))
-        assert "".join(item.question for item in change.shown) == shown
+        assert "".join(item["question"] for item in change.shown) == shown
 
 
 def test_data_time_and_chain_add_up(run: RunDir) -> None:

@@ -16,7 +16,7 @@ from miao.train.watch.metrics import Meter, Summed, context_of
 
 def test_conventions_of_bitbrain_by_hand() -> None:
     """Qwen3-0.6B's shape at 2,048: 28 blocks, 16 query and 8 key heads of 128, 1,024 wide."""
-    counted = mfu_conventions(preset("bitbrain-0.6b").config(), 2048)
+    counted = mfu_conventions(preset("bitbrain-0.6b").config, 2048)
     matrices = 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072) + 151_936 * 1024
     square = 12 * 28 * 16 * 128 * 2048
     assert counted["mfu"] == 6 * matrices + square / 2
@@ -62,7 +62,7 @@ def test_mfu_counts_the_attention_of_documents_not_of_rows() -> None:
     rows = Batch(positions, positions, positions, segments, sequences=[])
     assert context_of(rows) == pytest.approx((6 + 10 + 36) / 15)
     assert context_of(Batch(*[x[:0] for x in (positions,) * 3], segments[:0], sequences=[])) == 0
-    config = preset("26m").config()
+    config = preset("26m").config
     whole, halves = (mfu_conventions(config, 2048, seen) for seen in (1024.5, 512.5))
     square = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
     assert whole["mfu"] - halves["mfu"] == square * 512

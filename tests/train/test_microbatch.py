@@ -86,7 +86,7 @@ def test_whatever_the_memory(step: int, first: int, room: int) -> None:
 
 
 def test_a_gpu_begins_with_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = preset("64m").config()
+    config = preset("64m").config
     options = PretrainOptions(seq_len=512, batch_tokens=131072)
     monkeypatch.setattr(microbatch, "memory_bytes", lambda device: (0, 8 * GIB))
 
@@ -106,7 +106,7 @@ def test_a_gpu_begins_with_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_on_a_cpu_by_tokens_and_a_quarter_of_the_memory(make_model: Make) -> None:
-    config = preset("26m").config()
+    config = preset("26m").config
     sizes = [cpu_micro_batch(config, 512, 128, memory=int(gib * 2**30)) for gib in (1, 4, 8, 64)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[1] < sizes[-1] == 16
     taken = sizes[1] * 512 * activation_bytes_per_token(config) * 2
@@ -184,7 +184,7 @@ def test_an_adapter_s_optimizer_and_a_teacher_are_counted(make_model: Make, kind
 
 
 def test_more_rows_fit_beside_an_adapter_and_fewer_beside_a_teacher() -> None:
-    config = preset("bitbrain-0.6b").config()
+    config = preset("bitbrain-0.6b").config
 
     def rows(size: float, extras: Extras) -> int:
         return fitting_micro_batch(config, size, 2048, 256, extras=extras) or 0
@@ -196,7 +196,7 @@ def test_more_rows_fit_beside_an_adapter_and_fewer_beside_a_teacher() -> None:
 def test_checkpointing_when_memory_asks_for_it(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config: ModelConfig = preset("bitbrain-0.6b").config()
+    config: ModelConfig = preset("bitbrain-0.6b").config
     options = PretrainOptions(seq_len=2048, batch_tokens=524288)
     plain, least = (
         training_memory(config, 1, 2048, recompute=recompute).total for recompute in (False, True)

@@ -101,7 +101,7 @@ def foreign_share(text: str, wanted: frozenset[str]) -> tuple[float, str]:
     """The share of the text's prose that is certainly in a language that is not wanted, and the
     commonest of those languages ("" where there is none). Doubtful text counts as wanted."""
     prose = _NOT_PROSE.sub(" ", _looked_at(text))
-    letters = _letters(prose)
+    letters = weighed_letters(prose)
     total = sum(letters.values())
     if total < ENOUGH:
         return 0.0, ""
@@ -130,7 +130,7 @@ def _looked_at(text: str) -> str:
     return "\n".join((text[:part], text[middle : middle + part], text[-part:]))
 
 
-def _letters(prose: str) -> Counter[str]:
+def weighed_letters(prose: str) -> Counter[str]:
     """Weighted letters of each language that its script tells, and of `latin` ones."""
     letters: Counter[str] = Counter()
     found = {name: len(run.findall(prose)) for name, run in _RUNS.items()}
