@@ -17,6 +17,7 @@ import torch
 from miao.corpus.seedbed import recall
 from miao.corpus.seedbed.persona import Language
 from miao.corpus.seedbed.stories import children
+from miao.evaluate.measure.continuations import Continuation, continuation_logprobs
 from miao.evaluate.measure.likelihood import Advance, nothing
 from miao.evaluate.scores import Score, accuracy
 from miao.model.decoder import Decoder
@@ -27,7 +28,6 @@ BUCKETS = 8
 DEPTHS = (0.1, 0.5, 0.9)
 """Where in the text the number stands, as a fraction of it."""
 PASSKEYS_PER_CELL = 8
-BATCH_TOKENS = 8192
 MAX_DOCUMENTS = 64
 
 
@@ -118,12 +118,10 @@ def _passkey_share(
         for depth in DEPTHS
         for _ in range(PASSKEYS_PER_CELL)
     ]
-    batch, right = max(1, BATCH_TOKENS // tokens), 0
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        right += sum(_finds(model, part))
-        advance(len(part))
-    return right / len(prompts), len(prompts)
+    # Greedy decoding writes a number of which every token is the likeliest.
+    asked = [Continuation(ids, answer) for ids, answer in prompts]
+    found = continuation_logprobs(model, asked, tokens, advance)
+    return sum(one.is_greedy for one in found) / len(prompts), len(prompts)
 
 
 def _passkey_prompt(
@@ -149,16 +147,3 @@ def _passkey_prompt(
     sentences.insert(round(depth * len(sentences)), said)
     ids = tokenizer.encode(space.join(sentences) + ending + number)
     return [*tokenizer.document_start, *ids], answer
-
-
-@torch.inference_mode()
-def _finds(model: Decoder, prompts: list[tuple[list[int], int]]) -> list[bool]:
-    """Whether every token of the number is the likeliest one (so greedy decoding writes it)."""
-    width = max(len(ids) for ids, _ in prompts)
-    rows = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in prompts])
-    hidden = model(rows.to(model.device), output="hidden")
-    found = []
-    for row, (ids, answer) in zip(hidden, prompts, strict=True):
-        logits = model.token_logits(row[len(ids) - 1 - answer : len(ids) - 1])
-        found.append(logits.argmax(dim=-1).tolist() == ids[-answer:])
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +42,20 @@ def compare_results(paths: Sequence[str], task: str | None = None) -> list[Compa
         MiaoError: nothing that both answered in the same way of asking.
     """
     folders = {path: answers_folder(path) for path in paths}
-    made: list[tuple[Comparison, float]] = []
     first = paths[0]
-    for other in paths[1:]:
-        for name in _shared(folders[first], folders[other], task):
-            made.append(_compare(name, first, other, folders))
+    made = [
+        _compare(name, first, other, folders)
+        for other in paths[1:]
+        for name in _shared(folders[first], folders[other], task)
+    ]
     if not made:
         have = sorted({file.stem for folder in folders.values() for file in _files(folder)})
         raise MiaoError(
             "these models have answered nothing in the same way",
             fix=f"evaluate them with the same options; there is {', '.join(have)}",
         )
-    adjusted = holm([p for _, p in made])
-    return [
-        Comparison(**{**vars(one), "adjusted": p})
-        for (one, _), p in zip(made, adjusted, strict=True)
-    ]
+    adjusted = holm([one.adjusted for one in made])
+    return [replace(one, adjusted=p) for one, p in zip(made, adjusted, strict=True)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -69,9 +67,7 @@ def _shared(one: Path, other: Path, task: str | None) -> list[str]:
     return sorted(name for name in names if task is None or name.startswith(task))
 
 
-def _compare(
-    name: str, first: str, other: str, folders: dict[str, Path]
-) -> tuple[Comparison, float]:
+def _compare(name: str, first: str, other: str, folders: dict[str, Path]) -> Comparison:
     a, b = (by_question(folders[path] / name) for path in (first, other))
     shared = [key for key in a if key in b]
     if not shared:
@@ -84,7 +80,7 @@ def _compare(
     right_b = [bool(b[key]["right"]) for key in shared]
     difference = compare_paired(right_a, right_b)
     same = sum(_said(a[key]) == _said(b[key]) for key in shared)
-    comparison = Comparison(
+    return Comparison(
         name.removesuffix(".jsonl"),
         first,
         other,
@@ -95,7 +91,6 @@ def _compare(
         len(a) + len(b) - 2 * len(shared),
         same,
     )
-    return comparison, difference.p_value
 
 
 def by_question(path: Path, warn_of_nameless: bool = True) -> Answers:
