@@ -6,17 +6,12 @@ import argparse
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from miao.console import headline, say, warn
 from miao.evaluate.results.store import Target, find_target
 from miao.files import write_jsonl
 from miao.language import Parser
 from miao.options import read_yaml
-
-if TYPE_CHECKING:
-    from miao.model import Decoder
-    from miao.tokenizer import Tokenizer
 
 FILE = "samples.jsonl"
 
@@ -38,10 +33,11 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     target = find_target(options.model, options.stage, options.out)
     from miao.engine import SamplingOptions
+    from miao.evaluate.measure.loading import loaded
     from miao.evaluate.measure.quality import continue_texts
 
     texts, prompts = fixed_prompts()
-    model, tokenizer = loaded(target, options)
+    model, tokenizer = loaded(target.directory, options.device)
     sampling = SamplingOptions(temperature=0.0, max_new_tokens=options.max_new_tokens)
     records = [one.to_json() for one in continue_texts(model, tokenizer, texts, sampling)]
     if answers := written_answers(target, options, prompts):
@@ -61,27 +57,15 @@ def written_answers(
 ) -> list[dict[str, str]]:
     """Answers of one model to questions in the chat; none where it has no chat template."""
     from miao.engine import SamplingOptions
+    from miao.evaluate.measure.loading import loaded
     from miao.evaluate.measure.quality import ask_in_chat
 
     headline(f"answers of {target.name}")
-    model, tokenizer = loaded(target, options)
+    model, tokenizer = loaded(target.directory, options.device)
     if not tokenizer.has_chat_template:
         return []
     sampling = SamplingOptions(temperature=0.0, max_new_tokens=options.max_new_tokens)
     return [one.to_json() for one in ask_in_chat(model, tokenizer, questions, sampling)]
-
-
-def loaded(target: Target, options: argparse.Namespace) -> tuple[Decoder, Tokenizer]:
-    """A model on its device, computing in fp32, and its tokenizer."""
-    from miao.device import choose_device, choose_dtype
-    from miao.model import load_model
-    from miao.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_directory(target.directory)
-    device = choose_device(options.device)
-    model = load_model(target.directory).to(device)
-    model.set_compute_dtype(choose_dtype("fp32", device))
-    return model, tokenizer
 
 
 def parser_of(verb: str, description: str) -> argparse.ArgumentParser:

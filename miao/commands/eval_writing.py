@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from miao.commands.eval_samples import fixed_prompts, generation_options, loaded, parser_of
+from miao.commands.eval_samples import fixed_prompts, generation_options, parser_of
 from miao.console import headline, print_table, say, warn
 from miao.evaluate.results.store import Target, find_target, write_scores
 from miao.evaluate.scores import Score, score_rows
@@ -48,6 +48,7 @@ def measure(
 ) -> list[Score]:
     """The scores of a model, written beside its other results."""
     from miao.engine import SamplingOptions
+    from miao.evaluate.measure.loading import loaded
     from miao.evaluate.measure.quality import (
         NAME,
         ask_in_chat,
@@ -65,7 +66,7 @@ def measure(
         warn(f"{len(unknown)} instructions have no check here and their prompts are out: {names}")
     asked = asked[:limit]
     length, times = getattr(options, "max_new_tokens", 96), getattr(options, "times", 5)
-    model, tokenizer = loaded(target, options)
+    model, tokenizer = loaded(target.directory, options.device)
     greedy = SamplingOptions(temperature=0.0, max_new_tokens=length)
     texts, prompts = fixed_prompts()
     written = continue_texts(model, tokenizer, texts, greedy)

@@ -11,12 +11,17 @@ from miao.model import Decoder, load_model
 from miao.tokenizer import Tokenizer
 
 
+def loaded(directory: Path, device: str, precision: str = "fp32") -> tuple[Decoder, Tokenizer]:
+    """The model on its device, computing in this precision, and its tokenizer."""
+    place = choose_device(device)
+    model = load_model(directory).to(place)
+    model.set_compute_dtype(choose_dtype(precision, place))
+    return model, Tokenizer.from_directory(directory)
+
+
 def load_for_evaluation(directory: Path, options: argparse.Namespace) -> tuple[Decoder, Encoder]:
-    """The model on its device, and its tokenizer with what it puts before texts."""
-    tokenizer = Tokenizer.from_directory(directory)
-    device = choose_device(options.device)
-    model = load_model(directory).to(device)
-    model.set_compute_dtype(choose_dtype(options.precision, device))
+    """The model, and its tokenizer with what it puts before texts."""
+    model, tokenizer = loaded(directory, options.device, options.precision)
     begin = tokenizer.document_start if options.begin_document else tokenizer.own_start
     if options.chat:
         assert tokenizer.chat_template is not None  # raises what is missing
