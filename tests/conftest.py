@@ -56,6 +56,8 @@ LONGEST_FIRST = [
     "serve/test_stopping.py", "serve/test_hostile.py", "serve/test_desk.py", "model/test_parity_random.py", "export/test_parity_check.py",
     "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",
     "train/test_grpo_run.py", "train/test_grpo.py", "corpus/test_datasets.py",
+    "page/test_page.py", "studio/test_studio_browser.py", "serve/test_every_field.py", "page/test_page_browser.py",
+    "page/test_page_views.py", "test_run_books.py", "test_wheel.py", "test_hubs.py", "test_workshop_verbs.py",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from miao import __version__
 from miao.console import ProgressLine, by_product, headline, say, say_next, warn
+from miao.corpus.steps import link
 from miao.errors import MiaoError, install_hint
 from miao.export.origin import MARK, Origin, check_target, find_origin, is_page_name, place
 from miao.files import write_json, write_text
@@ -342,16 +343,9 @@ def _with_card(source: Path, card: Card, beside: Path) -> Iterator[Path]:
         directory = Path(temporary)
         for file in source.iterdir():
             if file.is_file() and is_model_file(file.name) and file.name != "README.md":
-                _link(file.resolve(), directory / file.name)
+                link(file.resolve(), directory / file.name)
         _write_card(card, [], "", directory)
         yield directory
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copy(source, target)
 
 
 def _mark(
