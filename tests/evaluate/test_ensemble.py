@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from miao.errors import MiaoError
 from miao.evaluate.benchmark import Answer
-from miao.evaluate.results.compare_scores import paired
+from miao.evaluate.results.compare_scores import ScoreDifference, paired, score_text
 from miao.evaluate.results.ensemble import Ensemble, Part, ensemble_from_json, part_of
 from miao.evaluate.results.sets import ask_set, count_options, ensemble_of, read_set, within
 from miao.evaluate.scores import PROBABILITY
@@ -132,6 +133,16 @@ def test_the_paired_interval_covers_and_is_narrower() -> None:
         widths.append(stderr / math.sqrt(2 * base.var() / 400))
     assert hits / 1000 == pytest.approx(0.95, abs=0.015)
     assert np.mean(widths) < 0.5
+
+
+def test_a_difference_as_between_runs_of_one_recipe_is_said_to_be_one() -> None:
+    one = ScoreDifference(
+        "early", "both", "a", "b", 0.03, 0.05, 0.02, 0.005, 0.01, 0.03, 1e-4, 756, 0
+    )
+    assert "b is better, as single runs" in score_text(one)
+    assert score_text(replace(one, value=0.04)).endswith("b is better")
+    assert score_text(replace(one, name="core")).endswith("b is better")
+    assert score_text(replace(one, p_value=0.06)).endswith("no difference shown")
 
 
 def test_the_right_option_s_share_by_hand() -> None:

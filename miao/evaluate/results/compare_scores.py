@@ -18,6 +18,9 @@ from miao.evaluate.scores import PROBABILITY
 from miao.evaluate.statistics import holm, stratified
 from miao.files import read_jsonl
 
+BETWEEN_RUNS = {"early": 0.028}
+"""By how much the scores of single models differ that read held-out text equally well: twice the
+scatter of 30 of them around the line over bits per byte (docs, page 21)."""
 Step = tuple[object, object, float]
 """Subject and cluster of a question, and what B has there more than A."""
 
@@ -160,6 +163,8 @@ def score_text(one: ScoreDifference) -> str:
     verdict = "no difference shown"
     if one.p_value < 0.05:
         verdict = f"{one.b} is {'better' if one.value > 0 else 'worse'}"
+        if one.language == BOTH and abs(one.value) < BETWEEN_RUNS.get(one.name.split()[0], 0.0):
+            verdict += ", as single runs of equal bits per byte are: it says nothing of recipes"
     return (
         f"{one.name} ({one.language}): one score of {one.count:,} shared questions\n"
         f"  {one.a}: {100 * one.score_a:.1f}   {one.b}: {100 * one.score_b:.1f}\n"
