@@ -6,14 +6,3 @@ from miao.engine.request import Event, Request
 from miao.engine.runner import Runner
 from miao.engine.sampling import SamplingOptions
 from miao.engine.scheduler import Scheduler
-
-__all__ = [
-    "Engine",
-    "Event",
-    "Request",
-    "Runner",
-    "SamplingOptions",
-    "Scheduler",
-    "make_runner",
-    "pack",
-]

@@ -16,16 +16,6 @@ from miao.errors import MiaoError
 from miao.hubs.files import check_model_directory
 from miao.hubs.names import HubName, is_hub_name, parse_hub_name
 
-__all__ = [
-    "HubName",
-    "client_of",
-    "download_model",
-    "is_hub_name",
-    "local_directory",
-    "parse_hub_name",
-    "push_directory",
-]
-
 
 def client_of(name: HubName) -> Any:
     """The module that speaks to this hub; it imports the hub's own library when called."""

@@ -7,19 +7,3 @@ from miao.model.counts import count_parameters, flops_per_token
 from miao.model.decoder import Decoder
 from miao.model.directory import load_config, load_model, save_model
 from miao.model.hf_config import native_architecture
-
-__all__ = [
-    "Decoder",
-    "KVCache",
-    "ModelConfig",
-    "count_parameters",
-    "flops_per_token",
-    "load_config",
-    "load_model",
-    "native_architecture",
-    "new_config",
-    "round_up",
-    "save_model",
-    "with_longer_context",
-    "with_tokens",
-]

@@ -24,30 +24,6 @@ from miao.recipe.stages import (
     StageOptions,
 )
 
-__all__ = [
-    "DEFAULT_CONTEXT",
-    "STAGES",
-    "TRACKERS",
-    "CorpusOptions",
-    "DpoOptions",
-    "DuringOptions",
-    "EvaluateOptions",
-    "GrpoOptions",
-    "ModelOptions",
-    "Parallelism",
-    "PretrainOptions",
-    "Quantity",
-    "Recipe",
-    "RopeScalingOptions",
-    "SeedbedOptions",
-    "SftOptions",
-    "StageOptions",
-    "TokenizerOptions",
-    "of_budget",
-    "parse_quantity",
-    "to_dict",
-]
-
 STAGES = ("pretrain", "sft", "dpo", "grpo")
 TRACKERS = ("tensorboard", "wandb", "swanlab")
 Parallelism = Literal["auto", "none", "ddp", "fsdp", "zero1", "zero2", "zero3"]

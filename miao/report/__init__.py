@@ -1,5 +1,3 @@
 """The run page: everything a run wrote, as one HTML file that needs nothing else."""
 
 from miao.report.page import write_report
-
-__all__ = ["write_report"]

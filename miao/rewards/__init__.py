@@ -3,14 +3,3 @@
 from miao.rewards.functions import BUILT_IN, Rewards, load_rewards
 from miao.rewards.problems import Problem, load_problems, problem_files
 from miao.rewards.tools import Environment, load_environment
-
-__all__ = [
-    "BUILT_IN",
-    "Environment",
-    "Problem",
-    "Rewards",
-    "load_environment",
-    "load_problems",
-    "load_rewards",
-    "problem_files",
-]

@@ -15,16 +15,6 @@ from miao.shards.dataset import TokenDataset
 if TYPE_CHECKING:
     from miao.shards.loader import Batch, PackedLoader, PackedSource
 
-__all__ = [
-    "Batch",
-    "Job",
-    "PackedLoader",
-    "PackedSource",
-    "TokenDataset",
-    "build_dataset",
-    "build_datasets",
-]
-
 
 def __getattr__(name: str) -> Any:
     if name in ("Batch", "PackedLoader", "PackedSource"):

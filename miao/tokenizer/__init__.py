@@ -12,17 +12,3 @@ from miao.tokenizer.stream import StreamDecoder
 from miao.tokenizer.template import MIAO_TEMPLATE, ChatTemplate
 from miao.tokenizer.tokenizer import Tokenizer
 from miao.tokenizer.train import train_tokenizer
-
-__all__ = [
-    "MIAO_TEMPLATE",
-    "ChatTemplate",
-    "StreamDecoder",
-    "Tokenizer",
-    "inspect_conversation",
-    "inspect_text",
-    "inspect_vocabulary",
-    "render_inspection",
-    "render_vocabulary",
-    "sample_texts",
-    "train_tokenizer",
-]

@@ -6,5 +6,3 @@ its limit the record goes). What a rule did is counted under its name.
 
 from miao.corpus.clean.cleaner import Cleaned, Cleaner, Rejected
 from miao.corpus.clean.rules import reasons
-
-__all__ = ["Cleaned", "Cleaner", "Rejected", "reasons"]

@@ -6,15 +6,3 @@ from miao.train.objectives.grpo import GrpoObjective
 from miao.train.objectives.kto import KtoObjective
 from miao.train.objectives.language import LanguageObjective
 from miao.train.objectives.preference import PreferenceObjective, cache_reference
-
-__all__ = [
-    "DistillObjective",
-    "GrpoObjective",
-    "KtoObjective",
-    "LanguageObjective",
-    "Objective",
-    "PreferenceObjective",
-    "cache_reference",
-    "load_teacher",
-    "token_loss",
-]
