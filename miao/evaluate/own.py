@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from miao.corpus.read.formats import to_conversation
+from miao.corpus.read.convert import to_conversation
 from miao.corpus.records import Message
 from miao.engine import SamplingOptions
 from miao.errors import MiaoError

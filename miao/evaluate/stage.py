@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from miao.console import ProgressLine
-from miao.corpus.read.formats import to_preference
+from miao.corpus.read.convert import to_preference
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.evaluate.measure.likelihood import (

@@ -14,7 +14,7 @@ import pytest
 
 from miao.cli import main
 from miao.corpus.distill import Endpoint, distill, questions, read_prompts
-from miao.corpus.read.formats import to_conversation
+from miao.corpus.read.convert import to_conversation
 from miao.errors import MiaoError
 from miao.files import read_jsonl
 

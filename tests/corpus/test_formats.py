@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from miao.corpus.read.formats import (
-    RecordCounts,
-    read_records,
-    shape_of,
-    to_conversation,
-    to_document,
-    to_preference,
-)
+from miao.corpus.read.convert import shape_of, to_conversation, to_document, to_preference
+from miao.corpus.read.formats import RecordCounts, read_records
 from miao.corpus.read.problems import Problem
 from miao.corpus.records import Conversation, Document, Kind, Message, Preference
 from miao.errors import MiaoError

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.corpus.read.convert import KNOWN_KEYS
-from miao.corpus.read.formats import (
-    RecordCounts,
-    read_records,
+from miao.corpus.read.convert import (
+    KNOWN_KEYS,
     shape_of,
     to_conversation,
     to_document,
     to_preference,
 )
+from miao.corpus.read.formats import RecordCounts, read_records
 from miao.corpus.read.problems import Problem
 from miao.corpus.records import Kind, Record
 from miao.errors import MiaoError

@@ -17,9 +17,6 @@ from miao.corpus.read.convert import (
     LABELLED,
     converted,
     shape_of,
-    to_conversation,
-    to_document,
-    to_preference,
 )
 from miao.corpus.read.encoding import mend_text
 from miao.corpus.read.kto import KtoPairs
@@ -31,18 +28,6 @@ from miao.corpus.read.streams import OnRepair
 from miao.corpus.read.turns import unread_keys
 from miao.corpus.records import Conversation, Document, Kind, Preference, Record, messages_of
 from miao.errors import MiaoError
-
-__all__ = [
-    "RecordCounts",
-    "convert_file",
-    "convert_items",
-    "read_items",
-    "read_records",
-    "shape_of",
-    "to_conversation",
-    "to_document",
-    "to_preference",
-]
 
 MOST_KEYS = 8
 """Unread keys that are named."""

@@ -14,15 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miao.corpus.read.convert import LABELLED
-from miao.corpus.read.formats import (
-    RecordCounts,
-    read_records,
-    shape_of,
-    to_conversation,
-    to_document,
-    to_preference,
-)
+from miao.corpus.read.convert import LABELLED, shape_of, to_conversation, to_document, to_preference
+from miao.corpus.read.formats import RecordCounts, read_records
 from miao.corpus.read.opened import CHUNK
 from miao.corpus.read.readers import read_objects
 from miao.corpus.read.streams import seek_line
