@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miao.evaluate.measure import continuations
+from miao.evaluate.measure import continuations, long_context
 from miao.evaluate.measure.continuations import (
     Continuation,
     _best_intervals,
@@ -183,3 +183,20 @@ def test_a_long_text_is_scored_token_by_token_once(count: int) -> None:
     pieces = rolling(ids, limit)
     assert [id for piece in pieces for id in piece.ids[-piece.scored :]] == ids[1:]
     assert all(len(piece.ids) == min(limit + 1, count) for piece in pieces)
+
+
+def test_a_passkey_is_found_where_every_token_of_it_is_the_likeliest(
+    monkeypatch: pytest.MonkeyPatch, bigram_model: Callable[..., Decoder]
+) -> None:
+    """Of texts longer than the context, too."""
+    model = bigram_model({(7, 8): 5.0, (8, 9): 5.0, (6, 3): 5.0})
+    made = iter([[7, 8, 9], [7, 8, 5], [6, 8, 9]] * 8)
+
+    def prompt(tokenizer: Any, rng: Any, tokens: int, depth: float) -> tuple[list[int], int]:
+        ends = next(made)
+        return [3] * (tokens - len(ends)) + ends, 2
+
+    monkeypatch.setattr(long_context, "_passkey_prompt", prompt)
+    done: list[int] = []
+    share = long_context._passkey_share(model, None, 600, 0, done.append)  # type: ignore[arg-type]
+    assert share == (pytest.approx(1 / 3), 24) and sum(done) == 24
