@@ -60,7 +60,7 @@ def parse_options(
     Raises:
         MiaoError: unknown key, value of the wrong type, missing file, broken YAML.
     """
-    kinds = option_kinds(options_type)
+    kinds = option_kinds(options_type)  # type: ignore[arg-type]  # mypy: a class has no hash
     from_file = read_yaml(path) if path else {}
     if problems := list(_wrong_keys(from_file, "", kinds)):
         raise _one_error(problems, str(path))
@@ -68,7 +68,7 @@ def parse_options(
     # Words that add to a list or a mapping need what it holds. All else is read by itself, and the
     # classes know the defaults: a tenth of the time.
     adds = any(kinds.get(word[2:].partition("=")[0], dict) is dict for word in words)
-    parser = make_parser(options_type)  # type: ignore[arg-type]  # mypy: a class has no hash
+    parser = make_parser(options_type)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = _guarded(lambda: parser.parse_object(from_file, defaults=adds), str(path), parser)
@@ -98,6 +98,7 @@ def make_parser(options_type: type, prog: str = "miao run RECIPE") -> ArgumentPa
     return parser
 
 
+@functools.cache
 def option_kinds(options_type: type, prefix: str = "") -> dict[str, type]:
     """Dotted key -> kind (`dict` for a group or a mapping, `list`, else `object`)."""
     kinds: dict[str, type] = {}

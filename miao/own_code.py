@@ -17,9 +17,17 @@ from miao.files import at_home
 
 
 def source_file(name: str) -> Path | None:
-    """The file meant by `path/to/file.py:function`; None for a module's name."""
+    """The file that `path/to/file.py:function` or `module:function` stands in; None: there is no
+    such module."""
     place = name.rpartition(":")[0]
-    return at_home(place) if place.endswith(".py") else None
+    if place.endswith(".py"):
+        return at_home(place)
+    _look_here()
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found and found.origin else None
 
 
 def load_object(name: str, where: str, known: Collection[str] = ()) -> Any:
@@ -62,10 +70,14 @@ def load_function(name: str, where: str, known: Collection[str] = ()) -> Callabl
     return function
 
 
+def _look_here() -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+
+
 def _load_module(place: str, where: str) -> ModuleType:
     if not place.endswith(".py"):
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.append(here)
+        _look_here()
         return _guarded(lambda: importlib.import_module(place), place, where)
     path = at_home(place)
     if not path.is_file():

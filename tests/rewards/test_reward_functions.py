@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.errors import MiaoError
+from miao.own_code import source_file
 from miao.rewards import BUILT_IN, load_environment, load_rewards
 from miao.rewards.functions import final_answer
 from miao.rewards.tools import Calculator, calculate
@@ -124,6 +125,9 @@ def test_functions_of_the_user(own: str) -> None:
     for name in (f"{own}:vowels", "my_rewards:vowels"):
         rewards = load_rewards({name: 1.0})
         assert rewards.values("?", "aloe", {"most": 4}) == {name: 0.75}
+        file = source_file(name)  # what a stage's result depends on
+        assert file is not None and file.name == "my_rewards.py"
+    assert source_file("no_such_module_here:f") is source_file("exact_answer") is None
     environment = load_environment(f"{own}:Echo")
     assert environment is not None and environment.respond("hm", {}) == ["hm"]
 
