@@ -7,7 +7,6 @@ forget that, the policy still allows no inline script, no other origin, and no H
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ BAR = (
     '<span class="grow"></span><button class="plain" id="language" data-label="language"></button>'
     '<button class="plain" id="theme" data-label="theme"></button></header>' + NOTICE
 )
-IMPORT = re.compile(r'^import (?:[^"]* from )?"\./([\w.-]+\.js)";$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,9 @@ def add_pages(app: FastAPI, pages: Mapping[str, Page], folders: Sequence[Path] =
 
 def _framed(page: Page, pages: Mapping[str, Page], files: Mapping[str, Path]) -> str:
     """A page as HTML."""
-    scripts = [f"{name}.js" for name in page.scripts]
     head = [
         *(f'<link rel="stylesheet" href="/web/{name}.css">' for name in page.styles),
-        # All at once, not one after the other as each is read.
-        *(f'<link rel="modulepreload" href="/web/{name}">' for name in _loaded(scripts, files)),
-        *(f'<script type="module" src="/web/{name}"></script>' for name in scripts),
+        *(f'<script type="module" src="/web/{name}.js"></script>' for name in page.scripts),
     ]
     slots = {
         "page": files[page.file].read_text(encoding="utf-8"),
@@ -115,17 +110,6 @@ def _framed(page: Page, pages: Mapping[str, Page], files: Mapping[str, Path]) ->
     for name, content in slots.items():
         text = text.replace(f"<!-- {name} -->", content)
     return text
-
-
-def _loaded(scripts: Sequence[str], files: Mapping[str, Path]) -> list[str]:
-    """What scripts import, and what that imports, but for what is loaded when it is needed."""
-    found, waiting = list[str](), list(scripts)
-    while waiting:
-        if (path := files.get(waiting.pop())) is not None:
-            new = [name for name in IMPORT.findall(path.read_text(encoding="utf-8"))]
-            waiting += [name for name in new if name not in found]
-            found += [name for name in dict.fromkeys(new) if name not in found]
-    return [name for name in found if name not in scripts]
 
 
 def _links(here: Page, pages: Mapping[str, Page]) -> str:

@@ -119,6 +119,7 @@ def test_a_model_can_inject_nothing(script: Any, open_page: Any) -> None:
         assert "<img src=x onerror" in page.inner_text(".message.assistant .text")
         assert not [url for url in page.requested if "evil" in url]
         page.reload()
+        page.wait_for_selector(".text a", state="attached")
     # Even a page that forgot itself could not make HTML of a text.
     forgot = "() => { try { document.body.innerHTML = '<b>'; return 'made' } catch (e) { return e.name } }"
     assert page.evaluate(forgot) == "TypeError"

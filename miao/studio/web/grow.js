@@ -108,6 +108,7 @@ async function start(event) {
 function choose(run) {
   cloneOf = run;
   at("cloning").hidden = run === null;
+  notThis.setAttribute("aria-label", say("unchoose"));
   at("cloning").replaceChildren(...(run === null ? [] : [`${say("cloning", run)} `, notThis]));
   showFields();
   unplan();
