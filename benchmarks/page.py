@@ -122,7 +122,7 @@ def compare(shape: str, models: Path, options: Any) -> list[dict[str, Any]]:
         engine = tab.evaluate("openPage()")
         arms: dict[str, Callable[[str], dict[str, float]]] = {
             f"page ({engine})": lambda text: tab.evaluate(f"askPage({text!r}, {options.tokens})"),
-            "miao chat --weights int8": native_arm(model, options),
+            "miao serve --weights int8": native_arm(model, options),
         }
         if options.wllama:
             tab.evaluate("openWllama()")

@@ -1,4 +1,4 @@
-"""Whether a page says, token for token, what `miao chat --weights int8` says of the same model.
+"""Whether a page says, token for token, what the engine with int8 weights says of the same model.
 
     python benchmarks/page_tokens.py MODEL
 

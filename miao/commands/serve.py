@@ -202,10 +202,11 @@ def _load(directory: Path, settings: Path, name: str, options: argparse.Namespac
 
 def _defaults(directory: Path, options: argparse.Namespace, kind: Any) -> Any:
     """The model's own sampling settings, under those of the command line."""
+    from miao.engine.sampling import OF_A_MODEL
+
     path = directory / "generation_config.json"
     own = read_json(path) if path.exists() else {}
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    found = {name: own[name] for name in names if own.get(name) is not None}
+    found = {name: own[name] for name in OF_A_MODEL if own.get(name) is not None}
     found = {} if own.get("do_sample") is False else {"temperature": 1.0} | found
     given = {"temperature": options.temperature, "top_p": options.top_p}
     return kind(**found | {name: value for name, value in given.items() if value is not None})

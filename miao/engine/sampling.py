@@ -20,6 +20,10 @@ LARGEST = 1e20
 """Of biases and penalties: whatever they are added to or divided by stays in float32."""
 REPETITION = (1e-4, 1e4)
 """Likewise of a factor of the logits."""
+OF_A_MODEL = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Options that a model may bring along (generation_config.json)."""
+OF_A_REQUEST = (*OF_A_MODEL, "presence_penalty", "frequency_penalty")
+"""Options that whoever asks a server may give, one number each."""
 NOTHING = -1
 """In the place of a token, where none is possible."""
 
@@ -87,6 +91,11 @@ class SamplingOptions:
         for problem, wrong in problems.items():
             if wrong:
                 raise MiaoError(problem, where="sampling options")
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some tokens may not be drawn, however likely: what `_left` does."""
+        return bool(self.top_k or self.top_p < 1 or self.min_p)
 
     @property
     def changes_logits(self) -> bool:
@@ -177,8 +186,7 @@ def _way(options: SamplingOptions) -> Callable[[Tensor, Sequence[Draw]], Tensor]
     """How a row's token is chosen: by its own options, so that its company changes nothing."""
     if options.temperature < COLDEST:
         return _likeliest
-    unlimited = not options.top_k and options.top_p == 1 and not options.min_p
-    return _drawn_from_all if unlimited else _drawn
+    return _drawn if options.leaves_out else _drawn_from_all
 
 
 def changed_logits(logits_bv: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -290,7 +298,7 @@ def _width(probabilities: Tensor, top_k: list[int], options: list[SamplingOption
     """How many of the likeliest tokens are enough for every row; None: all of them."""
     if max(top_k) <= SHORTLIST:
         return max(top_k)
-    bounded = all(o.top_p < 1 or o.top_k or o.min_p for o in options)
+    bounded = all(o.leaves_out for o in options)
     if probabilities.device.type != "cpu" or not bounded or probabilities.shape[1] <= SHORTLIST:
         return None
     likeliest = probabilities.topk(SHORTLIST, dim=-1).values

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from miao.recipe.quantities import Quantity
+from miao.recipe.schedule import Schedule
 
 
 @dataclass
@@ -37,7 +38,7 @@ class StageOptions:
     """AdamW's two decay rates."""
     muon_momentum: float = 0.95
     """Muon's (Nesterov) momentum."""
-    schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    schedule: Schedule = "wsd"
     """Learning-rate shape after warm-up; wsd = warm-up, stable, decay."""
     warmup: Quantity = 0.02
     """Linear warm-up: tokens, or a fraction of the budget."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from miao.engine import Request, SamplingOptions, Scheduler
 from miao.engine.grammar import GrammarConstraint, Grammars
+from miao.engine.sampling import OF_A_REQUEST
 from miao.engine.text import TextStream
 from miao.serve.conversation import ChatBody, ChatMessage, TokenizeBody
 from miao.serve.problems import Problem
@@ -124,9 +125,8 @@ class Served:
             wanted: most tokens of the answer; None: the default, -1: all there is room for.
         """
         base = self.defaults
-
-        def given(value: Any, default: Any) -> Any:
-            return default if value is None else value
+        asked: dict[str, Any] = {name: getattr(body, name) for name in OF_A_REQUEST}
+        drawn = {n: getattr(base, n) if value is None else value for n, value in asked.items()}
 
         vocab_size = self.scheduler.runner.model.config.tokens
         bias = {int(token): value for token, value in (body.logit_bias or {}).items()}
@@ -134,13 +134,7 @@ class Served:
             message = f"logit_bias: token ids must be below {vocab_size}, and {max(bias)} is not"
             raise Problem(400, message, "logit_bias")
         return SamplingOptions(
-            temperature=given(body.temperature, base.temperature),
-            top_p=given(body.top_p, base.top_p),
-            top_k=max(0, given(body.top_k, base.top_k)),
-            min_p=given(body.min_p, base.min_p),
-            repetition_penalty=given(body.repetition_penalty, base.repetition_penalty),
-            presence_penalty=given(body.presence_penalty, 0.0),
-            frequency_penalty=given(body.frequency_penalty, 0.0),
+            **drawn | {"top_k": max(0, drawn["top_k"])},
             logit_bias=bias,
             max_new_tokens=self.context if wanted in (None, -1) else wanted,
             seed=body.seed,

@@ -13,8 +13,8 @@ from typing import Any
 
 from miao.console import count, duration
 from miao.recipe import StageOptions, of_budget
+from miao.recipe.schedule import learning_rate_factor
 from miao.train.distributed.world import World
-from miao.train.schedule import stage_rate
 
 WATCHING = 0.06
 """Share of a timed stage that goes into held-out losses at most, but for the last one."""
@@ -101,7 +101,14 @@ class Budget:
             tokens: that the step will have.
         """
         half = (self._step if self.timed else tokens) / 2
-        return stage_rate(self.stage, self.options, self.at + half, self._length)
+        options, length = self.options, self._length
+        warmup, decay = (
+            of_budget(value, length, f"{self.stage}.{name}")
+            for name, value in (("warmup", options.warmup), ("decay", options.decay))
+        )
+        final = options.final_learning_rate
+        done = self.at + half
+        return learning_rate_factor(options.schedule, done, length, warmup, decay, final)
 
     def crossed(self, option: str) -> bool:
         """Whether the last step went over a multiple of an interval."""

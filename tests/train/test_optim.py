@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from miao.model import Decoder, count_parameters
+from miao.recipe.schedule import Schedule, learning_rate_factor
 from miao.train import muon
 from miao.train.gram import pays_by_gram
 from miao.train.muon import Orthogonalizer, newton_schulz
 from miao.train.optim import MuonAdamW
-from miao.train.schedule import Schedule, learning_rate_factor
 
 # Tall, wide and square, two of them of one shape; the last three are AdamW's.
 SHAPES = {

@@ -5,18 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from miao.recipe import StageOptions, of_budget
-
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
-
-
-def stage_rate(stage: str, options: StageOptions, done: float, budget: float) -> float:
-    """`learning_rate_factor` by the options of a stage."""
-    warmup, decay = (
-        of_budget(getattr(options, name), budget, f"{stage}.{name}") for name in ("warmup", "decay")
-    )
-    final = options.final_learning_rate
-    return learning_rate_factor(options.schedule, done, budget, warmup, decay, final)
+"""What `schedule` of a recipe may be; a new one is a name here and a shape below."""
 
 
 def learning_rate_factor(
