@@ -98,7 +98,7 @@ def run_cells(cells: list[Cell], work: Path, language: str) -> list[str]:
     return wrong
 
 
-def _python(code: str, names: dict[str, Any], work: Path, language: str) -> tuple[str, bool]:
+def _python(code: str, names: dict[str, Any], work: Path, _: str) -> tuple[str, bool]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.chdir(work):
@@ -108,10 +108,8 @@ def _python(code: str, names: dict[str, Any], work: Path, language: str) -> tupl
     return said.getvalue(), False
 
 
-def _bash(code: str, names: dict[str, Any], work: Path, language: str) -> tuple[str, bool]:
-    own = (
-        f'miao() {{ "{sys.executable}" -m miao "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
-    )
+def _bash(code: str, _: dict[str, Any], work: Path, language: str) -> tuple[str, bool]:
+    own = f'python() {{ "{sys.executable}" "$@"; }}\nmiao() {{ python -m miao "$@"; }}\n'
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         ["bash", "-c", own + code],
@@ -153,22 +151,16 @@ def prepare(work: Path) -> None:
     """What the commands of the pages find: a small trained run, and a reader's texts."""
     texts = work / "my_texts"
     texts.mkdir(parents=True, exist_ok=True)
-    lines = [
-        f"第{n}天，小苗又长高了一点，天气很好。 Day {n}: the seedling grew a little."
-        for n in range(400)
-    ]
-    (texts / "days.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    days = [f"第{n}天，小苗又长高了一点。 Day {n}: the seedling grew." for n in range(400)]
+    written = [{"title": f"第{n}天", "body": day, "notes": ""} for n, day in enumerate(days)]
+    talk = [{"question": f"{n}加1等于多少？", "answer": f"{n}+1={n + 1}。"} for n in range(60)]
+    (texts / "days.txt").write_text("\n\n".join(days), encoding="utf-8")
     (work / "my.txt").write_text("人工智能 2026，hello world\n" * 50, encoding="utf-8")
-    chats = [{"q": f"{n}加1等于多少？", "data": {"a": f"{n}+1={n + 1}。"}} for n in range(60)]
-    head = "q,data.a\n"
-    rows = [f"{chat['q']},{chat['data']['a']}\n" for chat in chats]  # type: ignore[index]
-    (work / "my.csv").write_text(head + "".join(rows), encoding="utf-8")
-    talk = [{"question": chat["q"], "answer": chat["data"]["a"]} for chat in chats]  # type: ignore[index]
-    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in talk)
-    (work / "my_chats.jsonl").write_text(text, encoding="utf-8")
-    written = [{"title": f"第{n}天", "body": lines[n], "notes": "", "score": n} for n in range(200)]
-    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in written)
-    (work / "my.jsonl").write_text(text, encoding="utf-8")
+    rows = [f"{one['question']},{one['answer']}\n" for one in talk]
+    (work / "my.csv").write_text("q,data.a\n" + "".join(rows), encoding="utf-8")
+    for name, records in (("my.jsonl", written), ("my_chats.jsonl", talk)):
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
+        (work / name).write_text(text, encoding="utf-8")
     smoke = (ROOT / "miao" / "recipes" / "smoke.yaml").read_text(encoding="utf-8")
     recipe = re.sub(r"^name: .*$", "name: seedling", smoke, flags=re.M)
     (work / "seedling.yaml").write_text(recipe, encoding="utf-8")
