@@ -92,7 +92,7 @@ class Trial:
         fields = asdict(self)
         words = [f"n={self.n}", f"tokens={self.tokens}"]
         base = asdict(Trial(self.n, self.tokens))
-        return " ".join(words + [f"{k}={v}" for k, v in fields.items() if v != base[k]])
+        return " ".join(words + [f"{k}={v}" for k, v in fields.items() if v != base.get(k)])
 
     def config(self) -> dict[str, Any]:
         width, layers, heads, kv, inner = SIZES[self.n]

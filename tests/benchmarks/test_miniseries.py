@@ -105,6 +105,7 @@ def test_a_study_of_choices_compares_one_difference_at_a_time(
         different = {k for k, v in asdict(other).items() if v != getattr(plan, k)} - set(told)
         assert len(different) == 1 or different == {"width", "layers"}
         assert other.batch >= other.seq_len and other.config()["vocab_size"] == other.vocab
+        assert f"label={other.label}" in other.key
     row = {**asdict(plan), "all_parameters": 1, "cpu_seconds": 1.0, "error": 0.0}
     lines = list(study.result([row | {"bits": 2.02}, row | {"bits": 2.0, "label": "batch 512"}]))
     assert "batch 512" in lines[2] and "1.0% off the best of 2" in lines[-1]
