@@ -31,6 +31,7 @@ from miao.device import keep_freed_memory
 from miao.files import append_jsonl, read_json, read_jsonl, write_json
 from miao.grow.found import Found, look
 from miao.grow.machine import SEQ_LEN, measure, shape_config
+from miao.grow.outcome import Earlier
 from miao.grow.plan import BYTES_PER_TOKEN, SHAPES, ranked
 
 ROUNDS, STEPS = 3, 24
@@ -84,7 +85,7 @@ def alternatives(found: Found, seconds: float, measuring: float) -> Iterator[Cho
     """The plan's choice, then those beside it."""
     with mock.patch.object(time, "perf_counter", time.process_time):
         speed = measure(measuring)
-    best = ranked(found, speed, seconds, 1.0, 0)[0]
+    best = ranked(found, speed, seconds, Earlier())[0]
     rates = rules.settings(best.inner, max(best.tokens, 1.0))
     batch, muon = max(rates.batch_tokens, 2 * SEQ_LEN), rates.muon_learning_rate
     plan = Choice(

@@ -118,6 +118,41 @@ def _rounded(rate: float) -> float:
     return float(f"{rate:.1e}")
 
 
+def forecast(
+    share: float, tokens: float, bits: float, parameters: float, decay: float = 0.5
+) -> Interval | None:
+    """Held-out bits per byte at the end of a pretraining, from what was measured on its way; None:
+    it is too early. What the tokens to come will bring by the law, and the fall of the rate.
+
+    Args:
+        share: of the budget that is spent; in it `tokens` were read. decay: share of the budget in
+            which the rate falls.
+    """
+    if share <= 0.05 or tokens <= 0:
+        return None
+    rule = table()["forecast"]
+    law = expected_bits(parameters, tokens / share).value / expected_bits(parameters, tokens).value
+    if extrapolated(parameters, tokens) and tokens > table()["measured"]["tokens"][1]:
+        law = law**0.5  # beyond what was measured the slope is not to be relied on
+    to_fall = min(1.0, (1 - share) / decay) if decay else 0.0
+    value = bits * law * (1 - rule["undecayed"] * to_fall)
+    half = rule["doubt"] * value * (0.15 + 0.85 * to_fall) * (1 + 4 * max(0.0, 0.5 - share))
+    return Interval(value, value - half, value + half)
+
+
+def text_level(compressed: float, size: float, chinese: float) -> float:
+    """The bits per byte that a text takes, over those of the text that the law was fitted to.
+
+    Args:
+        compressed: bits per byte of a sample under bz2. size: bytes of the sample.
+        chinese: share of Chinese.
+    """
+    rule = table()["text"]
+    each = chinese * rule["zh"] + (1 - chinese) * rule["other"]
+    level = each * compressed * min(size / 200_000, 1.0) ** rule["size"]
+    return float(min(max(level, rule["least"]), rule["most"]))
+
+
 def extrapolated(parameters: float, tokens: float) -> bool:
     """Whether a run lies outside of the sizes and lengths that the rules were fitted to."""
     measured = table()["measured"]

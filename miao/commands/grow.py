@@ -155,7 +155,6 @@ def _planned(
         "plan": plan.to_json(),
         "expected": {
             "bits_per_byte": [plan.best.bits, plan.best.low, plan.best.high],
-            "raw": plan.best.bits / plan.level,
             "minutes": minutes,
         },
     }
@@ -209,7 +208,7 @@ def _show(plan: Plan) -> None:
     for key, reason in plan.why.items():
         say(f"  {key}: {reason}")
     if plan.runs:
-        say(f"  {plan.runs} earlier runs here came to {plan.level:.3f} times what was expected")
+        say(f"  corrected by {plan.runs} earlier runs here (speed × {plan.pace:.2f})")
     for note in plan.notes:
         warn(note)
 

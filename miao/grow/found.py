@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import random
 import re
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from miao import rules
 from miao.console import count
 from miao.corpus.check import language_of
 from miao.corpus.read.accounting import UnreadColumns
@@ -31,6 +33,8 @@ CUT = 2_000
 """Characters of the records that long texts are cut into, so that some can be held out."""
 FEWEST = 400
 """Documents below which they are cut, where they are longer than that."""
+SAMPLE, PIECES = 200_000, 400
+"""Bytes that are compressed, to see how hard the text is; of so many pieces from all over it."""
 PACKED = 3.5
 """Bytes of text in a byte of a compressed file, about."""
 _END = re.compile(r"\n|(?<=[。！？!?])|(?<=\. )")
@@ -61,6 +65,8 @@ class Found:
 
     sources: list[Source]
     first_problem: str | None = None
+    level: float = 1.0
+    """Bits per byte that the text takes over those of the rules' text (`rules.text_level`)."""
 
     def of(self, kind: Kind) -> list[Source]:
         return [source for source in self.sources if source.kind == kind]
@@ -114,10 +120,10 @@ def look(texts: Sequence[str], chats: Sequence[str], pairs: Sequence[str]) -> Fo
             kind = asked or sniff_kind(path) or "document"
             source = found.setdefault((kind, name), Source(name, kind))
             source.files.append(str(path))
-    result = Found(list(found.values()))
+    result, sample = Found(list(found.values())), _Sample()
     sizes = [sum(_size(Path(file)) for file in source.files) for source in result.sources]
     for source, size in zip(result.sources, sizes, strict=True):
-        _count(source, READ * size / max(sum(sizes), 1), result)
+        _count(source, READ * size / max(sum(sizes), 1), result, sample)
     characters = result.total("document", "characters")
     if characters < LEAST:
         raise MiaoError(
@@ -126,10 +132,33 @@ def look(texts: Sequence[str], chats: Sequence[str], pairs: Sequence[str]) -> Fo
             fix=f"bring at least {LEAST:,} characters (two pages); 100,000 give a first idea, "
             "some millions a model that can write",
         )
+    text = sample.text()
+    result.level = rules.text_level(
+        8 * len(bz2.compress(text)) / len(text), len(text), result.chinese
+    )
     return result
 
 
-def _count(source: Source, most: float, result: Found) -> None:
+class _Sample:
+    """Pieces from all over a text, each as likely as any other."""
+
+    def __init__(self) -> None:
+        self.rng, self.seen, self.pieces = random.Random(0), 0, list[str]()
+
+    def add(self, text: str) -> None:
+        for piece in cut(text):
+            self.seen += 1
+            if len(self.pieces) < PIECES:
+                self.pieces.append(piece)
+            elif (place := self.rng.randrange(self.seen)) < PIECES:
+                self.pieces[place] = piece
+
+    def text(self) -> bytes:
+        self.rng.shuffle(self.pieces)
+        return "\n".join(self.pieces).encode(errors="replace")[:SAMPLE]
+
+
+def _count(source: Source, most: float, result: Found, sample: _Sample) -> None:
     """Counts up to so many characters of a source, the same share of every file."""
     counts = RecordCounts()
 
@@ -146,6 +175,8 @@ def _count(source: Source, most: float, result: Found) -> None:
             for record, _, _ in convert_file(path, source.kind, source.name, note, counts):
                 text = text_of(record)
                 taken, number = taken + len(text), number + 1
+                if source.kind == "document":
+                    sample.add(text)
                 bytes_taken += len(text.encode(errors="replace"))
                 source.seen += 1
                 source.chinese += language_of(text) == "zh"

@@ -1,8 +1,8 @@
 """The plan: which model, from which part of the text, in how many minutes of each stage, and why.
 
 Expected bits per byte come from the rules (`miao.rules`), for the text that fits into the minutes
-at the speed that was measured, repeated where there is less; earlier runs beside this one correct
-the level.
+at the speed that was measured, repeated where there is less, at the level of this text; earlier
+runs beside this one correct level and speed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from miao import rules
 from miao.errors import MiaoError
-from miao.files import free_space, read_json
-from miao.grow import BOOK
+from miao.files import free_space
 from miao.grow.found import Found
 from miao.grow.machine import SEQ_LEN, Speed, shape_config
+from miao.grow.outcome import Earlier, earlier
 from miao.model import count_parameters
 from miao.model.estimate import training_memory
 
@@ -85,9 +85,11 @@ class Plan:
     """Of text that is taken."""
     heldout: float
     level: float
-    """What earlier runs came to, over what was expected of them."""
+    """Of this text over that of the rules, corrected by earlier runs."""
+    pace: float
+    """What earlier runs here came to in speed, over what was measured."""
     runs: int
-    """How many those are."""
+    """How many told of the level."""
     notes: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
 
@@ -116,11 +118,14 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
             where="--minutes",
             fix=f"give it {math.ceil(2 * aside / 60)} minutes or more",
         )
-    level, runs = earlier_level(out, speed.host)
+    before = earlier(out, speed.host, found)
+    speed = replace(
+        speed, per_token=speed.per_token / before.pace, per_flop=speed.per_flop / before.pace
+    )
     pairs = found.total("preference", "records")
     dpo = 0.1 if pairs or minutes >= WITH_DPO else 0.0
     sft = 0.45 if minutes <= 3 else 0.35 if minutes <= 15 else 0.28
-    candidates = ranked(found, speed, training * (1 - sft - dpo), level, runs)
+    candidates = ranked(found, speed, training * (1 - sft - dpo), before)
     if not candidates:
         raise MiaoError("no model fits into the memory", fix="free some memory, or bring more text")
     best = candidates[0]
@@ -129,7 +134,7 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
     if talk_tokens > most:  # what it would read a fourth time goes into text
         sft *= most / talk_tokens
         talk_tokens = most
-        candidates = ranked(found, speed, training * (1 - sft - dpo), level, runs)
+        candidates = ranked(found, speed, training * (1 - sft - dpo), before)
         best = candidates[0]
     talks = round(min(max(talk_tokens * 0.5 / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
     shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
@@ -147,10 +152,11 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
         talks,
         min(text, max(3 * best.tokens * per_token, TAKEN)),
         _heldout(text),
-        level,
-        runs,
+        before.level * found.level,
+        before.pace,
+        before.runs,
     )
-    _explain(plan, found, speed, training * shares["pretrain"], bool(pairs))
+    _explain(plan, found, speed, training * shares["pretrain"], before)
     _require_disk(plan, out)
     return plan
 
@@ -160,10 +166,18 @@ def bytes_per_token(vocabulary: int, chinese: float) -> float:
     return chinese * zh + (1 - chinese) * en
 
 
-def ranked(found: Found, speed: Speed, seconds: float, level: float, runs: int) -> list[Candidate]:
+def expected(found: Found, inner: float, vocabulary: int, tokens: float) -> rules.Interval:
+    """What the rules say of so many tokens of this text, at the level of theirs."""
+    reference = bytes_per_token(REFERENCE, found.chinese)
+    read = tokens * bytes_per_token(vocabulary, found.chinese)
+    return rules.expected_bits(
+        inner, read / reference, found.total("document", "bytes") / reference
+    )
+
+
+def ranked(found: Found, speed: Speed, seconds: float, before: Earlier) -> list[Candidate]:
     """All that fit, the one to take first, then by their bits per byte."""
     text = found.total("document", "bytes")
-    reference = bytes_per_token(REFERENCE, found.chinese)
     characters = found.total("document", "characters")
     vocabularies = [v for v in BYTES_PER_TOKEN if v * CHARACTERS_PER_ENTRY <= characters]
     made = []
@@ -178,12 +192,10 @@ def ranked(found: Found, speed: Speed, seconds: float, level: float, runs: int) 
             rate = speed.tokens_per_second(config)
             tokens = rate * seconds
             read = tokens * bytes_per_token(vocabulary, found.chinese)
-            bits = rules.expected_bits(inner, read / reference, text / reference)
+            bits, level = expected(found, inner, vocabulary, tokens), before.level * found.level
             value = level * bits.value
-            # Each earlier run tells of this machine and its texts: half of the doubt after three.
-            doubt = 1 / (1 + runs / 3)
-            low = value - doubt * level * (bits.value - bits.low)
-            high = value + doubt * level * (bits.high - bits.value)
+            low = value - level * math.hypot(bits.value - bits.low, before.doubt * bits.value)
+            high = value + level * math.hypot(bits.high - bits.value, before.doubt * bits.value)
             made.append(
                 Candidate(
                     width, blocks, vocabulary, counted.total, inner, rate, tokens, read / text,
@@ -214,22 +226,6 @@ def _heldout(characters: float) -> float:
     return float(f"{min(max(100_000 / characters, 0.002), 0.05):.1g}")
 
 
-def earlier_level(out: Path, host: str) -> tuple[float, int]:
-    """What the runs of `miao grow` here came to, over what was expected: the geometric mean."""
-    ratios = []
-    for path in sorted(out.glob(f"*/{BOOK}")):
-        try:
-            record = read_json(path)
-            outcome, raw = record["outcome"]["bits_per_byte"], record["expected"]["raw"]
-            if record["machine"]["host"] == host and outcome and raw:
-                ratios.append(float(outcome) / float(raw))
-        except (MiaoError, KeyError, TypeError, ValueError):
-            continue
-    if not ratios:
-        return 1.0, 0
-    return math.exp(sum(map(math.log, ratios)) / len(ratios)), len(ratios)
-
-
 def _require_disk(plan: Plan, out: Path) -> None:
     best = plan.best
     needed = 60 * best.parameters + 8 * plan.characters + 2**24
@@ -242,7 +238,7 @@ def _require_disk(plan: Plan, out: Path) -> None:
         )
 
 
-def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool) -> None:
+def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Earlier) -> None:
     """A line of reason for every choice, and what would bring more."""
     best, text = plan.best, found.total("document", "characters")
     characters = f"{text:,.0f} characters"
@@ -258,13 +254,13 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool
         "sft.minutes": f"{plan.talks:,} built-in conversations beside "
         f"{found.total('conversation', 'records'):,.0f} of yours",
         "dpo.enabled": "your pairs"
-        if pairs
+        if found.of("preference")
         else "manners and sums, which the chat was taught"
         if "dpo" in plan.stages
         else f"below {WITH_DPO:g} minutes they are better spent on talking",
     }
-    twice_time = _expected(found, speed, 2 * seconds, plan)
-    twice_text = _expected(found, speed, seconds, plan, 2.0)
+    twice_time = _best_bits(found, speed, 2 * seconds, before)
+    twice_text = _best_bits(found, speed, seconds, before, 2.0)
     gains = {
         "twice the time": best.bits - twice_time,
         "twice the text": best.bits - twice_text,
@@ -291,14 +287,15 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, pairs: bool
         plan.notes.append("GPU: sizes above those that the rules were measured at")
 
 
-def _expected(
-    found: Found, speed: Speed, seconds: float, plan: Plan, more_text: float = 1.0
+def _best_bits(
+    found: Found, speed: Speed, seconds: float, before: Earlier, more_text: float = 1.0
 ) -> float:
     """Bits per byte of the best candidate of other circumstances."""
     bigger = Found(
         [
             replace(one, characters=one.characters * more_text, bytes=one.bytes * more_text)
             for one in found.sources
-        ]
+        ],
+        level=found.level,
     )
-    return min(c.bits for c in ranked(bigger, speed, seconds, plan.level, plan.runs))
+    return min(c.bits for c in ranked(bigger, speed, seconds, before))

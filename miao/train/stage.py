@@ -40,6 +40,7 @@ from miao.recipe import (
     Recipe,
     SftOptions,
     StageOptions,
+    of_budget,
     parse_quantity,
     to_dict,
 )
@@ -72,6 +73,7 @@ from miao.train.objectives import (
 )
 from miao.train.objectives.noise import EmbeddingNoise
 from miao.train.prepare import filling_of, prepare_model
+from miao.train.watch.metrics import foretold
 from miao.train.watch.samples import SampleLog
 from miao.train.watch.tasks import TaskWatch
 from miao.train.watch.trackers import TrackedLog, require_trackers
@@ -213,11 +215,18 @@ def _make_trainer(
     tokens = parse_quantity(recipe.evaluate.heldout_tokens, "evaluate.heldout_tokens")
     tokens = min(tokens, HELDOUT_TOKENS_WHILE_TRAINING)
 
+    inner = count_parameters(model.config).inner
+    decay = of_budget(options.decay, total, "pretrain.decay") / total
+    new = stage == "pretrain" and recipe.model.path is None and options.schedule == "wsd"
+
     def heldout(model: Decoder) -> dict[str, float]:
         values = heldout_losses(stage, model, run, tokenizer, tokens)
+        if new and "heldout_bits_per_byte" in values:
+            spent = (trainer.budget.share, trainer.tokens)
+            values |= foretold(*spent, values["heldout_bits_per_byte"], inner, decay)
         return values | rollouts.heldout(model) if rollouts else values
 
-    return Trainer(
+    trainer = Trainer(
         stage,
         options,
         model,
@@ -235,6 +244,7 @@ def _make_trainer(
         fitted=fitted,
         tasks=TaskWatch(during, tokenizer, total) if during.tasks else None,
     )
+    return trainer
 
 
 def _write_model(stage: str, trainer: Trainer, run: RunDir, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from miao.cli import main
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.grow import machine
-from miao.grow.forecast import forecast
 from miao.grow.found import CUT, cut, look, take_texts
 from miao.grow.machine import Speed
-from miao.grow.plan import make_plan
+from miao.grow.outcome import Earlier, earlier
+from miao.grow.plan import make_plan, ranked
 from miao.grow.writing import recipe_text
 from miao.recipe.reading import load_recipe
 
@@ -119,26 +120,47 @@ def test_earlier_runs_here_correct_the_level(folder: Path, tmp_path: Path) -> No
     for number in range(3):
         record = {
             "machine": SPEED.to_json(),
-            "expected": {"raw": 2.0},
-            "outcome": {"bits_per_byte": 2.2},
+            "found": found.to_json(),
+            "outcome": {"level": 1.1, "pace": 1.0},
         }
         write_json(tmp_path / "runs" / f"r{number}" / "grow.json", record)
     after = make_plan(found, SPEED, 8, 5.0, tmp_path / "runs")
-    assert after.level == pytest.approx(1.1) and after.runs == 3
+    assert after.level == pytest.approx(1.1 * before.level) and after.runs == 3
     assert after.best.bits == pytest.approx(1.1 * before.best.bits)
     width = [(plan.best.high - plan.best.low) / plan.best.bits for plan in (before, after)]
     assert width[1] < 0.6 * width[0]
+    record |= {"outcome": {"level": 1.1, "pace": 1.5}}
+    for source in record["found"]["sources"]:
+        source["bytes"] += 1  # another text tells less of this one's level
+    write_json(tmp_path / "others" / "r" / "grow.json", record)
+    other = earlier(tmp_path / "others", SPEED.host, found)
+    assert other.level == pytest.approx(1.1 ** (1 / 3)) and other.doubt > 0.04
+    assert other.pace == pytest.approx(1.5**0.5), "and this machine's speed"
+    assert earlier(tmp_path / "others", "elsewhere", found).pace == 1.0
+
+
+def test_a_hard_text_is_promised_more_bits_than_an_easy_one(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for name, words in (("easy", 40), ("hard", 4000)):
+        known = ["".join(rng.choices("abcdefghijklmnop", k=6)) for _ in range(words)]
+        text = "\n".join(" ".join(rng.choices(known, k=12)) for _ in range(1500))
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    easy, hard = (look([str(tmp_path / f"{n}.txt")], [], []) for n in ("easy", "hard"))
+    assert easy.level < 0.8 * hard.level
+    bits = [ranked(found, SPEED, 60, Earlier())[0].bits for found in (easy, hard)]
+    assert bits[0] / bits[1] == pytest.approx(easy.level / hard.level, rel=0.1)
 
 
 def test_a_forecast_narrows_and_ends_at_the_outcome() -> None:
-    assert forecast([], 1e6) is None
+    assert rules.forecast(0.02, 2e4, 4.0, 1e6) is None
     law = {share: rules.expected_bits(1e6, share * 1e6).value for share in (0.3, 0.8, 1.0)}
-    seen = {0.3: law[0.3] / 0.94, 0.8: 1.01 * law[0.8], 1.0: law[1.0]}
-    early, late, end = (forecast([(s, s * 1e6, bits)], 1e6) for s, bits in seen.items())
+    fall = rules.table()["forecast"]["undecayed"]
+    seen = {0.3: law[0.3] / (1 - fall), 0.8: 1.01 * law[0.8], 1.0: law[1.0]}
+    early, late, end = (rules.forecast(s, s * 1e6, bits, 1e6, 0.5) for s, bits in seen.items())
     assert early and late and end
-    assert end[0] == pytest.approx(law[1.0])
-    assert early[2] - early[1] > late[2] - late[1] > end[2] - end[1]
-    assert late[1] < law[1.0] < late[2] and early[1] < seen[0.3]
+    assert end.value == pytest.approx(law[1.0]) == pytest.approx(early.value)
+    assert early.high - early.low > late.high - late.low > end.high - end.low
+    assert late.low < law[1.0] < late.high and early.low < seen[0.3]
 
 
 def test_the_plan_as_json_is_what_the_studio_shows(
@@ -172,6 +194,8 @@ def test_it_grows_and_keeps_its_books(
     run = tmp_path / "小禾"
     book = read_json(run / "grow.json")
     assert book["outcome"]["bits_per_byte"] > 0 and book["outcome"]["seconds"] > 0
+    share, value, low, high = book["forecasts"][-1]
+    assert 0 < share <= 1 and low < value < high, "forecast while it trained"
     assert (run / "model" / "config.json").exists() and (run / "grow.yaml").exists()
     said = capsys.readouterr().out
     assert "planned" in said and "outcome" in said and "miao chat" in said

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miao import rules
 from miao.console import count, warn
 from miao.errors import MiaoError
 from miao.files import append_jsonl, read_jsonl, write_jsonl
@@ -145,6 +146,17 @@ class DespiteFullDisk:
             self.warned = True
 
 
+def foretold(
+    share: float, tokens: float, bits: float, parameters: float, decay: float
+) -> dict[str, float]:
+    """Where the held-out loss of a pretraining will end (`rules.forecast`), for its log."""
+    found = rules.forecast(share, tokens, bits, parameters, decay)
+    if found is None:
+        return {}
+    numbers = {"forecast": found.value, "forecast_low": found.low, "forecast_high": found.high}
+    return {name: round(value, 4) for name, value in numbers.items()}
+
+
 def status_line(step: int, last: dict[str, float]) -> str:
     """What the progress line says of the newest figures."""
     if "tokens_per_second" not in last:
@@ -156,6 +168,9 @@ def status_line(step: int, last: dict[str, float]) -> str:
         text += f" accuracy {last['accuracy']:.0%} margin {last['margin']:.2f}"
     if "heldout_bits_per_byte" in last:
         text += f" held-out {last['heldout_bits_per_byte']:.3f} bits/byte"
+    if "forecast" in last:
+        half = (last["forecast_high"] - last["forecast_low"]) / 2
+        text += f" (in the end {last['forecast']:.2f} ± {half:.2f})"
     text += f" | {count(last['tokens_per_second'])} tok/s MFU {last['mfu']:.0%}"
     return text + (f" data wait {last['data_wait']:.0%}" if last["data_wait"] >= 0.005 else "")
 
