@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     time_group.add_argument("--minutes", type=float, help="how long it may take in all")
     time_group.add_argument("--hours", type=float, help="the same in hours")
     time_group.add_argument("--until", help="or up to a time of the clock: 07:30")
+    add(
+        "--from",
+        dest="origin",
+        metavar="MODEL",
+        help="go on with this model (directory, run, hf:owner/name) if that promises more than a "
+        "new one",
+    )
     add("--name", help="of the run, and of the assistant (default: grown; Miao)")
     add("--maker", help="who the assistant says made it")
     add("--out_dir", "--out", default="runs", help="where run directories go (default %(default)s)")
@@ -145,7 +152,13 @@ def _planned(
 
     speed = measure(min(max(0.6 * minutes, 1.5), 12.0))
     say_if(f"  {speed.line()}")
-    plan = make_plan(found, speed, minutes, time.monotonic() - began, run.parent)
+    given = None
+    if options.origin:
+        from miao.grow.given import look_at
+
+        given = look_at(options.origin, found, speed, 60 * minutes)
+        say_if(f"  {given.line()}")
+    plan = make_plan(found, speed, minutes, time.monotonic() - began, run.parent, given)
     if not options.json:
         _show(plan)
     book: dict[str, Any] = {
@@ -154,7 +167,7 @@ def _planned(
         "machine": speed.to_json(),
         "plan": plan.to_json(),
         "expected": {
-            "bits_per_byte": [plan.best.bits, plan.best.low, plan.best.high],
+            "bits_per_byte": list(plan.bits),
             "minutes": minutes,
         },
     }
@@ -217,10 +230,13 @@ def _as_json(book: dict[str, Any]) -> dict[str, Any]:
     """The plan in one object: what the studio shows."""
     plan, found = book["plan"], book["found"]
     best = plan["candidates"][0]
-    values = {
+    new = {
         "tokenizer.vocab_size": best["vocabulary"],
         "model.hidden_size": best["width"],
         "model.num_hidden_layers": best["blocks"],
+    }
+    values = {
+        **({"model.path": plan["given"]["path"]} if plan["goes_on"] else new),
         **{f"{stage}.minutes": round(spent, 2) for stage, spent in plan["stages"].items()},
         "corpus.seedbed.conversations": plan["talks"],
         "corpus.heldout": plan["heldout"],

@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,8 @@ class Found:
     first_problem: str | None = None
     level: float = 1.0
     """Bits per byte that the text takes over those of the rules' text (`rules.text_level`)."""
+    pieces: list[str] = field(default_factory=list, repr=False)
+    """Of the text, from all over it; not written down."""
 
     def of(self, kind: Kind) -> list[Source]:
         return [source for source in self.sources if source.kind == kind]
@@ -94,7 +96,7 @@ class Found:
         return records < FEWEST and characters > CUT * max(records, 1)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(replace(self, pieces=[]))
 
     def lines(self) -> list[str]:
         """What was found, in a line of each kind."""
@@ -136,6 +138,7 @@ def look(texts: Sequence[str], chats: Sequence[str], pairs: Sequence[str]) -> Fo
     result.level = rules.text_level(
         8 * len(bz2.compress(text)) / len(text), len(text), result.chinese
     )
+    result.pieces = sample.pieces
     return result
 
 

@@ -36,7 +36,7 @@ class Earlier:
 def earlier(out: Path, host: str, found: Found) -> Earlier:
     """Level: geometric mean over the runs that read the same text, or else over all, drawn towards
     1 as they tell little of another text. Pace: over those of this machine, drawn likewise."""
-    same, other, paces = [], [], []
+    same, other, paces = list[float](), list[float](), list[float]()
     text = _text_of(found.to_json())
     for path in sorted(out.glob(f"*/{BOOK}")):
         try:
@@ -101,6 +101,8 @@ def residuals(run: RunDir, book: dict[str, Any], bits: float | None) -> dict[str
     read = [line["tokens"] for line in read_jsonl(run.metrics) if line.get("stage") == "pretrain"
             and "tokens" in line]  # fmt: skip
     if bits is None or inner != best["inner"] or not read or not facts.get("seconds"):
+        return {"level": None, "pace": None}
+    if book["plan"].get("goes_on"):
         return {"level": None, "pace": None}
     found = Found(**book["found"] | {"sources": [Source(**s) for s in book["found"]["sources"]]})
     law = expected(found, inner, best["vocabulary"], read[-1]).value

@@ -16,6 +16,7 @@ from miao import rules
 from miao.errors import MiaoError
 from miao.files import free_space
 from miao.grow.found import Found
+from miao.grow.given import Given
 from miao.grow.machine import SEQ_LEN, Speed, shape_config
 from miao.grow.outcome import Earlier, earlier
 from miao.model import count_parameters
@@ -92,19 +93,43 @@ class Plan:
     """How many told of the level."""
     notes: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
+    given: Given | None = None
+    going_on: tuple[float, float, float] | None = None
+    """Bits per byte that going on with `given` is to bring, and their interval; None: it is none,
+    or cannot be taken."""
 
     @property
     def best(self) -> Candidate:
+        """Of the new models."""
         return self.candidates[0]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the given model is trained further, instead of a new one."""
+        return self.going_on is not None and self.going_on[0] <= self.best.bits
+
+    @property
+    def bits(self) -> tuple[float, float, float]:
+        """What is expected, and the interval."""
+        if self.goes_on and self.going_on:
+            return self.going_on
+        return self.best.bits, self.best.low, self.best.high
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"goes_on": self.goes_on}
 
 
-def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Path) -> Plan:
+def make_plan(
+    found: Found,
+    speed: Speed,
+    minutes: float,
+    spent: float,
+    out: Path,
+    given: Given | None = None,
+) -> Plan:
     """Args:
         minutes: in all. spent: seconds of them that are gone.
-        out: where the runs are.
+        out: where the runs are. given: a model to go on with, if that is better.
 
     Raises:
         MiaoError: nothing fits into the time, or onto the disk.
@@ -156,9 +181,27 @@ def make_plan(found: Found, speed: Speed, minutes: float, spent: float, out: Pat
         before.pace,
         before.runs,
     )
+    if given is not None:
+        _compare(plan, given, found, training * shares["pretrain"], before)
     _explain(plan, found, speed, training * shares["pretrain"], before)
     _require_disk(plan, out)
     return plan
+
+
+def _compare(plan: Plan, given: Given, found: Found, seconds: float, before: Earlier) -> None:
+    """Both roads beside each other."""
+    best, plan.given = plan.best, given
+    new = f"from scratch: {best.bits:.3f} bits per byte ({best.low:.2f} to {best.high:.2f})"
+    if given.against:
+        plan.why["model.path"] = f"{new}; from {given.path}: not possible, {given.against}"
+        return
+    tokens = given.tokens_per_second * before.pace * seconds
+    plan.going_on = given.after(tokens, found, before.level * found.level)
+    value, low, high = plan.going_on
+    plan.why["model.path"] = (
+        f"{new}; from {given.path}: {given.now:.3f} now (measured), {value:.3f} after "
+        f"{tokens:,.0f} tokens ({low:.2f} to {high:.2f}: a guess), so "
+    ) + ("it goes on" if plan.goes_on else "a new one is grown")
 
 
 def bytes_per_token(vocabulary: int, chinese: float) -> float:
@@ -228,7 +271,8 @@ def _heldout(characters: float) -> float:
 
 def _require_disk(plan: Plan, out: Path) -> None:
     best = plan.best
-    needed = 60 * best.parameters + 8 * plan.characters + 2**24
+    parameters = plan.given.parameters if plan.goes_on and plan.given else best.parameters
+    needed = 60 * parameters + 8 * plan.characters + 2**24
     if needed > (free := free_space(out)):
         raise MiaoError(
             f"this run writes about {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB of disk "
@@ -242,7 +286,7 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
     """A line of reason for every choice, and what would bring more."""
     best, text = plan.best, found.total("document", "characters")
     characters = f"{text:,.0f} characters"
-    plan.why = {
+    plan.why |= {
         "tokenizer.vocab_size": f"{characters} of text, {CHARACTERS_PER_ENTRY} or more for each "
         "entry; a larger head would cost more time than its longer tokens save",
         "model.hidden_size": f"of {len(SHAPES)} shapes the smallest that comes within {EQUAL:.1%} "

@@ -8,12 +8,18 @@ from typing import Any
 from miao import rules
 from miao.grow import DEFAULT_NAME
 from miao.grow.found import Found
+from miao.grow.given import LARGE, Given
 from miao.grow.machine import SEQ_LEN, shape_options
 from miao.grow.plan import Plan
 from miao.recipe import Recipe, SeedbedOptions
 
 SFT_RATES = (0.8, 0.55)
 """AdamW's and Muon's rates of SFT over those of pretraining, as the seedling has them."""
+
+
+GENTLE, GENTLER = 0.3, 0.03
+"""Of the rates for a new model, for one that is trained further: a small one, and a large one that
+knows more than this text."""
 
 
 def recipe_text(
@@ -33,10 +39,11 @@ def recipe_text(
             assistant. beginnings: of the user's texts, for samples.
     """
     best, built_in = plan.best, SeedbedOptions()
-    rates = rules.settings(best.inner, max(best.tokens, 1.0))
-    shape = shape_options(best.width, best.blocks)
+    given = plan.given if plan.goes_on else None
+    rates = rules.settings(given.inner if given else best.inner, max(best.tokens, 1.0))
+    gentle = (GENTLE if given.inner < LARGE else GENTLER) if given else 1.0
     batch = max(rates.batch_tokens, 2 * SEQ_LEN)
-    adam, muon = rates.learning_rate, rates.muon_learning_rate
+    adam, muon = gentle * rates.learning_rate, gentle * rates.muon_learning_rate
     talk = {"identity": 0.4, "general": 0.4, "math": 0.2} if plan.talks < 3000 else {}
     weights = (
         f"\n    conversation_weights: {_flow(talk)}  # few: who it is comes first" if talk else ""
@@ -45,7 +52,8 @@ def recipe_text(
     questions = 40 if plan.minutes < 5 else 120 if plan.minutes < 30 else 400
     heldout = round(min(max(0.003 * best.tokens, 1000), 40_000))
     minutes = {stage: round(m, 3) for stage, m in plan.stages.items()}
-    bits = f"{best.bits:.2f} ({best.low:.2f} to {best.high:.2f})"
+    value, low, high = plan.bits
+    bits = f"{value:.2f} ({low:.2f} to {high:.2f})"
     time = f'until: "{until}"' if until else f"minutes: {plan.minutes:g}"
     skip = "true" if any(s.problems for s in found.sources) else "false"
     dpo = (
@@ -64,7 +72,9 @@ def recipe_text(
         else f"dpo: {{enabled: false}}      # {plan.why['dpo.enabled']}\n"
     )
     head = f"{plan.minutes:g} minutes, expected {bits} bits per byte of held-out text"
-    size = f"{best.parameters / 1e6:.1f}M parameters: {plan.why['model.hidden_size']}"
+    own = "auto           # yours up to four times over until they are half"
+    if given and given.talks and given.inner >= LARGE and found.of("conversation"):
+        own = "1              # yours alone: it can talk already"
     return f"""# Written by `miao grow`: {head}.
 # An ordinary recipe: `miao run` of this file does the same, and every value can be changed.
 name: {_flow(name)}
@@ -76,7 +86,7 @@ corpus:
   conversations: {_flow(found.files("conversation"))}
   preferences: {_flow(found.files("preference"))}
   local: null
-  own_share: auto           # yours up to four times over until they are half
+  own_share: {own}
   skip_bad_records: {skip}
   heldout: {plan.heldout:g}             # share kept out of training, to measure on
   seedbed:                  # the built-in conversations, and who they say it is
@@ -87,17 +97,7 @@ corpus:
     maker_zh: {_flow(maker or built_in.maker_zh)}
     maker_en: {_flow(maker or built_in.maker_en)}
 
-tokenizer:
-  vocab_size: {best.vocabulary}          # {plan.why["tokenizer.vocab_size"]}
-  sample: {min(int(plan.characters), 3_000_000 if plan.minutes < 30 else 30_000_000)}
-
-model:                      # {size}
-  hidden_size: {best.width}
-  num_hidden_layers: {best.blocks}
-  num_attention_heads: {shape.num_attention_heads}
-  num_key_value_heads: {shape.num_key_value_heads}
-  head_dim: {best.width // shape.num_attention_heads}
-  max_position_embeddings: {shape.max_position_embeddings}
+{_going_on(plan, given) if given else _new_model(plan)}
 
 pretrain:
   tokens: null
@@ -136,6 +136,32 @@ evaluate:
 sample_texts: {_flow(beginnings)}
 sample_prompts: {_flow(Recipe().sample_prompts[:: 1 if plan.minutes >= 5 else 4])}
 """
+
+
+def _new_model(plan: Plan) -> str:
+    best = plan.best
+    shape = shape_options(best.width, best.blocks)
+    return f"""tokenizer:
+  vocab_size: {best.vocabulary}          # {plan.why["tokenizer.vocab_size"]}
+  sample: {min(int(plan.characters), 3_000_000 if plan.minutes < 30 else 30_000_000)}
+
+model:                      # {best.parameters / 1e6:.1f}M: {plan.why["model.hidden_size"]}
+  hidden_size: {best.width}
+  num_hidden_layers: {best.blocks}
+  num_attention_heads: {shape.num_attention_heads}
+  num_key_value_heads: {shape.num_key_value_heads}
+  head_dim: {best.width // shape.num_attention_heads}
+  max_position_embeddings: {shape.max_position_embeddings}"""
+
+
+def _going_on(plan: Plan, given: Given) -> str:
+    path = _flow(given.path)
+    template = "" if given.talks else "\n  chat_template: miao    # it has none: a base model"
+    return f"""tokenizer:
+  path: {path}{template}
+
+model:                      # {plan.why["model.path"]}
+  path: {path}"""
 
 
 def _flow(value: Any) -> str:

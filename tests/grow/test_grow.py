@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from miao.cli import main
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.grow import machine
-from miao.grow.found import CUT, cut, look, take_texts
+from miao.grow.found import CUT, Found, cut, look, take_texts
+from miao.grow.given import look_at
 from miao.grow.machine import Speed
 from miao.grow.outcome import Earlier, earlier
 from miao.grow.plan import make_plan, ranked
@@ -161,6 +164,62 @@ def test_a_forecast_narrows_and_ends_at_the_outcome() -> None:
     assert end.value == pytest.approx(law[1.0]) == pytest.approx(early.value)
     assert early.high - early.low > late.high - late.low > end.high - end.low
     assert late.low < law[1.0] < late.high and early.low < seen[0.3]
+
+
+def test_both_roads_are_compared_and_the_better_one_is_taken(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model of someone else's form with random weights is no help; one that knows the text is."""
+    from miao.model import Decoder, ModelConfig, save_model
+    from miao.tokenizer.train import train_tokenizer
+
+    there = tmp_path / "Qwen3-like"
+    text = (folder / "novel.txt").read_text(encoding="utf-8")
+    train_tokenizer([text], 320).save(there)
+    config = ModelConfig(vocab_size=320, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=1, head_dim=32, intermediate_size=128)  # fmt: skip
+    model = Decoder(config)
+    model.initialize(0)
+    save_model(model, there)
+    found = look([str(folder)], [], [])
+    given = look_at(str(there), found, SPEED, 60.0)
+    uniform = math.log2(320) / given.bytes_per_token
+    assert given.now == pytest.approx(uniform, rel=0.05) and given.measured_bytes > 2000
+    assert given.tried and given.tokens_per_second > 0 and given.talks
+    plan = make_plan(found, SPEED, 8, 5.0, tmp_path, given)
+    assert not plan.goes_on and "a new one is grown" in plan.why["model.path"]
+    assert plan.going_on and plan.going_on[0] < given.now
+    knows = replace(given, now=0.9 * plan.best.bits)
+    plan = make_plan(found, SPEED, 8, 5.0, tmp_path, knows)
+    assert plan.goes_on and plan.bits[0] <= knows.now and "it goes on" in plan.why["model.path"]
+    path = tmp_path / "on.yaml"
+    path.write_text(
+        recipe_text(plan, found, ["t.jsonl"], "a", "runs", None, None, ["从前"]), "utf-8"
+    )
+    recipe = load_recipe(path)
+    assert recipe.model.path == recipe.tokenizer.path == str(there)
+    assert recipe.tokenizer.chat_template is None
+    alone = load_recipe(_new_recipe(found, tmp_path))
+    assert recipe.pretrain.learning_rate < 0.5 * alone.pretrain.learning_rate
+    large = replace(given, against="training it takes 99 GiB, more than this machine has")
+    refused = make_plan(found, SPEED, 8, 5.0, tmp_path, large)
+    assert not refused.goes_on and "99 GiB" in refused.why["model.path"]
+    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    words = ["grow", str(folder), "--minutes", "8", "--plan", "--out_dir", str(tmp_path)]
+    assert main([*words, "--from", str(there)]) == 0
+    assert "from scratch" in " ".join(capsys.readouterr().out.split())
+    assert main([*words, "--from", str(tmp_path / "nothing")]) == 2
+
+
+def _new_recipe(found: Found, tmp_path: Path) -> Path:
+    path, plan = tmp_path / "new.yaml", make_plan(found, SPEED, 8, 5.0, tmp_path)
+    path.write_text(
+        recipe_text(plan, found, ["t.jsonl"], "a", "runs", None, None, ["从前"]), "utf-8"
+    )
+    return path
 
 
 def test_the_plan_as_json_is_what_the_studio_shows(
