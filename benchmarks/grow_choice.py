@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT))
 from miao import rules
 from miao.device import keep_freed_memory
 from miao.files import append_jsonl, read_json, read_jsonl, write_json
-from miao.grow.found import Found, look
+from miao.grow.found import BYTES_PER_TOKEN, Found, look
 from miao.grow.machine import SEQ_LEN, measure, shape_config
 from miao.grow.outcome import Earlier
-from miao.grow.plan import BYTES_PER_TOKEN, SHAPES, ranked
+from miao.grow.plan import SHAPES, ranked
 
 ROUNDS, STEPS = 3, 24
 """Of the measurement of speeds; the fastest round counts."""

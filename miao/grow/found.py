@@ -37,6 +37,12 @@ SAMPLE, PIECES = 200_000, 400
 """Bytes that are compressed, to see how hard the text is; of so many pieces from all over it."""
 PACKED = 3.5
 """Bytes of text in a byte of a compressed file, about."""
+BYTES_PER_TOKEN = {
+    1024: (2.0, 2.4), 2048: (2.6, 3.0), 4096: (3.2, 3.6), 6400: (3.5, 3.9), 12800: (4.0, 4.4),
+    25600: (4.4, 4.7),
+}  # fmt: skip
+"""Of Chinese and of English, by the size of the vocabulary: what the tokenizer comes to here."""
+REFERENCE = 6400
 _END = re.compile(r"\n|(?<=[。！？!?])|(?<=\. )")
 
 
@@ -193,6 +199,20 @@ def _count(source: Source, most: float, result: Found, sample: _Sample) -> None:
         source.records += round(number * factor)
         source.characters += taken * factor
         source.bytes += bytes_taken * factor
+
+
+def bytes_per_token(vocabulary: int, chinese: float) -> float:
+    zh, en = BYTES_PER_TOKEN[vocabulary]
+    return chinese * zh + (1 - chinese) * en
+
+
+def expected(found: Found, inner: float, vocabulary: int, tokens: float) -> rules.Interval:
+    """What the rules say of so many tokens of this text, at the level of theirs."""
+    reference = bytes_per_token(REFERENCE, found.chinese)
+    read = tokens * bytes_per_token(vocabulary, found.chinese)
+    return rules.expected_bits(
+        inner, read / reference, found.total("document", "bytes") / reference
+    )
 
 
 def take_texts(found: Found, characters: float, directory: Path, seed: int) -> list[str]:

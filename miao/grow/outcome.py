@@ -12,7 +12,7 @@ from miao.console import say, warn
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl, write_json
 from miao.grow import BOOK
-from miao.grow.found import Found, Source
+from miao.grow.found import Found, Source, expected
 from miao.rundir import RunDir
 
 KNOWN, FOREIGN = 0.025, 0.045
@@ -93,7 +93,6 @@ def foretold(run: RunDir) -> list[list[float]]:
 def residuals(run: RunDir, book: dict[str, Any], bits: float | None) -> dict[str, float | None]:
     """What the next plan learns: the level over what the rules say of the tokens that were read,
     and the speed over what was measured; None where the model was not the plan's own."""
-    from miao.grow.plan import expected
     from miao.model import count_parameters, load_config
 
     best, facts = book["plan"]["candidates"][0], run.facts().get("pretrain", {})

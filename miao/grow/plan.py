@@ -15,7 +15,7 @@ from typing import Any
 from miao import rules
 from miao.errors import MiaoError
 from miao.files import free_space
-from miao.grow.found import Found
+from miao.grow.found import BYTES_PER_TOKEN, Found, bytes_per_token, expected
 from miao.grow.given import Given
 from miao.grow.machine import SEQ_LEN, Speed, shape_config
 from miao.grow.outcome import Earlier, earlier
@@ -27,12 +27,6 @@ SHAPES = (
     (384, 8), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20), (1536, 24),
 )  # fmt: skip
 """Width and blocks."""
-BYTES_PER_TOKEN = {
-    1024: (2.0, 2.4), 2048: (2.6, 3.0), 4096: (3.2, 3.6), 6400: (3.5, 3.9), 12800: (4.0, 4.4),
-    25600: (4.4, 4.7),
-}  # fmt: skip
-"""Of Chinese and of English, by the size of the vocabulary: what the tokenizer comes to here."""
-REFERENCE = 6400
 CHARACTERS_PER_ENTRY = 40
 """Of text, below which a vocabulary of this size is not learned well."""
 EQUAL = 0.005
@@ -202,20 +196,6 @@ def _compare(plan: Plan, given: Given, found: Found, seconds: float, before: Ear
         f"{new}; from {given.path}: {given.now:.3f} now (measured), {value:.3f} after "
         f"{tokens:,.0f} tokens ({low:.2f} to {high:.2f}: a guess), so "
     ) + ("it goes on" if plan.goes_on else "a new one is grown")
-
-
-def bytes_per_token(vocabulary: int, chinese: float) -> float:
-    zh, en = BYTES_PER_TOKEN[vocabulary]
-    return chinese * zh + (1 - chinese) * en
-
-
-def expected(found: Found, inner: float, vocabulary: int, tokens: float) -> rules.Interval:
-    """What the rules say of so many tokens of this text, at the level of theirs."""
-    reference = bytes_per_token(REFERENCE, found.chinese)
-    read = tokens * bytes_per_token(vocabulary, found.chinese)
-    return rules.expected_bits(
-        inner, read / reference, found.total("document", "bytes") / reference
-    )
 
 
 def ranked(found: Found, speed: Speed, seconds: float, before: Earlier) -> list[Candidate]:
