@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from miao.evaluate.forecast import Forecast, decay_of, forecast_loss, forecast_share
 from miao.evaluate.scores import CENTRED
+from miao.recipe.quantities import parse_quantity
 from miao.report.charts import (
     NUMBER,
     QUANTITY,
@@ -171,6 +173,13 @@ def _stage_curves(
             from_zero=True,
         ),
         Panel(
+            Text("装满的位置", "Places filled with tokens"),
+            [Series(_filled(rows, data.recipe.get(stage, {})), stage)],
+            SHARE,
+            40,
+            span=(0, 1),
+        ),
+        Panel(
             Text("专家均衡（1 为最匀）", "Evenness of the experts, 1 is best"),
             [Series(points(rows, "expert_entropy"), stage)],
             NUMBER,
@@ -255,6 +264,21 @@ def _speed_panel(rows: Sequence[Record], stage: str) -> Panel:
     return Panel(
         Text("每秒词元 · MFU", "Tokens per second · MFU"), [series], QUANTITY, 40, from_zero=True
     )
+
+
+def _filled(rows: Sequence[Record], options: Record) -> list[Point]:
+    """The real tokens of the steps between two lines, as a share of the places in their rows;
+    the last steps of a budget are shorter than the others."""
+    seq_len, batch = options.get("seq_len"), options.get("batch_tokens")
+    if not seq_len or not batch or "group_size" in options:  # answers of GRPO are not packed ahead
+        return []
+    places = max(int(parse_quantity(batch, "batch_tokens")) // seq_len, 1) * seq_len
+    lines = [row for row in rows if is_number(row.get("step")) and is_number(row.get("loss"))]
+    return [
+        (now["tokens"], min((now["tokens"] - before["tokens"]) / (steps * places), 1.0))
+        for before, now in pairwise(lines)
+        if (steps := now["step"] - before["step"]) > 0 and now["tokens"] > before["tokens"]
+    ]
 
 
 def points(rows: Sequence[Record], key: str) -> list[Point]:

@@ -256,3 +256,11 @@ def test_the_card_stands_on_the_page_escaped(run: RunDir, hostile: str) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     assert "What it knows and can" in page and "50.0 % ± 10.0" in page
     assert hostile not in page
+
+
+def test_the_curves_show_how_full_the_rows_were(run: RunDir) -> None:
+    data = read_run(run)
+    data.recipe["pretrain"] |= {"seq_len": 250, "batch_tokens": "1.3K"}  # five rows: 1,250 places
+    pretrain, sft, _ = training_curves(data)
+    assert "Places filled with tokens" in str(pretrain.chart) and "80" in str(pretrain.chart)
+    assert "Places filled" not in str(sft.chart)  # not known of a recipe without rows
