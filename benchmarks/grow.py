@@ -3,7 +3,8 @@
     python benchmarks/grow.py --texts zh=data/zh.jsonl en=data/books/ --minutes 2 5 15 40
 
 Every run is a process of its own and is kept below --out; called again, it goes on with those that
-are missing, and with no run to do it only prints the table (Markdown).
+are missing, and with no run to do it only prints the table (Markdown) and draws
+calibration.svg: what was said against what came.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from miao.files import read_json
+from miao.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT, FORETOLD = 0.03, 0.03
@@ -49,8 +50,48 @@ def main(words: Sequence[str] | None = None) -> int:
         command += ["--chats", *options.chats] if options.chats else []
         subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
     books = [options.out / run_name(name, minutes) / "grow.json" for name, _, minutes in cells]
-    print(table([(path.parent.name, read_json(path)) for path in books if path.exists()]))
+    there = [(path.parent.name, read_json(path)) for path in books if path.exists()]
+    print(table(there))
+    write_text(options.out / "calibration.svg", plot(there))
     return 0
+
+
+def plot(books: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """SVG: bits per byte that came (across) and that were said (up): planned (rings), halfway
+    (dots); on the line it came true, in the band within `FORETOLD`."""
+    points = [
+        (name, float(said), float(book["outcome"]["bits_per_byte"]), colour)
+        for name, book in books
+        if (book.get("outcome") or {}).get("bits_per_byte")
+        for said, colour in (
+            (book["expected"]["bits_per_byte"][0], "none"),
+            ((book.get("halfway") or [None])[0], "#2b6"),
+        )
+        if said is not None
+    ]
+    values = [value for _, said, came, _ in points for value in (said, came)] or [1.0, 2.0]
+    low, high = 0.95 * min(values), 1.05 * max(values)
+
+    def at(value: float) -> float:
+        return 40 + 340 * (value - low) / (high - low)
+
+    def line(factor: float, style: str) -> str:
+        ends = " ".join(f"{at(x):.1f},{420 - at(x * factor):.1f}" for x in (low, high))
+        return f'<polyline points="{ends}" fill="none" stroke="#999" {style}/>'
+
+    marks = [
+        f'<circle cx="{at(came):.1f}" cy="{420 - at(said):.1f}" r="4" fill="{colour}" '
+        f'stroke="#2b6"><title>{name}: {said:.3f}, came {came:.3f}</title></circle>'
+        for name, said, came, colour in points
+    ]
+    dashed = 'stroke-dasharray="4"'
+    lines = [line(1, ""), line(1 - FORETOLD, dashed), line(1 + FORETOLD, dashed)]
+    words = [
+        '<text x="40" y="20">bits per byte: said (up), came (across)</text>',
+        f'<text x="40" y="410">{low:.2f}</text><text x="350" y="410">{high:.2f}</text>',
+    ]
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 420" font-size="12">'
+    return "\n".join([head, *lines, *marks, *words, "</svg>", ""])
 
 
 def run_name(corpus: str, minutes: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.grow import table
+from benchmarks.grow import plot, table
 
 
 def test_the_table_counts_what_was_kept_and_what_came_true() -> None:
@@ -13,4 +13,6 @@ def test_the_table_counts_what_was_kept_and_what_came_true() -> None:
     text = table([("a", good), ("b", late), ("c", later), ("d", {"expected": expected})])
     assert "| a | 2 | -1.7% | 2.000 | - | 2.020 | -1.0% |" in text
     assert "| c | 2 | +8.3% | 2.000 | 2.450 | 2.500 | -2.0% |" in text
+    drawn = plot([("a", good), ("b", late), ("c", later), ("d", {"expected": expected})])
+    assert drawn.count("<circle") == 4 and "c: 2.450, came 2.500" in drawn
     assert "Time kept within 3 %: 1 of 3. Foretold within 3 %: 2." in text
