@@ -274,9 +274,9 @@ def plot(content: dict[str, Any], rows: list[dict[str, Any]], stem: Path) -> Non
                 fitted = inside and in_measured(measured["tokens"], row["tokens"])
                 face = color if fitted else "none"
                 axis.plot(row["tokens"], row["bits"], "o", color=color, markerfacecolor=face)
-            for part, style in (((1e5, measured["tokens"][0]), ":"), (measured["tokens"], "-"),
-                                ((measured["tokens"][1], 3.2e7), ":")):  # fmt: skip
-                grid = np.geomspace(*part, 30)
+            first, last = measured["tokens"]
+            for start, stop, style in ((1e5, first, ":"), (first, last, "-"), (last, 3.2e7, ":")):
+                grid = np.geomspace(start, stop, 30)
                 law = [rules._law(best, size, tokens) for tokens in grid]
                 axis.plot(grid, law, style if inside else ":", color=color, linewidth=1)
             axis.plot([], [], "o-", color=color, label=f"{size / 1e6:.2f}M")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(ROOT))
 
-from miao.train import muon, optim, schedule
+from miao.train import budget, muon, optim
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -68,16 +68,16 @@ def normuon() -> None:
 
 def sqrt_decay() -> None:
     """The decay as 1 - sqrt (arXiv:2405.18392) instead of a straight line."""
-    plain = schedule.learning_rate_factor
+    plain = budget.learning_rate_factor
 
     def factor(
-        shape: Any, done: float, budget: float, warmup: float, decay: float, final: float
+        shape: Any, done: float, length: float, warmup: float, decay: float, final: float
     ) -> float:
-        if shape != "wsd" or done < budget - decay:
-            return plain(shape, done, budget, warmup, decay, final)
-        return 1 - math.sqrt((done - budget + decay) / decay)
+        if shape != "wsd" or done < length - decay:
+            return plain(shape, done, length, warmup, decay, final)
+        return 1 - math.sqrt((done - length + decay) / decay)
 
-    schedule.learning_rate_factor = factor
+    budget.learning_rate_factor = factor
 
 
 def cautious_decay() -> None:
@@ -96,7 +96,7 @@ def cautious_decay() -> None:
     optim.MuonAdamW._apply = apply  # type: ignore[method-assign]
 
 
-PLACES = ((muon, "newton_schulz"), (optim.MuonAdamW, "_apply"), (schedule, "learning_rate_factor"))
+PLACES = ((muon, "newton_schulz"), (optim.MuonAdamW, "_apply"), (budget, "learning_rate_factor"))
 
 
 @contextmanager

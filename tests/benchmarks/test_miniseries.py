@@ -88,6 +88,18 @@ def test_polar_express_is_nearer_to_orthogonal(load: Any) -> None:
         assert off(muon.newton_schulz(matrix, torch.float32)) < off(plain)
 
 
+def test_another_decay_is_what_a_budget_follows(load: Any) -> None:
+    from miao.recipe import StageOptions
+    from miao.train.budget import Budget
+
+    budget = Budget("pretrain", StageOptions(schedule="wsd", warmup=0, decay=0.5), 100)
+    budget.at = 75
+    plain = budget.rate(0)
+    with load("variants").applied("sqrt_decay"):
+        assert budget.rate(0) == 1 - math.sqrt(0.5) < plain == 0.5
+    assert budget.rate(0) == plain
+
+
 def test_a_study_of_choices_compares_one_difference_at_a_time(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
