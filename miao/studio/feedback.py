@@ -25,6 +25,7 @@ STEPS = 40
 BATCH = 256
 """Tokens of a step: few, since there are few."""
 MOST_EPOCHS = 50
+HALF = "\ufffd"
 MOST_SHOWN = 12
 """Answers of which is told how likely they became."""
 
@@ -55,12 +56,17 @@ def note(run: RunDir, opinion: Opinion) -> None:
 
 def records(run: RunDir) -> dict[str, list[dict[str, Any]]]:
     """The opinions as records of training: `labels` (KTO), `pairs` (DPO), `turns` (SFT). Of one
-    answer the last opinion counts; what is damaged is left out."""
+    answer the last opinion counts; what is damaged is left out, as are the halves of characters
+    that a young model says, which no corpus takes."""
     last: dict[tuple[str, str, str], Opinion] = {}
     for line in read_jsonl(run.path / FILE, lambda problem: None):
         try:
             one = Opinion.model_validate(line)
         except ValueError:
+            continue
+        one.answer = one.answer.replace(HALF, "")
+        one.other = None if one.other is None else one.other.replace(HALF, "")
+        if not one.answer.strip():
             continue
         thumbs = "thumb" if one.kind in ("up", "down") else one.kind
         asked = "\n".join(turn.content for turn in one.messages)
@@ -72,8 +78,8 @@ def records(run: RunDir) -> dict[str, list[dict[str, Any]]]:
         if one.kind in ("up", "down"):
             label = {"prompt": prompt, "completion": answer, "label": one.kind == "up"}
             found["labels"].append(label)
-        elif one.other is not None and one.other != one.answer:
-            pair = {"prompt": prompt, "chosen": answer, "rejected": _said(one.other)}
+        elif (one.other or "").strip() and one.other != one.answer:
+            pair = {"prompt": prompt, "chosen": answer, "rejected": _said(one.other or "")}
             found["pairs"].append(pair)
         if one.kind == "corrected":
             found["turns"].append({"messages": prompt + answer})

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from fastapi import FastAPI, Request
 
 from miao.corpus.read.formats import RecordCounts, convert_file
 from miao.files import read_jsonl, write_json, write_jsonl
+from miao.model import load_model
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
@@ -20,6 +23,8 @@ from miao.studio.feedback import Opinion, lesson, note, records
 from miao.studio.place import Place
 from miao.studio.talk import score_of
 from miao.studio.voices import Voices
+from miao.tokenizer import Tokenizer
+from tests.inspect.runs import grown_run
 
 Enter = Callable[..., Any]
 ASKED = [{"role": "user", "content": "你好"}]
@@ -93,6 +98,50 @@ def test_opinions_become_records_that_the_corpus_reads(run: RunDir, tmp_path: Pa
         problems: list[Any] = []
         read = list(convert_file(file_of, name, "x", problems.append, RecordCounts()))  # type: ignore[arg-type]
         assert read and problems == [], kind
+
+
+def test_halves_of_characters_are_no_lesson(run: RunDir) -> None:
+    for one in (
+        opinion("down", "\ufffd\ufffd好\ufffd"),
+        opinion("down", "\ufffd \ufffd"),
+        opinion("better", "我叫小禾。", "\ufffd"),
+        opinion("corrected", "我叫小禾。", "\ufffd我\ufffd"),
+    ):
+        note(run, one)
+    found = records(run)
+    assert [one["completion"][0]["content"] for one in found["labels"]] == ["好"]
+    assert [one["rejected"][0]["content"] for one in found["pairs"]] == ["我"]
+    assert len(found["turns"]) == 1
+
+
+def test_what_a_lesson_came_to_is_the_probability_of_its_answers(
+    enter: Enter, place: Place, tokenizer: Tokenizer
+) -> None:
+    before = grown_run(place.runs / "tiny", tokenizer)
+    model = before.model("pretrain")
+    note(before, opinion("up", "你好。"))
+    note(before, opinion("better", "我是小苗。", "不"))
+    name = "tiny-taught-1"
+    words = lesson(before, model, place.home / "lessons" / name, name)
+    taught = RunDir(place.runs / name)
+    shutil.copytree(model, taught.model("dpo"))
+    shutil.copy(words[1], taught.path / "recipe.yaml")
+    client = enter()
+    found = client.get("/studio/effect", params={"run": name}).json()
+    assert found["before"] == "tiny/models/pretrain" and found["after"] == f"{name}/models/dpo"
+    assert [(one["answer"], one["liked"]) for one in found["answers"]] == [
+        ("你好。", True), ("我是小苗。", True), ("不", False),
+    ]  # fmt: skip
+    assert all(0 < one["before"] == one["after"] < 1 for one in found["answers"]), "same weights"
+    first, loaded = found["answers"][0], load_model(model)
+    prompt = tokenizer.chat_template.encode_prompt(tokenizer, ASKED)
+    said = tokenizer.encode("你好。")
+    logits_btv = loaded(torch.tensor([[*prompt, *said]]))
+    logprobs_tv = logits_btv[0].log_softmax(-1)[len(prompt) - 1 : -1]
+    mean = logprobs_tv[torch.arange(len(said)), torch.tensor(said)].mean()
+    assert first["before"] == pytest.approx(float(mean.detach().exp()), rel=1e-3)
+    for other in ("tiny", "nobody"):
+        assert client.get("/studio/effect", params={"run": other}).status_code in (400, 404)
 
 
 @pytest.mark.parametrize("kinds", ["up", "better", "up better corrected"])
