@@ -27,9 +27,12 @@ from miao.ops.attention import attention, document_mask
 from miao.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from miao.ops.varlen import document_starts, has_varlen
 from miao.recipe import PretrainOptions
+from miao.shards.batch import Batch
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
+from miao.train.gradients import StepGradients
 from miao.train.muon import Orthogonalizer, newton_schulz
+from miao.train.objectives import LanguageObjective
 
 VOCABULARY = 1001
 """No multiple of 64."""
@@ -119,6 +122,38 @@ def compilations(device: torch.device) -> dict[str, Any] | str:
     return {"graphs": counted}
 
 
+def graphs(device: torch.device) -> dict[str, Any]:
+    """Replayed graphs and gradients that several micro-batches add to: left, or right."""
+    on_gpu = device.type == "cuda"
+
+    def summed(micro_batch: int, compiled: bool) -> tuple[torch.Tensor, bool]:
+        options = PretrainOptions(
+            seq_len=64,
+            batch_tokens=4 * 64,
+            micro_batch=micro_batch,
+            compile="graphs" if compiled else "off",
+        )
+        parallel = Parallel(small_model(device, half(device)).train(), options, World())
+        if compiled:
+            parallel.compile()
+        steps = StepGradients("pretrain", options, parallel, LanguageObjective(), 4)
+        ids = torch.arange(4 * 64).view(4, 64) % VOCABULARY
+        places = torch.arange(64).expand(4, 64)
+        rows = [[("check", row)] for row in range(4)]
+        batch = Batch(ids, ids, places, torch.ones_like(ids), sequences=rows)
+        for _ in range(3):  # recorded with the second, replayed with the third
+            steps.of(batch)
+        return torch.cat([g.flatten() for g in parallel.gradients()]).clone(), parallel.graphs
+
+    truth, _ = summed(4, compiled=False)
+    figures: dict[str, Any] = {}
+    for micro_batch in (4, 1):
+        found, replayed = summed(micro_batch, compiled=on_gpu)
+        figures[f"error with rows of {micro_batch}"] = error(found, truth, 2e-2)
+        figures[f"replayed with rows of {micro_batch}"] = replayed
+    return figures
+
+
 def documents(device: torch.device) -> dict[str, Any]:
     dtype = half(device)
     segments = torch.tensor([[1] * 50 + [2] * 14, [1] * 20 + [2] * 40 + [0] * 4])
@@ -191,6 +226,7 @@ def rollouts(device: torch.device) -> dict[str, Any]:
 CHECKS: dict[str, Check] = {
     "1.1 padded vocabulary": padded_head,
     "1.2 compilations": compilations,
+    "1.3 graphs and accumulation": graphs,
     "1.4 attention by documents": documents,
     "1.5 fused loss": fused_loss,
     "1.5 compiled Muon": muon,

@@ -1,16 +1,21 @@
-"""One process against several (DDP): tokens per second, and the same losses.
+"""One process against several (DDP): tokens per second, and the same losses; or memory (FSDP2).
 
     python benchmarks/scaling.py --processes 1,2
+    python benchmarks/scaling.py --memory --processes 1,2,4
 
 Launches `torchrun --nproc-per-node N -m miao pretrain` on the same shards, in turn, and reads
 metrics.jsonl. On a CPU each process gets its share of the cores (`--threads-total`); one process on
 one core is measured too, so that both questions have an answer: what a second process gains over an
 equal first one, and over a single process with all the cores.
+
+`--memory`: how much a process grows from before it has a model to the peak of two training steps,
+on CPUs, with the step's rows shared out, beside what of that are weights, gradient and buffers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -18,13 +23,23 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from common import ROOT, parser_for, report
 from material import built_shards, shape
 
 from miao.device import choose_device
 from miao.files import read_jsonl
+from miao.recipe import PretrainOptions, Recipe
+from miao.recipe.model import ModelOptions
+from miao.train.distributed.choice import make_parallel
+from miao.train.distributed.parallel import Parallel
+from miao.train.distributed.world import LaunchedWorld, World
+from miao.train.optim import local
+from miao.train.prepare import filling_of, prepare_model
 
 SHAPE_OPTIONS = (
     "hidden_size",
@@ -47,7 +62,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8, help="optimizer steps of a run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--parallel", help="passed on as --parallel (default: the recipe's own)")
+    parser.add_argument("--memory", action="store_true", help="peak memory per process instead")
+    parser.add_argument("--layers", type=int, default=8, help="of the model of --memory, 512 wide")
     options = parser.parse_args()
+    if options.memory:
+        return measure_memory(options)
     if options.quick:
         options.shape, options.seq_len, options.batch_tokens = "tiny", 64, 1024
         options.steps, options.rounds = 4, 1
@@ -81,6 +100,73 @@ def main() -> int:
     columns = ["setting", "tokens/s median", "tokens/s best", "times the first", "loss differs by"]
     report("scaling", options, str(device), columns, rows, losses=losses)
     return 1 if failed else 0
+
+
+def measure_memory(options: argparse.Namespace) -> int:
+    """A row for every number of processes."""
+    if "RANK" in os.environ:
+        sys.stdout.write(json.dumps(memory_of_rank(options.layers)) + "\n")
+        return 0
+    rows: list[dict[str, Any]] = []
+    for n in [int(word) for word in options.processes.split(",")]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(n), __file__, "--memory", "--layers"]
+        done = subprocess.run([*command, str(options.layers)], capture_output=True, text=True)
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        if len(found) != n:
+            raise RuntimeError(done.stderr[-2500:])
+        largest = {name: max(line[name] for line in found) for name in found[0]}
+        rows.append({"processes": n, **largest})
+        rows[-1]["times the first"] = largest["peak MiB"] / rows[0]["peak MiB"]
+        print(f"  {rows[-1]}", flush=True)
+    report("scaling-memory", options, "cpu", list(rows[0]), rows)
+    return 0
+
+
+def memory_of_rank(layers: int) -> dict[str, float]:
+    """MiB of one process of `fsdp`."""
+    world = LaunchedWorld(on_gpu=False) if int(os.environ["WORLD_SIZE"]) > 1 else World()
+    two_steps(world, 1, 64)  # brings what is imported and kept at first use
+    begun = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    parallel = two_steps(world, layers, 512)
+    peak = status("VmHWM") - begun
+    held = [local(p) for p in parallel.model.parameters()] + parallel.gradients()
+    held += parallel.optimizer.state_tensors().values()
+    block = sum(p.numel() for p in parallel.model.model.layers[0].parameters()) * 4
+    return {
+        "peak MiB": peak,
+        "weights, gradient, buffers MiB": sum(t.nbytes for t in held) / 2**20,
+        "a block MiB": block / 2**20,
+    }
+
+
+def two_steps(world: World, layers: int, width: int) -> Parallel:
+    """Of rows that the processes share."""
+    recipe = Recipe(device="cpu", seed=0)
+    heads = {"num_attention_heads": width // 64, "num_key_value_heads": 1, "head_dim": 64}
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 1408}
+    recipe.model = ModelOptions(**heads, **shape, max_position_embeddings=128)
+    recipe.pretrain = PretrainOptions(precision="fp32", seq_len=128)
+    tokenizer: Any = SimpleNamespace(vocab_size=6400, end_of_turn_id=1)
+    spread = world.size > 1
+    with patch("miao.train.prepare.keep_freed_memory"):  # it would hide what is given back
+        model = prepare_model(recipe, recipe.pretrain, tokenizer, None, spread)
+    filling = filling_of(recipe, None) if spread else None
+    parallel = make_parallel("fsdp", model, recipe.pretrain, world, filling)
+    ids = torch.randint(6400, (4 // world.size, 128))
+    for _ in range(2):
+        parallel.forget_gradients()
+        loss = parallel.module(ids, labels_bt=ids, output="loss")
+        parallel.backward(loss, last=True)
+        parallel.step()
+    return parallel
+
+
+def status(name: str) -> float:
+    """A figure of this process, in MiB."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def wanted(options: argparse.Namespace, device: str) -> dict[str, tuple[int, int]]:

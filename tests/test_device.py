@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from miao.device import (
     choose_dtype,
     choose_muon_dtype,
     find_compiler,
+    flash_attention,
     matmul_flops,
     memory_bandwidth,
     memory_bytes,
@@ -113,3 +116,37 @@ def test_muon_computes_in_fp32_on_cards_without_bf16(
     assert choose_muon_dtype(card, half) == (torch.bfloat16 if native else torch.float32)
     assert choose_dtype("auto", card) == (torch.bfloat16 if native else torch.float16)
     assert choose_muon_dtype(torch.device("cpu"), torch.float32) == torch.float32
+
+
+def test_flash_attention_3_is_switched_on_where_its_package_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a package that only has the names, and PyTorch's own switch."""
+    attention = torch.nn.attention
+    if not hasattr(attention, "activate_flash_attention_impl"):
+        pytest.skip("this PyTorch has no such switch")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    device, package = torch.device("cuda"), tmp_path / "flash_attn_interface.py"
+    assert flash_attention(device) == 2  # not installed
+    package.write_text("")
+    assert flash_attention(device) == 2  # without kernels
+    package.write_text(
+        "import torch\n"
+        "library = torch.library.Library('flash_attn_3', 'DEF')\n"
+        "for name in ('fwd', 'bwd'):\n"
+        "    library.define(f'{name}(Tensor x) -> Tensor')\n"
+    )
+    monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+    importlib.invalidate_caches()
+    monkeypatch.setenv("MIAO_FLASH", "2")
+    assert flash_attention(device) == 2
+    monkeypatch.delenv("MIAO_FLASH")
+    try:
+        assert flash_attention(device) == 3 == flash_attention(device)
+        assert attention.current_flash_attention_impl() == "FA3"
+    finally:
+        attention.restore_flash_attention_impl(_raise_warn=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert flash_attention(device) == 2  # an A100
+    assert flash_attention(torch.device("cpu")) == 0

@@ -26,14 +26,14 @@ class TokenRows(nn.Module):
 
     def __init__(self, ids: Sequence[int], embedding_vd: Tensor, head_vd: Tensor | None):
         super().__init__()
-        device = embedding_vd.device
+        device = torch.device("cpu") if embedding_vd.is_meta else embedding_vd.device
         self.register_buffer("ids", torch.tensor(list(ids), device=device), persistent=False)
         place_v = torch.full((len(embedding_vd),), -1, device=device)
         place_v[self.ids] = torch.arange(len(ids), device=device)
         self.register_buffer("place_v", place_v, persistent=False)
         tables = {EMBEDDING: embedding_vd} | ({} if head_vd is None else {HEAD: head_vd})
         self.rows = nn.ParameterDict(
-            {name: table.detach()[self.ids].clone() for name, table in tables.items()}
+            {n: table.detach()[self.ids.to(table.device)].clone() for n, table in tables.items()}
         )
 
     def embed(self, module: nn.Module, inputs: tuple[Any, ...], output_btd: Tensor) -> Tensor:
@@ -44,5 +44,8 @@ class TokenRows(nn.Module):
 
     def within(self, name: str, table_vd: Tensor) -> Tensor:
         """A whole matrix with these rows in their places."""
-        rows = self.rows[name if name in self.rows else EMBEDDING]
-        return table_vd.index_copy(0, self.ids, rows.to(table_vd.dtype))
+        return table_vd.index_copy(0, self.ids, self.of(name).to(table_vd.dtype))
+
+    def of(self, name: str) -> Tensor:
+        """The rows that are trained for a matrix; of a tied pair those of its one."""
+        return self.rows[name if name in self.rows else EMBEDDING]

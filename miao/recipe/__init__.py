@@ -26,7 +26,7 @@ from miao.recipe.stages import (
 
 STAGES = ("pretrain", "sft", "dpo", "grpo")
 TRACKERS = ("tensorboard", "wandb", "swanlab")
-Parallelism = Literal["auto", "none", "ddp", "fsdp", "zero1", "zero2", "zero3"]
+Parallelism = Literal["auto", "none", "ddp", "fsdp", "hsdp", "zero1", "zero2", "zero3"]
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Recipe:
     """The same up to a time of the clock instead: 07:30 or 2026-11-29T07:30."""
     parallel: Parallelism = "auto"
     """How processes that a launcher started (torchrun, accelerate, deepspeed) train together: ddp
-    (auto; each has the whole model), fsdp (PyTorch's FSDP2), zero1, zero2, zero3 (DeepSpeed)."""
+    (auto; each has the whole model), fsdp (PyTorch's FSDP2), hsdp (the same within
+    each machine, a copy per machine), zero1, zero2, zero3 (DeepSpeed)."""
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
     """Raw text."""
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)

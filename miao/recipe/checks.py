@@ -63,6 +63,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_grpo(recipe.grpo, recipe.parallel, need)
     for stage, replay in (("sft", recipe.sft.replay), ("dpo", recipe.dpo.replay)):
         need(0 <= replay < 1, f"{stage}.replay: a share from 0 to below 1")
+    by_deepspeed = recipe.parallel.startswith("zero")
     for stage in ("sft", "dpo", "grpo"):
         adapter = getattr(recipe, stage).adapter
         need(adapter.rank > 0, f"{stage}.adapter.rank: must be positive")
@@ -75,15 +76,15 @@ def check_recipe(recipe: Recipe) -> None:
             f"{stage}.adapter.dropout: activation_checkpointing would drop others the second time",
         )
         need(
-            adapter.kind == "none" or recipe.parallel in ("auto", "none", "ddp"),
-            f"{stage}.adapter: trains alone or with parallel ddp, not {recipe.parallel}",
+            adapter.kind == "none" or not by_deepspeed,
+            f"{stage}.adapter: not with parallel {recipe.parallel} (but with ddp, fsdp, hsdp)",
         )
     for stage, teacher in (("pretrain", recipe.pretrain.teacher), ("sft", recipe.sft.teacher)):
         need(0 <= teacher.weight <= 1, f"{stage}.teacher.weight: a share from 0 to 1")
         need(teacher.temperature > 0, f"{stage}.teacher.temperature: must be positive")
         need(
-            teacher.path is None or recipe.parallel in ("auto", "none", "ddp"),
-            f"{stage}.teacher: trains alone or with parallel ddp, not {recipe.parallel}",
+            teacher.path is None or not by_deepspeed,
+            f"{stage}.teacher: not with parallel {recipe.parallel} (but with ddp, fsdp, hsdp)",
         )
     need(recipe.sft.neftune_alpha >= 0, "sft.neftune_alpha: must not be negative")
     need(
@@ -122,8 +123,8 @@ def check_sources(named: Collection[str], sources: Collection[str], where: str) 
 
 def _check_grpo(grpo: GrpoOptions, parallel: str, need: Any) -> None:
     need(
-        not grpo.enabled or parallel in ("auto", "none", "ddp"),
-        f"grpo: trains alone or with parallel ddp, not {parallel}",
+        not (grpo.enabled and parallel.startswith("zero")),
+        f"grpo: not with parallel {parallel} (but with ddp, fsdp, hsdp)",
     )
     need(grpo.epochs is None, "grpo.epochs: the budget is in tokens of rollouts (grpo.tokens)")
     need(

@@ -158,7 +158,8 @@ class Examiner:
             "lora_" in n for n, _ in model.named_modules()
         )
         read = model
-        if model.device.type == "cuda" and model.compute_dtype == torch.bfloat16 and not adapted:
+        casts = model.lm_head.weight.dtype != model.compute_dtype == torch.bfloat16
+        if model.device.type == "cuda" and casts and not adapted:
             read = PackedDecoder(model, "bf16")
         self._kept = model, read, make_runner(read, rows, length)
         return self._kept[2]

@@ -5,29 +5,38 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from miao.console import count, say
 from miao.errors import MiaoError, did_you_mean, install_hint
-from miao.files import atomic_directory
+from miao.files import atomic_directory, read_json
+from miao.hubs import local_directory
 from miao.model import Decoder
-from miao.model.directory import write_safetensors
+from miao.model.directory import Named, own_tensors, write_safetensors
 from miao.model.layers import Linear
-from miao.model.token_rows import EMBEDDING, HEAD
-from miao.recipe import StageOptions
+from miao.model.token_rows import EMBEDDING, GROWN, HEAD
+from miao.recipe import Recipe, StageOptions
 from miao.recipe.grpo import GrpoOptions
 from miao.recipe.stages import AdapterOptions, DpoOptions, SftOptions
+from miao.tokenizer import Tokenizer
 
 ADAM_BYTES = 12
 """Per trained number: its gradient and AdamW's two means, float32."""
 _PREFIX = "base_model.model."
 _PLACES = {EMBEDDING: f"model.{EMBEDDING}", HEAD: HEAD}
 _NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
+BASE_LAYER, MAGNITUDE = ".base_layer.", ".lora_magnitude_vector."
+Rows = Callable[[int, int], Tensor]
+"""Gives rows `start:stop` of a tensor."""
+Whole = Callable[[Tensor], Tensor]
+"""Puts a tensor together of which every process holds some rows."""
 Options = TypeVar("Options", bound=StageOptions)
 
 
@@ -47,6 +56,27 @@ def with_adapter_settings(options: Options) -> Options:
         return options
     options = replace(options, muon_learning_rate=0.0, router_bias_rate=0.0)
     return replace(options, activation_checkpointing="off") if adapter.dropout else options
+
+
+def trained_tokens(
+    where: str, named: list[str], recipe: Recipe, tokenizer: Tokenizer, base: Path
+) -> list[int]:
+    """Ids of the tokens whose rows are trained beside an adapter: named ones, and new ones."""
+    known = tokenizer.control_ids
+    for token in named:
+        if token not in known:
+            raise MiaoError(
+                f"{token!r} is no control token of this tokenizer",
+                where=where,
+                fix=did_you_mean(token, known) or "add it: --tokenizer.special_tokens",
+            )
+    first = tokenizer.vocab_size
+    if recipe.tokenizer.adds_to_given:
+        given = Tokenizer.from_directory(local_directory(str(recipe.tokenizer.path)))
+        first = given.vocab_size
+    if (base / GROWN).exists():
+        first = min(first, int(read_json(base / GROWN)["first"]))
+    return sorted({*(known[token] for token in named), *range(first, tokenizer.vocab_size)})
 
 
 def linear_layers(model: Decoder) -> list[str]:
@@ -129,9 +159,10 @@ def add_adapter(
         task_type="CAUSAL_LM",
         base_model_name_or_path=str(base.resolve()),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, model)
+    peft.inject_adapter_in_model(config, model)
+    with torch.no_grad():
+        for name, values in _first_values(model, seed):
+            model.get_parameter(name).copy_(values)
     tables = _whole_tables(model, options)
     if not model.config.tie_word_embeddings and len(tables) == 1 and tokens:
         raise MiaoError(
@@ -170,53 +201,125 @@ def has_adapter(model: Decoder) -> bool:
     return hasattr(model, "peft_config")
 
 
-def merged(model: Decoder) -> Decoder:
-    """A model of its own with the adapter in its weights: to measure, to sample, and to save."""
+def _first_values(model: Decoder, seed: int) -> Named:
+    """Where the factors begin: U(-1/√n, 1/√n) of n inputs, and zero; as PEFT draws them."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            drawn = torch.rand(parameter.shape, generator=generator)
+            yield name, (2 * drawn - 1) / parameter.shape[1] ** 0.5
+        elif ".lora_B." in name:
+            yield name, torch.zeros(parameter.shape)
+
+
+def adapted_values(model: Decoder, seed: int, base: dict[str, Rows]) -> Iterator[tuple[str, Rows]]:
+    """The values that a model with an adapter begins with, where it was made without memory.
+
+    Args:
+        base: the weights of the model without one.
+    """
+    drawn = dict(_first_values(model, seed))
+    for name in own_tensors(model):
+        plain = name.replace(BASE_LAYER, ".")
+        before, magnitude, _ = name.partition(MAGNITUDE)
+        if plain in base:
+            yield name, base[plain]
+        elif name in drawn:
+            yield name, partial(rows_within, drawn[name])
+        elif magnitude:  # of DoRA, whose factors give nothing yet
+            yield name, partial(_row_norms, base[f"{before}.weight"])
+        else:
+            assert model.token_rows is not None
+            table = base[f"{_PLACES[name.rpartition('.')[2]]}.weight"]
+            yield name, partial(_picked_rows, table, model.token_rows.ids.tolist())
+
+
+def rows_within(values: Tensor, start: int, stop: int) -> Tensor:
+    """`Rows` of a tensor that is there."""
+    return values[start:stop]
+
+
+def _row_norms(rows: Rows, start: int, stop: int) -> Tensor:
+    return torch.linalg.norm(rows(start, stop), dim=1)
+
+
+def _picked_rows(rows: Rows, ids: list[int], start: int, stop: int) -> Tensor:
+    return torch.cat([rows(row, row + 1) for row in ids[start:stop]] or [rows(0, 0)])
+
+
+def merged_weights(model: Decoder, whole: Whole = lambda tensor: tensor) -> Named:
+    """Every weight of a model without an adapter, this one's worked into it; one after the other.
+    Where the model is spread, all processes go through it together."""
+    own, rows = own_tensors(model), model.token_rows
+    if not has_adapter(model):
+        yield from ((name, whole(tensor)) for name, tensor in own.items())
+        return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    places = {f"{_PLACES[part]}.weight": part for part in (EMBEDDING, HEAD)}
+    for name, tensor in own.items():
+        before, adapted, part = name.partition(BASE_LAYER)
+        if adapted and part == "weight":
+            layer: Any = layers[before]
+            alone: dict[int, Any] = {
+                id(p): torch.nn.Parameter(whole(p.detach()).clone()) for p in layer.parameters()
+            }
+            copied = copy.deepcopy(layer, alone)
+            with torch.no_grad():
+                copied.merge()
+            yield f"{before}.weight", copied.get_base_layer().weight.detach()
+        elif adapted:
+            yield f"{before}.{part}", whole(tensor)
+        elif name in places and rows is not None:
+            yield name, whole(tensor).index_copy(0, rows.ids, whole(rows.of(places[name]).detach()))
+        elif ".lora_" not in name and not name.startswith("token_rows."):
+            yield name, whole(tensor)
+
+
+@torch.no_grad()
+def merged(model: Decoder) -> Decoder:
+    """A model of its own with the adapter in its weights: to measure, to sample, and to save."""
     plain = Decoder(model.config)
-    own = plain.state_dict()
-    found: dict[str, torch.Tensor] = {}
-    with torch.no_grad():
-        for name, module in model.named_modules():
-            if isinstance(module, BaseTunerLayer):
-                layer: Any = copy.deepcopy(module)
-                layer.merge()
-                for part, value in layer.get_base_layer().state_dict().items():
-                    found[f"{name}.{part}"] = value
-        rest = model.state_dict()
-        for name, target in own.items():
-            target.copy_(found[name] if name in found else rest[name])
-        if model.token_rows is not None:
-            for part in (EMBEDDING, HEAD):
-                table = own[f"{_PLACES[part]}.weight"]
-                table.copy_(model.token_rows.within(part, table))
+    own = own_tensors(plain)
+    for name, tensor in merged_weights(model):
+        own[name].copy_(tensor)
     plain.set_compute_dtype(model.compute_dtype)
     return plain.to(model.device).eval()
 
 
-def save_adapter(model: Decoder, directory: Path) -> None:
-    """Writes the adapter as PEFT does: `adapter_config.json`, `adapter_model.safetensors`."""
-    peft: Any = _peft()
-    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {
-        name if name.startswith(_PREFIX) else _PREFIX + name: value.detach().cpu().contiguous()
-        for name, value in state.items()
-    }
+def adapter_tensors(model: Decoder, whole: Whole = lambda tensor: tensor) -> dict[str, Tensor]:
+    """What a PEFT file of the adapter holds, on the CPU. Where the model is spread, all processes
+    call it together."""
+    state = {n: whole(t).cpu() for n, t in model.state_dict().items() if ".lora_" in n}
+    state = _peft().get_peft_model_state_dict(model, state, save_embedding_layers=False)
+    tensors = {name if name.startswith(_PREFIX) else _PREFIX + name: t for name, t in state.items()}
+    if model.token_rows is not None:
+        for name, values in model.token_rows.rows.items():
+            place = f"{_PREFIX}{_PLACES[name]}.token_adapter.trainable_tokens_delta"
+            tensors[place] = whole(values.detach()).cpu()
+    for name in vars(model)["peft_config"]["default"].modules_to_save or ():
+        place = f"{_PLACES[name]}.weight"
+        tensors[_PREFIX + place] = whole(model.get_parameter(place).detach()).cpu()
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+
+
+def save_adapter(model: Decoder, directory: Path, tensors: dict[str, Tensor] | None = None) -> None:
+    """Writes the adapter as PEFT does: `adapter_config.json`, `adapter_model.safetensors`.
+
+    Args:
+        tensors: its `adapter_tensors` (default: asked for).
+    """
     config: Any = copy.deepcopy(vars(model)["peft_config"]["default"])
     config.inference_mode = True
     if (rows := model.token_rows) is not None:
         ids = rows.ids.tolist()
         apart = {name: ids for name in rows.rows}
         config.trainable_token_indices = apart if HEAD in apart else ids
-        for name, values in rows.rows.items():
-            place = f"{_PREFIX}{_PLACES[name]}.token_adapter.trainable_tokens_delta"
-            tensors[place] = values.detach().cpu().contiguous()
-    for name in config.modules_to_save or ():
-        place = f"{_PLACES[name]}.weight"
-        tensors[_PREFIX + place] = model.get_parameter(place).detach().cpu().clone()
     with atomic_directory(directory) as temporary:
-        write_safetensors(tensors, temporary / "adapter_model.safetensors")
+        write_safetensors(
+            tensors or adapter_tensors(model), temporary / "adapter_model.safetensors"
+        )
         config.save_pretrained(temporary)
 
 

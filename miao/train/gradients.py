@@ -15,7 +15,7 @@ from miao.recipe import StageOptions
 from miao.shards.loader import Batch
 from miao.train.distributed.parallel import Parallel
 from miao.train.microbatch import CPU_MICRO_TOKENS
-from miao.train.objectives import Objective, token_loss
+from miao.train.objectives import Objective
 from miao.train.objectives.base import AheadObjective
 from miao.train.scaler import LossScaler
 
@@ -211,9 +211,9 @@ class StepGradients:
         return rows
 
     def _pass(self, part: Batch, idle: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        if idle:  # only for the other processes, which do not go on without this one
-            return 0.0 * token_loss(self.parallel.module, part), {}
-        return self.objective.loss(self.parallel.module, part)
+        loss, sums = self.objective.loss(self.parallel.module, part)
+        # Idle: only for the other processes, which do not go on without this one.
+        return (0.0 * loss, {}) if idle else (loss, sums)
 
     def _finish(
         self, loss: Tensor, sums: dict[str, Tensor], weights: list[int], stop: int

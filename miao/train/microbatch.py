@@ -69,7 +69,7 @@ def extras_of(model: Decoder, beside: Sequence[Decoder] = ()) -> Extras:
     """What training `model` holds that its shape does not tell."""
     frozen = not all(parameter.requires_grad for parameter in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    held = {p.data_ptr(): p.nbytes for other in beside for p in other.parameters()}
+    held = {id(p): p.nbytes for other in beside for p in other.parameters()}
     return Extras(trained if frozen else 0, float(sum(held.values())))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,21 @@ import torch
 
 from miao.console import count, duration, say, warn
 from miao.device import (
-    find_compiler,
+    choose_device,
     peak_flops,
     peak_memory_mib,
 )
-from miao.errors import MiaoError, did_you_mean
+from miao.errors import MiaoError
 from miao.evaluate.measure.likelihood import answer_loss, bits_per_byte
-from miao.files import atomic_directory, read_json
-from miao.hubs import local_directory
+from miao.files import atomic_directory
 from miao.model import (
     Decoder,
     ModelConfig,
     count_parameters,
-    flops_per_token,
     native_architecture,
     save_model,
 )
 from miao.model.directory import Named
-from miao.model.roofline import COMPILE_PAYS_AFTER
-from miao.model.token_rows import GROWN
 from miao.recipe import (
     DpoOptions,
     GrpoOptions,
@@ -50,13 +46,16 @@ from miao.shards import PackedLoader, TokenDataset
 from miao.tokenizer import Tokenizer
 from miao.train.adapters import (
     adapter_of,
+    adapter_tensors,
     add_adapter,
     has_adapter,
     save_adapter,
+    trained_tokens,
     with_adapter_settings,
 )
 from miao.train.budget import Budget
-from miao.train.distributed.choice import make_parallel, spreads
+from miao.train.distributed.choice import make_parallel, replicas_of, spreads
+from miao.train.distributed.fsdp import mesh_of
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
 from miao.train.feed.preferences import attach_reference, preference_objective
@@ -69,10 +68,15 @@ from miao.train.objectives import (
     GrpoObjective,
     LanguageObjective,
     Objective,
-    load_teacher,
 )
 from miao.train.objectives.noise import EmbeddingNoise
-from miao.train.prepare import filling_of, prepare_model
+from miao.train.prepare import (
+    beside_model,
+    compile_if_it_pays,
+    filling_of,
+    load_teacher,
+    prepare_model,
+)
 from miao.train.watch.metrics import foretold
 from miao.train.watch.samples import SampleLog
 from miao.train.watch.tasks import TaskWatch
@@ -109,30 +113,40 @@ def train_stage(
     world = world or World()
     require_trackers(recipe.trackers)
     options: StageOptions = with_adapter_settings(getattr(recipe, stage))
-    spread = spreads(recipe.parallel, world)
+    device, spread = choose_device(recipe.device), spreads(recipe.parallel, world)
     model = prepare_model(recipe, options, tokenizer, base, spread)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
+    mesh = mesh_of(world, device.type, replicas_of(recipe.parallel, world)) if spread else None
     loader: PackedLoader | Rollouts
     if isinstance(options, GrpoOptions):
-        loader = make_rollouts(options, model, tokenizer, base, recipe.seed, world)
+        held = base if options.kl_coef else None
+        other = beside_model(held, model, mesh, device) if held else None
+        loader = make_rollouts(options, model, tokenizer, recipe.seed, world, other)
         objective: Objective = GrpoObjective(options, model, loader.figures)
     else:
         loader = make_loader(stage, recipe, run, world)
-        objective = language_objective(options, model, tokenizer)
+        objective = language_objective(options, model, tokenizer, device, mesh)
+    refers = None
     if isinstance(options, DpoOptions) and isinstance(loader, PackedLoader):
         objective = preference_objective(options, loader)
         if options.loss not in REFERENCE_FREE:
-            with world.main_first():
-                whole = spread and world.is_main
-                reference = prepare_model(recipe, options, tokenizer, base) if whole else model
-                attach_reference(reference, loader, run, mark)
-                del reference
+            refers = partial(attach_reference, model, loader, run, mark, world)
+    if refers and not spread:
+        refers()
     if (adapter := adapter_of(options)) is not None:
         if base is None:
             raise MiaoError("an adapter needs a trained model", where=stage, fix="--model.path DIR")
         where = f"{stage}.adapter.tokens"
         tokens = trained_tokens(where, adapter.tokens, recipe, tokenizer, base)
         add_adapter(model, adapter, base, recipe.seed, tokens=tokens)
+    parallel = None
+    if spread:  # from here on the model has weights
+        filling = filling_of(recipe, base)
+        parallel = make_parallel(recipe.parallel, model, options, world, filling)
+        if isinstance(loader, Rollouts):
+            loader.answering = parallel.answering
+        if refers:
+            refers()
     log = TrackedLog(
         run.metrics,
         stage,
@@ -143,7 +157,18 @@ def train_stage(
         recipe.trackers_offline,
     )
     trainer = _make_trainer(
-        stage, options, recipe, run, tokenizer, model, loader, objective, log, world, base, deadline
+        stage,
+        options,
+        recipe,
+        run,
+        tokenizer,
+        model,
+        loader,
+        objective,
+        log,
+        world,
+        parallel,
+        deadline,
     )
     with log:
         result = trainer.run()
@@ -153,27 +178,6 @@ def train_stage(
     _write_model(stage, trainer, run, tokenizer)
     world.barrier()
     return result
-
-
-def trained_tokens(
-    where: str, named: list[str], recipe: Recipe, tokenizer: Tokenizer, base: Path
-) -> list[int]:
-    """Ids of the tokens whose rows are trained beside an adapter: named ones, and new ones."""
-    known = tokenizer.control_ids
-    for token in named:
-        if token not in known:
-            raise MiaoError(
-                f"{token!r} is no control token of this tokenizer",
-                where=where,
-                fix=did_you_mean(token, known) or "add it: --tokenizer.special_tokens",
-            )
-    first = tokenizer.vocab_size
-    if recipe.tokenizer.adds_to_given:
-        given = Tokenizer.from_directory(local_directory(str(recipe.tokenizer.path)))
-        first = given.vocab_size
-    if (base / GROWN).exists():
-        first = min(first, int(read_json(base / GROWN)["first"]))
-    return sorted({*(known[token] for token in named), *range(first, tokenizer.vocab_size)})
 
 
 def _make_trainer(
@@ -187,16 +191,12 @@ def _make_trainer(
     objective: Objective,
     log: TrackedLog,
     world: World,
-    base: Path | None,
+    parallel: Parallel | None,
     deadline: float | None,
 ) -> Trainer:
     """Fits the stage to the device's memory, and says what will be trained."""
     rollouts = loader if isinstance(loader, Rollouts) else None
     fitted = options.micro_batch == "auto"
-    parallel = None
-    if spreads(recipe.parallel, world):
-        filling = filling_of(recipe, base)
-        parallel = make_parallel(recipe.parallel, model, options, world, filling)
     options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
     least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
     options = replace(options, micro_batch=least)
@@ -206,7 +206,7 @@ def _make_trainer(
     parallel = parallel or make_parallel(recipe.parallel, model, options, world)
     if timed and deadline is not None:
         total = max(deadline - time.monotonic(), 1.0)
-    _compile_if_it_pays(options, parallel, total, peak)
+    compile_if_it_pays(options, parallel, total, peak)
     _announce(stage, options, model, loader, total)
     budget = Budget(stage, options, total, timed, deadline)
 
@@ -250,9 +250,11 @@ def _make_trainer(
 def _write_model(stage: str, trainer: Trainer, run: RunDir, tokenizer: Tokenizer) -> None:
     """The adapter, if there is one, and the model as a whole; the main process writes."""
     model = trainer.model
-    if has_adapter(model) and trainer.world.is_main:
-        save_adapter(model, run.path / "adapters" / stage)
-        say(f"  the adapter: {run.path / 'adapters' / stage}")
+    if has_adapter(model):
+        tensors = adapter_tensors(model, trainer.parallel.whole)
+        if trainer.world.is_main:
+            save_adapter(model, run.path / "adapters" / stage, tensors)
+            say(f"  the adapter: {run.path / 'adapters' / stage}")
 
     def save(weights: Named) -> None:
         with atomic_directory(run.model(stage)) as directory:
@@ -270,12 +272,22 @@ def _beside(objective: Objective, loader: PackedLoader | Rollouts) -> list[Decod
     return held
 
 
-def language_objective(options: StageOptions, model: Decoder, tokenizer: Tokenizer) -> Objective:
-    """What pretraining and SFT minimise: with a teacher, or with noise, if the options say so."""
+def language_objective(
+    options: StageOptions,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    device: torch.device | None = None,
+    mesh: Any = None,
+) -> Objective:
+    """What pretraining and SFT minimise: with a teacher, or with noise, if the options say so.
+
+    Args:
+        device, mesh: of the teacher, see `beside_model`.
+    """
     if not isinstance(options, PretrainOptions | SftOptions):
         return LanguageObjective()
     if (path := options.teacher.path) is not None:
-        teacher = load_teacher(find_model(path), model, tokenizer, options.seq_len)
+        teacher = load_teacher(find_model(path), model, tokenizer, options.seq_len, device, mesh)
         mixture = options.teacher
         say(
             f"  teacher: {path}, {_parameters(teacher.config)}; {mixture.kl} KL, "
@@ -319,19 +331,6 @@ def result_facts(result: TrainResult, model_device: torch.device) -> dict[str, A
         if k != "metrics"
     }
     return facts | {"peak_memory_mib": round(peak_memory_mib(model_device))}
-
-
-def _compile_if_it_pays(
-    options: StageOptions, parallel: Parallel, budget: float, peak_flops: float
-) -> None:
-    model = parallel.model
-    work = budget * flops_per_token(model.config, options.seq_len) / (0.4 * peak_flops)
-    seconds = work if options.minutes is None else budget
-    can = platform.system() != "Windows" and find_compiler() is not None
-    pays = model.device.type == "cuda" or (can and seconds > COMPILE_PAYS_AFTER)
-    if options.compile in ("on", "graphs") or (options.compile == "auto" and pays):
-        parallel.compile()
-        say("  compiling the model: the first step takes about half a minute")
 
 
 def _parameters(config: ModelConfig) -> str:

@@ -25,7 +25,8 @@ from miao.shards.export import TensorOptions, export_tensors, read_tensors
 from miao.shards.stats import dataset_stats, find_datasets, token_counts
 from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer
-from miao.train.objectives import LanguageObjective, PreferenceObjective, cache_reference
+from miao.train.feed.preferences import cache_reference
+from miao.train.objectives import LanguageObjective, PreferenceObjective
 
 KINDS: list[Kind] = ["document", "conversation", "preference"]
 USER, GOOD, BAD = "今天天气很好？", "我们去公园散步。", "no"

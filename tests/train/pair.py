@@ -1,4 +1,4 @@
-"""Two processes that train together, kept for a whole test file: starting them costs seconds."""
+"""Processes that train together, kept for a whole test file: starting them costs seconds."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def _launched(rank: int, count: int, port: int) -> None:
 
 
 class Pair:
-    """Runs `function(world, *arguments)` in both processes at once."""
+    """Runs `function(world, *arguments)` in both processes (or in all of another number) at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 2) -> None:
         port = free_port()
         self.ends, self.processes = [], []
-        for rank in range(2):
+        for rank in range(count):
             here, there = CONTEXT.Pipe()
-            process = CONTEXT.Process(target=_serve, args=(rank, port, there), daemon=True)
+            process = CONTEXT.Process(target=_serve, args=(rank, count, port, there), daemon=True)
             process.start()
             there.close()
             self.ends.append(here)
@@ -134,8 +134,8 @@ class Pair:
             process.join()
 
 
-def _serve(rank: int, port: int, end: Connection) -> None:
-    _launched(rank, 2, port)
+def _serve(rank: int, count: int, port: int, end: Connection) -> None:
+    _launched(rank, count, port)
     console.quiet = True
     world = LaunchedWorld(on_gpu=False)
     while True:

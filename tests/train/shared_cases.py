@@ -216,7 +216,7 @@ def begin_spread(world: World, recipe: Recipe, base: Path | None, directory: Pat
     """A model that no process ever has as a whole, written to `directory`; the numbers that this
     process holds, and those of the whole model."""
     tokenizer = SimpleNamespace(vocab_size=97, end_of_turn_id=1)
-    model = prepare_model(recipe, recipe.pretrain, tokenizer, base, spread=True)  # type: ignore[arg-type]
+    model = prepare_model(recipe, recipe.pretrain, tokenizer, base, on_meta=True)  # type: ignore[arg-type]
     assert all(parameter.is_meta for parameter in model.parameters())
     parallel = make_parallel("fsdp", model, recipe.pretrain, world, filling_of(recipe, base))
     parallel.save(lambda weights: save_model(model, directory, weights=weights))

@@ -15,7 +15,8 @@ from miao.ops.linear_distillation import linear_distillation_reference
 from miao.recipe.stages import TeacherOptions
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.tokenizer import Tokenizer, train_tokenizer
-from miao.train.objectives import DistillObjective, LanguageObjective, load_teacher
+from miao.train.objectives import DistillObjective, LanguageObjective
+from miao.train.prepare import load_teacher
 from tests.conftest import SENTENCES
 from tests.train.tiny import trainer
 

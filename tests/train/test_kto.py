@@ -16,8 +16,9 @@ from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
+from miao.train.feed.preferences import cache_reference
 from miao.train.gradients import StepGradients
-from miao.train.objectives import KtoObjective, cache_reference
+from miao.train.objectives import KtoObjective
 from miao.train.objectives.kto import kto_loss
 from tests.train.shared_cases import Case, model_of, train
 

@@ -21,7 +21,7 @@ from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
 from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
-from miao.train.objectives import cache_reference
+from miao.train.feed.preferences import cache_reference
 from miao.train.safety.parts import MODEL, part_name
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair

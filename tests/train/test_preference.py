@@ -15,7 +15,8 @@ from miao.model import Decoder
 from miao.recipe import DpoOptions
 from miao.recipe.stages import REFERENCE_FREE
 from miao.shards import PackedLoader, PackedSource, TokenDataset
-from miao.train.objectives import PreferenceObjective, cache_reference
+from miao.train.feed.preferences import cache_reference
+from miao.train.objectives import PreferenceObjective
 from miao.train.objectives.preference import preference_loss, segment_sums, segments_of
 
 PAIRS = [

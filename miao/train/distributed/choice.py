@@ -16,7 +16,26 @@ from miao.train.distributed.zero import Zero
 
 def spreads(option: Parallelism, world: World) -> bool:
     """Whether the model is made on the meta device, and no process ever has all of it."""
-    return option == "fsdp" and world.size > 1
+    return option in ("fsdp", "hsdp") and world.size > 1
+
+
+def replicas_of(option: Parallelism, world: World) -> int:
+    """How many copies of the model the processes hold together.
+
+    Raises:
+        MiaoError: hsdp where machines have unequal numbers of processes, or there is only one.
+    """
+    if option != "hsdp":
+        return 1
+    sizes = {size for [size] in world.gather([world.local_size])}
+    if len(sizes) > 1 or sizes == {world.size}:
+        raise MiaoError(
+            "hsdp keeps a copy of the model per machine, and "
+            + ("there is only one" if sizes == {world.size} else "they have unequally many GPUs"),
+            where="parallel",
+            fix="--parallel fsdp",
+        )
+    return world.size // world.local_size
 
 
 def make_parallel(
@@ -44,10 +63,13 @@ def make_parallel(
             where="parallel",
             fix="use --parallel auto, or start without a launcher",
         )
-    if option in ("auto", "ddp", "fsdp"):
-        say(f"  {world.size} processes, {'FSDP2' if option == 'fsdp' else 'DDP'}")
-        if spreads(option, world):
-            return FullySharded(model, options, world, filling)
+    if spreads(option, world):
+        replicas = replicas_of(option, world)
+        copies = f", {replicas} copies over {world.local_size} each" if replicas > 1 else ""
+        say(f"  {world.size} processes, FSDP2{copies}")
+        return FullySharded(model, options, world, filling, replicas)
+    if option in ("auto", "ddp"):
+        say(f"  {world.size} processes, DDP")
         return DataParallel(model, options, world)
     if importlib.util.find_spec("deepspeed") is None:
         raise MiaoError(

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from miao.device import begin_compiling
 from miao.model.decoder import Decoder, Rotary
+from miao.model.directory import own_tensors
 from miao.recipe import StageOptions
+from miao.train.adapters import merged_weights
 from miao.train.distributed.orthogonal import RowsOrthogonalizer
 from miao.train.distributed.parallel import Named, Rows, Sharded, broadcast, own_weights
 from miao.train.distributed.world import World
-from miao.train.optim import local
+from miao.train.optim import ROUTER, MuonAdamW, local
 
 
 class Filling(NamedTuple):
@@ -28,61 +30,123 @@ class Filling(NamedTuple):
     values: Callable[[Decoder], Iterator[tuple[str, Rows]]]
 
 
+def mesh_of(world: World, device: str, replicas: int = 1) -> Any:
+    """The processes as rows of those that hold one copy together: [replicas, parts]."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    shape = (replicas, world.size // replicas)
+    if replicas == 1:
+        return init_device_mesh(device, shape[1:], mesh_dim_names=("parts",))
+    return init_device_mesh(device, shape, mesh_dim_names=("replicas", "parts"))
+
+
+def spread(model: Decoder, mesh: Any, device: torch.device) -> None:
+    """Spreads a model over the processes, block by block; one on the meta device gets memory."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    # Objectives never change what the model returned in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    half = model.compute_dtype != torch.float32
+    policy = MixedPrecisionPolicy(
+        param_dtype=model.compute_dtype if half else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    if half:  # its products are in float32
+        for mixture in model.mixtures().values():
+            fully_shard(mixture.gate, mesh=mesh)
+    blocks: list[Any] = list(model.model.layers)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    if device.type == "cuda":
+        for block, following in pairwise(blocks):
+            block.set_modules_to_forward_prefetch([following])
+    if model.lm_head.weight.is_meta:
+        materialize(model, device)
+
+
+@torch.no_grad()
+def fill(model: Decoder, values: Iterator[tuple[str, Rows]]) -> None:
+    """Gives a spread model its weights; of each only this process's rows are asked for."""
+    own = own_tensors(model)
+    for name, rows in values:
+        target = own.pop(name)
+        local(target).copy_(rows(*rows_of(target)))
+    assert not own.keys() & dict(model.named_parameters()).keys(), own.keys()
+
+
+def rows_of(target: Any) -> tuple[int, int]:
+    """The rows of a tensor that this process holds, `start:stop`."""
+    held = local(target)
+    if held is target:
+        return 0, len(target) if target.ndim else 1
+    mesh = target.device_mesh
+    each = -(-target.shape[0] // mesh.size(mesh.ndim - 1))
+    start = min(each * mesh.get_local_rank(mesh.ndim - 1), target.shape[0])
+    return start, start + held.shape[0]
+
+
 class FullySharded(Sharded):
     """FSDP2. Parts stay float32; whole weights exist for a block at a time, in the compute type,
     and gradients are summed in float32.
 
     Args:
         filling: of a model on the meta device; any other is spread as the main process has it.
+        replicas: copies that are spread, each over equally many processes (HSDP): only the summed
+            gradient goes from one to the other.
     """
 
     in_parts = True
     orthogonalizer = RowsOrthogonalizer
 
     def __init__(
-        self, model: Decoder, options: StageOptions, world: World, filling: Filling | None = None
+        self,
+        model: Decoder,
+        options: StageOptions,
+        world: World,
+        filling: Filling | None = None,
+        replicas: int = 1,
     ):
-        self.filling = filling
+        self.filling, self.replicas = filling, replicas
+        self._answering: Decoder | None = None
         super().__init__(model, options, world)
 
     def distribute(self) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+        device = self.model.device if self.filling is None else self.filling.device
+        if self.filling is None:
+            broadcast(self.model)
+        mesh = mesh_of(self.world, device.type, self.replicas)
+        self.group = mesh.get_group("parts")
+        self.writes = mesh.ndim == 1 or mesh.get_local_rank("replicas") == 0
+        spread(self.model, mesh, device)
+        if self.filling is not None:
+            fill(self.model, self.filling.values(self.model))
 
-        # Objectives never change what the model returned in place.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-        model, filling = self.model, self.filling
-        device = model.device if filling is None else filling.device
-        if filling is None:
-            broadcast(model)
-        mesh = init_device_mesh(device.type, (self.world.size,))
-        half = model.compute_dtype != torch.float32
-        policy = MixedPrecisionPolicy(
-            param_dtype=model.compute_dtype if half else None,
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
-        if half:  # its products are in float32
-            for mixture in model.mixtures().values():
-                fully_shard(mixture.gate, mesh=mesh)
-        blocks: list[Any] = list(model.model.layers)
-        for block in blocks:
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
-        if device.type == "cuda":
-            for block, following in pairwise(blocks):
-                block.set_modules_to_forward_prefetch([following])
-        if filling is not None:
-            materialize(model, device)
-            self._fill(filling)
+    def make_optimizer(self, muon_lr: float) -> MuonAdamW:
+        optimizer = super().make_optimizer(muon_lr)
+        assert isinstance(optimizer.orthogonalizer, RowsOrthogonalizer)
+        optimizer.orthogonalizer.group = self.group
+        return optimizer
 
     @torch.no_grad()
-    def _fill(self, filling: Filling) -> None:
-        own = own_weights(self.model)
-        for name, rows in filling.values(self.model):
-            target = own.pop(name)
-            local(target).copy_(rows(*self.rows_of(target)))
-        assert not own.keys() & dict(self.model.named_parameters()).keys()
+    def answering(self) -> Decoder:
+        if self._answering is None:
+            with torch.device("meta"):
+                copy = Decoder(self.model.config).requires_grad_(False).eval()
+            dtype = self.model.compute_dtype
+            for name, parameter in copy.named_parameters():
+                if parameter.ndim > 1 and not name.endswith(ROUTER):
+                    parameter.data = parameter.data.to(dtype)
+            copy.set_compute_dtype(dtype)
+            materialize(copy, self.model.device)
+            if copy.config.tie_word_embeddings:  # memory was given to each half
+                copy.lm_head.weight = copy.model.embed_tokens.weight
+            self._answering = copy
+        own = own_tensors(self._answering)
+        for name, tensor in self.whole_weights():
+            own[name].copy_(tensor)
+        return self._answering
 
     def measure(self, heldout: Callable[[Decoder], dict[str, float]]) -> dict[str, float] | None:
         self.model.eval()
@@ -90,7 +154,7 @@ class FullySharded(Sharded):
             return heldout(self.model)
 
     def save(self, save: Callable[[Named], None]) -> None:
-        whole = self.weights()
+        whole = self.whole_weights()
         if self.world.is_main:
             save(whole)
         for _ in whole:
@@ -98,7 +162,14 @@ class FullySharded(Sharded):
 
     def weights(self) -> Named:
         for name, tensor in own_weights(self.model).items():
-            yield name, _whole(tensor)
+            yield name, self.whole(tensor)
+
+    def whole_weights(self) -> Named:
+        return merged_weights(self.model, self.whole)
+
+    @staticmethod
+    def whole(tensor: Any) -> Tensor:
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
     def buffers(self) -> Named:
         from torch.distributed.tensor import DTensor
@@ -114,13 +185,7 @@ class FullySharded(Sharded):
                 shape=like.shape,
                 stride=like.stride(),
             )
-            yield key, _whole(spread)
-
-    def rows_of(self, target: Tensor) -> tuple[int, int]:
-        """The rows of a tensor that this process holds, `start:stop`."""
-        held, each = local(target), -(-target.shape[0] // self.world.size)
-        start = 0 if held is target else min(each * self.world.rank, target.shape[0])
-        return start, start + held.shape[0]
+            yield key, self.whole(spread)
 
     def parts(self) -> Iterator[tuple[str, Tensor, int]]:
         parameters = dict(self.model.named_parameters())
@@ -129,24 +194,24 @@ class FullySharded(Sharded):
             named.append((f"optimizer.{key}", part, parameters[key.partition(".")[2]]))
         for name, tensor, like in named:
             held, spread = local(tensor), local(like) is not like
-            if held.shape[0] if spread else self.world.is_main:
-                yield name, held.detach(), self.rows_of(like)[0]
+            if (self.writes and held.shape[0]) if spread else self.world.is_main:
+                yield name, held.detach(), rows_of(like)[0]
 
     def load_parts(self, stored: Callable[[str], Rows], buffers: list[str], num_steps: int) -> None:
         self.require_known(dict.fromkeys(buffers, torch.empty(0)))
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, target in own_weights(self.model).items():
-                local(target).copy_(stored(f"model.{name}")(*self.rows_of(target)))
+                local(target).copy_(stored(f"model.{name}")(*rows_of(target)))
         self.optimizer.state.clear()
         found = {
-            key: stored(f"optimizer.{key}")(*self.rows_of(parameters[key.partition(".")[2]]))
+            key: stored(f"optimizer.{key}")(*rows_of(parameters[key.partition(".")[2]]))
             for key in buffers
         }
         self.optimizer.load_state_tensors(found, num_steps)
 
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
-        return whole[slice(*self.rows_of(target))]
+        return whole[slice(*rows_of(target))]
 
     def compile(self, graphs: bool = True) -> None:
         begin_compiling()
@@ -155,16 +220,13 @@ class FullySharded(Sharded):
         self.model.is_compiled = True
 
 
-def _whole(tensor: Any) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
 def materialize(model: Decoder, device: torch.device) -> None:
-    """Gives a model of the meta device memory; parameters are to be filled afterwards."""
-    model.to_empty(device=device)
+    """Gives what is on the meta device memory; parameters are to be filled afterwards."""
+    empty = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
     fresh = Rotary(model.config)
     model.model.rotary.inverse_frequency.copy_(fresh.inverse_frequency)
     model.model.rotary.attention_factor = fresh.attention_factor
-    for name, buffer in model.named_buffers():
+    for name in empty:
         if "rotary" not in name:
-            buffer.zero_()
+            model.get_buffer(name).zero_()

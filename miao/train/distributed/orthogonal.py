@@ -8,6 +8,8 @@ its result is the same as without sharing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -47,11 +49,14 @@ class RowsOrthogonalizer(Orthogonalizer):
     `torch.chunk` along the first dimension gives them."""
 
     ahead = 1
+    group: Any = None
+    """The processes that hold one copy of the matrices together; None: all."""
 
     def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
         if len(shape) > 2:  # whole experts: nothing to exchange
             return super().begin(parts, shape) if len(parts[0]) else lambda: parts
-        rank, size = dist.get_rank(), dist.get_world_size()
+        group = self.group
+        rank, size = dist.get_rank(group), dist.get_world_size(group)
         heights = chunk_sizes(shape[0], size)
         each = -(-len(parts) // size)
         counts = [len(parts[each * r : each * (r + 1)]) for r in range(size)]
@@ -59,18 +64,19 @@ class RowsOrthogonalizer(Orthogonalizer):
         sent = [n * heights[rank] * columns for n in counts]
         received = [mine * height * columns for height in heights]
         whole = parts[0].new_empty(sum(received))
-        dist.all_to_all_single(whole, torch.cat([p.flatten() for p in parts]), received, sent)
+        rows = torch.cat([p.flatten() for p in parts])
+        dist.all_to_all_single(whole, rows, received, sent, group=group)
         stack = torch.cat(
             [
-                rows.view(mine, height, columns)
-                for rows, height in zip(whole.split(received), heights, strict=True)
+                piece.view(mine, height, columns)
+                for piece, height in zip(whole.split(received), heights, strict=True)
             ],
             dim=1,
         )
         results = self.nearest(stack) if mine else stack.to(self.dtype)
         back = torch.cat([rows.flatten() for rows in results.split(heights, dim=1)])
         returned = back.new_empty(sum(sent))
-        work = dist.all_to_all_single(returned, back, sent, received, async_op=True)
+        work = dist.all_to_all_single(returned, back, sent, received, group=group, async_op=True)
 
         def finish() -> list[Tensor]:
             work.wait()

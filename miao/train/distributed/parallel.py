@@ -10,6 +10,7 @@ from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,12 @@ from miao.model.decoder import Decoder
 from miao.model.directory import Named, own_tensors
 from miao.ops.experts import experts_never_wait
 from miao.recipe import StageOptions
-from miao.train.adapters import has_adapter, merged
+from miao.train.adapters import Rows, has_adapter, merged
 from miao.train.distributed.orthogonal import SharedOrthogonalizer
 from miao.train.distributed.world import World
 from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
 
-Rows = Callable[[int, int], Tensor]
-"""Gives rows `start:stop` of a tensor."""
 BUCKET = 2**25
 """Numbers that are summed over the processes in one exchange (128 MiB)."""
 
@@ -191,6 +190,16 @@ class Parallel:
         model = self.plain_model()
         return None if model is None else heldout(model.eval())
 
+    def answering(self) -> Decoder:
+        """A model with the weights of now that every process generates with by itself. All call
+        it together."""
+        return self.model
+
+    @staticmethod
+    def whole(tensor: Tensor) -> Tensor:
+        """A parameter of the model as a whole. All call it together."""
+        return tensor
+
     def save(self, save: Callable[[Named], None]) -> None:
         """Calls `save` in the main process with every whole weight to write, one after the other.
         All call it together."""
@@ -238,6 +247,8 @@ class Sharded(Parallel):
     processes must run equally many."""
 
     lockstep = True
+    group: Any = None
+    """The processes that hold one copy together; None: all."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
         super().backward(loss * self.world.size, last)  # these libraries take the mean
@@ -250,11 +261,11 @@ class Sharded(Parallel):
         square = torch.zeros((), device=self.model.device)
         if parts:
             square = nn.utils.get_total_norm(parts, foreach=True).square()
-        dist.all_reduce(square)
+        dist.all_reduce(square, group=self.group)
         return square.sqrt()
 
     def plain_model(self) -> Decoder | None:
-        whole = {name: tensor.cpu() for name, tensor in self._kept(self.weights())}
+        whole = {name: tensor.cpu() for name, tensor in self._kept(self.whole_weights())}
         if not self.world.is_main:
             return None
         model = Decoder(self.model.config)
@@ -262,6 +273,10 @@ class Sharded(Parallel):
             target.copy_(whole.pop(name))
         model.set_compute_dtype(self.model.compute_dtype)
         return model.to(self.model.device)
+
+    def whole_weights(self) -> Named:
+        """Every whole weight of the model as it is written, with an adapter worked into it."""
+        return self.weights()
 
     def _kept(self, tensors: Named) -> Named:
         for name, tensor in tensors:

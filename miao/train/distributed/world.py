@@ -55,6 +55,8 @@ class World:
     rank = 0
     local_rank = 0
     size = 1
+    local_size = 1
+    """Processes on this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -105,6 +107,7 @@ class LaunchedWorld(World):
 
         self.rank, self.size = _number("RANK"), _number("WORLD_SIZE")
         self.local_rank = _number("LOCAL_RANK", self.rank)
+        self.local_size = _number("LOCAL_WORLD_SIZE", self.size)
         if on_gpu:
             if self.local_rank >= torch.cuda.device_count():
                 raise MiaoError(

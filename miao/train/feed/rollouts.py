@@ -9,9 +9,8 @@ is the number of the rollout and, in the middle of one, its answers, so that a r
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 from miao.console import say, warn
 from miao.errors import MiaoError
-from miao.model import Decoder, load_model
+from miao.model import Decoder
 from miao.ops.head_chunks import IGNORE
 from miao.recipe import parse_quantity
 from miao.recipe.grpo import GrpoOptions
@@ -30,7 +29,9 @@ from miao.shards.packing import best_fit_rows
 from miao.tokenizer import Tokenizer
 from miao.train.distributed.world import World
 from miao.train.feed.prefetch import Step, Whole
+from miao.train.objectives.base import hidden_states
 from miao.train.objectives.grpo import RolloutBatch, group_advantages, policy_logprobs
+from miao.train.optim import local
 
 MOST_SILENT = 20
 """Rollouts in a row without any signal that end the training."""
@@ -73,6 +74,8 @@ class Rollouts:
     ):
         self.options, self.model, self.examiner = options, model, examiner
         self.world, self.seed, self.reference = world, seed, reference
+        self.answering: Callable[[], Decoder] | None = None
+        """Of a model that is spread: gives what this process can generate with by itself."""
         self.problems = [p for p in problems if examiner.fits(p)]
         self.heldout_problems = [p for p in heldout if examiner.fits(p)]
         self.left_out = len(problems) + len(heldout)
@@ -138,6 +141,7 @@ class Rollouts:
         problems = self.heldout_problems[:most]
         if not problems:
             return {}
+        model = self.answering() if self.answering else model
         answers = self.examiner.ask(model, problems, [None] * len(problems))
         return {"heldout_reward": fmean(answer.reward for answer in answers)}
 
@@ -149,17 +153,15 @@ class Rollouts:
     def _roll_out(self) -> Pool:
         """Asks the next problems, and keeps what there is to learn."""
         options, training = self.options, self.model.training
+        model = self.answering() if self.answering else self.model
         began = time.perf_counter()
         chosen = self._next_problems()
         mine = self.world.share_of(list(enumerate(chosen)))
         try:
-            answers = self.examiner.ask(
-                self.model,
-                [problem for _, problem in mine],
-                [self._seed_of(index) for index, _ in mine],
-                options.group_size,
-                options.temperature,
-            )
+            asked = [problem for _, problem in mine]
+            seeds = [self._seed_of(index) for index, _ in mine]
+            size, temperature = options.group_size, options.temperature
+            answers = self.examiner.ask(model, asked, seeds, size, temperature)
         except torch.OutOfMemoryError as error:
             raise MiaoError(
                 f"out of memory with {options.parallel_answers} answers at the same time",
@@ -188,7 +190,7 @@ class Rollouts:
                 everyone, groups, len(telling), seconds, self.examiner.environment is not None
             ),
         )
-        self._note_logprobs(pool)
+        self._note_logprobs(pool, model)
         self.model.train(training)
         return pool
 
@@ -235,7 +237,7 @@ class Rollouts:
             return in_step / (pool.count * turns * self.options.max_new_tokens)
         return in_step / pool.said
 
-    def _note_logprobs(self, pool: Pool) -> None:
+    def _note_logprobs(self, pool: Pool, model: Decoder) -> None:
         """log p of what was said, where the weights will move before it is learned, and of the
         reference model; each process computes a share."""
         moves = len(self._plan(pool)) > 1
@@ -243,7 +245,7 @@ class Rollouts:
             return
         mine = self.world.share_of(pool.answers)
         found = [
-            self._logprobs(self.model, mine) if moves else None,
+            self._logprobs(model, mine) if moves else None,
             self._logprobs(self.reference, mine) if self.reference is not None else None,
         ]
         for column, name in enumerate(("old", "reference")):
@@ -261,6 +263,8 @@ class Rollouts:
         found: list[list[float]] = [[] for _ in answers]
         packed = best_fit_rows(sizes, self.options.seq_len)
         at_once = max(1, 8192 // self.options.seq_len)
+        if local(model.lm_head.weight) is not model.lm_head.weight:
+            self._read_nothing(model, -(-len(packed) // at_once))
         for first in range(0, len(packed), at_once):
             part = packed[first : first + at_once]
             rows = self._batch([[answers[index] for index in row] for row in part], 1.0)
@@ -272,6 +276,13 @@ class Rollouts:
                     found[index] = line[slot : slot + sizes[index]].tolist()
                     slot += sizes[index]
         return found
+
+    def _read_nothing(self, model: Decoder, passes: int) -> None:
+        """As many passes as another process needs more, where all must run equally many."""
+        most = max(number for [number] in self.world.gather([passes]))
+        empty = self._batch([], 1.0).empty(1).to(model.device, 1 if model.has_varlen else None)
+        for _ in range(most - passes):
+            hidden_states(model, empty)
 
     def _batch(self, rows: Rows, scale: float) -> RolloutBatch:
         """Packed rows of answers."""
@@ -328,25 +339,19 @@ def make_rollouts(
     options: GrpoOptions,
     model: Decoder,
     tokenizer: Tokenizer,
-    base: Path | None,
     seed: int,
     world: World,
+    reference: Decoder | None = None,
 ) -> Rollouts:
     """What a recipe's GRPO asks; says it.
 
     Args:
-        base: where the model's weights came from: the reference of the KL term.
+        reference: of the KL term.
 
     Raises:
         MiaoError: problems, rewards or the environment are not there or no good.
     """
     problems, heldout = load_problems(options, seed)
-    reference = None
-    if options.kl_coef and base is not None:
-        reference = (
-            load_model(base, model.config.tokens).requires_grad_(False).to(model.device).eval()
-        )
-        reference.set_compute_dtype(model.compute_dtype)
     examiner = make_examiner(options, model, tokenizer)
     rollouts = Rollouts(options, model, examiner, problems, heldout, seed, world, reference)
     _announce(rollouts)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from miao.errors import MiaoError
-from miao.model import Decoder, load_model
+from miao.model import Decoder
 from miao.ops.linear_distillation import Mixture, linear_distillation
 from miao.recipe.stages import TeacherOptions
 from miao.shards.loader import Batch
-from miao.tokenizer import Tokenizer
 from miao.train.objectives.base import hidden_states
-
-PROBE = "苗 grew: 1+2=3\n" * 2
-"""The same pieces may still be put together by other rules."""
 
 
 class DistillObjective:
@@ -53,45 +46,3 @@ class DistillObjective:
             scale=self.head.loss_scale,
         )
         return loss, {"cross_entropy": cross_entropy.detach(), "teacher_kl": divergence.detach()}
-
-
-def load_teacher(directory: Path, student: Decoder, tokenizer: Tokenizer, seq_len: int) -> Decoder:
-    """A teacher on the student's device, in its compute type.
-
-    Raises:
-        MiaoError: its tokenizer or vocabulary is another, its context is too short, or the
-            student's routing needs a balance loss, which distillation does not compute.
-    """
-    teacher = load_model(directory)
-    if teacher.config.tokens != student.config.tokens:
-        raise MiaoError(
-            f"the teacher has {teacher.config.tokens} tokens, the student {student.config.tokens}",
-            where=directory,
-            fix="give the student the teacher's tokenizer: --tokenizer.path DIR",
-        )
-    theirs = Tokenizer.from_directory(directory)
-    if _pieces(theirs) != _pieces(tokenizer) or theirs.encode(PROBE) != tokenizer.encode(PROBE):
-        raise MiaoError(
-            "the teacher has another tokenizer: its tokens mean something else",
-            where=directory,
-            fix="give the student the teacher's tokenizer: --tokenizer.path DIR; "
-            "or learn from what the teacher says: miao corpus distill",
-        )
-    if teacher.config.context_length < seq_len:
-        raise MiaoError(
-            f"the teacher reads {teacher.config.context_length} tokens, a row has {seq_len}",
-            where=directory,
-            fix="lower seq_len",
-        )
-    if any(mixture.has_balance_loss for mixture in student.mixtures().values()):
-        raise MiaoError(
-            "a student with softmax-routed experts cannot be distilled: nothing would balance them",
-            where="teacher.path",
-            fix="use a dense student, or sigmoid routing (model.scoring_func)",
-        )
-    teacher.set_compute_dtype(student.compute_dtype)
-    return teacher.to(student.device).requires_grad_(False).eval()
-
-
-def _pieces(tokenizer: Tokenizer) -> list[str]:
-    return [tokenizer.decode([number]) for number in range(tokenizer.vocab_size)]

@@ -8,22 +8,17 @@ the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miao.device import send
-from miao.errors import MiaoError
-from miao.files import atomic_open
-from miao.model.decoder import Decoder
 from miao.ops.head_chunks import IGNORE
 from miao.recipe.stages import REFERENCE_FREE, DpoOptions
-from miao.shards.loader import Batch, PackedSource
+from miao.shards.loader import Batch
 from miao.train.objectives.base import token_logprobs
 
 Segments = list[tuple[int, int]]
@@ -159,45 +154,3 @@ def segment_sums(values_bt: Tensor, batch: Batch, segments: Segments) -> Tensor:
     sums_bs = sums_bs.scatter_add(1, batch.segments_bt, values_bt)
     index = send(torch.tensor(segments, dtype=torch.int64).view(-1, 2), values_bt.device)
     return sums_bs[index[:, 0], index[:, 1]]
-
-
-def cache_reference(
-    model: Decoder,
-    source: PackedSource,
-    batches: Iterable[Batch],
-    path: Path,
-    advance: Callable[[int], None] = lambda rows: None,
-) -> np.ndarray:
-    """The reference log-probability of every token of a source, computed once and kept on disk.
-
-    Args:
-        batches: one pass over the source's rows. path: float32 file, aligned with the tokens.
-
-    Returns:
-        A read-only memory map, float32 [tokens].
-    """
-    size = int(source.dataset.lengths.sum())
-    if not (path.exists() and path.stat().st_size == 4 * size):
-        values = np.zeros(size, dtype=np.float32)
-        model.eval()
-        for batch in batches:
-            places = batch.document_places if model.has_varlen else None
-            with torch.no_grad():
-                logprobs = token_logprobs(model, batch.to(model.device, places)).cpu()
-            _scatter_to_tokens(values, logprobs, batch, source)
-            advance(len(batch.sequences))
-        if not np.isfinite(values).all():
-            raise MiaoError("the reference model gives log-probabilities that are not finite")
-        with atomic_open(path, "wb") as file:
-            file.write(values.tobytes())
-    return np.memmap(path, dtype=np.float32, mode="r")
-
-
-def _scatter_to_tokens(
-    values: np.ndarray, logprobs_bt: Tensor, batch: Batch, source: PackedSource
-) -> None:
-    for b, row in enumerate(batch.sequences):
-        for number, (_, sequence) in enumerate(row, start=1):
-            slots = (batch.segments_bt[b] == number).nonzero().squeeze(1)
-            first = source.dataset.flat_offset(sequence) + 1
-            values[first : first + len(slots)] = logprobs_bt[b, slots].numpy()

@@ -119,11 +119,12 @@ class CheckpointStore:
         Raises:
             MiaoError: not even those that there must be at a time do.
         """
+        optimizer, model = self.parallel.optimizer, self.parallel.model
+        own = own_weights(model)  # by all alike: of a spread model it lets go of what was collected
         if not self.writes:
             return
-        optimizer, model = self.parallel.optimizer, self.parallel.model
         sizes = {name: p.numel() * 4 for name, p in model.named_parameters()}
-        one = 4 * sum(p.numel() for p in own_weights(model).values())
+        one = 4 * sum(p.numel() for p in own.values())
         one += sum(sizes[name.partition(".")[2]] for name in optimizer.buffer_names)
         room = free_space(self.directory) - sum(sizes.values())  # of the model at the end
         room += sum(file.stat().st_size for file in self.directory.glob("step-*/*"))
