@@ -29,7 +29,7 @@ EVERY = 2.0
 """Seconds between two looks whether the next job may begin."""
 KEY = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 VALUE = re.compile(r"[\w.+\-]{1,64}")
-PLAN_SECONDS = 180
+PLAN_SECONDS = 600
 EDITED = (
     "tokenizer.vocab_size", "model.hidden_size", "model.num_hidden_layers",
     "model.num_attention_heads", "model.num_key_value_heads", "model.max_position_embeddings",
