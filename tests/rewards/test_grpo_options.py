@@ -58,9 +58,13 @@ def test_what_cannot_be_is_refused(changes: dict[str, object], says: str) -> Non
         check_recipe(recipe)
 
 
-def test_shards_are_refused() -> None:
+def test_shards_of_deepspeed_are_refused_in_one_line_each() -> None:
     recipe = Recipe(parallel="fsdp")
-    check_recipe(recipe)
     recipe.grpo.enabled = True
-    with pytest.raises(MiaoError, match="grpo: trains alone or with parallel ddp, not fsdp"):
+    recipe.sft.adapter.kind, recipe.pretrain.teacher.path = "lora", "teacher"
+    check_recipe(recipe)
+    recipe.parallel = "zero2"
+    with pytest.raises(MiaoError) as error:
         check_recipe(recipe)
+    for what in ("grpo", "sft.adapter", "pretrain.teacher"):
+        assert f"{what}: not with parallel zero2 (but with ddp, fsdp, hsdp)" in str(error.value)
