@@ -14,18 +14,20 @@ import uvicorn
 
 from miao.engine import Runner, SamplingOptions, Scheduler
 from miao.model import Decoder
-from miao.serve.app import create_app
+from miao.serve.app import Limits, create_app
 from miao.serve.models import Served
 from miao.tokenizer import Tokenizer
 
 CONTEXT = 768
+PATIENT = Limits(read_timeout=600, prepare_timeout=600)
+"""No test fails because the machine has other things to do."""
 
 
 class RunningServer:
     """A server in a thread. `url` ends in /v1."""
 
     def __init__(self, models: list[Served], **options: Any):
-        self.app = create_app(models, **options)
+        self.app = create_app(models, **{"limits": PATIENT, **options})
         self.models = models
         config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=100)
         self.server = uvicorn.Server(config)
