@@ -92,6 +92,29 @@ def test_what_was_brought_is_told_by_its_form_and_long_texts_are_cut(folder: Pat
     assert list(cut("字" * 10)) == ["字" * 10]
 
 
+def test_of_much_text_only_some_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from miao.grow import found as room
+
+    text = "".join(SENTENCE.format(n) for n in range(300))
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    read: list[Path] = []
+    convert = room.convert_file
+    monkeypatch.setattr(room, "READ", 50_000)
+    monkeypatch.setattr(
+        room, "convert_file", lambda path, *rest: read.append(path) or convert(path, *rest)
+    )
+    found = look([str(tmp_path)], [], [])
+    size = len(text.encode())
+    assert len(read) * size < 6 * 50_000 + 2 * size and len(read) > 3
+    assert found.total("document", "bytes") == pytest.approx(60 * size, rel=0.01)
+    assert found.total("document", "records") == 60 and not found.sources[0].whole
+    (taken,) = take_texts(found, 30_000, tmp_path / "taken", 0)
+    assert Path(taken).stat().st_size < 3 * (30_000 + len(text)) + 10_000
+
+
 def test_a_plan_is_a_recipe_with_reasons(folder: Path, tmp_path: Path) -> None:
     found = look([str(folder)], [], [])
     plans = {m: make_plan(found, SPEED, m, 5.0, tmp_path) for m in (2, 8, 60)}
