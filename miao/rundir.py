@@ -30,10 +30,10 @@ CHECKPOINT = re.compile(r"step-\d{8,}")
 class RunDir:
     """`runs/<name>/`, self-contained and deletable.
 
-    recipe.yaml, manifest.json, stages.json, metrics.jsonl, samples.jsonl, answers/<stage>.jsonl,
-    eval_results.jsonl, corpus/, eval_items/, tokenizer/, shards/<kind>/<split>/<source>/, cache/,
-    checkpoints/<stage>/step-*/, models/<stage>/ (Hugging Face directories), model/ (a copy of the
-    last of them), report.html.
+    recipe.yaml, manifest.json, stages.json, metrics.jsonl, breaks.jsonl, samples.jsonl,
+    answers/<stage>.jsonl, eval_results.jsonl, corpus/, eval_items/, tokenizer/,
+    shards/<kind>/<split>/<source>/, cache/, checkpoints/<stage>/step-*/, models/<stage>/ (Hugging
+    Face directories), model/ (a copy of the last of them), report.html.
     """
 
     path: Path
@@ -53,6 +53,10 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def breaks(self) -> Path:
+        return self.path / "breaks.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -20,7 +20,7 @@ from miao.serve.curves import CURVES, TASKS, Grown, RunLog, number, text, throug
 from miao.serve.guard import Gate, Guard
 from miao.serve.invalid import add_error_handlers
 from miao.serve.pages import BOARD_PAGE, add_pages, paths_of
-from miao.serve.standing import band_of, checkpoints_of, standing
+from miao.serve.standing import band_of, happened, standing
 
 MOMENTS = 12
 """Of a stage's samples: how it learned to speak, from the first to the last."""
@@ -90,8 +90,7 @@ class Runs:
                 for stage, one in log.stages.items()
             },
             "events": {
-                stage: [*one.events, *checkpoints_of(run, stage)]
-                for stage, one in log.stages.items()
+                stage: [*one.events, *happened(run, stage)] for stage, one in log.stages.items()
             },
             "forecast": {
                 stage: band

@@ -11,6 +11,7 @@ from typing import Any
 
 from miao.errors import MiaoError
 from miao.evaluate.forecast import decay_of, forecast_loss
+from miao.files import read_jsonl
 from miao.recipe import STAGES
 from miao.report.budgets import budget_of, checkpoint_state, checkpoints, planned
 from miao.rundir import RunDir
@@ -30,9 +31,13 @@ def standing(run: RunDir, stage: str, log: RunLog, worker: int) -> dict[str, Any
     return {"budget": budget, "left": left, "memory": _memory(worker)}
 
 
-def checkpoints_of(run: RunDir, stage: str) -> list[dict[str, Any]]:
-    """The checkpoints that are there, as events on the axis of tokens."""
-    found = []
+def happened(run: RunDir, stage: str) -> list[dict[str, Any]]:
+    """The checkpoints that are there, and where a break was, as events on the axis of tokens."""
+    found = [
+        {"x": tokens, "kind": "resumed", "more": f"step {row.get('step')}"[:80]}
+        for row in read_jsonl(run.breaks, lambda _: None)[-MOST:]
+        if row.get("stage") == stage and (tokens := number(row.get("tokens"))) is not None
+    ]
     for path in checkpoints(run, stage)[-MOST:]:
         if (tokens := number(checkpoint_state(path).get("tokens"))) is not None:
             found.append({"x": tokens, "kind": "checkpoint", "more": path.name})

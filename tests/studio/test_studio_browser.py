@@ -181,7 +181,7 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
     try:
         page = open_page(f"{again.url}/?token={TOKEN}", locale="en-US")
         card(page, "long").get_by_text("Go on").click()
-        until_there(lambda: "resumed" in text_of(long / "metrics.jsonl"))
+        until_there(lambda: (long / "breaks.jsonl").exists())
         page.wait_for_selector(".job.running")
         card(page, "long").get_by_text("Stop").click()
         assert ended(place, "long") == "stopped"

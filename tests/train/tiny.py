@@ -87,9 +87,8 @@ def assert_same_bits(left: Decoder, right: Decoder) -> None:
 
 
 def curve(directory: Path, stage: str = "pretrain") -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what a clock gave, and that it was interrupted."""
+    """The lines of metrics.jsonl without what a clock gave."""
     lines = read_jsonl(directory / "metrics.jsonl")
-    lines = [line for line in lines if line.get("event") != "resumed"]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 

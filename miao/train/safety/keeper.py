@@ -75,7 +75,9 @@ class Keeper:
         if "small" in state:
             say("  the optimizer begins anew: there was no room on the disk to keep its state")
         say(f"  resumed at step {training.step} ({self.budget.words()})")
-        self.write(step=training.step, tokens=training.tokens, event="resumed")
+        if self.world.is_main:
+            with self.despite_full_disk():
+                self.metrics.went_on(step=training.step, tokens=training.tokens)
         if (before := state.get("processes", 1)) != self.world.size:
             say(
                 f"  the data goes on in the same order, with {self.world.size} processes ({before}"

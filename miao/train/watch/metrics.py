@@ -111,21 +111,27 @@ def context_of(rows: Batch) -> float:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line per log interval and per held-out evaluation, of every stage."""
+    """`metrics.jsonl`: one line per log interval and per held-out evaluation, of every stage; the
+    same for a run that was interrupted. `breaks.jsonl` beside it says where such a one went on."""
 
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
+        self.breaks = path.with_name("breaks.jsonl")
 
     def write(self, **values: Any) -> None:
         clean = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in values.items()}
         append_jsonl(self.path, {"stage": self.stage, **clean})
 
+    def went_on(self, **values: Any) -> None:
+        """Notes where training goes on after a break."""
+        append_jsonl(self.breaks, {"stage": self.stage, **values})
+
     def forget_after(self, step: int) -> None:
         """Drops this stage's lines behind `step`: a resumed run writes them again."""
-        lines = read_jsonl(self.path, warn)
-        kept = [r for r in lines if r.get("stage") != self.stage or r.get("step", 0) <= step]
-        if self.path.exists():
-            write_jsonl(self.path, kept)
+        for path in filter(Path.exists, (self.path, self.breaks)):
+            lines = read_jsonl(path, warn)
+            kept = [r for r in lines if r.get("stage") != self.stage or r.get("step", 0) <= step]
+            write_jsonl(path, kept)
 
 
 class DespiteFullDisk:

@@ -52,17 +52,18 @@ class SampleLog:
 
         Args:
             trained: seconds of training so far, of which all samples take at most `share`: what
-                cannot be paid is not written. None: whatever it costs, as at the end.
+                cannot be paid is not written. None: whatever it costs, as at the end. `more` is
+                written always: rollouts are what such a training consists of.
         """
-        if trained is not None and self._price(tokens, trained) > self.share * trained:
-            return []
-        began = time.perf_counter()
-        records = self._continued(model) if self.stage == "pretrain" else self._answered(model)
+        began, records = time.perf_counter(), []
+        if trained is None or self._price(tokens, trained) <= self.share * trained:
+            records = self._continued(model) if self.stage == "pretrain" else self._answered(model)
+        seconds = round((time.perf_counter() - began) / max(1, len(records)), 4)
+        records = [record | {"seconds": seconds} for record in records]
         records += self.more(model) if self.more else []
-        each = round((time.perf_counter() - began) / max(1, len(records)), 4)
-        records = [
-            {"stage": self.stage, "tokens": tokens, **record, "seconds": each} for record in records
-        ]
+        if not records:
+            return []
+        records = [{"stage": self.stage, "tokens": tokens, **record} for record in records]
         self.forget_after(tokens - 1)
         for record in records:
             append_jsonl(self.path, record)
@@ -77,11 +78,11 @@ class SampleLog:
 
     def _price(self, tokens: int, trained: float) -> float:
         """Seconds that this stage's samples took so far, and what the next will take."""
-        before = [r for r in read_jsonl(self.path) if r["stage"] == self.stage]
-        spent = sum(r.get("seconds", 0.0) for r in before)
+        ours = (r for r in read_jsonl(self.path) if r["stage"] == self.stage)
+        before = [(r["tokens"], r["seconds"]) for r in ours if "seconds" in r]
         if before:
-            moment = before[-1]["tokens"]
-            return spent + sum(r.get("seconds", 0.0) for r in before if r["tokens"] == moment)
+            latest = sum(seconds for moment, seconds in before if moment == before[-1][0])
+            return latest + sum(seconds for _, seconds in before)
         recipe = self.recipe
         asked = len(recipe.sample_texts if self.stage == "pretrain" else recipe.sample_prompts)
         return CAUTION * asked * LONGEST * trained / max(1, tokens)
