@@ -126,6 +126,10 @@ def _check_grpo(grpo: GrpoOptions, parallel: str, need: Any) -> None:
         not (grpo.enabled and parallel.startswith("zero")),
         f"grpo: not with parallel {parallel} (but with ddp, fsdp, hsdp)",
     )
+    need(
+        grpo.rollouts == "engine" or grpo.adapter.kind == "none",
+        "grpo.rollouts: vllm takes whole weights, not adapters (grpo.adapter.kind none)",
+    )
     need(grpo.epochs is None, "grpo.epochs: the budget is in tokens of rollouts (grpo.tokens)")
     need(
         grpo.spike_action == "off",

@@ -62,6 +62,14 @@ class GrpoOptions(StageOptions):
     """Of sampling; the policy that is trained is the model at this temperature."""
     parallel_answers: int = 256
     """Answers that are generated at the same time (memory for their keys and values)."""
+    rollouts: Literal["engine", "vllm"] = "engine"
+    """What draws the answers: the own engine, in the same memory, or a running vLLM server."""
+    vllm_url: str = "http://127.0.0.1:8000"
+    """Where vLLM listens, started with VLLM_SERVER_DEV_MODE=1 on the model the stage begins with.
+    Its key, if it has one, is MIAO_API_KEY."""
+    vllm_weights: str | None = None
+    """A directory that vLLM reads under the same path, for the weights of every rollout (default:
+    a temporary one, for a server on this machine)."""
     passes: int = 1
     """How often each set of rollouts is learned from."""
     loss: Literal["grpo", "dapo", "dr_grpo", "cispo"] = "grpo"

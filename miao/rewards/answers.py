@@ -16,6 +16,7 @@ from miao.model.decoder import Decoder
 from miao.recipe.grpo import GrpoOptions
 from miao.rewards.functions import Rewards, load_rewards
 from miao.rewards.problems import Problem
+from miao.rewards.served import VllmServer
 from miao.rewards.tools import Environment, load_environment
 from miao.tokenizer import Tokenizer
 
@@ -81,6 +82,8 @@ class Examiner:
         self.tokenizer, self.rewards, self.environment = tokenizer, rewards, environment
         self.options, self.length = options, length
         self.stop_ids = frozenset(tokenizer.stop_ids)
+        self.server: VllmServer | None = None
+        """Draws answers in place of the engine, which still gives the greedy ones."""
         self._kept: tuple[Decoder, Decoder | PackedDecoder, Runner] | None = None
 
     def prompt_ids(self, problem: Problem) -> list[int]:
@@ -112,8 +115,12 @@ class Examiner:
         room = max(map(len, prompts), default=0) + self.options.max_new_tokens + 1
         length = self.length if self.environment else min(room, self.length)
         rows = max(1, min(self.options.parallel_answers, copies * len(problems)))
-        runner = self._runner(model, rows, length + 1)
-        scheduler = Scheduler(runner, frozenset(), PREFILL, reuse_prefixes=bool(self.environment))
+        scheduler: Scheduler | VllmServer
+        if self.server is not None and temperature:
+            scheduler = self.server.load(model)
+        else:
+            runner, reuse = self._runner(model, rows, length + 1), bool(self.environment)
+            scheduler = Scheduler(runner, frozenset(), PREFILL, reuse_prefixes=reuse)
         answers: list[Answer] = []
         asked: dict[int, Answer] = {}
         for number, (ids, seed) in enumerate(zip(prompts, seeds, strict=True)):

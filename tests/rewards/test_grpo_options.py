@@ -11,6 +11,7 @@ from miao.options import parse_options
 from miao.recipe import Recipe
 from miao.recipe.checks import check_recipe
 from miao.recipe.reading import load_recipe
+from miao.recipe.stages import AdapterOptions
 
 RECIPE = Path(__file__).parent.parent.parent / "miao" / "recipes" / "seedling-grpo.yaml"
 
@@ -47,6 +48,7 @@ def test_it_is_off_unless_asked_for() -> None:
         ({"tokens": None, "epochs": 1.0}, "grpo.epochs"),
         ({"passes": 0}, "grpo.passes"),
         ({"spike_action": "skip"}, "grpo.spike_action"),
+        ({"rollouts": "vllm", "adapter": AdapterOptions(kind="lora")}, "grpo.rollouts"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, object], says: str) -> None:

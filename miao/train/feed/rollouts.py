@@ -25,6 +25,7 @@ from miao.recipe import parse_quantity
 from miao.recipe.grpo import GrpoOptions
 from miao.rewards import Problem, load_problems
 from miao.rewards.answers import Answer, Examiner, make_examiner, sample_record
+from miao.rewards.served import VllmServer
 from miao.shards.packing import best_fit_rows
 from miao.tokenizer import Tokenizer
 from miao.train.distributed.world import World
@@ -354,13 +355,10 @@ def make_rollouts(
     problems, heldout = load_problems(options, seed)
     examiner = make_examiner(options, model, tokenizer)
     rollouts = Rollouts(options, model, examiner, problems, heldout, seed, world, reference)
-    _announce(rollouts)
-    return rollouts
-
-
-def _announce(rollouts: Rollouts) -> None:
-    """Says what will be asked and how."""
-    options = rollouts.options
+    if options.rollouts == "vllm":
+        if world.size > 1:
+            raise MiaoError("vllm serves one process that trains", where="grpo.rollouts")
+        examiner.server = VllmServer(options, examiner.stop_ids, examiner.length)
     rewards = ", ".join(f"{weight:g} × {name}" for name, weight in options.rewards.items())
     say(
         f"  {len(rollouts.problems):,} problems and {len(rollouts.heldout_problems):,} held out; "
@@ -369,6 +367,7 @@ def _announce(rollouts: Rollouts) -> None:
     )
     if rollouts.left_out:
         say(f"  {rollouts.left_out} problems are too long for a row and are left out")
+    return rollouts
 
 
 def _groups(answers: list[Answer], size: int) -> list[list[Answer]]:
