@@ -18,7 +18,9 @@ from miao.recipe.checks import is_run_name
 
 if TYPE_CHECKING:
     from miao.grow.found import Found
+    from miao.grow.machine import Speed
     from miao.grow.plan import Plan
+    from miao.train.distributed.world import World
 
 ABOUT = """Reads your text, measures this machine, plans, trains, and ends on time. The plan is an
 ordinary recipe (grow.yaml in the run directory): `miao run` of it does the same, and any
@@ -31,32 +33,43 @@ option of a recipe can be given here too (--model.hidden_size 256).
 Interrupted, the same command goes on; the time that counts is that in which it works."""
 
 
+UNWRITTEN = ("plan", "json", "device")
+"""Options that a run's wish does not hold, or not by themselves."""
+
+
 def main(words: Sequence[str]) -> int:
     """Runs `miao grow WORDS`.
 
     Raises:
         MiaoError: no time, no text, no disk, an option that does not exist; before any work.
     """
+    from miao.train.distributed.world import join_world, said_once
+
     began = time.monotonic()
-    options, more = _parser().parse_known_args(list(words))
-    minutes = _minutes(options)
-    name = options.name or DEFAULT_NAME
-    if not is_run_name(name):
-        raise MiaoError(
-            f"'{name}' is no name", where="--name", fix="letters, digits, . _ -; 中文也行"
-        )
+    with said_once():
+        options, more = _parser().parse_known_args(list(words))
+        minutes = _minutes(options)
+        name = options.name or DEFAULT_NAME
+        if not is_run_name(name):
+            raise MiaoError(
+                f"'{name}' is no name", where="--name", fix="letters, digits, . _ -; 中文也行"
+            )
     run = Path(options.out_dir) / name
-    wish = {k: v for k, v in vars(options).items() if k not in ("plan", "json")} | {"more": more}
-    book = _begun(run, wish)
-    if book is None or options.plan:
-        book = _planned(options, minutes, wish, run, began)
-    if options.json:
-        print(json.dumps(_as_json(book), ensure_ascii=False))
-        return 0
-    if options.plan:
-        say_next(f"miao grow {' '.join(words).replace(' --plan', '')}")
-        return 0
-    return _grow(run, book, began, more)
+    wish = {k: v for k, v in vars(options).items() if k not in UNWRITTEN}
+    more += ["--device", options.device] if options.device != "auto" else []
+    wish["more"] = more
+    with join_world(options.device) as world:
+        book = world.from_main(_begun(run, wish) if world.is_main else None)
+        if book is None or options.plan:
+            book = _planned(options, minutes, wish, run, began, world)
+        if options.json:
+            if world.is_main:
+                print(json.dumps(_as_json(book), ensure_ascii=False))
+        elif options.plan:
+            say_next(f"miao grow {' '.join(words).replace(' --plan', '')}")
+        else:
+            _grow(run, book, began, more, world)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="of the run, and of the assistant (default: grown; Miao)")
     add("--maker", help="who the assistant says made it")
     add("--out_dir", "--out", default="runs", help="where run directories go (default %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default %(default)s)")
     add("--seed", type=int, default=42, help="everything random follows from it")
     add("--plan", action="store_true", help="only what it would do, and why")
     add("--json", action="store_true", help="with --plan: for programs")
@@ -136,28 +150,51 @@ def _begun(run: Path, wish: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _planned(
-    options: argparse.Namespace, minutes: float, wish: dict[str, Any], run: Path, began: float
+    options: argparse.Namespace,
+    minutes: float,
+    wish: dict[str, Any],
+    run: Path,
+    began: float,
+    world: World,
 ) -> dict[str, Any]:
-    """Reads, measures, plans, and (unless only the plan is wanted) writes it down."""
+    """Reads, measures, plans, and (unless only the plan is wanted) writes it down. Of several
+    processes all measure, at the same time; everything else the main one does."""
+    from miao.grow import machine
     from miao.grow.found import look
+
+    found = look(options.texts, options.chats, options.pairs) if world.is_main else None
+    say_if = (lambda text: None) if options.json else say
+    if found:
+        for line in found.lines():
+            say_if(f"  {line}")
+        if found.first_problem:
+            say_if(f"    the first: {found.first_problem}")
+    minutes = world.from_main(minutes)
+    speed = machine.measure(min(max(0.6 * minutes, 1.5), 12.0), world, options.device)
+    say_if(f"  {speed.line()}")
+    return world.from_main(_written(options, minutes, wish, run, began, found, speed)
+                           if found else {})  # fmt: skip
+
+
+def _written(
+    options: argparse.Namespace,
+    minutes: float,
+    wish: dict[str, Any],
+    run: Path,
+    began: float,
+    found: Found,
+    speed: Speed,
+) -> dict[str, Any]:
+    """The plan, and (unless only that is wanted) its recipe and book."""
     from miao.grow.plan import make_plan
 
-    found = look(options.texts, options.chats, options.pairs)
-    say_if = (lambda text: None) if options.json else say
-    for line in found.lines():
-        say_if(f"  {line}")
-    if found.first_problem:
-        say_if(f"    the first: {found.first_problem}")
-    from miao.grow.machine import measure
-
-    speed = measure(min(max(0.6 * minutes, 1.5), 12.0))
-    say_if(f"  {speed.line()}")
     given = None
     if options.origin:
         from miao.grow.given import look_at
 
         given = look_at(options.origin, found, speed, 60 * minutes)
-        say_if(f"  {given.line()}")
+        if not options.json:
+            say(f"  {given.line()}")
     plan = make_plan(found, speed, minutes, time.monotonic() - began, run.parent, given)
     if not options.json:
         _show(plan)
@@ -253,17 +290,15 @@ def _as_json(book: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _grow(run: Path, book: dict[str, Any], began: float, more: list[str]) -> int:
+def _grow(run: Path, book: dict[str, Any], began: float, more: list[str], world: World) -> None:
     from miao.grow.outcome import conclude
     from miao.recipe.reading import load_recipe
     from miao.run import run_recipe
     from miao.run.preflight import preflight
-    from miao.train.distributed.world import said_once
 
-    with said_once():
+    with world.main_first():
         recipe = load_recipe(run / RECIPE, more)
         preflight(recipe)
-    run_recipe(recipe, began=began)
-    with said_once():
+    run_recipe(recipe, began=began, world=world)
+    if world.is_main:
         conclude(run, book)
-    return 0

@@ -122,7 +122,7 @@ def look_at(name: str, found: Found, speed: Speed, seconds: float) -> Given:
     options = PretrainOptions(seq_len=SEQ_LEN, batch_tokens=max(2048, rows * SEQ_LEN))
     device, dtype = torch.device(speed.device), getattr(torch, speed.precision)
     rate = run_trial(config, options, rows, device, dtype, seconds=room).tokens_per_second
-    return known(now, size, rate, True)
+    return known(now, size, rate * speed.processes, True)
 
 
 def _bits(model: Any, ids: list[list[int]], sizes: list[int], room: float) -> tuple[float, int]:

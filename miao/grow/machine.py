@@ -12,6 +12,7 @@ from miao.device import choose_device, choose_dtype, memory_bytes
 from miao.doctor.trial import run_trial
 from miao.model import ModelConfig, flops_per_token, new_config
 from miao.recipe import ModelOptions, PretrainOptions
+from miao.train.distributed.world import World
 from miao.train.microbatch import cpu_micro_batch
 
 SEQ_LEN = 256
@@ -32,6 +33,8 @@ class Speed:
     """Bytes that the device has; 0: unknown."""
     threads: int
     host: str
+    """The machine's name; of several processes with their number."""
+    processes: int = 1
 
     def tokens_per_second(self, config: ModelConfig) -> float:
         return 1 / (self.per_token + self.per_flop * flops_per_token(config, SEQ_LEN))
@@ -42,29 +45,38 @@ class Speed:
     def line(self) -> str:
         cores = f"{self.threads} threads, " if self.device == "cpu" else ""
         small = self.tokens_per_second(shape_config(128, 4, 2048))
+        cores += f"{self.processes} processes, " if self.processes > 1 else ""
         return (
             f"machine: {self.device}, {cores}{self.precision}; a model of 1M parameters learns "
             f"{small:,.0f} tokens per second just now"
         )
 
 
-def measure(seconds: float) -> Speed:
-    """Trains two shapes for about so many seconds in all."""
-    device = choose_device("auto")
+def measure(seconds: float, world: World, asked: str = "auto") -> Speed:
+    """Trains two shapes for about so many seconds in all; several processes do so at the same
+    time, and their speeds are added up (what they tell each other in a step is not in it).
+
+    Args:
+        asked: the recipe's `device`.
+    """
+    device = choose_device(asked)
     dtype = choose_dtype("auto", device)
     options = PretrainOptions(seq_len=SEQ_LEN, batch_tokens=2048)
     points = []
     for width, blocks, vocabulary in TRIED if device.type == "cpu" else TRIED_ON_GPU:
         config = shape_config(width, blocks, vocabulary)
         rows = cpu_micro_batch(config, SEQ_LEN, 8)
+        world.barrier()
         found = run_trial(config, options, rows, device, dtype, seconds=seconds / 2)
-        points.append((flops_per_token(config, SEQ_LEN), 1 / found.tokens_per_second))
+        rate = sum(world.gather_objects(found.tokens_per_second))
+        points.append((flops_per_token(config, SEQ_LEN), 1 / rate))
     (x, y), (z, w) = points
     slope = max((w - y) / (z - x), 0.1 * w / z)
     constant = max(y - slope * x, 0.0)
     precision = str(dtype).removeprefix("torch.")
     threads, memory = torch.get_num_threads(), memory_bytes(device)[1]
-    return Speed(device.type, precision, constant, slope, memory, threads, platform.node())
+    host = platform.node() + (f" x{world.size}" if world.size > 1 else "")
+    return Speed(device.type, precision, constant, slope, memory, threads, host, world.size)
 
 
 def shape_options(width: int, blocks: int) -> ModelOptions:

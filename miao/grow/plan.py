@@ -85,6 +85,7 @@ class Plan:
     """What earlier runs here came to in speed, over what was measured."""
     runs: int
     """How many told of the level."""
+    processes: int = 1
     notes: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     given: Given | None = None
@@ -174,6 +175,7 @@ def make_plan(
         before.level * found.level,
         before.pace,
         before.runs,
+        speed.processes,
     )
     if given is not None:
         _compare(plan, given, found, training * shares["pretrain"], before)

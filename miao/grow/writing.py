@@ -42,7 +42,7 @@ def recipe_text(
     given = plan.given if plan.goes_on else None
     rates = rules.settings(given.inner if given else best.inner, max(best.tokens, 1.0))
     gentle = (GENTLE if given.inner < LARGE else GENTLER) if given else 1.0
-    batch = max(rates.batch_tokens, 2 * SEQ_LEN)
+    batch = max(rates.batch_tokens, max(2, plan.processes) * SEQ_LEN)
     adam, muon = gentle * rates.learning_rate, gentle * rates.muon_learning_rate
     talk = {"identity": 0.4, "general": 0.4, "math": 0.2} if plan.talks < 3000 else {}
     weights = (

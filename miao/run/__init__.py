@@ -23,6 +23,7 @@ def run_recipe(
     up_to: str = "report",
     despite_changes: bool = False,
     began: float | None = None,
+    world: World | None = None,
 ) -> RunDir:
     """Runs every stage of a recipe that is not done yet, in order, up to the one named. Of several
     processes the first prepares, measures and writes; all of them train.
@@ -30,14 +31,15 @@ def run_recipe(
     Args:
         despite_changes: half-trained stages go on although their inputs or options have changed.
         began: where `time.monotonic` was when the command began; its time counts from there.
+        world: the processes, where they have met already.
 
     Raises:
         MiaoError: the stage named is not enabled.
     """
     if up_to in STAGES and not getattr(recipe, up_to).enabled:
         raise MiaoError(f"the recipe does not enable {up_to}", fix=f"--{up_to}.enabled true")
-    with join_world(recipe.device) as world:
-        return _run_in(world, recipe, up_to, despite_changes, began or time.monotonic())
+    with nullcontext(world) if world else join_world(recipe.device) as joined:
+        return _run_in(joined, recipe, up_to, despite_changes, began or time.monotonic())
 
 
 def _run_in(

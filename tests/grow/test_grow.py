@@ -24,9 +24,16 @@ from miao.grow.outcome import Earlier, earlier
 from miao.grow.plan import make_plan, ranked
 from miao.grow.writing import recipe_text
 from miao.recipe.reading import load_recipe
+from tests.train.pair import run_two
 
 SPEED = Speed("cpu", "float32", 1e-4, 1e-11, 2**34, 2, "here")
 SENTENCE = "清晨的露水落在小小的苗上，太阳慢慢升起来了，第{}天它又长高了一点。"
+
+
+TINY = (
+    "--model.hidden_size 64 --model.num_hidden_layers 1 --pretrain.minutes 0.02 --sft.minutes 0.02"
+)
+TINY = [*TINY.split(), "--corpus.seedbed.conversations", "60", "--evaluate.question_items", "4"]
 
 
 def talk(number: int) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
 
     def said(*words: str) -> str:
         with pytest.raises(MiaoError) as caught:
@@ -230,7 +237,7 @@ def test_both_roads_are_compared_and_the_better_one_is_taken(
     large = replace(given, against="training it takes 99 GiB, more than this machine has")
     refused = make_plan(found, SPEED, 8, 5.0, tmp_path, large)
     assert not refused.goes_on and "99 GiB" in refused.why["model.path"]
-    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
     words = ["grow", str(folder), "--minutes", "8", "--plan", "--out_dir", str(tmp_path)]
     assert main([*words, "--from", str(there)]) == 0
     assert "from scratch" in " ".join(capsys.readouterr().out.split())
@@ -251,7 +258,7 @@ def test_the_plan_as_json_is_what_the_studio_shows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
     words = ["grow", str(folder), "--minutes", "20", "--plan", "--json", "--out_dir", str(tmp_path)]
     assert main([*words, "--name", "mine"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -266,11 +273,10 @@ def test_it_grows_and_keeps_its_books(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(machine, "measure", lambda seconds: SPEED)
+    monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
     words = ["grow", str(folder), "--minutes", "1", "--name", "小禾", "--maker", "我们班"]
-    words += ["--out_dir", str(tmp_path), "--model.hidden_size", "64", "--pretrain.minutes", "0.02"]
-    words += ["--model.num_hidden_layers", "1", "--sft.minutes", "0.02", "--minutes", "1"]
-    tiny = ["--corpus.seedbed.conversations", "60", "--evaluate.question_items", "4"]
+    words += ["--out_dir", str(tmp_path)]
+    tiny = TINY
     monkeypatch.setattr("miao.run.clock.RunClock.left", property(lambda clock: 4.0))
     assert main([*words, *tiny]) == 0
     run = tmp_path / "小禾"
@@ -287,3 +293,30 @@ def test_it_grows_and_keeps_its_books(
         from miao.commands.grow import main as grow
 
         grow([*words[1:], *tiny, "--seed", "7"])
+
+
+def grow_quickly(*words: str) -> int:
+    """Within one of several processes."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("miao.run.clock.RunClock.left", property(lambda clock: 4.0))
+    try:
+        return main(["grow", *words])
+    finally:
+        patch.undo()
+
+
+def test_several_processes_grow_one_model(folder: Path, tmp_path: Path) -> None:
+    """The first plans for all, with the speed of all; what it finds wrong is said once."""
+    words = [str(folder), "--minutes", "1", "--device", "cpu", "--out_dir", str(tmp_path)]
+    ends = run_two(grow_quickly, *words, *TINY, directory=tmp_path)
+    assert [end.code for end in ends] == [0, 0], ends
+    assert ends[0].said.count("2 processes, DDP") == 2 and ends[1].said == ""
+    book = read_json(tmp_path / "grown" / "grow.json")
+    assert book["machine"]["processes"] == 2 and book["machine"]["host"].endswith(" x2")
+    assert book["outcome"]["bits_per_byte"] > 0
+    assert read_json(tmp_path / "grown" / "manifest.json")["processes"] == 2
+    words[0] = str(tmp_path / "little.txt")
+    Path(words[0]).write_text("苗" * 100, encoding="utf-8")
+    wrong = run_two(grow_quickly, *words, "--name", "b", directory=tmp_path)
+    assert all(end.code for end in wrong), wrong
+    assert [end.said.count("miao: ") for end in wrong] == [1, 0], wrong
