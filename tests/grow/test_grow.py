@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ TINY = (
     "--model.hidden_size 64 --model.num_hidden_layers 1 --pretrain.minutes 0.02 --sft.minutes 0.02"
 )
 TINY = [*TINY.split(), "--corpus.seedbed.conversations", "60", "--evaluate.question_items", "4"]
+TINY += ["--evaluate.own_items", "4"]
 
 
 def talk(number: int) -> dict[str, Any]:
@@ -274,7 +277,7 @@ def test_it_grows_and_keeps_its_books(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
-    words = ["grow", str(folder), "--minutes", "1", "--name", "小禾", "--maker", "我们班"]
+    words = ["grow", str(folder), "--minutes", "9", "--name", "小禾", "--maker", "我们班"]
     words += ["--out_dir", str(tmp_path)]
     tiny = TINY
     monkeypatch.setattr("miao.run.clock.RunClock.left", property(lambda clock: 4.0))
@@ -299,6 +302,8 @@ def grow_quickly(*words: str) -> int:
     """Within one of several processes."""
     patch = pytest.MonkeyPatch()
     patch.setattr("miao.run.clock.RunClock.left", property(lambda clock: 4.0))
+    trial = SimpleNamespace(tokens_per_second=1000.0 * (1 + int(os.environ["RANK"])))
+    patch.setattr(machine, "run_trial", lambda *_, **__: trial)
     try:
         return main(["grow", *words])
     finally:
@@ -307,12 +312,15 @@ def grow_quickly(*words: str) -> int:
 
 def test_several_processes_grow_one_model(folder: Path, tmp_path: Path) -> None:
     """The first plans for all, with the speed of all; what it finds wrong is said once."""
-    words = [str(folder), "--minutes", "1", "--device", "cpu", "--out_dir", str(tmp_path)]
+    words = [str(folder), "--minutes", "9", "--device", "cpu", "--out_dir", str(tmp_path)]
     ends = run_two(grow_quickly, *words, *TINY, directory=tmp_path)
     assert [end.code for end in ends] == [0, 0], ends
     assert ends[0].said.count("2 processes, DDP") == 2 and ends[1].said == ""
     book = read_json(tmp_path / "grown" / "grow.json")
-    assert book["machine"]["processes"] == 2 and book["machine"]["host"].endswith(" x2")
+    speed = Speed(**book["machine"])
+    assert speed.processes == 2 and speed.host.endswith(" x2")
+    small = machine.shape_config(*machine.TRIED[0])
+    assert speed.tokens_per_second(small) == pytest.approx(1000 + 2000)
     assert book["outcome"]["bits_per_byte"] > 0
     assert read_json(tmp_path / "grown" / "manifest.json")["processes"] == 2
     words[0] = str(tmp_path / "little.txt")
