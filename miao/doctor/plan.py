@@ -44,7 +44,7 @@ from miao.recipe import (
 from miao.rundir import RunDir, find_model
 from miao.shards.dataset import read_manifest
 from miao.train.adapters import adapter_of, adapter_size, with_adapter_settings
-from miao.train.microbatch import cpu_micro_batch, wants_checkpointing
+from miao.train.microbatch import cpu_micro_batch, rollout_bytes, wants_checkpointing
 
 DATA_WAIT = 0.05
 """Share of the time spent waiting for data that is worth a word."""
@@ -118,11 +118,13 @@ def plan_stage(
     """The estimate for one stage."""
     options: StageOptions = with_adapter_settings(getattr(recipe, stage))
     beside = models_beside(options, config)
-    extras = stage_extras(options, config, beside)
+    dtype = choose_dtype(options.precision, device)
+    extras = replace(
+        stage_extras(options, config, beside), later=rollout_bytes(options, config, device, dtype)
+    )
     batch = int(parse_quantity(options.batch_tokens, f"{stage}.batch_tokens"))
     rows = max(1, batch // options.seq_len)
     muon = options.muon_learning_rate > 0
-    dtype = choose_dtype(options.precision, device)
     recompute = options.activation_checkpointing == "on" or (
         options.activation_checkpointing == "auto"
         and wants_checkpointing(stage, options, config, device, extras)

@@ -76,6 +76,8 @@ class Extras:
     """Numbers of an adapter, which then is all that is trained, by AdamW."""
     beside: float = 0.0
     """Bytes of models that only compute: a teacher, a reference."""
+    later: float = 0.0
+    """Bytes that are taken after the first step is tried: what GRPO's answers keep."""
 
 
 PLAIN = Extras()
@@ -143,7 +145,7 @@ def training_memory(
     optimizer = 4 * w.blocks + 8 * (w.total - w.blocks) if muon else 8 * trained
     stepping = _NEWTON_SCHULZ_BYTES * w.largest_stack if muon else 4 * trained
     return TrainingMemory(
-        weights=4 * (w.total + extras.adapter) + extras.beside,
+        weights=4 * (w.total + extras.adapter) + extras.beside + extras.later,
         gradients=4 * trained,
         optimizer=optimizer,
         work=max(passing, 4 * trained, stepping),

@@ -14,6 +14,7 @@ from miao.console import say, warn
 from miao.device import known_gpu, memory_bytes
 from miao.gpus import Gpu
 from miao.model.config import ModelConfig
+from miao.model.counts import count_parameters, kv_bytes_per_token
 from miao.model.decoder import Decoder
 from miao.model.estimate import (
     GIB,
@@ -28,7 +29,7 @@ from miao.model.estimate import (
     training_memory,
 )
 from miao.ops.varlen import document_starts
-from miao.recipe import StageOptions, parse_quantity
+from miao.recipe import GrpoOptions, StageOptions, parse_quantity
 
 CPU_MICRO_TOKENS = 8192
 _CPU_SHARE = 0.25
@@ -53,6 +54,8 @@ def fit_to_memory(
         beside: models on the same device that only compute: a teacher, a reference.
     """
     extras = extras_of(model, beside)
+    later = rollout_bytes(options, model.config, model.device, model.compute_dtype)
+    extras = replace(extras, later=later)
     on = set_activation_checkpointing(stage, options, model, extras)
     options = replace(options, activation_checkpointing="on" if on else "off")
     if options.micro_batch != "auto":
@@ -71,6 +74,20 @@ def extras_of(model: Decoder, beside: Sequence[Decoder] = ()) -> Extras:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     held = {id(p): p.nbytes for other in beside for p in other.parameters()}
     return Extras(trained if frozen else 0, float(sum(held.values())))
+
+
+def rollout_bytes(
+    options: StageOptions, config: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> float:
+    """What GRPO's answers keep on a GPU over rollouts, at most: keys and values of all that are
+    generated at the same time, and in bfloat16 a copy of the weights (`Examiner`)."""
+    if not isinstance(options, GrpoOptions) or device.type != "cuda":
+        return 0.0
+    rows = min(options.parallel_answers, options.group_size * options.prompts_per_rollout)
+    length = min(options.seq_len + 1, config.context_length) + 1
+    copied = dtype == torch.bfloat16 and options.adapter.kind == "none"
+    kept = rows * length * kv_bytes_per_token(config, dtype.itemsize)
+    return kept + (2 * count_parameters(config).total if copied else 0)
 
 
 def largest_that_fits(rows_per_step: int, first: int, fits: Callable[[int], bool]) -> int:
@@ -171,7 +188,7 @@ def trial_pass(
             for _ in range(2):  # the second finds the gradients of the first
                 model(ids, None, segments, labels_bt=ids, starts_n=starts, output="loss").backward()
             room = USABLE * memory_bytes(device)[1]
-            return torch.cuda.max_memory_allocated(device) + held.optimizer <= room
+            return torch.cuda.max_memory_allocated(device) + held.optimizer + extras.later <= room
         except torch.OutOfMemoryError:
             return False
         finally:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miao.model import Decoder, ModelConfig
+from miao.model.cache import KVCache
 from miao.model.estimate import (
     GIB,
     Extras,
@@ -22,7 +23,7 @@ from miao.model.estimate import (
     training_memory,
 )
 from miao.model.presets import preset
-from miao.recipe import PretrainOptions
+from miao.recipe import GrpoOptions, PretrainOptions
 from miao.recipe.stages import AdapterOptions
 from miao.train import microbatch
 from miao.train.microbatch import (
@@ -31,6 +32,7 @@ from miao.train.microbatch import (
     extras_of,
     fit_to_memory,
     largest_that_fits,
+    rollout_bytes,
     set_activation_checkpointing,
     trial_pass,
     wants_checkpointing,
@@ -126,6 +128,33 @@ def test_a_stage_s_options(make_model: Make) -> None:
     mine = replace(options, micro_batch=2, activation_checkpointing="on")
     assert fit_to_memory("pretrain", mine, model) == mine
     assert model.model.activation_checkpointing
+
+
+def test_what_grpo_s_answers_keep_is_left_free(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, gpu, bf16 = make_model(), torch.device("cuda"), torch.bfloat16
+    options = GrpoOptions(seq_len=30, parallel_answers=8, group_size=3, prompts_per_rollout=2)
+    cache = KVCache(
+        model.config, 6, 32, torch.float32, model.device
+    )  # 6 answers, 30 tokens and their ends
+    held = cache.keys.nbytes + cache.values.nbytes
+    weights = sum(p.numel() for p in model.parameters())
+    assert rollout_bytes(options, model.config, gpu, torch.float32) == held
+    assert rollout_bytes(options, model.config, gpu, bf16) == held / 2 + 2 * weights
+    assert rollout_bytes(options, model.config, torch.device("cpu"), bf16) == 0
+    assert rollout_bytes(PretrainOptions(), model.config, gpu, bf16) == 0
+    adapted = replace(options, adapter=AdapterOptions(kind="lora"))
+    assert rollout_bytes(adapted, model.config, gpu, bf16) == held / 2
+    for name in ("reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(microbatch, "memory_bytes", lambda device: (0, GIB))
+    assert trial_pass(model, options)(2)
+    assert not trial_pass(model, options, Extras(later=GIB))(2)
+    shape = (model.config, 2, 32)
+    more = training_memory(*shape, extras=Extras(later=5.0)).total
+    assert more == training_memory(*shape).total + 5
 
 
 def test_a_trial_leaves_nothing_behind(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
