@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations, islice, pairwise
+from itertools import combinations, islice
 
 import pytest
 
@@ -16,7 +16,6 @@ from miao.corpus.seedbed.facts import relations
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.errors import MiaoError
 
-_YES_OR_NO = re.compile(r"是的，|不是，|Yes, |No, ")
 RECORDS = 10_000  # of each generator: 20,000 for knowledge and as many for arithmetic
 
 
@@ -86,9 +85,7 @@ def test_conversations_alternate_and_answer_with_a_fact():
     lengths: Counter[int] = Counter()
     for chat in islice(knowledge.conversations(random.Random(4)), 2000):
         assert [m.role for m in chat.messages] == ["user", "assistant"] * (len(chat.messages) // 2)
-        for message in chat.messages[1::2]:
-            said = _YES_OR_NO.sub("", message.content)
-            assert said in sentences or said[:1].upper() + said[1:] in sentences, said
+        assert all(message.content in sentences for message in chat.messages[1::2])
         lengths[len(chat.messages)] += 1
     assert set(lengths) == {2, 4, 6}
 
@@ -231,8 +228,6 @@ def test_training_shows_every_fact_about_equally_often():
     short = 0
     for document in islice(knowledge.documents(random.Random(7), zh_share=0.5), 20_000):
         for question, answer in re.findall(r"(?:问：|Q: )(.*)\n(?:答：|A: )(.*)", document.text):
-            if _YES_OR_NO.match(answer):
-                continue
             key = asked.get(("zh", question)) or asked[("en", question)]
             counts[key] += 1
             short += answer in answers
@@ -250,53 +245,6 @@ def test_every_fact_is_stated_in_documents(knowledge_texts):
     bare = stated.replace("，", "。")
     for fact in knowledge.facts():
         assert any(text in stated or text in bare for text in fact.statements), fact.sentence
-
-
-def test_yes_and_no_are_true_and_half_of_the_replies(knowledge_texts):
-    replies = dict(
-        knowledge.whether(fact, value)
-        for fact in knowledge.facts()
-        for value in (fact.value, *fact.distractors)
-        if fact.sentence.count(fact.value) == 1
-    )
-    said: Counter[str] = Counter()
-    for text in knowledge_texts:
-        lines = re.sub("^(?:问：|答：|[QA]: )", "", text, flags=re.MULTILINE).splitlines()
-        for question, reply in pairwise(lines):
-            if answer := _YES_OR_NO.match(reply):
-                assert replies[question] == reply
-                said[answer[0]] += 1
-    assert 0.45 < (said["是的，"] + said["Yes, "]) / said.total() < 0.55
-    assert said.total() > 3000
-
-
-def test_yes_and_no_are_asked_of_pairs_that_training_leaves_out(knowledge_texts):
-    training = set("\n".join(knowledge_texts).splitlines())
-    items = knowledge.whether_items(random.Random(3), 400)
-    assert Counter(item.answers[0] in ("是的", "Yes") for item in items) == {True: 200, False: 200}
-    for item in items:
-        assert not {item.question, f"问：{item.question}", f"Q: {item.question}"} & training
-        assert not item.is_right(item.question)
-        assert item.is_right(item.answers[0]) and not item.is_right(item.wrong[0])
-
-
-@pytest.mark.parametrize(
-    ("language", "subject", "value", "question", "reply"),
-    [
-        ("zh", "苹果", "水果", "苹果是水果吗？", "是的，苹果是水果。"),
-        ("zh", "中国", "东京", "中国的首都是东京吗？", "不是，中国的首都是北京。"),
-        ("en", "apple", "a vehicle", "Is an apple a vehicle?", "No, an apple is a fruit."),
-        ("en", "China", "Beijing", "Is the capital of China Beijing?",
-         "Yes, the capital of China is Beijing."),
-        ("en", "spider", "6 legs", "Is it true that a spider has 6 legs?",
-         "No, a spider has 8 legs."),
-    ],
-)  # fmt: skip
-def test_a_fact_is_asked_for_yes_or_no(language, subject, value, question, reply):
-    [fact] = [fact for fact in knowledge.facts()
-              if (fact.language, fact.subject) == (language, subject)
-              and value in (fact.value, *fact.distractors)]  # fmt: skip
-    assert knowledge.whether(fact, value) == (question, reply)
 
 
 # Evaluation items.

@@ -146,8 +146,7 @@ def _operation(rng: random.Random) -> Operation:
 def _comparison_line(language: Language, rng: random.Random) -> str:
     a, b = training_pair(rng, "<")
     low, high = min(a, b), max(a, b)
-    # A sorted pair teaches no choice: most lines ask for one.
-    form = rng.choices(range(6), cum_weights=(8, 16, 61, 74, 87, 100))[0]
+    form = rng.randrange(6)
     if form == 0:
         return f"{low}<{high}"
     if form == 1:
@@ -199,7 +198,7 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
         language = some_language(rng, zh_share)
         messages: list[Message] = []
         for _ in range(rng.choices((1, 2, 3), cum_weights=(60, 85, 100))[0]):
-            task = rng.choices(tasks, cum_weights=(54, 66, 86, 92, 100))[0]
+            task = rng.choices(tasks, cum_weights=(60, 75, 88, 94, 100))[0]
             question, answer = task(language, rng)
             messages += _turns(question, answer)
             if task is _computation and rng.random() < 0.2:

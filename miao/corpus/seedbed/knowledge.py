@@ -6,7 +6,6 @@ right answer there comes from the fact and not from a remembered line.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,11 @@ from typing import Generic, TypeVar
 from miao.corpus.records import Conversation, Document, Message
 from miao.corpus.seedbed.facts import Fact, facts, relations
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem, continuation_of, prompt_of
-from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language, table
+from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language
 
 T = TypeVar("T")
 
 _FEWEST_TURNS = 14
-_WHETHER_SHARE = 0.15
-_HELD_OUT_ONE_IN = 10
-_IS = re.compile(r"(.+?) (is|are|was) (.+)\.")
-_SMALL_FIRST = frozenset(["A", "An", "The", "There", "We"])
 
 _GREETINGS = {"zh": ("你好，{}", "你好，请问{}"), "en": ("Hello, {}", "Hi, {}")}
 _REQUESTS = {
@@ -98,12 +93,10 @@ def documents(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Docume
         zh_share: the share of Chinese documents; the others are English.
     """
     decks = {language: _Facts(language, rng) for language in LANGUAGES}
-    forms = (
-        (_statement, 1, 1), (_paragraph, 2, 5), (_questions, 1, 3), (_whether, 1, 3), (_list, 2, 5)
-    )  # fmt: skip
+    forms = ((_statement, 1, 1), (_paragraph, 2, 5), (_questions, 1, 3), (_list, 2, 5))
     while True:
         language = some_language(rng, zh_share)
-        write, fewest, most = rng.choices(forms, cum_weights=(12, 29, 86, 94, 100))[0]
+        write, fewest, most = rng.choices(forms, cum_weights=(12, 30, 94, 100))[0]
         group = decks[language].deal(rng.randint(fewest, most))
         yield Document(write(group, language, rng), source="knowledge")
 
@@ -135,55 +128,6 @@ def _questions(group: list[Fact], language: Language, rng: random.Random) -> str
     )
 
 
-def _whether(group: list[Fact], language: Language, rng: random.Random) -> str:
-    """Questions for yes or no, answered with the fact."""
-    return "\n".join(
-        prompt_of(question, language) + continuation_of(reply, language)
-        for fact in group
-        for question, reply in [_asked_whether(fact, rng)]
-    )
-
-
-def _asked_whether(fact: Fact, rng: random.Random) -> tuple[str, str]:
-    """Whether the fact's value, or (half of the time) a false one, is right, and the reply."""
-    false = [value for value in fact.distractors if not _is_held_out(fact, value)]
-    asks_truth = not _is_held_out(fact, fact.value) and rng.random() < 0.5
-    return whether(fact, rng.choice(false) if false and not asks_truth else fact.value)
-
-
-def whether(fact: Fact, value: str) -> tuple[str, str]:
-    """`北京是中国的首都吗？` about this fact or a false one, and the reply, which says the fact."""
-    said, answer = fact.sentence.replace(fact.value, value), "yes" if value == fact.value else "no"
-    reply = _frame(fact.language, answer).format(_within(fact, fact.sentence))
-    by_order = _IS.fullmatch(said) if fact.language == "en" and said[:3] != "We " else None
-    if by_order is None:
-        bare = _within(fact, said).rstrip("。.")
-        return _frame(fact.language, "whether").format(bare), reply
-    subject, verb, rest = by_order.groups()
-    return f"{verb.capitalize()} {_within(fact, subject)} {rest}?", reply
-
-
-@cache
-def _frame(language: Language, key: str) -> str:
-    return table(language, "frames").lines(key, ("",))[0]
-
-
-def _within(fact: Fact, text: str) -> str:
-    """As it stands within a sentence: in English only a name keeps its capital."""
-    if fact.language == "zh":
-        return text
-    own = text.startswith(fact.subject[:1].upper() + fact.subject[1:]) and fact.subject[0].islower()
-    return text[0].lower() + text[1:] if own or text.split(" ", 1)[0] in _SMALL_FIRST else text
-
-
-@cache
-def _is_held_out(fact: Fact, value: str) -> bool:
-    """Whether training never asks if this value is right: 1 pair in 10, by a stable hash."""
-    text = f"{fact.language} {fact.relation} {fact.subject} {value}"
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % _HELD_OUT_ONE_IN == 0
-
-
 def _list(group: list[Fact], language: Language, rng: random.Random) -> str:
     colon = "：" if language == "zh" else ":"
     lines = [f"{_titles(language)[group[0].relation]}{colon}"]
@@ -194,8 +138,7 @@ def _list(group: list[Fact], language: Language, rng: random.Random) -> str:
 
 
 def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Conversation]:
-    """Endless chats of 1 to 3 questions, each answered with one full sentence; some ask for yes
-    or no.
+    """Endless chats of 1 to 3 questions, each answered with one full sentence.
 
     Args:
         zh_share: the share of Chinese chats; the others are English.
@@ -206,10 +149,6 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
         group = decks[language].deal(rng.choices((1, 2, 3), cum_weights=(60, 85, 100))[0])
         messages: list[Message] = []
         for fact in group:
-            if rng.random() < _WHETHER_SHARE:
-                question, reply = _asked_whether(fact, rng)
-                messages += [Message("user", question), Message("assistant", reply)]
-                continue
             question = rng.choice(fact.questions)
             if messages and fact.follow_up and rng.random() < 0.5:
                 question = fact.follow_up
@@ -302,24 +241,6 @@ def question_items(rng: random.Random, count: int) -> list[QuestionItem]:
         )
         for fact, question in _heldout(rng, count)
     ]
-
-
-def whether_items(rng: random.Random, count: int) -> list[QuestionItem]:
-    """Questions for yes or no, half of each, about pairs that training never asks about."""
-    pools: dict[bool, list[tuple[Fact, str]]] = {True: [], False: []}
-    for fact in facts():
-        for value in (fact.value, *fact.distractors):
-            if _is_held_out(fact, value):
-                pools[value == fact.value].append((fact, value))
-    decks = {true: Deck(pool, rng) for true, pool in pools.items()}
-    items = []
-    for number in range(count):
-        [(fact, value)] = decks[number % 2 == 0].deal()
-        yes, no = (_frame(fact.language, key).rstrip("，, {}") for key in ("yes", "no"))
-        right, wrong = (yes, no) if value == fact.value else (no, yes)
-        question = whether(fact, value)[0]
-        items.append(QuestionItem(question, [right], [wrong], "contains", "yes_no", fact.language))
-    return items
 
 
 def _said_anyway(text: str, fact: Fact) -> bool:
