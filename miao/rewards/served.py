@@ -20,7 +20,7 @@ from miao.engine.request import Event, TokenLogprobs
 from miao.errors import MiaoError
 from miao.model.decoder import Decoder
 from miao.model.directory import save_model
-from miao.openai_api import NoAnswer, api_key, ask, base_url, opened
+from miao.openai_api import NoAnswer, api_key, ask, base_url
 from miao.recipe.grpo import GrpoOptions
 
 WAIT = 1800.0
@@ -68,8 +68,8 @@ class VllmServer:
         reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._directory)}}
         try:
             for route, body in (("collective_rpc", reload), ("reset_prefix_cache", {})):
-                with opened(f"{root}/{route}", body, self._key, WAIT) as response:
-                    response.read()
+                if ask(f"{root}/{route}", body, self._key, WAIT).get("success") is False:
+                    raise NoAnswer("it still holds prefixes of other weights")
         except NoAnswer as error:
             raise self._error(
                 f"the server does not take the weights: {error}",
@@ -112,7 +112,7 @@ class VllmServer:
             "max_tokens": options.max_new_tokens,
             "temperature": options.temperature,
             "top_p": 1.0,
-            "top_k": -1,
+            "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,

@@ -74,7 +74,7 @@ class Vllm:
         return 200, {"results": [None]}
 
     def reset_prefix_cache(self, _: Any) -> Reply:
-        return 200, None
+        return 200, {"success": True}
 
     @torch.no_grad()
     def completions(self, body: Any) -> Reply:
@@ -202,6 +202,7 @@ def test_tools_answer_between_the_servers_turns(
         ("/v1/models", (200, {"data": [{"id": "m", "max_model_len": 9}]}), "--max-model-len 65"),
         ("/collective_rpc", (404, None), "VLLM_SERVER_DEV_MODE=1"),
         ("/collective_rpc", (500, {"error": {"message": "shape"}}), "not take the weights.*shape"),
+        ("/reset_prefix_cache", (200, {"success": False}), "still holds prefixes"),
         ("/v1/completions", (500, None), "vLLM gives no answer"),
         ("/v1/completions", (200, {"choices": [{"text": "x"}]}), "no token ids"),
         ("/v1/completions", (200, completion([10**6], [-1.0])), "no tokens of this model"),
