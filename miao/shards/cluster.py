@@ -14,17 +14,22 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from miao.console import warn
 from miao.corpus.build.datatrove_steps import Kind, make_executor
 from miao.corpus.build.output import source_of
 from miao.corpus.folder import Folder
 from miao.corpus.records import KINDS
 from miao.errors import MiaoError
+from miao.files import fingerprint
 from miao.shards.build import new_manifest, nothing_found
-from miao.shards.bulk import Encode, Job
+from miao.shards.bulk import FORMAT, Encode, Job
 from miao.shards.dataset import Shard
 from miao.shards.write import finish_manifest, numbered_file
 from miao.tokenizer import Tokenizer
-from miao.tokenizer.bulk import BulkEncoder
+from miao.tokenizer.bulk import BulkEncoder, EncoderMismatch
+
+SLOW = "parts/slow.json"
+"""Is there when fastokens gave other ids than tokenizers anywhere: then nothing of it counts."""
 
 
 def shard_executors(
@@ -65,30 +70,32 @@ class _Step(PipelineStep):
         super().__init__()
         self.corpus, self.shards, self.tokenizer = Folder(corpus), Folder(shards), tokenizer
 
-    def files(self) -> list[str]:
-        """Of the corpus, in order."""
+    def files(self) -> dict[str, str]:
+        """Of the corpus, in order, with their checksums."""
         manifest = self.corpus.read_json("manifest.json")
         if manifest is None:
             raise MiaoError("no corpus is here", where=self.corpus.place)
-        return sorted(manifest["sha256"])
+        return dict(sorted(manifest["sha256"].items()))
 
+    def shards_of(self, name: str, checksum: str, tokenizer: Tokenizer, fast: bool) -> list[Any]:
+        """Of a file, made unless they are there, from the same content by the same tokenizer."""
+        place = f"parts/{name}/done.json"
+        mark = fingerprint([FORMAT, checksum, tokenizer.fingerprint()])
+        noted = self.shards.read_json(place) or {}
+        slow = self.shards.read_json(SLOW) is not None
+        if noted.get("of") == mark and not (slow and noted["fast"]):
+            return list(noted["shards"])
+        with self.track_time():
+            try:
+                shards = self._tokenise(name, tokenizer, fast := fast and not slow)
+            except EncoderMismatch as mismatch:
+                warn(f"{mismatch}: encoding everything again with tokenizers, which is slower")
+                self.shards.write_json(SLOW, {})
+                shards = self._tokenise(name, tokenizer, fast := False)
+        self.shards.write_json(place, {"of": mark, "fast": fast, "shards": shards})
+        return shards
 
-class TokeniseStep(_Step):
-    """A rank's share of the files, to a shard of each of their parts."""
-
-    name = "tokenise"
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        tokenizer = Tokenizer.from_directory(Path(self.tokenizer))
-        fast = BulkEncoder(tokenizer).is_fast
-        for name in self.files()[rank::world_size]:
-            if self.shards.read_json(f"parts/{name}/done.json") is None:
-                with self.track_time():
-                    self._tokenise(name, tokenizer, fast)
-            self.stat_update("files")
-        yield from data or ()
-
-    def _tokenise(self, name: str, tokenizer: Tokenizer, fast: bool) -> None:
+    def _tokenise(self, name: str, tokenizer: Tokenizer, fast: bool) -> list[Any]:
         with self.shards.scratch() as directory:
             path = directory / Path(name).name
             with self.corpus.open(name) as file, open(path, "wb") as copy:
@@ -103,31 +110,47 @@ class TokeniseStep(_Step):
                     place = f"parts/{name}/{number:05d}/{file_name}"
                     self.shards.take(done.directory / file_name, place)
                 shards.append(asdict(done.shard))
-            self.shards.write_json(f"parts/{name}/done.json", shards)
+        return shards
+
+
+class TokeniseStep(_Step):
+    """A rank's share of the files, to a shard of each of their parts."""
+
+    name = "tokenise"
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+        tokenizer = Tokenizer.from_directory(Path(self.tokenizer))
+        fast = BulkEncoder(tokenizer).is_fast
+        for name, checksum in list(self.files().items())[rank::world_size]:
+            self.shards_of(name, checksum, tokenizer, fast)
+            self.stat_update("files")
+        yield from data or ()
 
 
 class NumberStep(_Step):
-    """Puts the shards into their datasets. One task."""
+    """Puts the shards into their datasets; what fastokens made is made again, if it was found to
+    err. One task."""
 
     name = "number"
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         tokenizer = Tokenizer.from_directory(Path(self.tokenizer))
-        datasets: dict[str, list[str]] = {}
-        for name in self.files():
+        datasets: dict[str, dict[str, list[Any]]] = {}
+        for name, checksum in self.files().items():
             target = f"{Path(name).parent.as_posix()}/{source_of(Path(name))}"
-            datasets.setdefault(target, []).append(name)
-        for target, names in datasets.items():
-            self._number(target, names, tokenizer)
+            shards = self.shards_of(name, checksum, tokenizer, fast=False)
+            datasets.setdefault(target, {})[name] = shards
+        for target, made in datasets.items():
+            self._number(target, made, tokenizer)
         self.shards.remove("parts")
         yield from data or ()
 
-    def _number(self, target: str, names: list[str], tokenizer: Tokenizer) -> None:
+    def _number(self, target: str, made: dict[str, list[Any]], tokenizer: Tokenizer) -> None:
         stage, split, source = target.split("/")
         finished: list[Shard] = []
         unlearned = 0
-        for name in names:
-            for part, values in enumerate(self.shards.read_json(f"parts/{name}/done.json")):
+        for name, shards in made.items():
+            for part, values in enumerate(shards):
                 shard = Shard(**values)
                 unlearned += shard.notes.get("unlearned", 0)
                 if not shard.sequences:

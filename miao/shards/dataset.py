@@ -163,7 +163,12 @@ class TokenDataset:
 
     def bounds(self, sequences: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each sequence begins and ends within its shard, int64 [n] each."""
-        views, places = self._views, list(zip(*self._places(sequences), strict=True))
+        return self._bounds(*self._places(sequences))
+
+    def _bounds(
+        self, shards: list[int], within: list[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        views, places = self._views, list(zip(shards, within, strict=True))
         begins = [views[shard][place] for shard, place in places]
         ends = [views[shard][place + 1] for shard, place in places]
         return np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
@@ -173,10 +178,10 @@ class TokenDataset:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.int64]]:
         """At most `most` tokens of each sequence from `starts` on, end to end; which of them are
         learned (None: all); and how many there are of each."""
-        begins, ends = self.bounds(sequences)
+        shards, within = self._places(sequences)
+        begins, ends = self._bounds(shards, within)
         begins = begins + starts
         ends = np.minimum(ends, begins + most)
-        shards, _ = self._places(sequences)
         places = list(zip(shards, begins.tolist(), ends.tolist(), strict=True))
 
         def joined(columns: list[NDArray[Any]]) -> NDArray[Any]:

@@ -289,3 +289,42 @@ def test_a_mismatch_is_said_and_everything_encoded_again(
     assert "fastokens gives other ids" in report.slow_because
     assert "encoding everything again" in capsys.readouterr().out
     assert sequences(tmp_path / "out") == reference(tokenizer, path, "document")
+
+
+def test_tasks_of_a_cluster_encode_again_what_was_wrong_or_is_of_other_text(
+    tokenizer: Tokenizer, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file is done before the second one shows that fastokens errs; the third changes."""
+    pytest.importorskip("fastokens")
+    pytest.importorskip("datatrove")
+    from miao.shards.cluster import shard_executors
+
+    texts = [[f"第{n}天" for n in days] for days in (range(30), range(30, 60), range(9), range(7))]
+    folder = tmp_path / "corpus" / "pretrain" / "train"
+    folder.mkdir(parents=True)
+
+    def lay(number: int, some: list[str]) -> None:
+        lines = [json.dumps({"text": text, "source": "s"}, ensure_ascii=False) for text in some]
+        name = f"s-{number:05d}-of-00003.jsonl"
+        (folder / name).write_text("\n".join(lines), encoding="utf-8")
+        digests[f"pretrain/train/{name}"] = str(some)
+        manifest = json.dumps({"sha256": digests})
+        (tmp_path / "corpus" / "manifest.json").write_text(manifest, encoding="utf-8")
+
+    digests: dict[str, str] = {}
+    for number, some in enumerate(texts[:3]):
+        lay(number, some)
+    tokenizer.save(tmp_path / "tokenizer")
+    right = BulkEncoder(tokenizer)._fast
+    wrong = _Wrong(tokenizer, "第40天")
+    out = tmp_path / "shards"
+    places = (str(tmp_path / "corpus"), str(out), str(tmp_path / "tokenizer"), 3, str(tmp_path))
+    tokenise, number = (executor.pipeline[0] for executor in shard_executors(*places))
+    for rank, encoder in enumerate((right, wrong, wrong)):
+        monkeypatch.setattr(BulkEncoder, "_load", lambda self, encoder=encoder: encoder)
+        list(tokenise.run(None, rank, 3))
+    lay(2, texts[3])
+    list(number.run(None, 0, 1))
+    found = TokenDataset(out / "pretrain" / "train" / "s")
+    expected = [[0, *tokenizer.encode(text), 0] for some in (*texts[:2], texts[3]) for text in some]
+    assert [found.tokens(number).tolist() for number in range(len(found))] == expected
