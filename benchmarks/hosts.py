@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,11 @@ def main() -> int:
                     hosts.end()
                     found = fingerprints(hosts.out / "tiny")
                     differs = [key for key in truth if found[key] != truth[key]]
-                except RuntimeError as error:
+                except (RuntimeError, ValueError, OSError, subprocess.CalledProcessError) as error:
                     print(f"{error}\n{hosts.log.read_text(encoding='utf-8')[-3000:]}")
+                finally:
+                    for host in range(count):
+                        end_all(host)
                 bad += bool(differs)
                 resumed = hosts.log.read_text(encoding="utf-8").count("resumed at step")
                 print(
@@ -92,7 +95,9 @@ class Hosts:
                 [*words, str(self.recipe), str(self.out)],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"GLOO_SOCKET_IFNAME": "eth0"},
+                # Else who comes back waits for an address that is not said again (page 12).
+                env=os.environ
+                | {"GLOO_SOCKET_IFNAME": "eth0", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
                 start_new_session=True,
             )
 
@@ -117,7 +122,7 @@ class Hosts:
 
     def back(self, seconds: float) -> None:
         """The last host loses all its processes, and starts again."""
-        os.killpg(self.launched[-1].pid, signal.SIGKILL)
+        end_all(self.count - 1)
         self.launched[-1].wait()
         time.sleep(1)
         self.launched[-1] = self.launch(self.count - 1)
@@ -132,10 +137,6 @@ class Hosts:
             codes = [one.wait(2 * LONGEST) for one in self.launched]
         except subprocess.TimeoutExpired as error:
             raise RuntimeError("a run hangs") from error
-        finally:
-            for one in self.launched:
-                if one.poll() is None:
-                    os.killpg(one.pid, signal.SIGKILL)
         if any(codes):
             raise RuntimeError(f"{self.out.name}: torchrun ended with {codes}")
 
@@ -162,10 +163,22 @@ def network(count: int) -> Iterator[None]:
 
 
 def clean() -> None:
-    for line in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.splitlines():
+    for line in asked("ip", "netns").splitlines():
         if (name := line.split()[0]).startswith("miao"):
+            end_all(int(name.removeprefix("miao")))
             run("ip", "netns", "delete", name)
     subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+
+
+def end_all(host: int) -> None:
+    """Ends every process of a host: the workers of a torchrun outlive it."""
+    for number in asked("ip", "netns", "pids", f"miao{host}").split():
+        with suppress(ProcessLookupError):
+            os.kill(int(number), signal.SIGKILL)
+
+
+def asked(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True).stdout
 
 
 def run(*words: str) -> None:

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by run.sh and test.sh: makes the virtual environment and installs what is asked for.
 # PYTHON chooses the interpreter (3.11 or newer), VENV_DIR the place (default .venv), TORCH_INDEX
 # where PyTorch comes from on Linux without an NVIDIA card (empty: the usual index).

@@ -20,6 +20,8 @@ set -euo pipefail
 first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 each="${GPUS:-${SLURM_GPUS_ON_NODE:-0}}"
 [ "$each" -gt 0 ] || each="${PROCESSES:-1}"
+# Else a machine that comes back waits for an address that is not said again (docs, page 12).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec srun --kill-on-bad-exit=1 "${MIAO_PYTHON:-python}" -m torch.distributed.run \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$each" \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \
