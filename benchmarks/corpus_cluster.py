@@ -1,6 +1,6 @@
 """The corpus workshop beyond one machine: real engines here, compared with the built-in runner.
 
-    python benchmarks/corpus_cluster.py [--megabytes 3] [--only s3,ray] [--tasks 6]
+    python benchmarks/corpus_cluster.py [--megabytes 3] [--only s3,ray,slurm] [--tasks 6]
 
 Needs `pip install ray s3fs 'moto[server,s3]'` beside `.[datatrove]`.
 
@@ -8,6 +8,8 @@ Needs `pip install ray s3fs 'moto[server,s3]'` beside `.[datatrove]`.
   to by HTTP; datatrove's local executor.
 - ray: a Ray cluster of two nodes (two raylets), whose processes on one node are ended by SIGKILL
   while clean tasks run there; datatrove's Ray executor goes on with the other.
+- slurm: the queue that `sbatch` knows here (Debian's slurm-wlm is enough); datatrove's Slurm
+  executor, every phase an array of jobs that waits for the one before.
 
 Documents, conversations and preferences made of templates go through all phases: cleaning,
 duplicates near and exact, passages, mix, held-out. Every file must be the same to the byte.
@@ -219,6 +221,35 @@ def on_ray(inputs: Path, work: Path, tasks: int, ours: dict[str, str]) -> bool:
         cluster.shutdown()
 
 
+def on_slurm(inputs: Path, work: Path, tasks: int, ours: dict[str, str], partition: str) -> bool:
+    began = time.monotonic()
+    steps = datatrove_executors(
+        options_for(str(inputs)),
+        str(work / "work"),
+        str(work / "out"),
+        tasks,
+        "slurm",
+        seed=1,
+        time="01:00:00",
+        partition=partition,
+        mem_per_cpu_gb=1,
+        slurm_logs_folder=str(work / "logs"),
+    )
+    with_smaller_parts(steps)[-1].run()
+    while not (work / "out" / "manifest.json").exists():
+        left = asked("squeue", "--noheader", "--format=%T %r", "--jobs", str(steps[-1].job_id))
+        if not left or "DependencyNeverSatisfied" in left:
+            logs = sorted((work / "logs").rglob("*.out"), key=lambda path: path.stat().st_mtime)
+            print(f"slurm: not finished\n{logs[-1].read_text()[-2000:] if logs else left}")
+            return False
+        time.sleep(1)
+    return compare("slurm", str(work / "out"), ours, time.monotonic() - began)
+
+
+def asked(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -226,8 +257,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=3, help="of documents")
     parser.add_argument("--tasks", type=int, default=6)
     parser.add_argument("--only", default="s3,ray")
+    parser.add_argument("--partition", default="cpu", help="Slurm's (default: cpu)")
+    parser.add_argument("--work", type=Path, help="a place that all of Slurm's machines see")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=options.work) as directory:
         work, good = Path(directory), True
         write_inputs(work / "in", options.megabytes)
         build_corpus(options_for(str(work / "in")), 1, work / "built", stages=STAGES)
@@ -238,6 +271,8 @@ def main() -> None:
             good &= in_bucket(work / "in", options.tasks, ours)
         if "ray" in options.only:
             good &= on_ray(work / "in", work / "ray", options.tasks, ours)
+        if "slurm" in options.only:
+            good &= on_slurm(work / "in", work / "slurm", options.tasks, ours, options.partition)
     sys.exit(not good)
 
 

@@ -9,8 +9,8 @@ have begun to appear. The run is the whole verb `miao pretrain` on a tiny mixtur
 start, resume and the writing of the model are hit too. A run that ends before it can be killed is
 compared, and the next one begins from nothing. Linux and macOS (it forks, to import torch once).
 
-With `--processes` the run is one call of `torchrun --max-restarts`; any of its processes is killed,
-and torchrun alone starts them again (Linux).
+With `--processes` the run is one call of `torchrun --max-restarts`; any of its processes is killed
+when it has trained as far as a new checkpoint, and torchrun alone starts them again (Linux).
 """
 
 from __future__ import annotations
@@ -159,20 +159,26 @@ def torture_all(directory: Path, kills: int, moments: random.Random, processes: 
         launched = launch(recipe, out, processes, kills)
         known: set[int] = set()
         checkpoints = out / "tiny" / "checkpoints" / "pretrain"
+        last = ""
         while launched.poll() is None and tally.kills < kills:
             new = children_of(launched.pid) - known
-            if len(new) < processes:
-                time.sleep(0.01)
+            saved = max((path.name for path in checkpoints.glob("step-*[0-9]")), default="")
+            if len(new) < processes or saved <= last:  # it starts, or has not trained yet
+                time.sleep(0.005)
                 continue
-            known |= new
-            time.sleep(moments.uniform(0, usual))
+            # Until the next save, or in it: the moment is meant in seconds of a run of its own.
+            until, aimed = time.monotonic() + moments.uniform(0, usual / 50), tally.kills % 2
+            while time.monotonic() < until or (aimed and not half_written(checkpoints)):
+                if launched.poll() is not None or time.monotonic() > until + usual:
+                    break
+                time.sleep(0.002)
             old = half_written(checkpoints)
-            if launched.poll() is not None:
-                break
             with suppress(ProcessLookupError):  # it has just ended
                 os.kill(moments.choice(sorted(new)), signal.SIGKILL)
                 tally.kills += 1
                 tally.in_a_save += bool(old)
+            known |= new
+            last = max((path.name for path in checkpoints.glob("step-*[0-9]")), default="")
         ended_well(launched, out)
         tally.finished(out, truth)
         tally.resumed += len(
