@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socketserver
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ os.environ["MIAO_LANG"] = "en"  # whatever the machine speaks
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background so, and what tests start and stop would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+socketserver.TCPServer.request_queue_size = 128  # five, and a busy machine refuses the sixth client
 os.fsync = lambda file: None  # type: ignore[assignment] # slow, and only a power cut would tell
 
 settings.register_profile("shared machines", deadline=None)

@@ -18,6 +18,7 @@ import torch
 from miao.engine import Request
 from miao.engine.request import Event, TokenLogprobs
 from miao.errors import MiaoError
+from miao.model.config import ModelConfig
 from miao.model.decoder import Decoder
 from miao.model.directory import save_model
 from miao.openai_api import NoAnswer, api_key, ask, base_url
@@ -28,6 +29,21 @@ WAIT = 1800.0
 FARTHEST = 0.5
 """Mean distance in nats between the server's log-probabilities and our own above which it has other
 weights. Rounding to bfloat16 makes some hundredths."""
+
+
+def check_served(config: ModelConfig, processes: int) -> None:
+    """Refuses what a server of vLLM cannot follow. Its `reload_weights` (0.32, on CPUs) leaves a
+    head that is tied to the embeddings as it was, without a word."""
+    if processes > 1:
+        raise MiaoError("vllm serves one process that trains", where="grpo.rollouts")
+    if config.tie_word_embeddings:
+        raise MiaoError(
+            "vllm does not reload a head that is tied to the embeddings: "
+            "it would draw with old weights",
+            where="grpo.rollouts",
+            fix="rollouts: engine, or a model that was trained with "
+            "model.tie_word_embeddings: false",
+        )
 
 
 class VllmServer:

@@ -315,7 +315,9 @@ def test_several_processes_grow_one_model(folder: Path, tmp_path: Path) -> None:
     words = [str(folder), "--minutes", "9", "--device", "cpu", "--out_dir", str(tmp_path)]
     ends = run_two(grow_quickly, *words, *TINY, directory=tmp_path)
     assert [end.code for end in ends] == [0, 0], ends
-    assert ends[0].said.count("2 processes, DDP") == 2 and ends[1].said == ""
+    assert ends[0].said.count("2 processes, DDP") == 2
+    # PyTorch itself may tell the second one that the first has ended before it.
+    assert not any(word in ends[1].said for word in ("DDP", "planned", "pretrain", "text:"))
     book = read_json(tmp_path / "grown" / "grow.json")
     speed = Speed(**book["machine"])
     assert speed.processes == 2 and speed.host.endswith(" x2")

@@ -228,6 +228,12 @@ def test_a_server_that_is_gone_is_named(tokenizer: Tokenizer) -> None:
     assert gone.url in str(error.value)
 
 
+def test_a_tied_head_is_refused(vllm: Vllm, tokenizer: Tokenizer) -> None:
+    options = GrpoOptions(rollouts="vllm", vllm_url=vllm.url, seq_len=128)
+    with pytest.raises(MiaoError, match="tied"):
+        make_rollouts(options, tiny_model(tokenizer), tokenizer, 1, World())
+
+
 def test_several_processes_are_refused(vllm: Vllm, tokenizer: Tokenizer) -> None:
     world, options = World(), GrpoOptions(rollouts="vllm", vllm_url=vllm.url, seq_len=128)
     world.size = 2

@@ -94,11 +94,17 @@ def test_from_a_dropped_file_to_a_job_that_stops_and_goes_on(
         again.stop()
 
 
+LONGEST = 900
+"""Seconds after which a job hangs."""
+
+
 def ended(place: Place, name: str) -> str:
     """How a job ends."""
+    end = time.monotonic() + LONGEST
     while not (found := [job for job in Jobs(place).all() if job.name == name]) or (
         (job := found[0]).state in ("queued", "running", "stopping")
     ):
+        assert time.monotonic() < end, found and found[0].tail
         time.sleep(0.2)
     assert job.state != "failed", job.tail
     return job.state
@@ -211,7 +217,9 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
 
 
 def until_there(found: Any) -> None:
+    end = time.monotonic() + LONGEST
     while not found():
+        assert time.monotonic() < end, "it never comes"
         time.sleep(0.1)
 
 

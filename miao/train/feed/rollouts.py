@@ -25,7 +25,7 @@ from miao.recipe import parse_quantity
 from miao.recipe.grpo import GrpoOptions
 from miao.rewards import Problem, load_problems
 from miao.rewards.answers import Answer, Examiner, make_examiner, sample_record
-from miao.rewards.served import VllmServer
+from miao.rewards.served import VllmServer, check_served
 from miao.shards.packing import best_fit_rows
 from miao.tokenizer import Tokenizer
 from miao.train.distributed.world import World
@@ -356,8 +356,7 @@ def make_rollouts(
     examiner = make_examiner(options, model, tokenizer)
     rollouts = Rollouts(options, model, examiner, problems, heldout, seed, world, reference)
     if options.rollouts == "vllm":
-        if world.size > 1:
-            raise MiaoError("vllm serves one process that trains", where="grpo.rollouts")
+        check_served(model.config, world.size)
         examiner.server = VllmServer(options, examiner.stop_ids, examiner.length)
     rewards = ", ".join(f"{weight:g} × {name}" for name, weight in options.rewards.items())
     say(
