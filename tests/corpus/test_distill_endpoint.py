@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ from miao.corpus.distill import Endpoint, distill, questions, read_prompts
 from miao.corpus.read.convert import to_conversation
 from miao.errors import MiaoError
 from miao.files import read_jsonl
+from tests.json_server import JsonServer, Reply
 
-Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
+Answer = Callable[[dict[str, Any], int], Reply]
 
 
 class StandIn:
@@ -29,28 +28,15 @@ class StandIn:
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
-        stand_in = self
+        self.server = JsonServer(self.hear)
+        self.url = self.server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                before = sum(said(other) == said(body) for other in stand_in.asked)
-                stand_in.asked.append(body)
-                stand_in.headers.append(dict(self.headers))
-                stand_in.times.append(time.monotonic())
-                code, content = stand_in.answer(body, before)
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def hear(self, path: str, headers: Mapping[str, str], body: Any) -> Reply:
+        before = sum(said(other) == said(body) for other in self.asked)
+        self.asked.append(body)
+        self.headers.append(dict(headers))
+        self.times.append(time.monotonic())
+        return self.answer(body, before)
 
     def endpoint(self, **options: Any) -> Endpoint:
         return Endpoint(self.url, {"model": "m"}, first_wait=0.01, **options)
@@ -69,8 +55,7 @@ def reply(text: Any, finish: str = "stop", **more: Any) -> dict[str, Any]:
 def server() -> Iterator[StandIn]:
     stand_in = StandIn()
     yield stand_in
-    stand_in.server.shutdown()
-    stand_in.server.server_close()
+    stand_in.server.stop()
 
 
 def of(*texts: str, samples: int = 1) -> Any:

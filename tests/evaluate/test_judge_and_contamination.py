@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from miao.errors import MiaoError
 from miao.evaluate.judge import OpenAIJudge, WinRate, judge_pair, win_rate
 from miao.evaluate.tasks.contamination import find_contamination
 from miao.evaluate.tasks.items import Item
+from tests.json_server import JsonServer, Reply
 
 
 def longer(prompt: str) -> str:
@@ -71,30 +69,22 @@ def endpoint() -> Iterator[tuple[str, list[Any]]]:
     """A chat endpoint that answers with what the test puts into its list of replies."""
     seen: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, self.headers.get("Authorization"), body))
-            prompt, model = body["messages"][0]["content"], body["model"]
-            said, turn = "Verdict: tie", len(seen)
-            if "[Answer 1]" in prompt and model in JUDGES:
-                said = JUDGES[model](prompt)
-            reply: Any = {"choices": [{"message": {"content": said}}]}
-            bad = model == "bad" or (model == "stumbling" and turn % 4 == 2)
-            if model == "stumbling" and turn % 4 == 0:
-                reply = {"error": "overloaded"}
-            data = b"not json" if model == "garbage" else json.dumps(reply).encode()
-            self.send_response(429 if model == "bad" else 500 if bad else 200)
-            self.end_headers()
-            self.wfile.write(b"slow down" if bad else data)
+    def hear(path: str, headers: Mapping[str, str], body: Any) -> Reply:
+        seen.append((path, headers.get("Authorization"), body))
+        prompt, model = body["messages"][0]["content"], body["model"]
+        said, turn = "Verdict: tie", len(seen)
+        if "[Answer 1]" in prompt and model in JUDGES:
+            said = JUDGES[model](prompt)
+        reply: Any = {"choices": [{"message": {"content": said}}]}
+        bad = model == "bad" or (model == "stumbling" and turn % 4 == 2)
+        if model == "stumbling" and turn % 4 == 0:
+            reply = {"error": "overloaded"}
+        data = b"not json" if model == "garbage" else reply
+        return 429 if model == "bad" else 500 if bad else 200, b"slow down" if bad else data
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/", seen
-    server.shutdown()
+    server = JsonServer(hear)
+    yield f"{server.url}/v1/", seen
+    server.stop()
 
 
 def test_the_protocol(endpoint: tuple[str, list[Any]]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,9 @@ from miao.rewards.tools import Calculator
 from miao.tokenizer import Tokenizer
 from miao.train.distributed.world import World
 from miao.train.feed.rollouts import make_rollouts
+from tests.json_server import JsonServer, Reply
 from tests.rewards.test_reward_answers import CALL, PROBLEM
 from tests.train.grpo_cases import SEQ_LEN, grpo_options, make, tiny_model
-
-Reply = tuple[int, Any]
 
 
 class Vllm:
@@ -37,33 +33,12 @@ class Vllm:
         self.calls: list[tuple[str, Any]] = []
         self.loaded: list[Decoder] = []
         self.replies: dict[str, Callable[[Any], Reply]] = {}
-        stand_in = self
+        self.server = JsonServer(self.hear)
+        self.url = self.server.url.removeprefix("http://")
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(None)
-
-            def do_POST(self) -> None:
-                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-            def _answer(self, body: Any) -> None:
-                stand_in.calls.append((self.path, body))
-                reply = stand_in.replies.get(self.path) or getattr(
-                    stand_in, self.path.rpartition("/")[2]
-                )
-                code, content = reply(body)
-                data = b"" if content is None else json.dumps(content).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def hear(self, path: str, _: object, body: Any) -> Reply:
+        self.calls.append((path, body))
+        return (self.replies.get(path) or getattr(self, path.rpartition("/")[2]))(body)
 
     def models(self, _: Any) -> Reply:
         return 200, {"object": "list", "data": [{"id": "policy", "max_model_len": 1024}]}
@@ -106,8 +81,7 @@ def completion(ids: list[int], numbers: list[float]) -> dict[str, Any]:
 def vllm() -> Iterator[Vllm]:
     stand_in = Vllm()
     yield stand_in
-    stand_in.server.shutdown()
-    stand_in.server.server_close()
+    stand_in.server.stop()
 
 
 def rollouts(vllm: Vllm, tokenizer: Tokenizer, model: Decoder, **changes: Any) -> Any:
@@ -221,8 +195,7 @@ def test_what_the_server_cannot_do_is_said_once(
 def test_a_server_that_is_gone_is_named(tokenizer: Tokenizer) -> None:
     gone = Vllm()
     made = rollouts(gone, tokenizer, tiny_model(tokenizer))
-    gone.server.shutdown()
-    gone.server.server_close()
+    gone.server.stop()
     with pytest.raises(MiaoError, match="cannot be reached") as error:
         made._roll_out()
     assert gone.url in str(error.value)
