@@ -24,8 +24,8 @@ from miao.recipe import PretrainOptions
 from miao.rundir import find_model
 from miao.tokenizer import Tokenizer
 
-USABLE, LOOKING = 0.7, 0.08
-"""Of the memory; of the time, for looking at the model."""
+LOOKING = 0.08
+"""Of the time, for looking at the model."""
 DOUBT = 0.15
 """Of the bits that going on is to bring, half of the interval: they are a guess."""
 LARGE = 30e6
@@ -112,7 +112,7 @@ def look_at(name: str, found: Found, speed: Speed, seconds: float) -> Given:
         )  # fmt: skip
 
     needed = training_memory(config, 1, SEQ_LEN, muon=False).total
-    if speed.memory and needed > USABLE * speed.memory:
+    if not speed.holds(needed):
         against = f"training it takes {needed / 2**30:.1f} GiB, more than this machine has"
         return known(math.inf, 0, per_second, False, against)
     if SEQ_LEN / per_second > room:

@@ -21,6 +21,10 @@ TRIED = ((128, 2, 2048), (256, 6, 6400))
 TRIED_ON_GPU = ((256, 6, 6400), (768, 12, 6400))
 
 
+USABLE = 0.7
+"""Of the memory."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """Seconds of training per token: what every token costs, and what its arithmetic does."""
@@ -38,6 +42,10 @@ class Speed:
 
     def tokens_per_second(self, config: ModelConfig) -> float:
         return 1 / (self.per_token + self.per_flop * flops_per_token(config, SEQ_LEN))
+
+    def holds(self, needed: float) -> bool:
+        """Whether so many bytes fit the device, as far as that is known."""
+        return not self.memory or needed <= USABLE * self.memory
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

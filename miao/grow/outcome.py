@@ -99,9 +99,8 @@ def residuals(run: RunDir, book: dict[str, Any], bits: float | None) -> dict[str
     inner = count_parameters(load_config(run.model("pretrain"))).inner
     read = [line["tokens"] for line in read_jsonl(run.metrics) if line.get("stage") == "pretrain"
             and "tokens" in line]  # fmt: skip
-    if bits is None or inner != best["inner"] or not read or not facts.get("seconds"):
-        return {"level": None, "pace": None}
-    if book["plan"].get("goes_on"):
+    is_own = inner == best["inner"] and not book["plan"].get("goes_on")
+    if bits is None or not is_own or not read or not facts.get("seconds"):
         return {"level": None, "pace": None}
     found = Found(**book["found"] | {"sources": [Source(**s) for s in book["found"]["sources"]]})
     law = expected(found, inner, best["vocabulary"], read[-1]).value

@@ -40,8 +40,6 @@ TOKENS_PER_TALK = 45
 TALKS = (300, 24_000)
 TAKEN = 1_000_000
 """Characters that are taken at least, where there are so many: the machine may get faster."""
-USABLE = 0.7
-"""Of the memory."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +207,7 @@ def ranked(found: Found, speed: Speed, seconds: float, before: Earlier) -> list[
     for width, blocks in SHAPES:
         for vocabulary in vocabularies or [min(BYTES_PER_TOKEN)]:
             config = shape_config(width, blocks, vocabulary)
-            memory = training_memory(config, 8, SEQ_LEN, True).total
-            if speed.memory and memory > USABLE * speed.memory:
+            if not speed.holds(training_memory(config, 8, SEQ_LEN, True).total):
                 continue
             counted = count_parameters(config)
             inner = counted.inner
