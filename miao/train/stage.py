@@ -54,8 +54,7 @@ from miao.train.adapters import (
     with_adapter_settings,
 )
 from miao.train.budget import Budget
-from miao.train.distributed.choice import make_parallel, replicas_of, spreads
-from miao.train.distributed.fsdp import mesh_of
+from miao.train.distributed.choice import make_parallel, mesh_for, spreads
 from miao.train.distributed.parallel import Parallel
 from miao.train.distributed.world import World
 from miao.train.feed.preferences import attach_reference, preference_objective
@@ -116,7 +115,7 @@ def train_stage(
     device, spread = choose_device(recipe.device), spreads(recipe.parallel, world)
     model = prepare_model(recipe, options, tokenizer, base, spread)
     model.set_compute_dtype(world.from_main(model.compute_dtype))  # measurements may differ
-    mesh = mesh_of(world, device.type, replicas_of(recipe.parallel, world)) if spread else None
+    mesh = mesh_for(recipe.parallel, world, device) if spread else None
     loader: PackedLoader | Rollouts
     if isinstance(options, GrpoOptions):
         held = base if options.kl_coef else None
@@ -142,7 +141,7 @@ def train_stage(
     parallel = None
     if spread:  # from here on the model has weights
         filling = filling_of(recipe, base)
-        parallel = make_parallel(recipe.parallel, model, options, world, filling)
+        parallel = make_parallel(recipe.parallel, model, options, world, filling, mesh)
         if isinstance(loader, Rollouts):
             loader.answering = parallel.answering
         if refers:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
+
+import torch
 
 from miao.console import say, warn
 from miao.errors import MiaoError, install_hint
 from miao.model.decoder import Decoder
 from miao.recipe import Parallelism, StageOptions
-from miao.train.distributed.fsdp import Filling, FullySharded
+from miao.train.distributed.fsdp import Filling, FullySharded, mesh_of
 from miao.train.distributed.parallel import DataParallel, Parallel
 from miao.train.distributed.world import World
 from miao.train.distributed.zero import Zero
@@ -19,14 +22,14 @@ def spreads(option: Parallelism, world: World) -> bool:
     return option in ("fsdp", "hsdp") and world.size > 1
 
 
-def replicas_of(option: Parallelism, world: World) -> int:
-    """How many copies of the model the processes hold together.
+def mesh_for(option: Parallelism, world: World, device: torch.device) -> Any:
+    """The processes that hold a model together, or each copy of it (hsdp).
 
     Raises:
         MiaoError: hsdp where machines have unequal numbers of processes, or there is only one.
     """
     if option != "hsdp":
-        return 1
+        return mesh_of(world, device.type)
     sizes = {size for [size] in world.gather([world.local_size])}
     if len(sizes) > 1 or sizes == {world.size}:
         raise MiaoError(
@@ -35,7 +38,7 @@ def replicas_of(option: Parallelism, world: World) -> int:
             where="parallel",
             fix="--parallel fsdp",
         )
-    return world.size // world.local_size
+    return mesh_of(world, device.type, world.size // world.local_size)
 
 
 def make_parallel(
@@ -44,11 +47,13 @@ def make_parallel(
     options: StageOptions,
     world: World,
     filling: Filling | None = None,
+    mesh: Any = None,
 ) -> Parallel:
     """What the recipe's `parallel` asks for.
 
     Args:
-        filling: of a model on the meta device (where `spreads`).
+        filling: of a model on the meta device (where `spreads`). mesh: its `mesh_for` (default:
+            made).
 
     Raises:
         MiaoError: several processes and `parallel: none`; DeepSpeed is not installed.
@@ -64,10 +69,11 @@ def make_parallel(
             fix="use --parallel auto, or start without a launcher",
         )
     if spreads(option, world):
-        replicas = replicas_of(option, world)
-        copies = f", {replicas} copies over {world.local_size} each" if replicas > 1 else ""
+        if mesh is None:
+            mesh = mesh_for(option, world, filling.device if filling else model.device)
+        copies = f", {mesh.size(0)} copies over {world.local_size} each" if mesh.ndim > 1 else ""
         say(f"  {world.size} processes, FSDP2{copies}")
-        return FullySharded(model, options, world, filling, replicas)
+        return FullySharded(model, options, world, mesh, filling)
     if option in ("auto", "ddp"):
         say(f"  {world.size} processes, DDP")
         return DataParallel(model, options, world)

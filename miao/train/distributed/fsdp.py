@@ -92,9 +92,9 @@ class FullySharded(Sharded):
     and gradients are summed in float32.
 
     Args:
+        mesh: of `mesh_of`. With several copies, each spread over equally many processes (HSDP),
+            only the summed gradient goes from one to the other.
         filling: of a model on the meta device; any other is spread as the main process has it.
-        replicas: copies that are spread, each over equally many processes (HSDP): only the summed
-            gradient goes from one to the other.
     """
 
     in_parts = True
@@ -105,10 +105,10 @@ class FullySharded(Sharded):
         model: Decoder,
         options: StageOptions,
         world: World,
+        mesh: Any,
         filling: Filling | None = None,
-        replicas: int = 1,
     ):
-        self.filling, self.replicas = filling, replicas
+        self.mesh, self.filling = mesh, filling
         self._answering: Decoder | None = None
         super().__init__(model, options, world)
 
@@ -116,10 +116,9 @@ class FullySharded(Sharded):
         device = self.model.device if self.filling is None else self.filling.device
         if self.filling is None:
             broadcast(self.model)
-        mesh = mesh_of(self.world, device.type, self.replicas)
-        self.group = mesh.get_group("parts")
-        self.writes = mesh.ndim == 1 or mesh.get_local_rank("replicas") == 0
-        spread(self.model, mesh, device)
+        self.group = self.mesh.get_group("parts")
+        self.writes = self.mesh.ndim == 1 or self.mesh.get_local_rank("replicas") == 0
+        spread(self.model, self.mesh, device)
         if self.filling is not None:
             fill(self.model, self.filling.values(self.model))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -75,9 +76,7 @@ class Keeper:
         if "small" in state:
             say("  the optimizer begins anew: there was no room on the disk to keep its state")
         say(f"  resumed at step {training.step} ({self.budget.words()})")
-        if self.world.is_main:
-            with self.despite_full_disk():
-                self.metrics.went_on(step=training.step, tokens=training.tokens)
+        self._note(self.metrics.went_on, step=training.step, tokens=training.tokens)
         if (before := state.get("processes", 1)) != self.world.size:
             say(
                 f"  the data goes on in the same order, with {self.world.size} processes ({before}"
@@ -147,9 +146,12 @@ class Keeper:
 
     def write(self, **values: Any) -> None:
         """A line of the log, by the main process."""
+        self._note(self.metrics.write, **values)
+
+    def _note(self, write: Callable[..., None], **values: Any) -> None:
         if self.world.is_main:
             with self.despite_full_disk():
-                self.metrics.write(**values)
+                write(**values)
 
     def _save_small(self) -> bool:
         done = self.store.save_small(*self.training.content())
