@@ -32,7 +32,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from miao.corpus.build.datatrove_steps import datatrove_executors
+from miao.corpus.build.datatrove_steps import Kind, datatrove_executors
 from miao.corpus.build.pipeline import build_corpus
 from miao.corpus.folder import Folder
 from miao.corpus.read.frequent import FREQUENT
@@ -113,10 +113,14 @@ class SmallerParts(PipelineStep):
         return data
 
 
-def with_smaller_parts(steps: list[Any]) -> list[Any]:
+def start(inputs: str, place: str, tasks: int, executor: Kind, **settings: Any) -> Any:
+    """Runs all phases below a folder, in smaller parts; returns the last one's executor."""
+    work, out, options = f"{place}/work", f"{place}/out", options_for(inputs)
+    steps = datatrove_executors(options, work, out, tasks, executor, seed=1, **settings)
     for step in steps:
         step.pipeline.insert(0, SmallerParts())
-    return steps
+    steps[-1].run()
+    return steps[-1]
 
 
 def digests(folder: Folder, names: list[str]) -> dict[str, str]:
@@ -161,15 +165,7 @@ def in_bucket(inputs: Path, tasks: int, ours: dict[str, str]) -> bool:
                 time.sleep(1)
         system.put(f"{inputs}/", "corpus/raw/", recursive=True)
         began = time.monotonic()
-        steps = datatrove_executors(
-            options_for("s3://corpus/raw"),
-            "s3://corpus/work",
-            "s3://corpus/out",
-            tasks,
-            seed=1,
-            workers=1,
-        )
-        with_smaller_parts(steps)[-1].run()
+        start("s3://corpus/raw", "s3://corpus", tasks, "local", workers=1)
         return compare("s3", "s3://corpus/out", ours, time.monotonic() - began)
     finally:
         server.terminate()
@@ -200,18 +196,7 @@ def on_ray(inputs: Path, work: Path, tasks: int, ours: dict[str, str]) -> bool:
     killer.start()
     began = time.monotonic()
     try:
-        steps = datatrove_executors(
-            options_for(str(inputs)),
-            str(work / "work"),
-            str(work / "out"),
-            tasks,
-            "ray",
-            seed=1,
-            workers=2,
-            cpus_per_task=1,
-            mem_per_cpu_gb=0.5,
-        )
-        with_smaller_parts(steps)[-1].run()
+        start(str(inputs), str(work), tasks, "ray", workers=2, cpus_per_task=1, mem_per_cpu_gb=0.5)
         killer.join()
         alive = sum(node["Alive"] for node in ray.nodes())
         print(f"ray: {alive} of {len(ray.nodes())} nodes alive at the end", flush=True)
@@ -223,21 +208,12 @@ def on_ray(inputs: Path, work: Path, tasks: int, ours: dict[str, str]) -> bool:
 
 def on_slurm(inputs: Path, work: Path, tasks: int, ours: dict[str, str], partition: str) -> bool:
     began = time.monotonic()
-    steps = datatrove_executors(
-        options_for(str(inputs)),
-        str(work / "work"),
-        str(work / "out"),
-        tasks,
-        "slurm",
-        seed=1,
-        time="01:00:00",
-        partition=partition,
-        mem_per_cpu_gb=1,
-        slurm_logs_folder=str(work / "logs"),
-    )
-    with_smaller_parts(steps)[-1].run()
+    last = start(
+        str(inputs), str(work), tasks, "slurm", time="01:00:00", partition=partition,
+        mem_per_cpu_gb=1, slurm_logs_folder=str(work / "logs"),
+    )  # fmt: skip
     while not (work / "out" / "manifest.json").exists():
-        left = asked("squeue", "--noheader", "--format=%T %r", "--jobs", str(steps[-1].job_id))
+        left = asked("squeue", "--noheader", "--format=%T %r", "--jobs", str(last.job_id))
         if not left or "DependencyNeverSatisfied" in left:
             logs = sorted((work / "logs").rglob("*.out"), key=lambda path: path.stat().st_mtime)
             print(f"slurm: not finished\n{logs[-1].read_text()[-2000:] if logs else left}")
