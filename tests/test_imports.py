@@ -49,7 +49,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # The inner rooms of the larger ones, likewise; of `corpus/` in the order of the text.
 INNER_ORDER = {
     "corpus": [
-        {"records", "ngrams", "steps"},
+        {"records", "ngrams", "steps", "words"},
         {"folder"},
         {"catalog", "seedbed"},
         {"read"},

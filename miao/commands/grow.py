@@ -14,6 +14,8 @@ from miao.errors import MiaoError
 from miao.files import read_json, write_json, write_text
 from miao.grow import BOOK, DEFAULT_NAME, RECIPE
 from miao.language import AsWritten, Parser
+from miao.options import parse_options
+from miao.recipe import Recipe
 from miao.recipe.checks import is_run_name
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def main(words: Sequence[str]) -> int:
     wish = {k: v for k, v in vars(options).items() if k not in UNWRITTEN}
     more += ["--device", options.device] if options.device != "auto" else []
     wish["more"] = more
+    parse_options(Recipe, None, more)  # a word that is no option is told before any work
     with join_world(options.device) as world:
         book = world.from_main(_begun(run, wish) if world.is_main else None)
         if book is None or options.plan:
@@ -276,6 +279,7 @@ def _as_json(book: dict[str, Any]) -> dict[str, Any]:
         **({"model.path": plan["given"]["path"]} if plan["goes_on"] else new),
         **{f"{stage}.minutes": round(spent, 2) for stage, spent in plan["stages"].items()},
         "corpus.seedbed.conversations": plan["talks"],
+        "corpus.text_talks": plan["passages"],
         "corpus.heldout": plan["heldout"],
     }
     return {

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from miao.corpus.build.output import TEXT
+from miao.corpus.ngrams import Hashes, TextView
 from miao.corpus.read.convert import to_conversation
 from miao.corpus.records import Message
 from miao.engine import SamplingOptions
@@ -23,8 +27,16 @@ from miao.tokenizer import Tokenizer
 
 CLOZE = "cloze.jsonl"
 OWN = "own questions"
+ABOUT = "text questions"
+TALKING = 0.6
+"""The temperature of answers about the text, as of `miao chat`: the likeliest words alone go in
+circles where a text goes on in many ways."""
+SUBJECT, WORDS, ASIDE = "on the subject", "in words of the text", "references, in words of the text"
 EMPTY, CIRCLES, REPEATED = "empty answers", "answers in circles", "repeated 4-grams"
 MOST_TEXTS = 400
+NGRAM, MOST_READ = 3, 4_000_000
+"""What counts as words of the text: three characters of Chinese or three English words that stand
+there side by side, in its first so many characters."""
 MANY = 0.2
 """Share of empty answers, or of those that go in circles, above which a chat babbles."""
 
@@ -35,6 +47,8 @@ class OwnQuestion:
 
     messages: list[Message]
     reference: str
+    about: str = ""
+    """The word that was asked for, of a question that was made from the text."""
 
     @property
     def question(self) -> str:
@@ -67,7 +81,16 @@ def own_questions(run: RunDir, count: int) -> list[OwnQuestion]:
     manifest = run.corpus / "manifest.json"
     if not manifest.exists() or read_json(manifest)["origin"].get("sft") != "files":
         return []
-    path = run.corpus / "sft" / "heldout" / "conversations.jsonl"
+    return _questions(run, "conversations", count)
+
+
+def text_questions(run: RunDir, count: int) -> list[OwnQuestion]:
+    """Those that were made from the held-out text (`corpus.text_talks`)."""
+    return _questions(run, TEXT, count)
+
+
+def _questions(run: RunDir, name: str, count: int) -> list[OwnQuestion]:
+    path = run.corpus / "sft" / "heldout" / f"{name}.jsonl"
     asked = map(_first_turn, read_jsonl(path))
     return list(islice((one for one in asked if one is not None), count))
 
@@ -76,32 +99,57 @@ def answer_own(
     model: Decoder,
     tokenizer: Tokenizer,
     questions: Sequence[OwnQuestion],
-    max_new_tokens: int,
+    options: SamplingOptions,
     advance: Advance = nothing,
 ) -> list[dict[str, Any]]:
     """The chat's answers, beside the references; none to what does not fit its context."""
-    room = model.config.context_length - max_new_tokens
+    room = model.config.context_length - options.max_new_tokens
     encoded = [tokenizer.chat_template.encode_prompt(tokenizer, q.messages) for q in questions]
     fitting = [(q, ids) for q, ids in zip(questions, encoded, strict=True) if len(ids) <= room]
     if not fitting:
         return []
-    options = SamplingOptions(temperature=0.0, max_new_tokens=max_new_tokens)
     found = write(model, tokenizer, [ids for _, ids in fitting], options, advance=advance)
     return [
         {"question": q.question, "answer": text.strip(), "reference": q.reference}
+        | ({"about": q.about} if q.about else {})
         for (q, _), (text, _) in zip(fitting, found, strict=True)
     ]
 
 
-def manner_of(texts: Sequence[str]) -> list[Score]:
+def manner_of(texts: Sequence[str], name: str = OWN) -> list[Score]:
     """What babble shows in: empty answers, circles, repetition."""
     if not texts:
         return []
     return [
-        accuracy(OWN, EMPTY, [not text for text in texts]),
-        accuracy(OWN, CIRCLES, [goes_in_circles(text) for text in texts]),
-        mean(OWN, REPEATED, [repetition(text) for text in texts], "share"),
+        accuracy(name, EMPTY, [not text for text in texts]),
+        accuracy(name, CIRCLES, [goes_in_circles(text) for text in texts]),
+        mean(name, REPEATED, [repetition(text) for text in texts], "share"),
     ]
+
+
+def tone_of(run: RunDir, replies: Sequence[dict[str, Any]]) -> list[Score]:
+    """Whether answers about the text speak of what was asked, and as it does: the share of their
+    n-grams that stand in the text that was learned, beside that of the (held-out) references."""
+    if not replies:
+        return []
+    asked = [record for record in replies if record.get("about")]
+    scores = [accuracy(ABOUT, SUBJECT, [r["about"] in r["answer"] for r in asked])] if asked else []
+    known = _ngrams_of_text(run)
+    for category, key in ((WORDS, "answer"), (ASIDE, "reference")):
+        grams = [TextView(record[key]).ngrams(NGRAM) for record in replies]
+        shares = [float(np.isin(found, known).mean()) for found in grams if len(found)]
+        scores += [mean(ABOUT, category, shares, "share")] if shares else []
+    return scores
+
+
+def _ngrams_of_text(run: RunDir) -> Hashes:
+    read, found = 0, [np.zeros(0, np.uint64)]
+    for path in sorted((run.corpus / "pretrain" / "train").glob("*.jsonl")):
+        for record in read_jsonl(path):
+            if read < MOST_READ:
+                read += len(record["text"])
+                found.append(TextView(record["text"]).ngrams(NGRAM))
+    return np.unique(np.concatenate(found))
 
 
 def babble(answers: Sequence[str]) -> str | None:
@@ -122,5 +170,6 @@ def _first_turn(record: dict[str, Any]) -> OwnQuestion | None:
         if message.role == "assistant":
             before = messages[:number]
             asks = bool(before) and before[-1].role == "user"
-            return OwnQuestion(before, message.content) if asks else None
+            about = str(record.get("about", ""))
+            return OwnQuestion(before, message.content, about) if asks else None
     return None

@@ -12,6 +12,7 @@ from miao.console import ProgressLine
 from miao.corpus.read.convert import to_preference
 from miao.corpus.records import Preference
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
+from miao.engine import SamplingOptions
 from miao.evaluate.measure.likelihood import (
     bits_per_byte,
     choose_by_perplexity,
@@ -20,7 +21,18 @@ from miao.evaluate.measure.likelihood import (
     prefer_single,
 )
 from miao.evaluate.measure.quality import chat_answers
-from miao.evaluate.own import CLOZE, OwnQuestion, answer_own, manner_of, own_questions
+from miao.evaluate.own import (
+    ABOUT,
+    CLOZE,
+    OWN,
+    TALKING,
+    OwnQuestion,
+    answer_own,
+    manner_of,
+    own_questions,
+    text_questions,
+    tone_of,
+)
 from miao.evaluate.scores import Score, by_category
 from miao.files import read_jsonl
 from miao.model.decoder import Decoder
@@ -73,14 +85,21 @@ def evaluate_stage(
             scores += choose_by_perplexity(model, tokenizer, choices, line.advance)[0]
     talks = tokenizer.has_chat_template  # else a base model, which is asked nothing
     talks = talks and not (base_only and ends is not None)
-    if own := own_questions(run, options.own_items) if talks else []:
-        with ProgressLine("own questions", len(own)) as line:
+    for name, find, heat in (
+        (OWN, own_questions, 0.0),
+        (ABOUT, text_questions, TALKING),
+    ):
+        own = find(run, options.own_items) if talks else []
+        drawn = SamplingOptions(heat, max_new_tokens=options.max_new_tokens, seed=0)
+        with ProgressLine(name, len(own)) as line:
 
             def reply(some: list[OwnQuestion]) -> list[dict[str, Any]]:
-                return answer_own(model, tokenizer, some, options.max_new_tokens, line.advance)
+                return answer_own(model, tokenizer, some, drawn, line.advance)  # noqa: B023
 
-            replies = in_time(own, reply, ends, 0.5)
-        scores += manner_of([record["answer"] for record in replies])
+            found = in_time(own, reply, ends, 0.4)
+        replies += found
+        scores += manner_of([record["answer"] for record in found], name)
+        scores += tone_of(run, found) if name == ABOUT else []
     questions = read_jsonl(run.eval_items / "questions.jsonl") if talks else []
     if items := mixed([QuestionItem.from_json(record) for record in questions], ends):
         with ProgressLine("questions", len(items)) as line:

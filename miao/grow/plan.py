@@ -38,6 +38,10 @@ WITH_DPO = 10.0
 TOKENS_PER_TALK = 45
 """Of a built-in conversation."""
 TALKS = (300, 24_000)
+TOKENS_PER_PASSAGE = 90
+"""Of a conversation that is made from the text."""
+PASSAGES = (0.3, 0.15)
+"""Share of these in what is talked; where own conversations were brought."""
 TAKEN = 1_000_000
 """Characters that are taken at least, where there are so many: the machine may get faster."""
 
@@ -74,6 +78,8 @@ class Plan:
     candidates: list[Candidate]
     talks: int
     """Built-in conversations."""
+    passages: int
+    """Conversations that are made from the text."""
     characters: float
     """Of text that is taken."""
     heldout: float
@@ -154,7 +160,10 @@ def make_plan(
         talk_tokens = most
         candidates = ranked(found, speed, training * (1 - sft - dpo), before)
         best = candidates[0]
-    talks = round(min(max(talk_tokens * 0.5 / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
+    part = PASSAGES[bool(found.of("conversation"))]
+    half = (1 - part) * talk_tokens / 2
+    talks = round(min(max(half / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
+    passages = round(part / (1 - part) * talks * TOKENS_PER_TALK / TOKENS_PER_PASSAGE)
     shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
     text = found.total("document", "characters")
     per_token = (
@@ -168,6 +177,7 @@ def make_plan(
         aside / 60,
         candidates[:SHOWN],
         talks,
+        passages,
         min(text, max(3 * best.tokens * per_token, TAKEN)),
         _heldout(text),
         before.level * found.level,
@@ -275,7 +285,8 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
         "pretrain.learning_rate": "from the rule of rates (miao/rules.json)",
         "pretrain.batch_tokens": "from the rule of batches: small steps learn more per token",
         "sft.minutes": f"{plan.talks:,} built-in conversations beside "
-        f"{found.total('conversation', 'records'):,.0f} of yours",
+        f"{found.total('conversation', 'records'):,.0f} of yours and {plan.passages:,} about your "
+        f"text, made from it ({PASSAGES[bool(found.of('conversation'))]:.0%} of what is talked)",
         "dpo.enabled": "your pairs"
         if found.of("preference")
         else "manners and sums, which the chat was taught"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from typing import Any
 
 from miao import rules
+from miao.corpus.build.own_text import ask, topics_of
+from miao.corpus.seedbed.tables import Language
 from miao.grow import DEFAULT_NAME
 from miao.grow.found import Found
 from miao.grow.given import LARGE, Given
@@ -51,6 +55,10 @@ def recipe_text(
     named = name if name != DEFAULT_NAME else None
     questions = 40 if plan.minutes < 5 else 120 if plan.minutes < 30 else 400
     heldout = round(min(max(0.003 * best.tokens, 1000), 40_000))
+    language: Language = "zh" if found.chinese > 0.5 else "en"
+    own_asks = [ask("about", language, t, random.Random(0)) for t in topics_of(found.pieces, 4)]
+    known = [p for p in Recipe().sample_prompts if not re.search("首都|capital|故事|story", p)]
+    prompts = known[:: 1 if plan.minutes >= 5 else 2] + own_asks
     minutes = {stage: round(m, 3) for stage, m in plan.stages.items()}
     value, low, high = plan.bits
     bits = f"{value:.2f} ({low:.2f} to {high:.2f})"
@@ -87,6 +95,7 @@ corpus:
   preferences: {_flow(found.files("preference"))}
   local: null
   own_share: {own}
+  text_talks: {plan.passages}        # asked for a word of your text, it tells a passage
   skip_bad_records: {skip}
   heldout: {plan.heldout:g}             # share kept out of training, to measure on
   seedbed:                  # the built-in conversations, and who they say it is
@@ -131,10 +140,11 @@ evaluate:
   seconds: {round(1.2 * plan.minutes, 1)}              # of each evaluation, at most
   preference_pairs: {questions if "dpo" in minutes else 0}
   own_items: {questions if plan.minutes >= 5 else 20}
+  max_new_tokens: 96        # as long as a passage
   heldout_tokens: {heldout}   # per source
 
 sample_texts: {_flow(beginnings)}
-sample_prompts: {_flow(Recipe().sample_prompts[:: 1 if plan.minutes >= 5 else 4])}
+sample_prompts: {_flow(prompts)}
 """
 
 

@@ -39,6 +39,7 @@ def check_recipe(recipe: Recipe) -> None:
     share = recipe.corpus.own_share
     alone = share is None or share == "auto"
     need(alone or 0 < float(share or 0) <= 1, "corpus.own_share: above 0, at most 1, or auto")
+    need(recipe.corpus.text_talks >= 0, "corpus.text_talks: must not be negative")
     need(
         all(w >= 0 for w in recipe.corpus.weights.values()), "corpus.weights: must not be negative"
     )

@@ -59,6 +59,10 @@ class CorpusOptions:
     talk, sums), which carry the name and maker of `seedbed`. auto: by their size, yours up to four
     times over until they are half; 1: yours alone; null: 1 with model.path or corpus.mix, which
     talk already, else auto."""
+    text_talks: int = 0
+    """So many conversations are made from your own text, beside the others: asked about a word, a
+    title or a sentence of it, the chat answers with a passage (as much of them as the text gives).
+    Held-out text gives those that are asked in the evaluation."""
     local: str | None = "data/chinese"
     """CATEGORY.jsonl files of this folder, if there is one, are used for the kinds of record that
     the lists above are empty for; a file's name is its category. null: never."""

@@ -38,6 +38,8 @@ def corpus(chain: Chain) -> None:
     """Text: your files or the built-in corpus, split into train and held-out."""
     recipe = chain.recipe
     options = to_dict(recipe.corpus) | {"weights": {}, "workers": None}
+    if not recipe.corpus.text_talks:
+        del options["text_talks"]
     if gone := gone_text(recipe):
         headline("corpus: done before")
         say(f"  gone since: {', '.join(gone)}; what was made from it is used as it is")

@@ -80,7 +80,8 @@ def evaluate(chain: Chain, stage: str, base: Path | None) -> None:
 
 def _say_answers(own: list[dict[str, str]]) -> None:
     """Some answers to the user's held-out questions, beside the references."""
-    for record in own[:SHOWN]:
+    own = sorted(own, key=lambda record: "about" in record)
+    for record in own[:SHOWN] + own[SHOWN:][-SHOWN:]:
         said = record["answer"] or "(nothing)"
         say(
             f"  > {shortened(record['question'])}\n    {shortened(said)}\n"

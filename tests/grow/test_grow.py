@@ -81,6 +81,8 @@ def test_errors_come_before_any_work(
     assert "is no time" in refused(str(folder), "--until", "soon")
     assert "nothing that can be read" in refused(str(empty), "--minutes", "5")
     assert "100 characters of text are too little" in refused(str(little), "--minutes", "5")
+    unknown = refused(str(folder), "--minutes", "5", "--pretrain.learing_rate", "1")
+    assert "learning_rate" in unknown
     assert "no name" in refused(str(folder), "--minutes", "5", "--name", "a/b")
     monkeypatch.setattr("miao.grow.plan.free_space", lambda path: 2**20)
     assert "of disk are free" in refused(str(folder), "--minutes", "5")

@@ -24,6 +24,8 @@ PARQUET_ROWS = 4096
 ONE_SOURCE = {"conversation": "conversations", "preference": "preferences"}
 BUILT_IN = "built-in"
 """The source of built-in conversations that stand beside the user's own."""
+TEXT = "text"
+"""The source of conversations that are made from the user's own text."""
 LENGTH_BINS = 24
 """Lengths are counted by their binary logarithm."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from miao.corpus.build.assemble import Accounts
-from miao.corpus.build.output import Output, SourceCounts
+from miao.corpus.build.output import TEXT, Output, SourceCounts
+from miao.corpus.build.own_text import write_talks
 from miao.corpus.build.processes import stoppable
 from miao.corpus.build.runner import run_here
 from miao.corpus.build.stages import (
@@ -86,6 +87,11 @@ class CorpusReport:
             self.columns[stage] = read["columns"]
             self.accounts[stage] = Accounts.from_json(result["accounts"])
 
+    def add_talks(self, made: dict[str, Any]) -> None:
+        """Takes over the conversations that were made from the text."""
+        self.sources["sft"][TEXT] = made["counts"]
+        self.sha256 |= made["sha256"]
+
 
 def build_corpus(
     options: CorpusOptions,
@@ -117,6 +123,8 @@ def build_corpus(
         with atomic_directory(directory) as temporary:
             for stage in stages:
                 _link_files(work / stage, temporary, stage)
+            if options.text_talks and options.paths and {"pretrain", "sft"} <= set(stages):
+                report.add_talks(write_talks(temporary, options.text_talks, seed))
             write_report(Folder(str(temporary)), report, options, seed)
             write_json(temporary / "timing.json", timing.to_json())
     shutil.rmtree(work, ignore_errors=True)

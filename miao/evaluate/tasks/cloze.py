@@ -19,6 +19,7 @@ from importlib import resources
 from itertools import zip_longest
 from typing import Any
 
+from miao.corpus.words import HAN, NAME, WORD, is_chinese, repeated_words
 from miao.errors import MiaoError
 
 KINDS = ("name", "number", "idiom", "rare")
@@ -33,20 +34,13 @@ FEWEST = 20
 """Questions below which a file of them says nothing."""
 COMMON = 0.05
 """Share of the texts that have a word, above which it is not rare."""
-_HAN = "\u4e00-\u9fff"
 _SURNAMES = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩冯邓曹彭曾肖田董潘袁蔡蒋余于杜叶程魏苏吕丁任卢姚沈钟"
     "姜崔谭陆范汪廖石金韦贾夏付方邹熊白孟秦邱侯江尹薛闫段雷龙史陶贺毛郝顾龚邵万覃武钱戴严莫孔向常汤欧阳司马诸葛"
 )
 _PLACES = "省市县区镇乡村山河江湖海岛州城路街桥寺国"
-_EMPTY = set(
-    "的了在是和与及而就也都不有为以于之被把从到对这那他她它们我你其此或但所上下中个一等着过将由很更最又再"
-)
-_RUN = re.compile(rf"[{_HAN}]+")
 _NUMBER = re.compile(r"(?<![\d.,])\d[\d,.]*(?<![,.])(?![\d])")
-_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+(?: [A-Z][a-z]+)?(?![\w'’-])")
-_WORD = re.compile(r"(?<![\w'’-])[a-z]{6,}(?![\w'’-])")
-_TITLE = re.compile(rf"(?<=《)[{_HAN}]{{2,8}}(?=》)")
+_TITLE = re.compile(rf"(?<=《)[{HAN}]{{2,8}}(?=》)")
 _END = re.compile(r"[。！？\n]|[.!?](?=\s|$)")
 
 
@@ -71,14 +65,14 @@ def cloze_items(
     """
     whole = [text.strip() for text in texts]
     long_enough = [text for text in whole if len(text) >= SHORTEST]
-    languages = ["zh" if _is_chinese(text) else "en" for text in long_enough]
+    languages = ["zh" if is_chinese(text) else "en" for text in long_enough]
     spread = _spread(long_enough, languages)
     most = max(COMMON * len(long_enough), 1)
     found: list[dict[str, Any]] = []
     for text, language in zip(long_enough, languages, strict=True):
         name = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
         rng = random.Random(f"{seed}/{name}")
-        rare = {word for word in _words(text, language) if spread[word] <= most}
+        rare = {word for word in repeated_words(text, language == "zh") if spread[word] <= most}
         for item in _of_text(text, language, rare, per_text, rng):
             found.append(item | {"language": language, "cluster": name})
     if len(found) < FEWEST:
@@ -143,9 +137,9 @@ def _gaps(text: str, language: str, rare: set[str]) -> Iterator[Gap]:
         form = f"{len(match[0])}{unit if unit in '年月日%％元米岁人' else ''}"
         yield Gap(match.start(), match[0], "number", form)
     if language == "en":
-        for match in _NAME.finditer(text):
+        for match in NAME.finditer(text):
             yield Gap(match.start(), match[0], "name", str(match[0].count(" ")))
-        for match in _WORD.finditer(text):
+        for match in WORD.finditer(text):
             if match[0] in rare:
                 yield Gap(match.start(), match[0], "rare", match[0][-2:])
         return
@@ -172,37 +166,12 @@ def _zh_names(words: Iterable[str]) -> dict[str, str]:
     return forms
 
 
-def _words(text: str, language: str) -> set[str]:
-    """Words that come at least twice in a text. Chinese ones: runs of two to four characters that
-    go on differently each time and hold no particle."""
-    if language == "en":
-        counts = Counter(match[0] for match in _WORD.finditer(text))
-        return {word for word, count in counts.items() if count > 1}
-    grams: Counter[str] = Counter()
-    for run in _RUN.findall(text):
-        for size in (2, 3, 4, 5):
-            grams.update(run[i : i + size] for i in range(len(run) - size + 1))
-    longer: dict[str, int] = {}
-    for gram, count in grams.items():
-        for part in (gram[1:], gram[:-1]):
-            longer[part] = max(longer.get(part, 0), count)
-    return {
-        gram
-        for gram, count in grams.items()
-        if count > 1 and len(gram) < 5 and longer.get(gram, 0) < count and not set(gram) & _EMPTY
-    }
-
-
 def _spread(texts: Sequence[str], languages: Sequence[str]) -> Mapping[str, int]:
     """In how many of the texts each word comes more than once."""
     spread: Counter[str] = Counter()
     for text, language in zip(texts, languages, strict=True):
-        spread.update(_words(text, language))
+        spread.update(repeated_words(text, language == "zh").keys())
     return spread
-
-
-def _is_chinese(text: str) -> bool:
-    return sum(map(len, _RUN.findall(text))) > 0.3 * len(text)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from miao.corpus.build.output import BUILT_IN
+from miao.corpus.build.output import BUILT_IN, TEXT
 from miao.corpus.records import KINDS, REPLAYED
 from miao.recipe import CorpusOptions, DpoOptions, Recipe, SftOptions, StageOptions, parse_quantity
 from miao.recipe.checks import check_weights
@@ -93,23 +93,24 @@ def _set_weights(stage: str, sources: list[PackedSource], options: CorpusOptions
 
 
 def own_weights(tokens: dict[str, int], share: float | str | None) -> dict[str, float]:
-    """Weights of the user's own conversations and the built-in ones beside them.
+    """Weights of the user's own conversations and of those beside them: the built-in ones, and any
+    that were made from the text.
 
     Args:
         tokens: of every source. share: of the user's own; auto: by their size, up to four times
             over (what is read again so often teaches nearly as much as new text,
             arXiv:2305.16264) until they are half.
     """
-    beside = float(tokens.get(BUILT_IN, 0))
-    own = {name: float(size) for name, size in tokens.items() if name != BUILT_IN}
-    total = sum(own.values())
+    others = {name: tokens[name] for name in (BUILT_IN, TEXT) if name in tokens}
+    own = {name: float(size) for name, size in tokens.items() if name not in others}
+    beside, total = float(sum(others.values())), sum(own.values())
     if not beside or not total:
         return {}
     if not isinstance(share, float | int):
         wanted = max(total, min(MOST_TIMES * total, beside))
         share = wanted / (wanted + beside)
     weights = {name: share * size / total for name, size in own.items()}
-    return weights | {BUILT_IN: 1 - share}
+    return weights | {name: (1 - share) * size / beside for name, size in others.items()}
 
 
 def token_budget(stage: str, options: StageOptions, loader: PackedLoader | StepSource) -> float:
