@@ -40,7 +40,7 @@ TOKENS_PER_TALK = 45
 TALKS = (300, 24_000)
 TOKENS_PER_PASSAGE = 90
 """Of a conversation that is made from the text."""
-PASSAGES = (0.3, 0.15)
+PASSAGES = (0.25, 0.15)
 """Share of these in what is talked; where own conversations were brought."""
 TAKEN = 1_000_000
 """Characters that are taken at least, where there are so many: the machine may get faster."""

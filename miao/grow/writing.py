@@ -129,7 +129,7 @@ sft:
   learning_rate: {adam * SFT_RATES[0]:.1e}
   muon_learning_rate: {muon * SFT_RATES[1]:.1e}
   decay: 0.7
-  replay: 0.15              # share of your text again, against forgetting
+  replay: 0.3               # share of your text again: half of what it forgets with 0.15
   eval_every: 0.5
   sample_every: 0.5
   save_every: 0.5
