@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,22 +11,21 @@ import yaml
 from pydantic import BaseModel, Field
 
 from miao.errors import MiaoError
-from miao.files import append_jsonl, read_jsonl, write_jsonl, write_text
-from miao.recipe.reading import load_recipe
+from miao.files import append_jsonl, read_json, read_jsonl, write_jsonl, write_text
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.studio.inside import Reader
-from miao.studio.place import Place
 
 FILE = "feedback.jsonl"
-STEPS = 40
-"""About so many optimizer steps are made of however little there is."""
-BATCH = 256
-"""Tokens of a step: few, since there are few."""
-MOST_EPOCHS = 50
+STEPS = 160
+"""So many optimizer steps are made of however little there is, within `PASSES`."""
+PASSES = (3, 100)
+ROWS = 4
+"""Of a step: one of what was said, the others of what the run has learned from before."""
+REPLAY = 1 - 1 / ROWS
+RATE = 3e-4
+AGAIN = 1000
+"""Conversations that are read again."""
 HALF = "\ufffd"
-MOST_SHOWN = 12
-"""Answers of which is told how likely they became."""
 
 
 class Turn(BaseModel):
@@ -48,131 +46,155 @@ class Opinion(BaseModel):
     answer: str = Field(max_length=200_000)
     other: str | None = Field(None, max_length=200_000)
 
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        return [turn.model_dump() for turn in self.messages]
+
+    @property
+    def wanted(self) -> str | None:
+        """The answer that should become likelier."""
+        return None if self.kind == "down" else self.answer
+
+    @property
+    def unwanted(self) -> str | None:
+        """The answer that should become less likely."""
+        if self.kind in ("up", "down"):
+            return self.answer if self.kind == "down" else None
+        return self.other if (self.other or "").strip() and self.other != self.answer else None
+
 
 def note(run: RunDir, opinion: Opinion) -> None:
     """Adds an opinion to the run's `feedback.jsonl`."""
     append_jsonl(run.path / FILE, opinion.model_dump(exclude_none=True))
 
 
-def records(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The opinions as records of training: `labels` (KTO), `pairs` (DPO), `turns` (SFT). Of one
-    answer the last opinion counts; what is damaged is left out, as are the halves of characters
-    that a young model says, which no corpus takes."""
+def opinions(path: Path) -> list[Opinion]:
+    """Those of a file. Of one answer the last counts; what is damaged is left out, as are the
+    halves of characters that a young model says, which no corpus takes."""
     last: dict[tuple[str, str, str], Opinion] = {}
-    for line in read_jsonl(run.path / FILE, lambda problem: None):
+    for line in read_jsonl(path, lambda problem: None):
         try:
             one = Opinion.model_validate(line)
         except ValueError:
             continue
         one.answer = one.answer.replace(HALF, "")
         one.other = None if one.other is None else one.other.replace(HALF, "")
-        if not one.answer.strip():
-            continue
-        thumbs = "thumb" if one.kind in ("up", "down") else one.kind
-        asked = "\n".join(turn.content for turn in one.messages)
-        last[thumbs, asked, one.answer] = one
+        if one.answer.strip():
+            thumbs = "thumb" if one.kind in ("up", "down") else one.kind
+            asked = "\n".join(turn.content for turn in one.messages)
+            last[thumbs, asked, one.answer] = one
+    return list(last.values())
+
+
+def records(said: Sequence[Opinion]) -> dict[str, list[dict[str, Any]]]:
+    """Opinions as records of training: `labels` (KTO), `pairs` (DPO), `turns` (SFT)."""
     found: dict[str, list[dict[str, Any]]] = {"labels": [], "pairs": [], "turns": []}
-    for one in last.values():
-        prompt = [turn.model_dump() for turn in one.messages]
-        answer = _said(one.answer)
+    for one in said:
         if one.kind in ("up", "down"):
-            label = {"prompt": prompt, "completion": answer, "label": one.kind == "up"}
-            found["labels"].append(label)
-        elif (one.other or "").strip() and one.other != one.answer:
-            pair = {"prompt": prompt, "chosen": answer, "rejected": _said(one.other or "")}
-            found["pairs"].append(pair)
+            found["labels"].append(_label(one.prompt, one.answer, one.kind == "up"))
+        elif one.unwanted:
+            pair = {"chosen": _said(one.answer), "rejected": _said(one.unwanted)}
+            found["pairs"].append({"prompt": one.prompt} | pair)
         if one.kind == "corrected":
-            found["turns"].append({"messages": prompt + answer})
+            found["turns"].append({"messages": one.prompt + _said(one.answer)})
     return found
 
 
 def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
     """Writes data and a recipe that goes on from a model with what was said; returns the words of
-    the command. Thumbs make it KTO, for which a pair is one good and one bad answer; else the
-    pairs are DPO's. Corrected answers are an SFT before.
+    the command.
+
+    One stage learns all of it: DPO where there are only pairs, else KTO, for which a pair is one
+    good and one bad answer. What was wanted is learned as in SFT too (`sft_weight`), and the run's
+    own conversations are read again beside it (`replay`): so few answers alone would cost all that
+    the model knows.
 
     Raises:
         Problem: 400, nothing was said yet.
         MiaoError: the run has no tokenizer.
     """
-    found = records(run)
-    labels, pairs, turns = found["labels"], found["pairs"], found["turns"]
-    if not (labels or pairs):
+    said = opinions(run.path / FILE)
+    if not said:
         raise Problem(400, "nothing was said of this run's answers yet: 👍 👎 better, correct")
     if not (model / "tokenizer.json").is_file():
         raise MiaoError("a finished stage is needed to learn from feedback", where=model)
-    if labels:
-        for pair in pairs:
-            both = (("chosen", True), ("rejected", False))
-            labels += [
-                {"prompt": pair["prompt"], "completion": pair[key], "label": good}
-                for key, good in both
-            ]
-    opinions = labels or pairs
-    write_jsonl(folder / "opinions.jsonl", opinions)
-    corpus: dict[str, Any] = {
-        "preferences": [str(folder / "opinions.jsonl")],
-        "heldout": 0.0,
-        "seedbed": {"characters": "0.2M", "conversations": 1000, "preferences": 0},
+    found = records(said)
+    by_pairs = len(found["pairs"]) == len(said)
+    judged = found["pairs"] if by_pairs else [label for one in said for label in _labels(one)]
+    wanted = [{"messages": one.prompt + _said(one.wanted)} for one in said if one.wanted]
+    again = [*wanted, *islice(conversations(run, "train"), AGAIN)]
+    length = _length(judged, model)
+    write_jsonl(folder / FILE, [one.model_dump(exclude_none=True) for one in said])
+    write_jsonl(folder / "opinions.jsonl", judged)
+    write_jsonl(folder / "again.jsonl", again)
+    repeats = len(again) > len(wanted)
+    dpo: dict[str, Any] = {
+        "loss": "sigmoid" if by_pairs else "kto",
+        "epochs": _epochs(judged, length),
+        "batch_tokens": ROWS * length,
+        "seq_len": length,
+        "learning_rate": RATE,
+        "sft_weight": 1.0,
+        "replay": REPLAY if repeats else 0.0,
     }
     recipe: dict[str, Any] = {
-        "corpus": corpus,
+        "corpus": {
+            "preferences": [str(folder / "opinions.jsonl")],
+            "conversations": [str(folder / "again.jsonl")] if repeats else [],
+            "heldout": 0.0,
+            "seedbed": {"characters": "2K", "conversations": 20, "preferences": 0},  # not read
+        },
         "tokenizer": {"path": str(model)},
         "model": {"path": str(model)},
         "pretrain": {"enabled": False},
         "sft": {"enabled": False},
-        "dpo": {
-            "loss": "kto" if labels else "sigmoid",
-            "epochs": _epochs(opinions),
-            "batch_tokens": BATCH,
-            "seq_len": BATCH,
-        },
+        "dpo": dpo,
         "evaluate": {"enabled": False},
+        "sample_prompts": list(dict.fromkeys(q for one in said if (q := question(one)))),
     }
-    if turns:
-        write_jsonl(folder / "turns.jsonl", turns)
-        corpus["conversations"] = [str(folder / "turns.jsonl")]
-        epochs = _epochs(turns)
-        recipe["sft"] = {"epochs": epochs, "batch_tokens": BATCH, "seq_len": BATCH}
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False))
     return ["run", str(folder / "recipe.yaml"), "--name", name, "--out_dir", str(run.path.parent)]
 
 
-def effect(place: Place, reader: Reader, name: str) -> dict[str, Any]:
-    """What a run has learned from what was said: of each answer whether it was liked, and how
-    likely it is to the model before and after, as a probability per token.
-
-    Raises:
-        Problem: 404, it is no such run, or has not finished; a model is gone.
-    """
-    run = place.run(name)
-    recipe = load_recipe(run.path / "recipe.yaml")
-    before, lessons = Path(recipe.model.path or ""), place.home / "lessons"
-    file = Path(next(iter(recipe.corpus.preferences), ""))
-    if not (file.is_relative_to(lessons) and before.is_relative_to(place.runs)):
-        raise Problem(404, "this run has not learned from feedback here", "run")
-    models = before.relative_to(place.runs).as_posix(), f"{name}/models/dpo"
-    shown = [one for record in read_jsonl(file) for one in _judged(record)][:MOST_SHOWN]
-    answers = []
-    for prompt, answer, liked in shown:
-        found = [reader.logprob(model, prompt, answer) for model in models]
-        likely = [math.exp(logprob / max(1, tokens)) for logprob, tokens in found]
-        one = {"question": prompt[-1]["content"], "answer": answer, "liked": liked}
-        answers.append(one | {"before": likely[0], "after": likely[1]})
-    return {"before": models[0], "after": models[1], "answers": answers}
+def question(one: Opinion) -> str | None:
+    """What was asked, where nothing stood before it: samples of a training are asked so."""
+    return one.messages[0].content if len(one.messages) == 1 else None
 
 
-def _judged(record: dict[str, Any]) -> Iterator[tuple[list[dict[str, str]], str, bool]]:
-    """The answers of a record of training, each with its prompt and whether it was the better."""
-    for key, liked in (("completion", record.get("label")), ("chosen", True), ("rejected", False)):
-        if key in record:
-            yield record["prompt"], record[key][0]["content"], bool(liked)
+def conversations(run: RunDir, split: str) -> Iterator[dict[str, Any]]:
+    """Those that a run has learned from (train), or kept for a test (heldout)."""
+    for path in sorted((run.corpus / "sft" / split).glob("*.jsonl")):
+        yield from read_jsonl(path, lambda problem: None)
 
 
-def _epochs(records: list[dict[str, Any]]) -> int:
-    """So often that there are `STEPS` steps, if a token has about two bytes."""
-    tokens = sum(len(json.dumps(one, ensure_ascii=False).encode()) for one in records) / 2
-    return max(1, min(MOST_EPOCHS, round(STEPS * BATCH / tokens)))
+def _labels(one: Opinion) -> Iterator[dict[str, Any]]:
+    if one.wanted:
+        yield _label(one.prompt, one.wanted, True)
+    if one.unwanted:
+        yield _label(one.prompt, one.unwanted, False)
+
+
+def _label(prompt: list[dict[str, str]], answer: str, good: bool) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": _said(answer), "label": good}
+
+
+def _length(judged: list[dict[str, Any]], model: Path) -> int:
+    """Of a row that holds the longest of them: a power of two."""
+    most = int(read_json(model / "config.json").get("max_position_embeddings", 256))
+    return min(most, max(256, 1 << (2 * max(map(_tokens, judged))).bit_length()), 2048)
+
+
+def _epochs(judged: list[dict[str, Any]], length: int) -> int:
+    """So many passes that they fill a row of each step; KTO reads every answer twice."""
+    read = sum(_tokens(one) * (1 if "chosen" in one else 2) for one in judged)
+    return min(max(PASSES[0], round(STEPS * length / read)), PASSES[1])
+
+
+def _tokens(one: dict[str, Any]) -> int:
+    """About so many: two and a half bytes each, and the marks of the template."""
+    sides = [one[key] for key in ("completion", "chosen", "rejected") if key in one]
+    texts = [turn["content"] for side in sides for turn in [*one["prompt"], *side]]
+    return sum(len(text.encode()) for text in texts) * 2 // 5 + 8 * len(sides)
 
 
 def _said(text: str) -> list[dict[str, str]]:

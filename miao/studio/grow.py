@@ -20,6 +20,7 @@ from miao.console import warn
 from miao.hubs import is_hub_name
 from miao.recipe import STAGES, Recipe, to_dict
 from miao.recipe.reading import load_recipe, shipped_recipes
+from miao.serve.board import Runs
 from miao.serve.problems import Problem, for_reader
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
@@ -44,8 +45,9 @@ FILES = {"texts": "paths", "chats": "conversations", "pairs": "preferences"}
 class Wish(BaseModel):
     """A model to grow: by a recipe, as a clone of a run, or (neither given) by `miao grow`.
 
-    minutes, until, maker: of `miao grow`. texts, chats, pairs: paths below the roots. options: of
-    the recipe, by dotted keys.
+    minutes, until, maker, origin: of `miao grow`; origin: a run, a directory below the roots, or a
+    hub's model to go on with if that promises more. texts, chats, pairs: paths below the roots.
+    options: of the recipe, by dotted keys.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Wish(BaseModel):
     minutes: float | None = Field(None, gt=0, le=60 * 24 * 60)
     until: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     maker: str | None = Field(None, min_length=1, max_length=60)
+    origin: str | None = Field(None, min_length=1, max_length=2000)
     texts: list[str] = Field(default_factory=list, max_length=100)
     chats: list[str] = Field(default_factory=list, max_length=100)
     pairs: list[str] = Field(default_factory=list, max_length=100)
@@ -189,6 +192,7 @@ def words_of(wish: Wish, place: Place) -> list[str]:
         time = [] if wish.minutes is None else ["--minutes", f"{wish.minutes:g}"]
         time = time if wish.until is None else ["--until", wish.until]
         time += [] if wish.maker is None else [f"--maker={wish.maker}"]  # it may begin with a dash
+        time += [] if wish.origin is None else [f"--from={_origin(wish.origin, place)}"]
         return ["grow", *files["texts"], *lists, *time, *where, *options]
     for field, key in FILES.items():
         if files[field]:
@@ -222,9 +226,7 @@ def _require_harmless(recipe: Recipe, place: Place) -> None:
             400, f"this recipe runs Python of its own ({own[0][:80]}): start it by `miao run`"
         )
     for path in _paths(recipe):
-        given = path.split("=", 1)[-1] if not Path(path).exists() else path
-        if not is_hub_name(given) and not _is_within(Path(given).resolve(), place):
-            raise Problem(403, f"{path[:200]} is not below the runs or a directory of --texts")
+        _require_within(path.split("=", 1)[-1] if not Path(path).exists() else path, place)
 
 
 def _paths(recipe: Recipe) -> Iterator[str]:
@@ -234,8 +236,20 @@ def _paths(recipe: Recipe) -> Iterator[str]:
     yield from (path for path in single if path)
 
 
-def _is_within(path: Path, place: Place) -> bool:
-    return any(path.is_relative_to(root) for root in (*place.texts, place.runs))
+def _origin(given: str, place: Place) -> str:
+    """What `--from` takes: a run's directory for its name."""
+    if (run := Runs(place.runs).found().get(given)) is not None:
+        return str(run.path)
+    _require_within(given, place)
+    return given
+
+
+def _require_within(given: str, place: Place) -> None:
+    """That it is a hub's name or a path below the roots."""
+    path = Path(given).resolve()
+    inside = any(path.is_relative_to(root) for root in (*place.texts, place.runs))
+    if not inside and not is_hub_name(given):
+        raise Problem(403, f"{given[:200]} is not below the runs or a directory of --texts")
 
 
 def _recipe_of(place: Place, name: str) -> Recipe:

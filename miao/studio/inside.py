@@ -114,13 +114,22 @@ class Reader:
                 without = Without(off.tokens, off.layers, off.heads)
             return inspect(model, tokenizer, ids, prompt, show, against, without)
 
-    def logprob(self, name: str, messages: Sequence[dict[str, Any]], answer: str) -> Any:
-        """Of an answer to a conversation: the logarithm of its probability, and its tokens."""
-        turns = [Turn(role=turn["role"], content=turn["content"]) for turn in messages]
-        asked = Inspection(model=name, text=None, messages=turns, answer=answer, attention=False)
-        found = self.inspect(asked)
-        guesses = found["places"][found["prompt"] - 1 : -1]
-        return sum(guess["next"]["logprob"] for guess in guesses), len(guesses)
+    def likely(
+        self, name: str, asked: Sequence[tuple[Sequence[dict[str, Any]], str]]
+    ) -> list[float]:
+        """Of answers to conversations: the mean probability (geometric) of a token."""
+        from math import exp
+
+        from miao.evaluate.measure.likelihood import sequence_logprobs
+        from miao.inspect.text import ids_of
+
+        with self._one:
+            model, tokenizer = self._model(name, "model")
+            most = model.config.context_length
+            read = [ids_of(tokenizer, None, turns, answer, most) for turns, answer in asked]
+            values = sequence_logprobs(model, [ids for ids, _ in read])
+        means = (t[prompt - 1 :].mean() for t, (_, prompt) in zip(values, read, strict=True))
+        return [exp(float(mean)) for mean in means]
 
     def row(self, name: str, stage: str, split: str, number: int) -> dict[str, Any]:
         """A row of the run that a model is of, as this model finds it."""

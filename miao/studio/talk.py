@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from miao.files import append_jsonl, read_jsonl
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.studio.feedback import Opinion, effect, lesson, note, records
+from miao.studio.effect import effect
+from miao.studio.feedback import FILE, Opinion, lesson, note, opinions, records
 from miao.studio.inside import explained, fresh
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
@@ -118,7 +119,7 @@ def add_talk(app: FastAPI, place: Place) -> None:
 
     @app.get("/studio/effect")
     def learned(run: str) -> Response:
-        """How likely the answers that it learned from were before and are now."""
+        """What it has learned, answer by answer, and what else has changed."""
         return fresh(explained(lambda: effect(place, app.state.reader, run)))
 
     @app.post("/studio/votes")
@@ -149,10 +150,10 @@ def score_of(votes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _counts(run: RunDir) -> dict[str, Any]:
-    found = records(run)
-    asked = [one["prompt"][-1]["content"] for kind in ("labels", "pairs") for one in found[kind]]
-    counts: dict[str, Any] = {kind: len(ones) for kind, ones in found.items()}
-    return counts | {"run": run.path.name, "questions": list(dict.fromkeys(asked))[-8:]}
+    said = opinions(run.path / FILE)
+    asked = dict.fromkeys(one.messages[-1].content for one in said)
+    counts: dict[str, Any] = {kind: len(ones) for kind, ones in records(said).items()}
+    return counts | {"run": run.path.name, "questions": list(asked)[-8:]}
 
 
 async def _release(voices: Voices) -> None:

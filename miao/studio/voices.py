@@ -88,7 +88,7 @@ class Voices:
         return [*own, *others]
 
     def add_server(self, url: str, key: str | None) -> list[str]:
-        """Also offers the models of another OpenAI-compatible server; returns all names. The key
+        """Also offers the models of another OpenAI-compatible server; returns their names. The key
         is kept in memory only.
 
         Raises:
@@ -100,8 +100,9 @@ class Voices:
             names = [str(model["id"])[:200] for model in listed["data"]]
         except (NoAnswer, ValueError, KeyError, TypeError) as error:
             raise Problem(400, f"{address}: {error}", "url") from error
-        self._others[address.split("://")[1].removesuffix("/v1")] = (address, key, names)
-        return self.models()
+        server = address.split("://")[1].removesuffix("/v1")
+        self._others[server] = (address, key, names)
+        return [f"{server}: {name}" for name in names]
 
     def forward(self, model: str, body: dict[str, Any]) -> tuple[int, str, Iterator[bytes]]:
         """Asks the server of a model to chat; returns status, type and what comes, as it comes."""

@@ -283,3 +283,37 @@ def test_answers_stand_beside_each_other(
     until(page, "document.querySelector('.compare').innerText.includes('1 👍👎')")
     kinds = (place.runs / "a" / "feedback.jsonl").read_text(encoding="utf-8")
     assert '"better"' in kinds and '"down"' in kinds and "你是谁" in kinds
+    page.reload()
+    until(page, "document.querySelectorAll('.voice').length === 2")
+    assert page.locator(".message.assistant .actions >> text=👎").count() == 1, "all is there again"
+
+
+def test_another_server_is_put_beside_by_keys_alone(
+    studio: Running, open_page: Any, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = {"data": [{"id": name} for name in ("big", EVIL)]}
+    monkeypatch.setattr("miao.studio.voices.ask", lambda url, **more: listed)
+    write_json(place.runs / "a" / "models" / "sft" / "config.json", {})
+    write_jsonl(place.runs / "a" / "metrics.jsonl", [])
+    page = open_page(
+        f"{studio.url}/chat?token={TOKEN}", viewport={"width": 360, "height": 700}, locale="en-US"
+    )
+    page.locator("#other-server").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("nowhere")
+    page.keyboard.press("Enter")
+    assert page.locator("#server input:invalid").count() == 1
+    page.keyboard.press("Control+A")
+    page.keyboard.type("http://127.0.0.1:9/v1")
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.tagName === 'SELECT'")
+    assert page.locator("#server option").all_inner_texts() == ["big", EVIL]
+    shot(page, "studio-server")
+    page.keyboard.press("ArrowDown")
+    page.locator("#server .wide").press("Enter")
+    until(page, "!document.querySelector('#server')")
+    assert page.input_value(".compare select") == f"127.0.0.1:9: {EVIL}"
+    assert page.evaluate("document.activeElement.id") == "other-server"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    until(page, "!document.querySelector('#server')")

@@ -95,6 +95,17 @@ def test_a_wish_becomes_a_command(place: Place) -> None:
     assert words[-4:] == ["--pretrain.tokens", "60K", "--seed", "7"] or "--seed" in words
 
 
+def test_a_model_is_gone_on_with(place: Place) -> None:
+    write_jsonl(place.runs / "苗" / "metrics.jsonl", [])
+    text = place.texts[0] / "a.txt"
+    text.write_text("a")
+    asked = {"苗": str(place.runs / "苗"), "hf:some/model": "hf:some/model"}
+    asked[str(place.texts[0] / "model")] = str(place.texts[0] / "model")
+    for origin, path in asked.items():
+        words = words_of(Wish(name="b", minutes=2, texts=[str(text)], origin=origin), place)
+        assert words[0] == "grow" and f"--from={path}" in words
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -109,11 +120,15 @@ def test_a_wish_becomes_a_command(place: Place) -> None:
         {"options": {"seed": "1 --out_dir x"}},
         {"options": {"--x": "1"}},
         {"clone_of": "none"},
+        {"origin": "/etc", "recipe": None, "minutes": 2},
+        {"origin": "../other", "recipe": None, "minutes": 2},
     ],
     ids=str,
 )
 def test_no_wish_leaves_the_place(enter: Enter, place: Place, wrong: dict[str, Any]) -> None:
-    answer = enter().post("/studio/start", json={"name": "a", "recipe": "smoke"} | wrong)
+    (place.texts[0] / "a.txt").write_text("a")
+    own = {"texts": [str(place.texts[0] / "a.txt")]}
+    answer = enter().post("/studio/start", json={"name": "a", "recipe": "smoke"} | own | wrong)
     assert answer.status_code in (400, 403, 404) and answer.json()["error"]["message"]
     assert not list(place.home.glob("jobs/*")) and not list(place.runs.iterdir())
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from fastapi import FastAPI, Request
 
 from miao.corpus.read.formats import RecordCounts, convert_file
@@ -19,7 +18,7 @@ from miao.model import load_model
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.studio.feedback import Opinion, lesson, note, records
+from miao.studio.feedback import FILE, Opinion, lesson, note, opinions, records
 from miao.studio.place import Place
 from miao.studio.talk import score_of
 from miao.studio.voices import Voices
@@ -82,7 +81,7 @@ def test_opinions_become_records_that_the_corpus_reads(run: RunDir, tmp_path: Pa
         note(run, one)
     with (run.path / "feedback.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"kind": "up"}\nno json\n')
-    found = records(run)
+    found = records(opinions(run.path / FILE))
     assert [(one["completion"][0]["content"], one["label"]) for one in found["labels"]] == [
         ("好", True), ("坏", True),
     ]  # fmt: skip
@@ -108,58 +107,80 @@ def test_halves_of_characters_are_no_lesson(run: RunDir) -> None:
         opinion("corrected", "我叫小禾。", "\ufffd我\ufffd"),
     ):
         note(run, one)
-    found = records(run)
+    found = records(opinions(run.path / FILE))
     assert [one["completion"][0]["content"] for one in found["labels"]] == ["好"]
     assert [one["rejected"][0]["content"] for one in found["pairs"]] == ["我"]
     assert len(found["turns"]) == 1
 
 
-def test_what_a_lesson_came_to_is_the_probability_of_its_answers(
+def test_what_became_of_each_opinion_and_of_what_nobody_spoke_of(
     enter: Enter, place: Place, tokenizer: Tokenizer
 ) -> None:
     before = grown_run(place.runs / "tiny", tokenizer)
+    kept = {"messages": [*ASKED, {"role": "assistant", "content": "你好呀。"}]}
+    write_jsonl(before.corpus / "sft" / "heldout" / "conversations.jsonl", [kept])
     model = before.model("pretrain")
-    note(before, opinion("up", "你好。"))
+    for n in range(14):  # thumbs do not hide what was corrected
+        note(before, opinion("up", "你好。" * (n + 1)))
     note(before, opinion("better", "我是小苗。", "不"))
+    note(before, opinion("corrected", "我是小禾。"))
     name = "tiny-taught-1"
     words = lesson(before, model, place.home / "lessons" / name, name)
     taught = RunDir(place.runs / name)
     shutil.copytree(model, taught.model("dpo"))
     shutil.copy(words[1], taught.path / "recipe.yaml")
+    said = [
+        {"stage": "dpo", "tokens": n, "prompt": "你好", "answer": a} for n, a in enumerate("是不")
+    ]
+    write_jsonl(taught.samples, said)
     client = enter()
     found = client.get("/studio/effect", params={"run": name}).json()
     assert found["before"] == "tiny/models/pretrain" and found["after"] == f"{name}/models/dpo"
-    assert [(one["answer"], one["liked"]) for one in found["answers"]] == [
-        ("你好。", True), ("我是小苗。", True), ("不", False),
-    ]  # fmt: skip
-    assert all(0 < one["before"] == one["after"] < 1 for one in found["answers"]), "same weights"
-    first, loaded = found["answers"][0], load_model(model)
+    first, second, *thumbs = found["opinions"]
+    assert (first["kind"], first["wanted"]["text"], first["unwanted"]) == (
+        "corrected",
+        "我是小禾。",
+        None,
+    )
+    assert second["unwanted"]["text"] == second["now"] == "不" and second["is_wanted"] is False
+    assert len(thumbs) == 14 == found["of"] - 2 and first["is_wanted"] is None
+    shares = [
+        one[side] for one in found["opinions"] for side in ("wanted", "unwanted") if one[side]
+    ]
+    for one in (*shares, found["heldout"]):
+        assert 0 < one["before"] == one["after"] < 1, "same weights"
+    assert found["heldout"]["count"] == 1
+    loaded = load_model(model)
     prompt = tokenizer.chat_template.encode_prompt(tokenizer, ASKED)
-    said = tokenizer.encode("你好。")
-    logits_btv = loaded(torch.tensor([[*prompt, *said]]))
+    ids = tokenizer.encode("你好。")
+    logits_btv = loaded(torch.tensor([[*prompt, *ids]]))
     logprobs_tv = logits_btv[0].log_softmax(-1)[len(prompt) - 1 : -1]
-    mean = logprobs_tv[torch.arange(len(said)), torch.tensor(said)].mean()
-    assert first["before"] == pytest.approx(float(mean.detach().exp()), rel=1e-3)
+    mean = logprobs_tv[torch.arange(len(ids)), torch.tensor(ids)].mean()
+    assert thumbs[0]["wanted"]["before"] == pytest.approx(float(mean.detach().exp()), rel=1e-3)
     for other in ("tiny", "nobody"):
         assert client.get("/studio/effect", params={"run": other}).status_code in (400, 404)
 
 
-@pytest.mark.parametrize("kinds", ["up", "better", "up better corrected"])
+@pytest.mark.parametrize("kinds", ["up", "better", "up better corrected", "corrected"])
 def test_a_lesson_is_an_ordinary_recipe(run: RunDir, tmp_path: Path, kinds: str) -> None:
     with pytest.raises(Problem, match="nothing was said"):
         lesson(run, run.model("sft"), tmp_path / "a", "x")
     for kind in kinds.split():
-        note(run, opinion(kind, f"好{kind}", None if kind == "up" else "坏"))
+        note(run, opinion(kind, f"好{kind}", "坏" if kind == "better" else None))
+    earlier = [{"messages": [*ASKED, {"role": "assistant", "content": f"{n}"}]} for n in range(3)]
+    write_jsonl(run.corpus / "sft" / "train" / "conversations.jsonl", earlier)
     words = lesson(run, run.model("sft"), tmp_path / "a", "小苗-taught-1")
     assert words[0] == "run" and words[-1] == str(run.path.parent)
     recipe = load_recipe(words[1], words[2:])
     assert recipe.model.path == str(run.model("sft")) and not recipe.pretrain.enabled
-    assert recipe.dpo.loss == ("kto" if "up" in kinds else "sigmoid") and recipe.dpo.epochs > 5
-    assert recipe.sft.enabled == ("corrected" in kinds)
+    assert recipe.dpo.loss == ("sigmoid" if kinds == "better" else "kto") and recipe.dpo.epochs > 5
     kept = read_jsonl(recipe.corpus.preferences[0])
-    # Beside thumbs, the corrected and the better answer are one good and one bad each.
-    assert len(kept) == {"up": 1, "better": 1, "up better corrected": 5}[kinds]
-    assert yaml.safe_load(Path(words[1]).read_text(encoding="utf-8"))["model"]
+    # Beside thumbs, a better answer and the worse one are one good and one bad each.
+    assert len(kept) == (4 if " " in kinds else 1)
+    again = read_jsonl(recipe.corpus.conversations[0])
+    assert recipe.dpo.replay > 0.5 and recipe.dpo.sft_weight == 1 and again[-3:] == earlier
+    assert len(again) == 3 + len(kinds.split()), "what was wanted is learned as SFT is, too"
+    assert recipe.sample_prompts == ["你好"]
 
 
 def test_feedback_goes_to_the_run_of_the_model(enter: Enter, run: RunDir) -> None:

@@ -19,7 +19,8 @@ const IDEAS = ["idea1", "idea2", "idea3", "idea4"];
 
 // ---- what the page shows
 
-function showAll() {
+/** Draws the list and the chat anew. */
+export function showAll() {
   showChats();
   showMessages();
 }
@@ -279,7 +280,7 @@ async function reply() {
   if (tokens > 1 && last - first > AT_ONCE && arrivals > 2) message.stats.speed = (tokens - 1) / ((last - first) / 1000);
   if (trouble?.name === "AbortError") message.stats.stopped = true;
   if (result.finish === "length") message.stats.cut = true;
-  const isEmpty = !message.content && !message.reasoning_content && !message.tool_calls;
+  const isEmpty = !message.content && !message.reasoning_content && !message.tool_calls && !message.beside?.some((other) => other.content);
   if (trouble && isEmpty) mine.messages.splice(mine.messages.indexOf(message), 1);
   if (!store.all().some((one) => one.id === mine.id)) return; // deleted meanwhile
   keep(mine);

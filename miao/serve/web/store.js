@@ -48,7 +48,7 @@ function checked(chat) {
       for (const key of ["tokens", "speed", "first"]) if (Number.isFinite(message.stats[key])) one.stats[key] = message.stats[key];
       for (const key of ["about", "stopped", "cut"]) if (message.stats[key] === true) one.stats[key] = true;
     }
-    if (Array.isArray(message.beside)) one.beside = message.beside.filter((other) => typeof other?.content === "string").map((other) => ({ model: String(other.model), content: other.content, chosen: other.chosen === true }));
+    if (Array.isArray(message.beside)) one.beside = message.beside.filter((other) => typeof other?.content === "string").map((other) => ({ model: String(other.model), content: other.content, chosen: other.chosen === true, failed: other.failed === true }));
     for (const key of ["blind", "chosen"]) if (message[key] === true) one[key] = true;
     messages.push(one);
   }

@@ -14,13 +14,15 @@ const opened = new Set(); // logs and commands that the reader has unfolded
 function wish() {
   const given = { texts: [], chats: [], pairs: [] };
   for (const [path, kind] of chosen) given[kind].push(path);
-  const how = cloneOf ? { clone_of: cloneOf } : BY_TIME.includes(at("recipe").value) ? { ...byTime(), maker: at("maker").value.trim() || null } : { recipe: at("recipe").value };
+  const how = cloneOf ? { clone_of: cloneOf } : BY_TIME.includes(at("recipe").value) ? { ...byTime(), maker: at("maker").value.trim() || null, origin: origin() } : { recipe: at("recipe").value };
   const options = {};
   for (const field of at("planned").querySelectorAll("input[name]")) if (field.value !== field.defaultValue) options[field.name] = field.value.trim();
   return { name: at("name").value.trim(), ...how, ...given, options };
 }
 
 const byTime = () => (at("recipe").value ? { until: at("until").value } : { minutes: Number(at("minutes").value) });
+const ELSEWHERE = " "; // no run is called so
+const origin = () => (at("origin").value === ELSEWHERE ? at("given").value.trim() : at("origin").value) || null;
 const planning = turns();
 
 /** Forgets the plan, also one that is still being made. */
@@ -67,7 +69,8 @@ function showPlan() {
     field.defaultValue = planned.changed[key] === undefined ? String(value) : "";
     field.value = String(value);
     field.setAttribute("aria-label", key);
-    return make("tr", "", make("td", "", make("code", "", key)), make("td", "", field), ...(reasons ? [make("td", "faint", why[key] || "")] : []));
+    const fixed = key === "model.path"; // it is chosen above
+    return make("tr", "", make("td", "", make("code", "", key)), make("td", fixed ? "path" : "", fixed ? String(value) : field), ...(reasons ? [make("td", "faint", why[key] || "")] : []));
   });
   const others = Object.entries(why).filter(([key]) => !(key in options)); // decided too, but not here
   rows.push(...others.map(([key, reason]) => make("tr", "", make("td", "", make("code", "", key)), make("td", ""), make("td", "faint", reason))));
@@ -158,6 +161,15 @@ function showJobs() {
     at("recipe").value = before;
     showFields();
   }
+  const grown = runs.filter((run) => run.stage).map((run) => run.name);
+  const origins = `${JSON.stringify(grown)} ${document.documentElement.lang}`;
+  if (at("origin").dataset.names !== origins) {
+    at("origin").dataset.names = origins;
+    const before = at("origin").value;
+    at("origin").replaceChildren(new Option(say("fromScratch"), ""), ...grown.map((name) => new Option(say("fromRun", name), name)), new Option(say("fromElsewhere"), ELSEWHERE));
+    at("origin").value = grown.includes(before) || before === ELSEWHERE ? before : "";
+    showFields();
+  }
   const started = new Map(state.jobs.map((job) => [job.name, job]));
   const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
   const focused = document.activeElement?.dataset?.key;
@@ -168,7 +180,8 @@ function showJobs() {
 /** Only what is asked for: a clone has it all from its run. */
 function showFields() {
   const how = at("recipe").value;
-  const shown = { recipe: cloneOf === null, minutes: cloneOf === null && how === "", until: cloneOf === null && how === "until", maker: cloneOf === null && BY_TIME.includes(how) };
+  const shown = { recipe: cloneOf === null, minutes: cloneOf === null && how === "", until: cloneOf === null && how === "until", maker: cloneOf === null && BY_TIME.includes(how), origin: cloneOf === null && BY_TIME.includes(how) };
+  shown.given = shown.origin && at("origin").value === ELSEWHERE;
   for (const [name, is] of Object.entries(shown)) { at(`${name}-field`).hidden = !is; at(name).disabled = !is; }
 }
 
@@ -246,6 +259,7 @@ preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecke
 prepareTexts();
 at("plan").addEventListener("click", plan);
 at("recipe").addEventListener("change", () => choose(null));
+at("origin").addEventListener("change", () => choose(null));
 at("name").addEventListener("input", checkName);
 at("wish").addEventListener("submit", start);
 (async () => {

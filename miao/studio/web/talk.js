@@ -1,7 +1,7 @@
 // What the chat page has more in the studio: any checkpoint, models beside each other, a blind
 // comparison with its score, opinions of answers, and a run that learns from them.
 import "./talk-words.js";
-import { loadModels, more } from "./chat.js";
+import { loadModels, more, showAll } from "./chat.js";
 import { explain, turns } from "./notice.js";
 import { table } from "./glass.js";
 import { answer } from "./server.js";
@@ -12,7 +12,7 @@ import { at, make, say, speak } from "./words.js";
 const MOST = 3; // models beside the first
 const EVERY = 15000; // milliseconds
 const wanted = new URLSearchParams(location.search);
-let names = [], beside = [], blind = false, counts = null, score = [];
+let names = [], beside = [], blind = false, counts = null, score = [], learned = null;
 
 // ---- the bar: what stands beside, and how it is compared
 
@@ -37,6 +37,7 @@ function showBar() {
   box.checked = blind;
   box.addEventListener("change", () => { blind = box.checked; });
   const server = button("otherServer", addServer);
+  server.id = "other-server";
   const tally = score.slice(-3).map(({ models, first, second, neither }) => `${models[0]} ${first} : ${second} ${models[1]}${neither ? ` (= ${neither})` : ""}`);
   bar.replaceChildren(...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
     ...(counts && counts.labels + counts.pairs ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
@@ -51,14 +52,46 @@ function button(label, action, css = "plain") {
   return root;
 }
 
-async function addServer() {
-  const url = prompt(say("serverUrl"), "http://127.0.0.1:8000");
-  if (!url) return;
-  const key = prompt(say("serverKey"), "") || null;
-  names = (await post("/studio/servers", { url, key })).models;
-  at("model").replaceChildren(...names.map((name) => new Option(name, name)));
-  beside.push(names.at(-1));
-  showBar();
+/** A form for another server: where it is, then which of its models stands beside. */
+function addServer() {
+  const field = (node, label, more) => { Object.assign(node, more); return make("label", "block", make("span", "", say(label)), node); };
+  const url = make("input"), key = make("input"), models = make("select"), problem = make("p", "hint bad");
+  const next = make("button", "wide", say("findModels"));
+  const which = field(models, "itsModels", { hidden: true }), dialog = make("dialog");
+  const title = make("h2", "", say("otherServer"));
+  title.id = "server-title";
+  dialog.id = "server";
+  dialog.setAttribute("aria-labelledby", title.id);
+  problem.setAttribute("role", "alert");
+  which.hidden = true;
+  const form = make("form", "", title, make("p", "hint", say("serverMore")),
+    field(url, "serverUrl", { type: "url", name: "url", required: true, value: "http://127.0.0.1:8000" }),
+    field(key, "serverKey", { type: "password", name: "key", autocomplete: "off" }), which, problem,
+    make("div", "row", make("span", "grow"), button("cancel", () => dialog.close()), next));
+  const forget = () => { which.hidden = models.hidden = true; next.textContent = say("findModels"); };
+  for (const one of [url, key]) one.addEventListener("input", forget); // these are of what was typed before
+  const asking = turns();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (!which.hidden) { beside = [...beside.slice(0, MOST - 1), models.value]; showBar(); dialog.close(); return; }
+    const last = asking();
+    problem.textContent = "";
+    next.disabled = true;
+    try {
+      const found = (await post("/studio/servers", { url: url.value.trim(), key: key.value || null })).models;
+      if (!last() || !dialog.open) return;
+      await loadModels();
+      models.replaceChildren(...found.map((name) => new Option(name.slice(name.indexOf(": ") + 2), name)));
+      which.hidden = models.hidden = false;
+      next.textContent = say("putBeside");
+      models.focus();
+    } catch (error) { problem.textContent = error.value || error.message; } finally { next.disabled = false; }
+  });
+  dialog.append(form);
+  dialog.addEventListener("close", () => { dialog.remove(); at("other-server").focus(); });
+  document.body.append(dialog);
+  dialog.showModal();
+  url.select();
 }
 
 more.models = (found, before) => {
@@ -91,18 +124,33 @@ async function learnFromIt() {
   location.assign("/");
 }
 
-/** How likely the answers that this run learned from were to the model before, and are now. */
+/** What became of each opinion that this run learned from, and of what nobody spoke of. */
 async function showEffect() {
   const last = counting(), name = counts.run;
   effect.replaceChildren(make("p", "faint busy", say("measuring")));
   try {
-    const { answers } = await get(`/studio/effect?run=${encodeURIComponent(name)}`);
+    const found = await get(`/studio/effect?run=${encodeURIComponent(name)}`);
     if (!last()) return;
-    const share = (value) => `${Number((100 * value).toPrecision(3))} %`;
-    effect.replaceChildren(make("p", "hint", say("effectMore", name)), table(
-      answers.map(({ question, answer: said, liked, before: was, after: is }) => [liked ? "👍" : "👎", question, said, share(was), share(is), `× ${Number((is / was).toPrecision(3))}`]),
-      ["", say("question"), say("assistant"), say("wasBefore"), say("isNow"), ""]));
+    learned = { name, ...found };
+    drawEffect();
   } catch (error) { if (last()) { effect.replaceChildren(); explain(error); } }
+}
+
+const SIGNS = { up: "👍", down: "👎", better: "⇄", corrected: "✎" };
+const LOST = 0.97; // below this part of what it was, something is forgotten
+
+function drawEffect() {
+  if (!learned) { effect.replaceChildren(); return; }
+  const { name, of, opinions, heldout } = learned;
+  const share = (value) => `${Number((100 * value).toPrecision(3))} %`, change = ({ before: was, after: is }) => `${share(was)} → ${share(is)}`;
+  const cell = (one) => (one ? make("span", "", one.text, make("span", "faint", ` ${change(one)}`)) : "");
+  const asked = opinions.filter(({ now }) => now !== null), wanted = asked.filter((one) => one.wanted), unwanted = asked.filter((one) => one.unwanted);
+  const close = button("close", () => { learned = null; drawEffect(); });
+  effect.replaceChildren(make("p", "hint", say("effectMore", name, of), " ", close),
+    make("p", "", say("effectSums", wanted.filter((one) => one.is_wanted).length, wanted.length, unwanted.filter((one) => one.is_wanted !== false).length, unwanted.length)),
+    ...(heldout ? [make("p", heldout.after < LOST * heldout.before ? "bad" : "", say("effectRest", heldout.count, change(heldout)), say(heldout.after < LOST * heldout.before ? "hasForgotten" : "hasKept"))] : []),
+    table(opinions.map((one) => [SIGNS[one.kind], one.question, cell(one.wanted), cell(one.unwanted), one.now === null ? "–" : `${one.is_wanted === null ? "" : one.is_wanted ? "✓ " : "✗ "}${one.now}`]),
+      ["", say("question"), say("wantedAnswer"), say("unwantedAnswer"), say("saysNow")]));
 }
 
 // ---- answers beside each other
@@ -220,7 +268,7 @@ more.actions = (message, earlier, changed) => {
   return [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct];
 };
 
-at("model").addEventListener("change", () => { effect.replaceChildren(); count(); });
+at("model").addEventListener("change", () => { learned = null; drawEffect(); count(); });
 setInterval(async () => { // a training makes new checkpoints, and gives up old ones
   if (document.hidden || document.activeElement === at("model")) return;
   try {
@@ -228,6 +276,7 @@ setInterval(async () => { // a training makes new checkpoints, and gives up old 
     if (data.map(({ id }) => id).join("\n") !== names.join("\n")) loadModels();
   } catch { /* whoever asks something will be told */ }
 }, EVERY);
-at("language").addEventListener("click", () => setTimeout(showBar));
+at("language").addEventListener("click", () => setTimeout(() => { showBar(); drawEffect(); }));
 speak();
 showBar();
+showAll(); // a chat of before was drawn without what this page adds
