@@ -66,9 +66,12 @@ def conclude(path: Path, book: dict[str, Any]) -> None:
     bits = pretrained_bits(run)
     seconds = float(read_json(path / "clock.json")["seconds"])
     wanted = book["expected"]["minutes"] * 60
-    forecasts = foretold(run)
+    lines = read_jsonl(run.metrics)
+    forecasts = foretold(lines)
     later = next((f[1:] for f in reversed(forecasts) if f[0] <= 0.55), None)
-    book["outcome"] = {"bits_per_byte": bits, "seconds": seconds} | residuals(run, book, bits)
+    book["outcome"] = {"bits_per_byte": bits, "seconds": seconds} | residuals(
+        run, lines, book, bits
+    )
     book["forecasts"], book["halfway"] = forecasts, later
     write_json(path / BOOK, book)
     if bits is not None:
@@ -83,22 +86,23 @@ def conclude(path: Path, book: dict[str, Any]) -> None:
         warn("it took longer than asked: something else took the machine when the time was up")
 
 
-def foretold(run: RunDir) -> list[list[float]]:
+def foretold(lines: list[dict[str, Any]]) -> list[list[float]]:
     """What was forecast while it pretrained: share of the time, value, lower and upper bound."""
-    lines = read_jsonl(run.metrics)
     keys = ("share", "forecast", "forecast_low", "forecast_high")
     return [[line[key] for key in keys] for line in lines if "forecast" in line]
 
 
-def residuals(run: RunDir, book: dict[str, Any], bits: float | None) -> dict[str, float | None]:
+def residuals(
+    run: RunDir, lines: list[dict[str, Any]], book: dict[str, Any], bits: float | None
+) -> dict[str, float | None]:
     """What the next plan learns: the level over what the rules say of the tokens that were read,
     and the speed over what was measured; None where the model was not the plan's own."""
     from miao.model import count_parameters, load_config
 
     best, facts = book["plan"]["candidates"][0], run.facts().get("pretrain", {})
     inner = count_parameters(load_config(run.model("pretrain"))).inner
-    read = [line["tokens"] for line in read_jsonl(run.metrics) if line.get("stage") == "pretrain"
-            and "tokens" in line]  # fmt: skip
+    trained = (line for line in lines if line.get("stage") == "pretrain")
+    read = [line["tokens"] for line in trained if "tokens" in line]
     is_own = inner == best["inner"] and not book["plan"].get("goes_on")
     if bits is None or not is_own or not read or not facts.get("seconds"):
         return {"level": None, "pace": None}

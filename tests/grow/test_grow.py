@@ -13,13 +13,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from miao import rules
 from miao.cli import main
 from miao.errors import MiaoError
 from miao.files import read_json, read_jsonl, write_json, write_jsonl
 from miao.grow import machine
-from miao.grow.found import CUT, Found, cut, look, take_texts
+from miao.grow.found import CUT, Found, Source, cut, look, take_texts
 from miao.grow.given import look_at
 from miao.grow.machine import Speed
 from miao.grow.outcome import Earlier, earlier
@@ -150,6 +152,38 @@ def test_a_plan_is_a_recipe_with_reasons(folder: Path, tmp_path: Path) -> None:
     assert ladder == sorted(ladder, reverse=True), "more time never promises less"
     assert plans[60].best.inner >= plans[2].best.inner
     assert any("twice the text" in note for note in plans[60].notes)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    characters=st.floats(4, 10).map(lambda power: 10**power),
+    chinese=st.floats(0, 1),
+    slowness=st.floats(-2, 2).map(lambda power: 10**power),
+    level=st.floats(0.5, 1.5),
+    pairs=st.booleans(),
+    minutes=st.lists(st.floats(2, 3000), min_size=2, max_size=4),
+)
+def test_more_time_never_promises_a_worse_model(
+    characters: float, chinese: float, slowness: float, level: float, pairs: bool,
+    minutes: list[float],
+) -> None:  # fmt: skip
+    texts = Source("t", "document", [], 500, characters, (1 + 2 * chinese) * characters, 0,
+                   round(100 * chinese), 100)  # fmt: skip
+    found = Found([texts, *[Source("p", "preference", [], 9)] * pairs], level=level)
+    speed = replace(SPEED, per_token=1e-4 * slowness, per_flop=1e-11 * slowness)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("miao.grow.plan.free_space", lambda path: 2**50)
+    try:
+        plans = [make_plan(found, speed, m, 5.0, Path("nowhere")) for m in sorted(minutes)]
+    finally:
+        patch.undo()
+    promised = [min(candidate.bits for candidate in plan.candidates) for plan in plans]
+    assert promised == sorted(promised, reverse=True)
+    reading = [plan.stages["pretrain"] for plan in plans]
+    assert reading == sorted(reading)
+    assert all(
+        plan.best.bits <= 1.0051 * least for plan, least in zip(plans, promised, strict=True)
+    )
 
 
 def test_earlier_runs_here_correct_the_level(folder: Path, tmp_path: Path) -> None:

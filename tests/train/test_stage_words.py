@@ -15,7 +15,7 @@ from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.dataset import Manifest
 from miao.shards.write import write_dataset
-from miao.train.feed.sources import require_rows
+from miao.train.feed.sources import packing_facts, require_rows
 from miao.train.stage import _announce
 from tests.train.tiny import options
 
@@ -97,3 +97,14 @@ def test_sequences_that_teach_nothing_are_said(
     _announce("sft", options(seq_len=16), model, loader, 1e6)
     said = " ".join(capsys.readouterr().out.split())
     assert "36 of 40 sequences are left out" in said and "raise sft.seq_len" in said
+
+
+def test_of_text_that_is_only_replayed_no_splitting_is_told(
+    make_dataset: Callable[..., TokenDataset],
+) -> None:
+    long = PackedSource("text", make_dataset([list(range(90))] * 9, name="text"), 16, 0)
+    talk = [[1, 2, 40, 41, 42]] * 9
+    masks = [[False, False, True, True, True]] * 9
+    short = PackedSource("talk", make_dataset(talk, "conversation", masks, "talk"), 16, 0)
+    assert packing_facts(PackedLoader([long], 16), 4)["split"] > 0.5
+    assert packing_facts(PackedLoader([long, short], 16), 4)["split"] == 0

@@ -123,15 +123,17 @@ def token_budget(stage: str, options: StageOptions, loader: PackedLoader | StepS
 
 
 def packing_facts(loader: PackedLoader, rows: int = 2000) -> dict[str, float]:
-    """How full the first rows are, and how much had to be split; the loader is put back."""
+    """How full the first rows are, and how much had to be split (of text that is only replayed
+    nothing is said); the loader is put back."""
     before = loader.state()
+    kinds = {source.dataset.manifest.kind for source in loader.sources}
+    own = [s for s in loader.sources if len(kinds) == 1 or s.dataset.manifest.kind != "document"]
     drawn = loader.lane(0).next_rows(rows)
     filled = loader.real_tokens(drawn)
     loader.restore(before)
     return {
         "filled": filled / (rows * loader.seq_len),
-        "split": sum(source.split_tokens for source in loader.sources)
-        / max(loader.epoch_tokens, 1),
+        "split": sum(s.split_tokens for s in own) / max(sum(s.total_tokens for s in own), 1),
         "truncated": sum(source.truncated for source in loader.sources),
         "left_out": sum(source.left_out for source in loader.sources),
         "single": sum(source.single for source in loader.sources),
