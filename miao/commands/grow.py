@@ -231,8 +231,8 @@ def _recipe(options: argparse.Namespace, found: Found, plan: Plan, run: Path) ->
     elif talks > len(options.chats) + len(options.pairs):  # some stood among the texts
         texts = found.named_files("document")
     beginnings = _beginnings(texts)
-    name, out = run.name, options.out_dir
-    return recipe_text(plan, found, texts, name, out, options.maker, options.until, beginnings)
+    wish = (run.name, options.out_dir, options.maker, options.until)
+    return recipe_text(plan, found, texts, *wish, beginnings, options.seed)
 
 
 def _beginnings(texts: list[str]) -> list[str]:

@@ -35,6 +35,7 @@ def recipe_text(
     maker: str | None,
     until: str | None,
     beginnings: list[str],
+    seed: int = 42,
 ) -> str:
     """YAML.
 
@@ -87,6 +88,7 @@ def recipe_text(
 # An ordinary recipe: `miao run` of this file does the same, and every value can be changed.
 name: {_flow(name)}
 out_dir: {_flow(out_dir)}
+seed: {seed}
 {time}      # the whole run; what the stages' minutes are shares of
 
 corpus:

@@ -28,6 +28,7 @@ from miao.grow.outcome import Earlier, earlier
 from miao.grow.plan import make_plan, ranked
 from miao.grow.writing import recipe_text
 from miao.recipe.reading import load_recipe
+from miao.rundir import RunDir
 from tests.train.pair import run_two
 
 SPEED = Speed("cpu", "float32", 1e-4, 1e-11, 2**34, 2, "here")
@@ -332,6 +333,29 @@ def test_it_grows_and_keeps_its_books(
         from miao.commands.grow import main as grow
 
         grow([*words[1:], *tiny, "--seed", "7"])
+
+
+def test_a_run_of_the_recipe_does_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With budgets in tokens to the bit; of those in minutes the clock decides."""
+    monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
+    words = ["--model.hidden_size", "64", "--model.num_hidden_layers", "1"]
+    words += ["--corpus.seedbed.conversations", "60", "--evaluate.enabled", "false"]
+    for stage in ("pretrain", "sft"):
+        words += [f"--{stage}.minutes", "null", f"--{stage}.tokens", "3000"]
+        words += [f"--{stage}.batch_tokens", "1024"]
+    wish = [str(folder), "--minutes", "9", "--name", "a", "--out_dir", str(tmp_path)]
+    wish += ["--seed", "7"]
+    assert main(["grow", *wish, *words]) == 0
+    assert main(["run", str(tmp_path / "a" / "grow.yaml"), "--name", "b", *words]) == 0
+    first, second = (RunDir(tmp_path / name) for name in "ab")
+    recipes = [run.read_recipe()[1] | {"name": ""} for run in (first, second)]
+    assert recipes[0] == recipes[1] and recipes[0]["seed"] == 7
+    assert recipes[0]["corpus"]["text_talks"] > 0
+    for stage in ("pretrain", "sft"):
+        weights = [run.model(stage) / "model.safetensors" for run in (first, second)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def grow_quickly(*words: str) -> int:
