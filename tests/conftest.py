@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socketserver
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from miao.shards.dataset import Manifest
 from miao.shards.write import write_dataset
 from miao.tokenizer import Tokenizer, train_tokenizer
 
+# Else each process that tests start compiles all that it imports again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start; `one_thread` says why
 os.environ["MIAO_LANG"] = "en"  # whatever the machine speaks
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -51,22 +55,36 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 LONGEST_FIRST = [
-    "test_run.py", "train/test_parallel.py", "train/test_launch.py", "corpus/test_interrupted.py",
+    "studio/test_studio_browser.py", "train/test_launch.py", "test_run.py", "grow/test_grow.py", "train/test_parallel.py", "train/test_spread.py", "corpus/test_interrupted.py",
     "train/test_torture.py", "benchmarks/test_benchmarks.py", "engine/test_grammar.py",
     "train/test_compiling.py", "train/test_no_waiting.py", "doctor/test_doctor.py", "serve/test_web_browser.py", "serve/test_web_access.py",
     "test_chat.py", "train/test_loop.py",
     "serve/test_stopping.py", "serve/test_hostile.py", "serve/test_desk.py", "model/test_parity_random.py", "export/test_parity_check.py",
     "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",
     "train/test_grpo_run.py", "train/test_grpo.py", "corpus/test_datasets.py",
-    "page/test_page.py", "studio/test_studio_browser.py", "serve/test_every_field.py", "page/test_page_browser.py",
+    "page/test_page.py", "serve/test_every_field.py", "page/test_page_browser.py",
     "page/test_page_views.py", "test_run_books.py", "test_wheel.py", "test_hubs.py", "test_workshop_verbs.py",
 ]  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of several processes begins to collect at another directory, and finds the files that
+    the others began with compiled."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and config.args_source is config.ArgsSource.TESTPATHS:
+        paths = sorted(str(path) for path in Path(__file__).parent.iterdir() if is_collected(path))
+        first = len(paths) * int(worker["workerid"][2:]) // worker["workercount"]
+        config.args[:] = paths[first:] + paths[:first]
+
+
+def is_collected(path: Path) -> bool:
+    return path.match("test_*.py") or any(path.glob("test_*.py"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Processes that share the tests take whole files in this order: none ends long after others."""
     place = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    items.sort(key=lambda item: (place.get(item.path, len(place)), item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)
