@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,13 @@ def killed_at_the_first_checkpoint(words: list[str]) -> int:
     return main(words)
 
 
+def without_the_compiler(words: list[str]) -> int:
+    """The command, which asks for no compiling and does not spend seconds on importing it."""
+    code = main(words)
+    assert "torch._dynamo" not in sys.modules
+    return code
+
+
 def test_a_killed_run_continues_and_ends_the_same(
     recipe: Path, run_dir: Path, tmp_path: Path
 ) -> None:
@@ -246,7 +254,7 @@ def test_a_killed_run_continues_and_ends_the_same(
     assert killed.code == -signal.SIGKILL, killed.said
     (saved,) = list_checkpoints(tmp_path / "tiny" / "checkpoints" / "pretrain")
     assert not (tmp_path / "tiny" / "models" / "pretrain").exists()
-    (done,) = run_processes(1, main, words, directory=tmp_path)
+    (done,) = run_processes(1, without_the_compiler, words, directory=tmp_path)
     assert done.code == 0 and f"resumed at step {step_of(saved)} (" in done.said, done.said
     assert step_of(saved) > 0
     ours = load_file(tmp_path / "tiny" / "models" / "pretrain" / "model.safetensors")

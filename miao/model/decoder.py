@@ -270,8 +270,9 @@ class Decoder(nn.Module):
 
     def compilations(self) -> dict[str, int]:
         """How many graphs were compiled since compiling began, for the log."""
-        counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        return {"compilations": counted} if self.is_compiled else {}
+        if not self.is_compiled:
+            return {}
+        return {"compilations": torch._dynamo.utils.counters["stats"]["unique_graphs"]}
 
     def without_compiling(self) -> None:
         """Goes on eagerly."""

@@ -6,6 +6,7 @@ PyTorch's flash kernel of its own, forward and backward in one node each, which 
 as it is.
 
 What the compiler keeps on disk knows an operator by its name alone: other shapes need a new name.
+Defined by name, as one of `torch.library.custom_op` imports the compiler (seconds) when called.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ _FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 _BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 _MOST_THREADS = 8
 """The threads share a document's heads; with a mask they share those of all rows."""
+_OPERATOR = "miao::attend_documents"
+for _name, _schema in {
+    _OPERATOR: "(Tensor query, Tensor key, Tensor value, Tensor starts, float scale)"
+    " -> (Tensor, Tensor)",
+    f"{_OPERATOR}_backward": "(Tensor upstream, Tensor query, Tensor key, Tensor value,"
+    " Tensor output, Tensor logsumexp, Tensor starts, float scale) -> (Tensor, Tensor, Tensor)",
+}.items():
+    torch.library.define(_name, _schema, tags=torch.Tag.pt2_compliant_tag)
 
 
 def document_attention(
@@ -33,7 +42,8 @@ def document_attention(
         starts: `document_starts` of the rows. scale: factor on the scores (default 1/√d).
     """
     scale = query_nhd.shape[-1] ** -0.5 if scale is None else scale
-    output_nhd, _ = _attend(query_nhd, key_nkd, value_nkd, starts, scale)
+    attend = torch.ops.miao.attend_documents
+    output_nhd: Tensor = attend(query_nhd, key_nkd, value_nkd, starts, scale)[0]
     return output_nhd
 
 
@@ -60,7 +70,7 @@ def _for_group(x_nkd: Tensor, heads: int) -> Tensor:
     return x_nkd.transpose(0, 1)[:, None].expand(-1, heads // x_nkd.shape[1], -1, -1)
 
 
-@torch.library.custom_op("miao::attend_documents", mutates_args=(), device_types="cpu")
+@torch.library.impl(_OPERATOR, "cpu")
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -73,7 +83,7 @@ def _attend(
     return torch.cat(outputs).flatten(1, 2), torch.cat([sums for _, sums in found], dim=2)
 
 
-@_attend.register_fake
+@torch.library.register_fake(_OPERATOR)
 def _attend_shapes(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -82,7 +92,7 @@ def _attend_shapes(
     return query.new_empty(query.shape), query.new_empty(shape, dtype=torch.float32)
 
 
-@torch.library.custom_op("miao::attend_documents_backward", mutates_args=(), device_types="cpu")
+@torch.library.impl(f"{_OPERATOR}_backward", "cpu")
 def _attend_backward(
     upstream: Tensor,
     query: Tensor,
@@ -107,7 +117,7 @@ def _attend_backward(
     return whole[0].flatten(1, 2), whole[1].sum(dim=2), whole[2].sum(dim=2)
 
 
-@_attend_backward.register_fake
+@torch.library.register_fake(f"{_OPERATOR}_backward")
 def _attend_backward_shapes(
     upstream: Tensor,
     query: Tensor,
@@ -127,8 +137,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _attend_backward(upstream.contiguous(), *ctx.saved_tensors, ctx.scale)
+    saved = (*ctx.saved_tensors, ctx.scale)
+    gradients = torch.ops.miao.attend_documents_backward(upstream.contiguous(), *saved)
     return (*gradients, None, None)
 
 
-_attend.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd(_OPERATOR, _differentiate, setup_context=_keep)

@@ -83,6 +83,11 @@ class MuonAdamW(torch.optim.Optimizer):
         not the gradient must be zero."""
         self.set_lr_factor(1.0)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As the base class does, whose wrapper would import the compiler: seconds."""
+        plain = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+        plain(self, param_group)
+
     def set_lr_factor(self, factor: float) -> None:
         """Sets every group's rate to its peak times `factor`."""
         for group in self.param_groups:

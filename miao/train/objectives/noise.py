@@ -18,7 +18,7 @@ class EmbeddingNoise:
     def __init__(self, model: Decoder, alpha: float):
         self.alpha = alpha
         self._lengths_bt: Tensor | None = None
-        model.model.embed_tokens.register_forward_hook(self._add)
+        model.model.embed_tokens.register_forward_hook(torch.compiler.disable(self._add))
 
     def of(self, batch: Batch) -> None:
         """The next forward pass is of this batch."""
@@ -29,7 +29,6 @@ class EmbeddingNoise:
         counts = counts.scatter_add(1, segments_bt, torch.ones_like(segments_bt))
         self._lengths_bt = counts.gather(1, segments_bt)
 
-    @torch.compiler.disable
     def _add(self, module: nn.Module, _: Any, embedded_btd: Tensor) -> Tensor:
         lengths_bt = self._lengths_bt
         if not module.training or lengths_bt is None or not torch.is_grad_enabled():
