@@ -66,7 +66,7 @@ class Runs:
         run = self.found().get(name)
         if run is None:
             raise HTTPException(404, "there is no such run")
-        log, p = self._log(run)
+        log, p = self._log(run, span is not None)
         samples, q = self._lines(run, run.samples)
         evaluations, r = self._lines(run, run.eval_results)
         by_stage: dict[str, list[dict[str, Any]]] = {}
@@ -119,11 +119,11 @@ class Runs:
                 entry |= standing(run, stage, log, worker)
         return entry
 
-    def _log(self, run: RunDir) -> tuple[RunLog, list[str]]:
+    def _log(self, run: RunDir, closely: bool = False) -> tuple[RunLog, list[str]]:
         """What a run has logged so far, and what is wrong with its log."""
         grown = self._logs.setdefault(run.metrics, Grown(run.metrics))
         try:
-            problems = _named(grown.look(), run)
+            problems = _named(grown.look(closely), run)
         except OSError as error:
             problems = [f"{run.metrics.name}: {error.strerror}"]
         return grown.log, problems

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from miao.files import parsed_lines
+from miao.files import orjson, parsed_lines
 
 CURVES = {
     "loss": "loss",
@@ -28,6 +30,13 @@ POINTS = 300
 """Per curve; more are averaged in runs of equal length."""
 EVENTS = 500
 """Of a stage, the latest."""
+PART = 2**20
+"""Bytes of a log that are read at a time."""
+LONG, SOME, SOON = 4 * 2**20, 15_000, 2.0
+"""Of a log of so many bytes so many lines are read at first, so that its curves are there at once;
+the whole when it is looked at again so many seconds later, or closely."""
+RARE = (b'"event"', b'"scores"', b'"heldout')
+"""What of a long log is never passed over."""
 MARK = 64
 """Bytes at both ends of what was read, by which a file that was written anew is known."""
 
@@ -93,12 +102,13 @@ class RunLog:
     def extend(self, rows: Sequence[dict[str, Any]]) -> None:
         """Takes lines. A hundred thousand of them come at once where a page is opened late: so by
         columns."""
-        for name, of_stage in groupby(rows, lambda row: text(row.get("stage"))):
-            stage, found = self.stages.setdefault(name, StageLog()), list(of_stage)
-            for row in (row for row in found if row.get("event") is not None):
+        for name, found in _by_stage(rows):
+            stage = self.stages.setdefault(name, StageLog())
+            events = [row for row in found if row.get("event") is not None]
+            for row in events:
                 if (tokens := number(row.get("tokens"))) is not None:
                     stage.note(tokens, row)
-            plain = [row for row in found if row.get("event") is None]
+            plain = [row for row in found if row.get("event") is None] if events else found
             self.last = next((row for row in reversed(plain) if "loss" in row), self.last)
             x = _column(plain, "tokens")
             for title, key in CURVES.items():
@@ -108,6 +118,15 @@ class RunLog:
             for row in (row for row in plain if "scores" in row):
                 if (tokens := number(row.get("tokens"))) is not None:
                     stage.ask(tokens, row["scores"])
+
+
+def _by_stage(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+    names = [row.get("stage") for row in rows]
+    if names and names.count(names[0]) == len(names):
+        yield text(names[0]), rows
+        return
+    for name, found in groupby(rows, lambda row: text(row.get("stage"))):
+        yield name, list(found)
 
 
 def _column(rows: Sequence[dict[str, Any]], key: str) -> Any:
@@ -134,17 +153,26 @@ class Grown:
         self._state: tuple[int, int] | None = None
         self._read, self._lines, self._ends = 0, 0, (b"", b"")
         self._problems: list[str] = []
+        self._glanced: float | None = None
+        """When only some lines were read."""
 
-    def look(self) -> list[str]:
+    def look(self, closely: bool = False) -> list[str]:
         """Reads what is new; returns all that is wrong with the file.
+
+        Args:
+            closely: every line, of a long log too.
 
         Raises:
             OSError: it cannot be read.
         """
         with self._turn:
-            return self._look()
+            since = None if self._glanced is None else time.monotonic() - self._glanced
+            again = since is not None and (closely or since > SOON)
+            if again:
+                self._forget()
+            return self._look(closely or again)
 
-    def _look(self) -> list[str]:
+    def _look(self, closely: bool) -> list[str]:
         if not self._path.is_file():
             self._forget()
             return []
@@ -159,19 +187,58 @@ class Grown:
             new = file.read()
             whole = new[: new.rfind(b"\n") + 1]
             # A last line without its end is being written, unless it is all there.
-            text = (whole if whole or self._read else new).decode("utf-8", "replace")
-            named = self._path, self._problems.append, self._lines + 1
-            self.log.extend(parsed_lines(text, *named))
+            if not closely and not self._read and len(whole) > LONG:
+                self._glance(whole)
+            else:
+                self._take(whole if whole or self._read else new)
             self._read += len(whole)
-            self._lines += whole.count(b"\n")
             self._ends, self._state = self._ends_of(file), state
         return self._problems
+
+    def _take(self, new: bytes) -> None:
+        """Lines, a part at a time: a hundred thousand records at once are slow to make. From the
+        first part on that holds an odd line they are looked at one by one."""
+        begin = 0
+        while begin < len(new):
+            end = new.find(b"\n", begin + PART) + 1 or len(new)
+            rows = _plain(new[begin:end])
+            if rows is None:
+                text, end = new[begin:].decode("utf-8", "replace"), len(new)
+                named = self._path, self._problems.append, self._lines + 1
+                rows = parsed_lines(text, *named)
+            self.log.extend(rows)
+            self._lines += new.count(b"\n", begin, end)
+            begin = end
+
+    def _glance(self, new: bytes) -> None:
+        """Some lines, evenly over all, and those that are rare."""
+        begins = {new.find(b"\n", n * len(new) // SOME) + 1 for n in range(SOME)}
+        for key in RARE:
+            at = new.find(key)
+            while at >= 0:
+                begins.add(new.rfind(b"\n", 0, at) + 1)
+                at = new.find(key, new.find(b"\n", at))
+        begins |= {0, new.rfind(b"\n", 0, -1) + 1}
+        lines = (new[begin : new.find(b"\n", begin) + 1] for begin in sorted(begins - {len(new)}))
+        text = b"".join(lines).decode("utf-8", "replace")
+        self.log.extend(parsed_lines(text, self._path, lambda _: None))  # of faults: the whole
+        self._lines += new.count(b"\n")
+        self._glanced = time.monotonic()
 
     def _ends_of(self, file: Any) -> tuple[bytes, bytes]:
         file.seek(0)
         head = file.read(min(MARK, self._read))
         file.seek(max(0, self._read - MARK))
         return head, file.read(min(MARK, self._read))
+
+
+def _plain(lines: bytes) -> list[dict[str, Any]] | None:
+    """The records of lines of which none is odd."""
+    with suppress(ValueError, AttributeError):  # AttributeError: there is no orjson
+        found = [orjson.loads(line) for line in lines.split(b"\n") if line]
+        if set(map(type, found)) <= {dict}:
+            return found
+    return None
 
 
 def text(value: Any) -> str:

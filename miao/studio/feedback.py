@@ -22,7 +22,9 @@ PASSES = (3, 100)
 ROWS = 4
 """Of a step: one of what was said, the others of what the run has learned from before."""
 REPLAY = 1 - 1 / ROWS
-RATE = 3e-4
+RATE, WIDTH = 2e-4, 192
+"""The rate, and the width of the model at which it was measured (docs/LOG.md); a wider one gets
+less, by the power of 1.5."""
 AGAIN = 1000
 """Conversations that are read again."""
 HALF = "\ufffd"
@@ -133,7 +135,7 @@ def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
         "epochs": _epochs(judged, length),
         "batch_tokens": ROWS * length,
         "seq_len": length,
-        "learning_rate": RATE,
+        "learning_rate": _rate(model),
         "sft_weight": 1.0,
         "replay": REPLAY if repeats else 0.0,
     }
@@ -182,6 +184,11 @@ def _length(judged: list[dict[str, Any]], model: Path) -> int:
     """Of a row that holds the longest of them: a power of two."""
     most = int(read_json(model / "config.json").get("max_position_embeddings", 256))
     return min(most, max(256, 1 << (2 * max(map(_tokens, judged))).bit_length()), 2048)
+
+
+def _rate(model: Path) -> float:
+    width = int(read_json(model / "config.json").get("hidden_size", WIDTH))
+    return float(f"{RATE * min(1.0, (WIDTH / width) ** 1.5):.2g}")
 
 
 def _epochs(judged: list[dict[str, Any]], length: int) -> int:

@@ -324,6 +324,39 @@ def test_a_log_is_taken_by_columns_as_by_lines(tmp_path: Path) -> None:
     assert len(problems) == 100 + 1 + 1, "numbers beyond all floats; the last line may be cut"
 
 
+def test_of_a_long_log_some_lines_are_read_at_first_and_all_when_it_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"stage": "sft", "tokens": n, "loss": float(n)}
+        | ({"heldout_bits_per_byte": 1.0} if n % 50 == 7 else {})
+        | ({"event": "skipped"} if n == 333 else {})
+        for n in range(1000)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join([*lines[:500], "damaged", *lines[500:]]) + "\n")
+    for name, value in (("LONG", 1000), ("SOME", 40), ("PART", 700)):
+        monkeypatch.setattr(f"miao.serve.curves.{name}", value)
+    grown = Grown(path)
+    assert grown.look() == []
+    log = grown.log.stages["sft"]
+    few = log.curves["loss"][0]
+    assert 40 <= len(few) < 80 and few[0] == 0 and few[-1] == 999 and list(few) == sorted(few)
+    assert len(log.curves["heldout"][0]) == 20 and [one["x"] for one in log.events] == [333]
+    with path.open("a") as file:
+        file.write('{"stage": "sft", "tokens": 1000, "loss": 1.0}\n')
+    grown.look()
+    assert len(log.curves["loss"][0]) == len(few) and log.curves["loss"][0][-1] == 1000
+    assert grown.look(closely=True) == [f"{path}:501: not a JSON line"]
+    whole = grown.log.stages["sft"]
+    assert len(whole.curves["loss"][0]) == 1000 and len(whole.curves["heldout"][0]) == 20
+    later = Grown(path)
+    later.look()
+    monkeypatch.setattr("miao.serve.curves.SOON", -1.0)
+    assert later.look() and len(later.log.stages["sft"].curves["loss"][0]) == 1000
+
+
 def test_where_a_training_stands(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "a")
     rows: list[dict[str, Any]] = [
