@@ -12,7 +12,7 @@ import pytest
 
 from miao.corpus.records import Conversation, Document
 from miao.corpus.seedbed import arithmetic, knowledge
-from miao.corpus.seedbed.facts import relations
+from miao.corpus.seedbed.facts import Fact, relations
 from miao.corpus.seedbed.items import ChoiceItem, QuestionItem
 from miao.errors import MiaoError
 
@@ -116,6 +116,7 @@ def test_tables_are_whole():
             assert sentence[-1] in ("。？" if fact.language == "zh" else ".?")
             assert sentence[0] == sentence[0].upper()
         assert all(fact.value.lower() in text.lower() for text in fact.statements)
+        assert fact.sentence.count(fact.value) == 1
 
 
 def test_every_relation_has_enough_phrasings():
@@ -245,6 +246,60 @@ def test_every_fact_is_stated_in_documents(knowledge_texts):
     bare = stated.replace("，", "。")
     for fact in knowledge.facts():
         assert any(text in stated or text in bare for text in fact.statements), fact.sentence
+
+
+def yes_or_no() -> dict[str, tuple[Fact, str]]:
+    """Every such question, with the fact and the value that it asks about."""
+    return {
+        knowledge.whether(fact, value): (fact, value)
+        for fact in knowledge.facts()
+        for value in (fact.value, *fact.distractors)
+    }
+
+
+def test_yes_or_no_is_asked_in_chats_alone_and_answered_by_the_fact():
+    pairs = yes_or_no()
+    documents = texts(knowledge.documents(random.Random(4)), 5000)
+    assert not set(re.split("\n|问：|Q: ", "\n".join(documents))) & set(pairs)
+    asked = [
+        (*pairs[question.content], answer.content)
+        for chat in islice(knowledge.conversations(random.Random(4)), 10_000)
+        for question, answer in zip(chat.messages[::2], chat.messages[1::2], strict=True)
+        if question.content in pairs
+    ]
+    assert len(asked) > 1000
+    assert all(answer == fact.sentence for fact, _, answer in asked)
+    assert 0.45 < sum(value == fact.value for fact, value, _ in asked) / len(asked) < 0.55
+
+
+def test_yes_or_no_is_evaluated_on_pairs_that_training_leaves_out():
+    chats = islice(knowledge.conversations(random.Random(4)), 10_000)
+    items, pairs = knowledge.whether_items(random.Random(3), 400), yes_or_no()
+    assert not {m.content for chat in chats for m in chat.messages} & {i.question for i in items}
+    true = 0
+    for item in items:
+        fact, value = pairs[item.question]
+        assert item.is_right(fact.sentence)
+        assert item.is_right(fact.sentence.replace(fact.value, value)) == (value == fact.value)
+        true += value == fact.value
+    assert true == 200
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "value", "question"),
+    [
+        ("zh", "苹果", "水果", "苹果是水果吗？"),
+        ("zh", "中国", "东京", "中国的首都是东京吗？"),
+        ("en", "apple", "a vehicle", "Is an apple a vehicle?"),
+        ("en", "China", "Beijing", "Is the capital of China Beijing?"),
+        ("en", "spider", "6 legs", "Is it true that a spider has 6 legs?"),
+    ],
+)
+def test_a_fact_is_asked_for_yes_or_no(language, subject, value, question):
+    [fact] = [fact for fact in knowledge.facts()
+              if (fact.language, fact.subject) == (language, subject)
+              and value in (fact.value, *fact.distractors)]  # fmt: skip
+    assert knowledge.whether(fact, value) == question
 
 
 # Evaluation items.

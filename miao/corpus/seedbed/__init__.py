@@ -46,11 +46,12 @@ CONVERSATION_WEIGHTS = {
 }
 """Share of each topic in the conversations."""
 QUESTION_WEIGHTS = {
-    "identity": 0.3,
-    "arithmetic": 0.3,
+    "identity": 0.25,
+    "arithmetic": 0.25,
     "knowledge": 0.2,
     "comparison": 0.1,
     "general": 0.1,
+    "yes_no": 0.1,
 }
 """Share of each category in the held-out questions."""
 
@@ -123,9 +124,10 @@ class Seedbed:
             "knowledge": lambda n: knowledge.question_items(rng, n),
             "comparison": lambda n: arithmetic.comparison_items(rng, n),
             "general": lambda n: general.question_items(rng, n),
+            "yes_no": lambda n: knowledge.whether_items(rng, n),
         }
         untaught = {topic for topic, weight in self.conversation_weights.items() if not weight}
-        asked = {"arithmetic": "math", "comparison": "math"}
+        asked = {"arithmetic": "math", "comparison": "math", "yes_no": "knowledge"}
         return [
             item
             for name, make in makers.items()

@@ -13,7 +13,7 @@ from miao.corpus.seedbed.phrasing import talks, typed
 from miao.corpus.seedbed.tables import ZH_SHARE, Language, some_language
 
 MAIN_INTENTS = ("name", "maker", "nature", "abilities")
-_MAIN_WEIGHT = 4
+_MAIN_WEIGHT = 6
 
 
 @cache

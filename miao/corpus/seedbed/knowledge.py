@@ -15,12 +15,21 @@ from typing import Generic, TypeVar
 
 from miao.corpus.records import Conversation, Document, Message
 from miao.corpus.seedbed.facts import Fact, facts, relations
-from miao.corpus.seedbed.items import ChoiceItem, QuestionItem, continuation_of, prompt_of
-from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language
+from miao.corpus.seedbed.items import (
+    ChoiceItem,
+    QuestionItem,
+    continuation_of,
+    one_in_ten,
+    prompt_of,
+)
+from miao.corpus.seedbed.tables import LANGUAGES, ZH_SHARE, Language, some_language, table
 
 T = TypeVar("T")
 
 _FEWEST_TURNS = 14
+_WHETHER_SHARE = 0.1
+_IS = re.compile(r"(.+?) (is|are|was) (.+)\.")
+_SMALL_FIRST = frozenset(["A", "An", "The", "There", "We"])
 
 _GREETINGS = {"zh": ("你好，{}", "你好，请问{}"), "en": ("Hello, {}", "Hi, {}")}
 _REQUESTS = {
@@ -128,6 +137,43 @@ def _questions(group: list[Fact], language: Language, rng: random.Random) -> str
     )
 
 
+def _asked_whether(fact: Fact, rng: random.Random) -> str:
+    """Asked whether the fact's value, or (half of the time) a false one, is right."""
+    shown = [value for value in fact.distractors if not _is_held_out(fact, value)]
+    if not shown or (rng.random() < 0.5 and not _is_held_out(fact, fact.value)):
+        return whether(fact, fact.value)
+    return whether(fact, rng.choice(shown))
+
+
+def whether(fact: Fact, value: str) -> str:
+    """`苹果是动物吗？` about this value, true or false.
+
+    Only chats ask so, and the reply is the fact alone: what a text asks is learned like all of it,
+    false values too, and a verdict beside the fact was never learned (docs/LOG.md).
+    """
+    said = fact.sentence.replace(fact.value, value)
+    by_order = _IS.fullmatch(said) if fact.language == "en" and said[:3] != "We " else None
+    if by_order is None:
+        frame = table(fact.language, "frames").lines("whether", ("",))[0]
+        return frame.format(_within(fact, said).rstrip("。."))
+    subject, verb, rest = by_order.groups()
+    return f"{verb.capitalize()} {_within(fact, subject)} {rest}?"
+
+
+def _within(fact: Fact, text: str) -> str:
+    """As it stands within a sentence: in English only a name keeps its capital."""
+    if fact.language == "zh":
+        return text
+    own = text.startswith(fact.subject[:1].upper() + fact.subject[1:]) and fact.subject[0].islower()
+    return text[0].lower() + text[1:] if own or text.split(" ", 1)[0] in _SMALL_FIRST else text
+
+
+@cache
+def _is_held_out(fact: Fact, value: str) -> bool:
+    """Whether training never asks if this value is right: 1 pair in 10, by a stable hash."""
+    return one_in_ten(f"{fact.language} {fact.relation} {fact.subject} {value}")
+
+
 def _list(group: list[Fact], language: Language, rng: random.Random) -> str:
     colon = "：" if language == "zh" else ":"
     lines = [f"{_titles(language)[group[0].relation]}{colon}"]
@@ -138,7 +184,8 @@ def _list(group: list[Fact], language: Language, rng: random.Random) -> str:
 
 
 def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Conversation]:
-    """Endless chats of 1 to 3 questions, each answered with one full sentence.
+    """Endless chats of 1 to 3 questions, each answered with one full sentence; some ask for yes
+    or no.
 
     Args:
         zh_share: the share of Chinese chats; the others are English.
@@ -150,7 +197,9 @@ def conversations(rng: random.Random, zh_share: float = ZH_SHARE) -> Iterator[Co
         messages: list[Message] = []
         for fact in group:
             question = rng.choice(fact.questions)
-            if messages and fact.follow_up and rng.random() < 0.5:
+            if rng.random() < _WHETHER_SHARE:
+                question = _asked_whether(fact, rng)
+            elif messages and fact.follow_up and rng.random() < 0.5:
                 question = fact.follow_up
             elif rng.random() < 0.4:
                 question = _polite(question, language, rng, first=not messages)
@@ -231,16 +280,30 @@ def _one_begins_the_other(left: str, right: str) -> bool:
 
 def question_items(rng: random.Random, count: int) -> list[QuestionItem]:
     """Held-out questions for the chat; a reply that also names a false value is wrong."""
-    return [
-        QuestionItem(
-            question=question,
-            answers=list(fact.accepted),
-            wrong=[text for text in fact.distractors if not _said_anyway(text, fact)],
-            category="knowledge",
-            language=fact.language,
-        )
-        for fact, question in _heldout(rng, count)
-    ]
+    return [_item(fact, question, "knowledge") for fact, question in _heldout(rng, count)]
+
+
+def _item(fact: Fact, question: str, category: str) -> QuestionItem:
+    wrong = [text for text in fact.distractors if not _said_anyway(text, fact)]
+    return QuestionItem(
+        question, list(fact.accepted), wrong, category=category, language=fact.language
+    )
+
+
+def whether_items(rng: random.Random, count: int) -> list[QuestionItem]:
+    """Questions for yes or no, half of each, about pairs that training never asks about; a right
+    reply says the fact."""
+    pools: dict[bool, list[tuple[Fact, str]]] = {True: [], False: []}
+    for fact in facts():
+        for value in (fact.value, *fact.distractors):
+            if _is_held_out(fact, value):
+                pools[value == fact.value].append((fact, value))
+    decks = {true: Deck(pool, rng) for true, pool in pools.items()}
+    items = []
+    for number in range(count):
+        [(fact, value)] = decks[number % 2 == 0].deal()
+        items.append(_item(fact, whether(fact, value), "yes_no"))
+    return items
 
 
 def _said_anyway(text: str, fact: Fact) -> bool:

@@ -7,7 +7,6 @@ sharpens what fine-tuning taught and pulls nowhere else.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterator, Set
@@ -16,6 +15,7 @@ from functools import cache
 from miao.corpus.records import Conversation, Message, Preference
 from miao.corpus.seedbed import arithmetic
 from miao.corpus.seedbed.facts import Fact, facts
+from miao.corpus.seedbed.items import one_in_ten
 from miao.corpus.seedbed.persona import Persona
 from miao.corpus.seedbed.phrasing import Talk, bare, talks, typed
 from miao.corpus.seedbed.tables import ZH_SHARE, Language, phrases, some_language
@@ -23,15 +23,13 @@ from miao.corpus.seedbed.tables import ZH_SHARE, Language, phrases, some_languag
 REASONS = ("correct", "polite", "concise", "language")
 ABOUT = frozenset({"facts", "sums"})
 _SHARES = {"correct": 0.64, "polite": 0.11, "concise": 0.05, "language": 0.20}
-_HELD_OUT_ONE_IN = 10
 
 _EQUATION = re.compile(r"(\d+[+\-×]\d+=)(\d+)([。.])")
 
 
 def is_held_out(text: str) -> bool:
     """Whether training never shows this prompt: 1 in 10, whatever its marks and capitals."""
-    digest = hashlib.blake2b(bare(text).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % _HELD_OUT_ONE_IN == 0
+    return one_in_ten(bare(text))
 
 
 def preferences(
