@@ -60,6 +60,10 @@ def main(words: Sequence[str]) -> int:
     wish = {k: v for k, v in vars(options).items() if k not in UNWRITTEN}
     more += ["--device", options.device] if options.device != "auto" else []
     wish["more"] = more
+    if options.origin:
+        from miao.grow.given import meant
+
+        options.origin = wish["origin"] = meant(options.origin)
     parse_options(Recipe, None, more)  # a word that is no option is told before any work
     with join_world(options.device) as world:
         book = world.from_main(_begun(run, wish) if world.is_main else None)

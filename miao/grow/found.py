@@ -15,6 +15,7 @@ from miao import rules
 from miao.console import count
 from miao.corpus.check import language_of
 from miao.corpus.read.accounting import UnreadColumns
+from miao.corpus.read.convert import EXPECTED
 from miao.corpus.read.formats import RecordCounts, convert_file
 from miao.corpus.read.kinds import sniff_kind
 from miao.corpus.read.opened import COMPRESSIONS
@@ -132,6 +133,12 @@ def look(texts: Sequence[str], chats: Sequence[str], pairs: Sequence[str]) -> Fo
     sizes = [sum(_size(Path(file)) for file in source.files) for source in result.sources]
     for source, size in zip(result.sources, sizes, strict=True):
         _count(source, READ * size / max(sum(sizes), 1), result, sample)
+        if source.kind != "document" and not source.seen:
+            raise MiaoError(
+                f"no {source.kind}s stand in it",
+                where=source.files[0],
+                fix=f"{EXPECTED[source.kind]}; what is text goes before the options",
+            )
     characters = result.total("document", "characters")
     if characters < LEAST:
         raise MiaoError(

@@ -84,14 +84,25 @@ class Given:
         )
 
 
+def meant(name: str) -> str:
+    """The model's name; one that lies here is looked for at once.
+
+    Raises:
+        MiaoError: there is none.
+    """
+    if not Path(name).exists() and not is_hub_name(name) and name.count("/") == 1:
+        return f"hf:{name}"
+    if not is_hub_name(name):
+        find_model(name)
+    return name
+
+
 def look_at(name: str, found: Found, speed: Speed, seconds: float) -> Given:
     """Measures a model on the user's text, and how fast it learns here, within a part of `seconds`.
 
     Raises:
         MiaoError: no such model, none that can be read, no tokenizer beside it.
     """
-    if not Path(name).exists() and not is_hub_name(name) and name.count("/") == 1:
-        name = f"hf:{name}"
     directory = find_model(name)
     where = name if is_hub_name(name) else str(directory)
     tokenizer, config = Tokenizer.from_directory(directory), load_config(directory)

@@ -87,6 +87,15 @@ def test_errors_come_before_any_work(
     unknown = refused(str(folder), "--minutes", "5", "--pretrain.learing_rate", "1")
     assert "learning_rate" in unknown
     assert "no name" in refused(str(folder), "--minutes", "5", "--name", "a/b")
+    assert "no time" in refused(str(folder), "--until", "2020-01-01T07:30")
+    assert "no time" in refused(str(folder), "--minutes", "nan")
+    assert "wrong.txt" in refused(str(tmp_path / "wrong.txt"), "--minutes", "5")
+    assert "wrong" in refused(str(folder), "--minutes", "5", "--from", str(tmp_path / "wrong"))
+    chats = refused(str(folder), "--minutes", "5", "--chats", str(folder / "novel.txt"))
+    assert "novel.txt" in chats
+    with pytest.raises(SystemExit) as caught:
+        refused(str(folder), "--minutes", "5", "--hours", "1")
+    assert caught.value.code == 2, "contradictory"
     monkeypatch.setattr("miao.grow.plan.free_space", lambda path: 2**20)
     assert "of disk are free" in refused(str(folder), "--minutes", "5")
 
