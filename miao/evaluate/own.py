@@ -34,7 +34,7 @@ circles where a text goes on in many ways."""
 SUBJECT, WORDS, ASIDE = "on the subject", "in words of the text", "references, in words of the text"
 EMPTY, CIRCLES, REPEATED = "empty answers", "answers in circles", "repeated 4-grams"
 MOST_TEXTS = 400
-NGRAM, MOST_READ = 3, 4_000_000
+NGRAM, MOST_READ = 3, 1_000_000
 """What counts as words of the text: three characters of Chinese or three English words that stand
 there side by side, in its first so many characters."""
 MANY = 0.2
@@ -137,7 +137,11 @@ def tone_of(run: RunDir, replies: Sequence[dict[str, Any]]) -> list[Score]:
     known = _ngrams_of_text(run)
     for category, key in ((WORDS, "answer"), (ASIDE, "reference")):
         grams = [TextView(record[key]).ngrams(NGRAM) for record in replies]
-        shares = [float(np.isin(found, known).mean()) for found in grams if len(found)]
+        shares = [
+            float((known[np.searchsorted(known, found) % len(known)] == found).mean())
+            for found in grams
+            if len(found) and len(known)
+        ]
         scores += [mean(ABOUT, category, shares, "share")] if shares else []
     return scores
 
