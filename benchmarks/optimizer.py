@@ -21,6 +21,7 @@ from material import shape
 
 from miao.device import choose_device, choose_dtype, keep_freed_memory
 from miao.model import Decoder, ModelConfig, flops_per_token
+from miao.model.counts import muon_flops
 from miao.recipe import parse_quantity
 from miao.train.optim import MuonAdamW
 
@@ -104,6 +105,7 @@ def measured(name: str, device: torch.device, step_tokens: float, options: Any) 
     kinds["torch AdamW for all"] = lambda m: torch.optim.AdamW(
         m.parameters(), lr=LR, betas=BETAS, weight_decay=DECAY, fused=True
     )
+    share = arithmetic(config, options.seq_len, step_tokens, own == torch.float32)
     models = {kind: fresh(config, device) for kind in kinds}
     optimizers = {kind: make(models[kind]) for kind, make in kinds.items()}
     for _ in range(STEPS):
@@ -134,9 +136,7 @@ def measured(name: str, device: torch.device, step_tokens: float, options: Any) 
                 "slower by": seconds["median"] / fastest,
                 "difference": differences[kind],
                 "share": f"{seconds['median'] / (whole + seconds['median']):.2%}",
-                "share by arithmetic": f"{arithmetic(config, options.seq_len, step_tokens):.2%}"
-                if muon
-                else None,
+                "share by arithmetic": f"{share:.2%}" if muon else None,
             }
         )
     return rows
@@ -178,15 +178,9 @@ def pass_seconds(
     return best_and_median(times["pass"])["median"]
 
 
-def arithmetic(config: ModelConfig, seq_len: int, step_tokens: float) -> float:
-    """Share of Newton-Schulz in the FLOPs of a step: five times 4·r²·c + 2·r³ for each matrix of
-    r rows and c columns, r being the shorter side."""
-    newton_schulz = 0.0
-    for name, parameter in Decoder(config).named_parameters():
-        if parameter.ndim >= 2 and ".layers." in name:
-            short_side, long_side = sorted(parameter.shape[-2:])
-            count = parameter.numel() // (short_side * long_side)
-            newton_schulz += count * 5 * (4 * short_side**2 * long_side + 2 * short_side**3)
+def arithmetic(config: ModelConfig, seq_len: int, step_tokens: float, fp32: bool) -> float:
+    """Share of Newton-Schulz in the FLOPs of a step."""
+    newton_schulz = muon_flops(config, fp32)
     passing = flops_per_token(config, seq_len) * step_tokens
     return newton_schulz / (newton_schulz + passing)
 

@@ -88,6 +88,26 @@ def flops_per_token(config: ModelConfig, seq_len: float, causal: bool = True) ->
     return 6.0 * matmul_weights(config) + (attention / 2 if causal else attention)
 
 
+def muon_flops(config: ModelConfig, fp32: bool) -> float:
+    """FLOPs of the five Newton-Schulz steps on every matrix in the blocks, r x k of them r the
+    smaller side: 20·r²·k + 10·r³; in float32 4·r²·k + 34·r³ where that is less (`train/gram.py`).
+    """
+    c, total = config, 0.0
+    queries, keys = c.num_attention_heads * c.query_dim, c.num_key_value_heads * c.head_dim
+    for layer in range(c.num_hidden_layers):
+        matrices = [(c.hidden_size, size) for size in (queries, keys, keys, queries)]
+        if c.is_latent:
+            matrices = attention_matrices(c)
+        inner = [c.intermediate_size]
+        if c.is_sparse(layer):
+            shared = c.n_shared_experts * c.moe_intermediate_size
+            inner = [shared, *[c.moe_intermediate_size] * c.num_experts]
+        for short, long in map(sorted, [*matrices, *[(c.hidden_size, size) for size in inner] * 3]):
+            plain, gram = 20 * short**2 * long + 10 * short**3, 4 * short**2 * long + 34 * short**3
+            total += min(plain, gram) if fp32 else plain
+    return total
+
+
 def bitbrain_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     """BitBrain's `6N(1 + s/12h + V/16Lh)` per token, N being all active parameters.
 

@@ -20,6 +20,7 @@ from miao.model.counts import (
     attention_matrices,
     count_parameters,
     feed_forward_matrices,
+    muon_flops,
 )
 
 REACHED = 0.8
@@ -27,7 +28,6 @@ REACHED = 0.8
 COMPILE_PAYS_AFTER = 900.0
 """Seconds of training on a CPU from which on `compile: auto` compiles: that takes 20 to 60 s, and
 gains some 6 % with small shapes (docs/LOG.md)."""
-_NEWTON_SCHULZ_STEPS = 5
 _WEIGHT_PASS_BYTES = 20
 """Per weight and micro-batch: reading and casting it, writing its gradient, adding it up."""
 _WEIGHT_STEP_BYTES = 44
@@ -219,15 +219,7 @@ def _head(c: ModelConfig, rates: Rates) -> float:
 
 
 def _optimizer(c: ModelConfig, rates: Rates, muon: bool) -> float:
-    """Seconds per step. Newton-Schulz on an r x k matrix (r the smaller side) takes in each of its
-    steps three products: 4·r²·k + 2·r³ FLOPs."""
+    """Seconds per step."""
+    flops = muon_flops(c, fp32=rates.number == 4) if muon else 0.0
     seconds = _WEIGHT_STEP_BYTES * count_parameters(c).total / rates.bandwidth
-    if not muon:
-        return seconds
-    flops = 0.0
-    for layer in range(c.num_hidden_layers):
-        matrices = attention_matrices(c) + feed_forward_matrices(c, layer, all_experts=True)
-        for inner, outer in matrices:
-            short, long = min(inner, outer), max(inner, outer)
-            flops += _NEWTON_SCHULZ_STEPS * (4 * short**2 * long + 2 * short**3)
     return seconds + flops / (0.6 * rates.matmul)

@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
+from torch.utils.flop_counter import FlopCounterMode
 
 from miao.model import Decoder, count_parameters
+from miao.model.counts import muon_flops
 from miao.recipe.schedule import Schedule, learning_rate_factor
 from miao.train import muon
 from miao.train.gram import pays_by_gram
 from miao.train.muon import Orthogonalizer, newton_schulz
 from miao.train.optim import MuonAdamW
+from tests.model.shapes import KINDS
 
 # Tall, wide and square, two of them of one shape; the last three are AdamW's.
 SHAPES = {
@@ -152,6 +155,20 @@ def test_wide_matrices_are_done_on_their_small_side(shape: tuple[int, int]) -> N
     assert not pays_by_gram(2, 9, torch.bfloat16)
     found, exact = (newton_schulz(stack, dtype) for dtype in (torch.float32, torch.float64))
     torch.testing.assert_close(found.double(), exact, atol=3e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_muon_takes_the_flops_that_plans_count(
+    make_model: Callable[..., Decoder], kind: str, dtype: torch.dtype
+) -> None:
+    model = make_model(**KINDS[kind])
+    optimizer = ours(list(model.named_parameters()), muon_dtype=dtype)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert counter.get_total_flops() == muon_flops(model.config, dtype == torch.float32)
 
 
 def test_newton_schulz_keeps_the_singular_vectors() -> None:
