@@ -10,6 +10,8 @@ equal first one, and over a single process with all the cores.
 
 `--memory`: how much a process grows from before it has a model to the peak of two training steps,
 on CPUs, with the step's rows shared out, beside what of that are weights, gradient and buffers.
+glibc is told to give back what is freed at once: by itself it keeps most of it (the larger the
+freed block, the larger those that it keeps), which is then resident and nobody's.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from miao.train.distributed.world import LaunchedWorld, World
 from miao.train.optim import local
 from miao.train.prepare import filling_of, prepare_model
 
+GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 SHAPE_OPTIONS = (
     "hidden_size",
     "num_hidden_layers",
@@ -111,7 +114,9 @@ def measure_memory(options: argparse.Namespace) -> int:
     for n in [int(word) for word in options.processes.split(",")]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(n), __file__, "--memory", "--layers"]
-        done = subprocess.run([*command, str(options.layers)], capture_output=True, text=True)
+        command += [str(options.layers)]
+        environment = os.environ | GIVING_BACK
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if len(found) != n:
             raise RuntimeError(done.stderr[-2500:])

@@ -16,7 +16,7 @@ from miao.train.gram import by_gram, pays_by_gram
 MOST_SHAPES = 64
 """Of stacks of equal matrices in a model."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-Finish = Callable[[], list[Tensor]]
+Finish = Callable[[], Tensor]
 """Waits for the other processes and returns the results."""
 
 
@@ -76,12 +76,11 @@ class Orthogonalizer:
                 warn(f"Muon is not compiled: {first_line(error)}")
         return newton_schulz(matrices_nrc, self.dtype)
 
-    def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
-        """Begins with matrices [rows, columns] or stacks of them [e, rows, columns].
+    def begin(self, joined: Tensor, shape: torch.Size) -> Finish:
+        """Begins with n matrices [n, rows, columns] or stacks of them [n, e, rows, columns].
 
         Args:
-            parts: what this process holds of each. shape: of each one as a whole.
+            joined: what this process holds of each. shape: of each one as a whole.
         """
-        joined = torch.stack(parts)  # experts are stacked already
         updates = self.nearest(joined.flatten(0, -3)).to(joined.dtype).view_as(joined)
-        return lambda: list(updates.unbind())
+        return lambda: updates

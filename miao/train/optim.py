@@ -117,20 +117,26 @@ class MuonAdamW(torch.optim.Optimizer):
             by_shape[parameter.shape].append(parameter)
         begun: list[tuple[list[nn.Parameter], Finish]] = []
         for shape, stack in by_shape.items():
-            gradients = _gradients(stack)
-            buffers = [self._buffer(p, "momentum") for p in stack]
-            self._average(buffers, gradients, group["momentum"])
-            nesterov = list(torch._foreach_lerp(gradients, buffers, group["momentum"]))
+            nesterov = self._nesterov(stack, group["momentum"])
             begun.append((stack, self.orthogonalizer.begin(nesterov, shape)))
+            del nesterov
             if len(begun) > self.orthogonalizer.ahead:
                 self._apply(*begun.pop(0), group)
         for stack, finish in begun:
             self._apply(stack, finish, group)
 
+    def _nesterov(self, stack: list[nn.Parameter], momentum: float) -> Tensor:
+        gradients = _gradients(stack)
+        buffers = [self._buffer(p, "momentum") for p in stack]
+        self._average(buffers, gradients, momentum)
+        joined = torch.stack(gradients)
+        torch._foreach_lerp_(list(joined.unbind()), buffers, momentum)
+        return joined
+
     def _apply(self, stack: list[nn.Parameter], finish: Finish, group: dict[str, Any]) -> None:
         rows, columns = stack[0].shape[-2:]
         scale = math.sqrt(max(1.0, rows / columns))
-        matrices, updates = [local(p) for p in stack], finish()
+        matrices, updates = [local(p) for p in stack], list(finish().unbind())
         torch._foreach_mul_(matrices, self._if_good(1 - group["lr"] * group["weight_decay"]))
         if self.good is not None:
             torch._foreach_mul_(updates, self._if_good(1.0, 0.0))

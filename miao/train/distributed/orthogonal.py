@@ -8,6 +8,7 @@ its result is the same as without sharing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,21 +26,22 @@ class SharedOrthogonalizer(Orthogonalizer):
 
     ahead = 1
 
-    def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
+    def begin(self, joined: Tensor, shape: torch.Size) -> Finish:
         rank, size = dist.get_rank(), dist.get_world_size()
-        joined = torch.stack(parts)
-        flat = joined.flatten(0, -3)
-        each = -(-len(flat) // size)
-        mine = flat[each * rank : each * (rank + 1)]
-        results = flat.new_zeros((each, *flat.shape[1:]), dtype=self.dtype)
-        if len(mine):
-            results[: len(mine)] = self.nearest(mine)
-        gathered = results.new_empty((each * size, *flat.shape[1:]))
+        whole, dtype = joined.shape, joined.dtype
+        joined = joined.flatten(0, -3)
+        count, each = len(joined), -(-len(joined) // size)
+        mine = joined[each * rank : each * (rank + 1)]
+        results = self.nearest(mine) if len(mine) else mine.to(self.dtype)
+        if len(mine) < each:
+            results = torch.cat([results, results.new_zeros(each - len(mine), *whole[-2:])])
+        del joined, mine
+        gathered = results.new_empty((each * size, *whole[-2:]))
         work = _all_gather(gathered, results, async_op=True)
 
-        def finish() -> list[Tensor]:
+        def finish() -> Tensor:
             work.wait()
-            return list(gathered[: len(flat)].to(joined.dtype).view_as(joined).unbind())
+            return gathered[:count].to(dtype).view(whole)
 
         return finish
 
@@ -52,36 +54,36 @@ class RowsOrthogonalizer(Orthogonalizer):
     group: Any = None
     """The processes that hold one copy of the matrices together; None: all."""
 
-    def begin(self, parts: list[Tensor], shape: torch.Size) -> Finish:
+    def begin(self, joined: Tensor, shape: torch.Size) -> Finish:
         if len(shape) > 2:  # whole experts: nothing to exchange
-            return super().begin(parts, shape) if len(parts[0]) else lambda: parts
-        group = self.group
+            if joined.shape[1]:
+                return super().begin(joined, shape)
+            return partial(torch.empty_like, joined)
+        group, held, dtype = self.group, joined.shape, joined.dtype
         rank, size = dist.get_rank(group), dist.get_world_size(group)
         heights = chunk_sizes(shape[0], size)
-        each = -(-len(parts) // size)
-        counts = [len(parts[each * r : each * (r + 1)]) for r in range(size)]
-        columns, mine = shape[1], counts[rank]
+        counts, columns = chunk_sizes(len(joined), size), shape[1]
         sent = [n * heights[rank] * columns for n in counts]
-        received = [mine * height * columns for height in heights]
-        whole = parts[0].new_empty(sum(received))
-        rows = torch.cat([p.flatten() for p in parts])
-        dist.all_to_all_single(whole, rows, received, sent, group=group)
-        stack = torch.cat(
-            [
-                piece.view(mine, height, columns)
-                for piece, height in zip(whole.split(received), heights, strict=True)
-            ],
-            dim=1,
+        received = [counts[rank] * height * columns for height in heights]
+        rows = joined.new_empty(sum(received))
+        dist.all_to_all_single(rows, joined.flatten(), received, sent, group=group)
+        del joined  # every one of these is as large as the others
+        pieces = zip(rows.split(received), heights, strict=True)
+        stack = torch.cat([piece.view(-1, high, columns) for piece, high in pieces], dim=1)
+        del rows, pieces
+        results = self.nearest(stack) if len(stack) else stack.to(self.dtype)
+        del stack
+        parts, back = results.split(heights, dim=1), results.new_empty(results.numel())
+        torch._foreach_copy_(
+            [place.view_as(p) for place, p in zip(back.split(received), parts, strict=True)], parts
         )
-        results = self.nearest(stack) if mine else stack.to(self.dtype)
-        back = torch.cat([rows.flatten() for rows in results.split(heights, dim=1)])
+        del results, parts
         returned = back.new_empty(sum(sent))
         work = dist.all_to_all_single(returned, back, sent, received, group=group, async_op=True)
 
-        def finish() -> list[Tensor]:
+        def finish() -> Tensor:
             work.wait()
-            rows = returned.to(parts[0].dtype).view(len(parts), heights[rank], columns)
-            return list(rows.unbind())
+            return returned.to(dtype).view(held)
 
         return finish
 
