@@ -196,14 +196,13 @@ def orthogonalize(world: World, shapes: list[tuple[int, ...]], count: int, rows:
     largest = 0.0
     for dtype in (torch.float32, torch.bfloat16):
         for shape in shapes:
-            stack = [torch.randn(shape, generator=generator) for _ in range(count)]
+            stack = torch.stack([torch.randn(shape, generator=generator) for _ in range(count)])
             truth = Orthogonalizer(dtype).begin(stack, torch.Size(shape))()
             kind: Callable[..., Orthogonalizer] = SharedOrthogonalizer
             if rows:
                 kind = RowsOrthogonalizer
                 heights = chunk_sizes(shape[0], world.size)
-                stack = [t.split(heights)[world.rank] for t in stack]
-                truth = [t.split(heights)[world.rank] for t in truth]
+                stack, truth = (t.split(heights, dim=1)[world.rank] for t in (stack, truth))
             found = kind(dtype).begin(stack, torch.Size(shape))()
             for a, b in zip(found, truth, strict=True):
                 assert a.shape == b.shape

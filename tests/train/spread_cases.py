@@ -46,8 +46,6 @@ class Whole:
     parallel: Parallelism = "fsdp"
     options: dict[str, Any] = field(default_factory=dict)
     machines: int = 1
-    compiled: bool = False
-    """As the compiler sees it, without machine code."""
 
 
 def random_model(tokenizer: Tokenizer, directory: Path, seed: int, **shape: Any) -> Path:
@@ -103,8 +101,8 @@ def train_whole(world: World, case: Whole, directory: Path) -> dict[str, Any]:
         recipe = ready(run, case)
     world.local_size = world.size // case.machines
     tokenizer = Tokenizer.from_directory(case.tokenizer)
-    compile_module = torch.nn.Module.compile
-    plain = partialmethod(compile_module, backend="aot_eager") if case.compiled else compile_module
+    # As the compiler sees it, without machine code.
+    plain = partialmethod(torch.nn.Module.compile, backend="aot_eager")
     torch.manual_seed(0)
     with patch.object(torch.nn.Module, "compile", plain):
         result = train_stage(case.kind, recipe, run, tokenizer, case.base, "mark", world)

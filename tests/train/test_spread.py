@@ -28,7 +28,15 @@ from tests.train.spread_cases import (
 )
 
 LOSS, WEIGHT = 2e-5, 1e-4
-TIMES = {"seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_bitbrain", "data_wait"}
+TIMES = {
+    "seconds",
+    "tokens_per_second",
+    "mfu",
+    "mfu_palm",
+    "mfu_bitbrain",
+    "data_wait",
+    "compilations",
+}
 
 
 class Pairs(dict[int, Pair]):
@@ -92,13 +100,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "DPO": ("dpo", {}),
     "a teacher": ("sft", {"teacher": TeacherOptions("teacher", weight=0.7)}),
     "activation checkpointing": ("sft", {"activation_checkpointing": "on"}),
+    "LoRA with activation checkpointing, compiled": (
+        "sft", {
+            "adapter": AdapterOptions("lora", rank=3), "activation_checkpointing": "on",
+            "compile": "on",
+        },
+    ),
 }  # fmt: skip
 
 
 def many(pair: Pair, case: Whole, directory: Path) -> None:
     answers = pair.run(train_whole, case, directory / "many")
     assert all(isinstance(answer, dict) for answer in answers), answers
-    train_whole(World(), replace(case, parallel="auto", compiled=False), directory / "one")
+    alone = replace(case, parallel="auto", options=case.options | {"compile": "off"})
+    train_whole(World(), alone, directory / "one")
     same(directory / "one", directory / "many", case.kind)
 
 
