@@ -258,14 +258,15 @@ class Decoder(nn.Module):
         number of labels is another in every pass.)"""
         return self.is_compiled and self.training and self.device.type == "cuda"
 
-    def compile_for_training(self, graphs: bool = False) -> None:
+    def compile_for_training(self, graphs: bool = False, by_block: bool = False) -> None:
         """Compiles the backbone's training pass; evaluation and generation stay eager.
 
         Args:
-            graphs: replayed as CUDA graphs.
+            graphs: replayed as CUDA graphs. by_block: each block by itself.
         """
         begin_compiling()
-        self.model.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
+        for module in self.model.layers if by_block else [self.model]:
+            module.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
         self.is_compiled = True
 
     def compilations(self) -> dict[str, int]:

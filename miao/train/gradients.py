@@ -89,6 +89,7 @@ class StepGradients:
                 if self.parallel.lockstep:
                     raise self._too_large() from error
                 # The traceback holds on to the activations: halve after it is gone.
+            self.parallel.sum_gradients()
             told = self.world.gather([int(passed is None), stop])
             if passed is not None and not any(failed for failed, _ in told):
                 return self._finish(*passed, max(number for _, number in told))
@@ -218,10 +219,11 @@ class StepGradients:
     def _finish(
         self, loss: Tensor, sums: dict[str, Tensor], weights: list[int], stop: int
     ) -> Gradients:
-        """Sums over the processes, takes the norm, and clips."""
+        """Sums what is told over the processes, takes the norm, and clips."""
         if sum(weights):
             loss, sums = self._over_processes(loss, sums, weights)
-            self.parallel.sum_gradients()
+        else:
+            self.model.zero_grad()  # nothing is to be learned, and nothing decays
         norm, scale = self.parallel.norm(), None
         if self.scaler is not None:
             scale = self.scaler.scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partialmethod
 from pathlib import Path
@@ -20,8 +21,10 @@ from miao.model import Decoder, ModelConfig, save_model
 from miao.recipe import DpoOptions, Parallelism, Recipe
 from miao.shards import PackedLoader, PackedSource, TokenDataset
 from miao.shards.answers import LabelledAnswers
+from miao.train.distributed import buckets
 from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.orthogonal import RowsOrthogonalizer, SharedOrthogonalizer, chunk_sizes
+from miao.train.distributed.parallel import DataParallel
 from miao.train.distributed.world import World, join_world
 from miao.train.loop import Trainer
 from miao.train.muon import Orthogonalizer
@@ -188,6 +191,49 @@ class OutOfMemory:
         if self.calls == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.objective.loss(model, batch)
+
+
+def exchanges(world: World, case: Case) -> tuple[list[str], float, int]:
+    """What happens in a step of two passes, how far its gradient is from that of a process alone,
+    and the buckets. Then the last process runs out of memory within a pass."""
+    with patch.object(buckets, "BUCKET", 3000):
+        model, alone = model_of(case), model_of(case)
+        parallel = make_parallel("ddp", model, options(), world)
+    assert isinstance(parallel, DataParallel)
+    ids = torch.randint(97, (2 * world.size, 12), generator=torch.Generator().manual_seed(1))
+    alone(ids, labels_bt=ids, output="loss").backward()
+    events: list[str] = []
+
+    def pass_through(number: int) -> None:
+        part = ids[2 * world.rank + number][None]
+        loss = parallel.module(part, labels_bt=part, output="loss")
+        parallel.backward(loss, last=number == 1)
+        events.append("pass")
+
+    reduce = torch.distributed.all_reduce
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        events.append("exchange")
+        return reduce(*arguments, **named)
+
+    def fails(gradient: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError
+
+    with patch.object(torch.distributed, "all_reduce", counted):
+        pass_through(0)
+        pass_through(1)
+        parallel.sum_gradients()
+    largest = 0.0
+    for parameter, truth in zip(model.parameters(), alone.parameters(), strict=True):
+        assert parameter.grad is not None and truth.grad is not None
+        largest = max(largest, float((parameter.grad - truth.grad).abs().max()))
+    parallel.forget_gradients()
+    if world.rank == world.size - 1:
+        model.model.layers[1].mlp.up_proj.weight.register_hook(fails)
+    with suppress(torch.OutOfMemoryError):
+        pass_through(1)
+    parallel.sum_gradients()
+    return events, largest, len(parallel.buckets.flats)
 
 
 def orthogonalize(world: World, shapes: list[tuple[int, ...]], count: int, rows: bool) -> float:

@@ -108,7 +108,7 @@ def test_graphs_are_left_where_a_step_has_several_micro_batches(
     )
     compiled: list[bool] = []
     model = running.model
-    monkeypatch.setattr(model, "compile_for_training", lambda graphs: compiled.append(graphs))
+    monkeypatch.setattr(model, "compile_for_training", lambda graphs, _: compiled.append(graphs))
     running.parallel.compile()
     running.run()
     several = micro_batch < 8

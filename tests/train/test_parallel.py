@@ -25,7 +25,7 @@ from miao.train.feed.preferences import cache_reference
 from miao.train.safety.parts import MODEL, part_name
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair
-from tests.train.shared_cases import Case, begin_spread, model_of, orthogonalize, train
+from tests.train.shared_cases import Case, begin_spread, exchanges, model_of, orthogonalize, train
 from tests.train.tiny import curve, options
 
 DEEPSPEED = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def test_two_processes_equal_one(
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_compiled_too(pair: Pair, places: list[str], tmp_path: Path, parallel: Any) -> None:
-    """Whole under DDP, block by block under FSDP; rows of padding make every pass one shape."""
+    """Block by block; rows of padding make every pass one shape."""
     case = Case(places, parallel, options={"tokens": 1300}, compiled=True)
     both(pair, case, tmp_path / "two")
     train(World(), Case(**vars(case) | {"compiled": False}), tmp_path / "one")
@@ -167,6 +167,16 @@ def test_the_balance_loss_of_experts(pair: Pair, places: list[str], tmp_path: Pa
     train(World(), case, tmp_path / "one")
     loss, weight = differences(tmp_path / "one", tmp_path / "two")
     assert loss < 5e-4 and weight < 5e-3, (loss, weight)
+
+
+def test_gradients_are_exchanged_while_the_last_backward_pass_goes_on(pair: Pair) -> None:
+    """Counted, not timed; and one process that runs out of memory there leaves nobody waiting."""
+    for rank, answer in enumerate(pair.run(exchanges, Case([]))):
+        assert isinstance(answer, tuple), answer
+        events, difference, count = answer
+        step = ["pass", *["exchange"] * count, "pass"]
+        assert count > 5 and difference < 1e-4, (count, difference)
+        assert events == (step if rank == 1 else [*step, "pass"])
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["ddp", "fsdp"])

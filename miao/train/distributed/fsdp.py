@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from miao.device import begin_compiling
 from miao.model.decoder import Decoder, Rotary
 from miao.model.directory import own_tensors
 from miao.recipe import StageOptions
@@ -213,10 +212,7 @@ class FullySharded(Sharded):
         return whole[slice(*rows_of(target))]
 
     def compile(self, graphs: bool = True) -> None:
-        begin_compiling()
-        for block in self.model.model.layers:  # what collects the parts stands between them
-            block.compile(dynamic=False)
-        self.model.is_compiled = True
+        self.model.compile_for_training(by_block=True)
 
 
 def materialize(model: Decoder, device: torch.device) -> None:

@@ -9,7 +9,7 @@ from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -24,13 +24,11 @@ from miao.model.directory import Named, own_tensors
 from miao.ops.experts import experts_never_wait
 from miao.recipe import StageOptions
 from miao.train.adapters import Rows, has_adapter, merged
+from miao.train.distributed.buckets import Buckets
 from miao.train.distributed.orthogonal import SharedOrthogonalizer
 from miao.train.distributed.world import World
 from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
-
-BUCKET = 2**25
-"""Numbers that are summed over the processes in one exchange (128 MiB)."""
 
 
 class Parallel:
@@ -44,6 +42,8 @@ class Parallel:
     """Whether checkpoints are written and read in parts, by every process its own."""
     lockstep = False
     """Whether every process must run equally many forward and backward passes."""
+    by_block = False
+    """Whether blocks are compiled one by one: gradients, or weights, are exchanged between them."""
     orthogonalizer: type[Orthogonalizer] = Orthogonalizer
     optimizer_class: type[MuonAdamW] = MuonAdamW
 
@@ -91,7 +91,8 @@ class Parallel:
         self.model.zero_grad(set_to_none=True)
 
     def sum_gradients(self) -> None:
-        """Makes the gradient that of the whole step, once its micro-batches are through."""
+        """Makes the gradient that of the whole step, once its micro-batches are through, or have
+        failed: all call it."""
 
     def sum(self, numbers: Tensor) -> None:
         """Sums over the processes, in place."""
@@ -175,7 +176,7 @@ class Parallel:
         if graphs and self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
             warn("the experts make the host wait on this GPU: compiled, but not as CUDA graphs")
             self.graphs = graphs = False
-        self.model.compile_for_training(graphs)
+        self.model.compile_for_training(graphs, self.by_block and not graphs)
 
     def plain_model(self) -> Decoder | None:
         """A model to measure, sample and save, with the weights of now; None where it is another
@@ -209,29 +210,26 @@ class Parallel:
 
 class DataParallel(Parallel):
     """Every process has the whole model and its share of each step's rows (DDP). The gradient is
-    summed once per step, after the last micro-batch: a process that runs out of memory before has
-    kept nobody waiting. Muon's matrices are shared out."""
+    summed once per step, while the backward pass of the last micro-batch goes on. Muon's matrices
+    are shared out."""
 
+    by_block = True
     orthogonalizer = SharedOrthogonalizer
 
     def distribute(self) -> None:
         broadcast(self.model)
+        self.buckets = Buckets(p for p in self.model.parameters() if p.requires_grad)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        if last:
+            self.buckets.last()
+        super().backward(loss, last)
+
+    def forget_gradients(self) -> None:
+        self.buckets.begin()
 
     def sum_gradients(self) -> None:
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:  # this process had no rows
-                parameter.grad = torch.zeros_like(parameter)
-        begun = []
-        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            begun.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-        for bucket, flat, work in begun:
-            work.wait()
-            summed = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(
-                bucket, [s.view_as(g) for s, g in zip(summed, bucket, strict=True)]
-            )
+        self.buckets.finish()
 
     def sum(self, numbers: Tensor) -> None:
         dist.all_reduce(numbers)
@@ -295,17 +293,3 @@ def broadcast(model: nn.Module) -> None:
     """Gives every process the main one's weights and buffers."""
     for tensor in (*model.parameters(), *model.buffers()):
         dist.broadcast(tensor, src=0)
-
-
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one type, together about BUCKET numbers."""
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if bucket and (size + tensor.numel() > BUCKET or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.numel()
-    if bucket:
-        yield bucket
