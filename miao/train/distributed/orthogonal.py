@@ -63,15 +63,16 @@ class RowsOrthogonalizer(Orthogonalizer):
         rank, size = dist.get_rank(group), dist.get_world_size(group)
         heights = chunk_sizes(shape[0], size)
         counts, columns = chunk_sizes(len(joined), size), shape[1]
+        mine = counts[rank]
         sent = [n * heights[rank] * columns for n in counts]
-        received = [counts[rank] * height * columns for height in heights]
+        received = [mine * height * columns for height in heights]
         rows = joined.new_empty(sum(received))
         dist.all_to_all_single(rows, joined.flatten(), received, sent, group=group)
         del joined  # every one of these is as large as the others
         pieces = zip(rows.split(received), heights, strict=True)
-        stack = torch.cat([piece.view(-1, high, columns) for piece, high in pieces], dim=1)
+        stack = torch.cat([piece.view(mine, high, columns) for piece, high in pieces], dim=1)
         del rows, pieces
-        results = self.nearest(stack) if len(stack) else stack.to(self.dtype)
+        results = self.nearest(stack) if mine else stack.to(self.dtype)
         del stack
         parts, back = results.split(heights, dim=1), results.new_empty(results.numel())
         torch._foreach_copy_(
