@@ -331,7 +331,7 @@ def test_newton_schulz_is_compiled_once_for_a_shape_and_given_up_where_that_fail
         ours, plain = Orthogonalizer(torch.float32, compiles=True), Orthogonalizer(torch.float32)
         for _ in range(2):
             for count, rows, columns in shapes:
-                parts = list(torch.randn(count, rows, columns, generator=generator))
+                parts = torch.randn(count, rows, columns, generator=generator)
                 found, truth = (o.begin(parts, parts[0].shape)() for o in (ours, plain))
                 torch.testing.assert_close(found, truth)
         assert sum(made) == graphs or backend_now is broken
