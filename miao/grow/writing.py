@@ -155,7 +155,7 @@ def _new_model(plan: Plan) -> str:
     shape = shape_options(best.width, best.blocks)
     return f"""tokenizer:
   vocab_size: {best.vocabulary}          # {plan.why["tokenizer.vocab_size"]}
-  sample: {min(int(plan.characters), 3_000_000 if plan.minutes < 30 else 30_000_000)}
+  sample: {min(int(plan.characters), 3_000_000 if plan.minutes < 120 else 30_000_000)}
 
 model:                      # {best.parameters / 1e6:.1f}M: {plan.why["model.hidden_size"]}
   hidden_size: {best.width}
