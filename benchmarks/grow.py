@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def plot(books: Sequence[tuple[str, dict[str, Any]]]) -> str:
     (dots); on the line it came true, in the band within `FORETOLD`."""
     points = [
         (name, float(said), float(book["outcome"]["bits_per_byte"]), colour)
-        for name, book in books
-        if (book.get("outcome") or {}).get("bits_per_byte")
+        for name, book in there_with_bits(books)
         for said, colour in (
             (book["expected"]["bits_per_byte"][0], "none"),
             ((book.get("halfway") or [None])[0], "#2b6"),
@@ -94,6 +94,14 @@ def plot(books: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "\n".join([head, *lines, *marks, *words, "</svg>", ""])
 
 
+def there_with_bits(
+    books: Sequence[tuple[str, dict[str, Any]]],
+) -> list[tuple[str, dict[str, Any]]]:
+    """Those that are done, of each corpus by the minutes."""
+    done = [one for one in books if (one[1].get("outcome") or {}).get("bits_per_byte")]
+    return sorted(done, key=lambda one: (one[0].rpartition("-")[0], one[1]["expected"]["minutes"]))
+
+
 def run_name(corpus: str, minutes: float) -> str:
     return f"{corpus}-{minutes:g}"
 
@@ -102,10 +110,8 @@ def table(books: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Markdown: a row of each run that is done, and what came true."""
     rows = ["| run | minutes | kept | planned | halfway | outcome | off |", "|---" * 7 + "|"]
     kept = foretold = done = 0
-    for name, book in books:
-        outcome, expected = book.get("outcome"), book["expected"]
-        if not outcome or outcome["bits_per_byte"] is None:
-            continue
+    for name, book in there_with_bits(books):
+        outcome, expected = book["outcome"], book["expected"]
         off = outcome["seconds"] / (60 * expected["minutes"]) - 1
         bits, later = outcome["bits_per_byte"], book.get("halfway")
         told = later[0] if later else expected["bits_per_byte"][0]
@@ -117,6 +123,12 @@ def table(books: Sequence[tuple[str, dict[str, Any]]]) -> str:
             f"| {name} | {expected['minutes']:g} | {off:+.1%} | {expected['bits_per_byte'][0]:.3f} "
             f"| {halfway} | {bits:.3f} | {wrong:+.1%} |"
         )
+    ladder = [
+        later[1]["outcome"]["bits_per_byte"] < before[1]["outcome"]["bits_per_byte"]
+        for before, later in pairwise(there_with_bits(books))
+        if before[0].rpartition("-")[0] == later[0].rpartition("-")[0]
+    ]
+    rows.append(f"\nMore time, fewer bits: {sum(ladder)} of {len(ladder)} steps.")
     rows.append(f"\nTime kept within 3 %: {kept} of {done}. Foretold within 3 %: {foretold}.")
     return "\n".join(rows)
 

@@ -15,4 +15,7 @@ def test_the_table_counts_what_was_kept_and_what_came_true() -> None:
     assert "| c | 2 | +8.3% | 2.000 | 2.450 | 2.500 | -2.0% |" in text
     drawn = plot([("a", good), ("b", late), ("c", later), ("d", {"expected": expected})])
     assert drawn.count("<circle") == 4 and "c: 2.450, came 2.500" in drawn
+    assert "More time, fewer bits: 1 of 1 steps." in table(
+        [("z-1", late), ("z-2", {**good, "expected": {**expected, "minutes": 4}})]
+    )
     assert "Time kept within 3 %: 1 of 3. Foretold within 3 %: 2." in text

@@ -30,7 +30,8 @@ PIECE = 4000
 HELD_OUT = 200
 """Conversations from the held-out documents, at most."""
 COMMON = 0.5
-"""Share of the pieces that say a word again and again, above which none is about it."""
+"""Share of the pieces that say a word again and again, above which none is about it; of small
+English words, which are no names, a fifth of that."""
 TOPICS = 3
 """Of a piece."""
 LONGEST_TITLE = 40
@@ -111,7 +112,8 @@ def topics_of(texts: Iterable[str], count: int) -> list[str]:
     pieces = [piece for text in texts for piece in _pieces(text)]
     _find_topics(pieces)
     spread = Counter(topic for piece in pieces for topic in piece.topics)
-    return [topic for topic, _ in spread.most_common(count)]
+    ranked = sorted(spread, key=lambda topic: ("a" <= topic[0] <= "z", -spread[topic]))
+    return ranked[:count]
 
 
 @cache
@@ -176,7 +178,7 @@ def _find_topics(pieces: Sequence[Piece]) -> None:
         own = {
             word: n * math.log(2 * len(pieces) / spread[word])
             for word, n in words.items()
-            if n > 2 and spread[word] <= most
+            if n > 2 and spread[word] <= (max(most / 5, 2) if "a" <= word[0] <= "z" else most)
         }
         piece.topics = sorted(own, key=own.__getitem__, reverse=True)[:TOPICS]
 
