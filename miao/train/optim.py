@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from miao.train.muon import Finish, Orthogonalizer
 
 ROUTER = "mlp.gate.weight"
+FUSED = ("cpu", "cuda")
+"""Devices whose AdamW is one pass over memory here; elsewhere it is one for each operation."""
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -147,6 +149,25 @@ class MuonAdamW(torch.optim.Optimizer):
         gradients, values = _gradients(parameters), [local(p) for p in parameters]
         first = [self._buffer(p, "exp_avg") for p in parameters]
         second = [self._buffer(p, "exp_avg_sq") for p in parameters]
+        device = values[0].device
+        if device.type in FUSED:
+            torch._fused_adamw_(
+                values,
+                gradients,
+                first,
+                second,
+                [],
+                [torch.full((), float(self.num_steps), device=device)] * len(values),
+                lr=group["lr"],
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                found_inf=None if self.good is None else (~self.good).float(),
+            )
+            return
         self._average(first, gradients, beta1)
         torch._foreach_mul_(second, self._if_good(beta2))
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)

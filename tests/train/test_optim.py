@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from miao.model import Decoder, count_parameters
 from miao.model.counts import muon_flops
 from miao.recipe.schedule import Schedule, learning_rate_factor
-from miao.train import muon
+from miao.train import muon, optim
 from miao.train.gram import pays_by_gram
 from miao.train.muon import Orthogonalizer, newton_schulz
 from miao.train.optim import MuonAdamW
@@ -74,15 +74,25 @@ def theirs(named: Named, with_muon: bool) -> list[torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize(
-    ("with_muon", "dtype", "tolerance"),
-    [(False, torch.bfloat16, 1e-6), (True, torch.float32, 1e-6), (True, torch.bfloat16, 1e-4)],
-    ids=["adamw", "muon in float32", "muon in bfloat16"],
+    ("with_muon", "dtype", "tolerance", "fused"),
+    [
+        (False, torch.bfloat16, 1e-6, optim.FUSED),
+        (False, torch.bfloat16, 1e-6, ()),
+        (True, torch.float32, 1e-6, optim.FUSED),
+        (True, torch.bfloat16, 1e-4, optim.FUSED),
+    ],
+    ids=["adamw", "adamw, one operation at a time", "muon in float32", "muon in bfloat16"],
 )
 def test_equals_torch_over_several_steps(
-    monkeypatch: pytest.MonkeyPatch, with_muon: bool, dtype: torch.dtype, tolerance: float
+    monkeypatch: pytest.MonkeyPatch,
+    with_muon: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+    fused: tuple[str, ...],
 ) -> None:
     """In bfloat16 a batched and a single product may round apart, so Muon's own arithmetic is
     compared in float32 too."""
+    monkeypatch.setattr(optim, "FUSED", fused)
     if dtype == torch.float32:
         monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)  # torch knows no other type
     mine, other = parameters(), parameters()
@@ -187,6 +197,26 @@ def test_a_zero_gradient_gives_no_nan() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert all(bool(p.isfinite().all()) for _, p in named)
+
+
+@pytest.mark.parametrize("fused", [optim.FUSED, ()])
+def test_an_update_that_does_not_count_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, fused: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(optim, "FUSED", fused)
+    named = parameters()
+    optimizer = ours(named)
+    kept: list[Tensor] = []
+    for counts in (True, False):
+        set_gradients(named, 0)
+        if not counts:
+            for _, parameter in named:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.good = torch.tensor(counts)
+        optimizer.step()
+        found = [*(p for _, p in named), *optimizer.state_tensors().values()]
+        assert counts or all(map(torch.equal, kept, found))
+        kept = [t.detach().clone() for t in found]
 
 
 def test_saved_and_loaded_it_goes_on_to_the_bit() -> None:
