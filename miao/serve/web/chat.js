@@ -238,16 +238,18 @@ async function reply() {
   mine.messages.push(message);
   keepCurrent();
   const control = running = new AbortController();
-  more.asked(body, message, control.signal, () => { if (mine === chat && at("messages").lastChild) fill(root(), message, running === control); keep(mine); });
+  more.asked(body, message, control.signal, () => { if (mine === chat && root()) fill(root(), message, running === control); keep(mine); });
   notify(null);
   showMessages();
   busy(true);
   at("spoken").textContent = say("answering");
-  const root = () => at("messages").lastChild; // the language may change meanwhile, and all is drawn anew
+  // All may be drawn anew meanwhile, in another language; and what stands beside may end after the next question.
+  const root = () => at("messages").querySelectorAll(".message")[mine.messages.indexOf(message)];
   const begun = performance.now();
   let first = null, last = begun, pieces = 0, arrivals = 0, painted = false;
   const paint = () => {
     painted = false;
+    if (mine !== chat || !root()) return; // another chat is looked at by now
     const scroll = at("scroll");
     const follows = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
     fill(root(), message, running === control);

@@ -158,10 +158,11 @@ function drawEffect() {
 more.asked = (body, message, signal, changed) => {
   if (!beside.length) return;
   message.blind = blind;
-  message.beside = beside.map((model) => ({ model, content: "" }));
+  message.beside = beside.map((model) => ({ model, content: "", grows: true }));
   for (const other of message.beside) {
     answer({ ...body, model: other.model }, signal, (delta) => { if (delta.content) { other.content += delta.content; changed(); } })
-      .catch((error) => { if (error.name !== "AbortError") { other.content ||= `⚠ ${error.value || error.message}`; other.failed = true; changed(); } });
+      .catch((error) => { if (error.name !== "AbortError") { other.content ||= `⚠ ${error.value || error.message}`; other.failed = true; } })
+      .finally(() => { other.grows = false; changed(); });
   }
 };
 
@@ -181,7 +182,7 @@ more.drawn = (root, message, streams) => {
     let head = voice.querySelector(".voice-head");
     if (!head) voice.append(head = make("div", "voice-head")); // shown first: the order of the others is the chat page's
     const picks = make("button", "plain", (other ? other.chosen : message.chosen) ? "✓" : say("best"));
-    picks.disabled = decided(message);
+    picks.disabled = decided(message) || streams || message.beside.some(({ grows }) => grows) || !(other || message).content || Boolean(other?.failed);
     picks.addEventListener("click", () => pick(root, message, index).catch((error) => explain(error)));
     const letter = String.fromCharCode(65 + order[index]);
     head.replaceChildren(make("b", "", hides ? letter : other ? other.model : message.model), picks);
