@@ -55,9 +55,10 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 LONGEST_FIRST = [
-    "studio/test_studio_browser.py", "train/test_launch.py", "test_run.py", "grow/test_grow.py", "train/test_parallel.py", "train/test_spread.py", "corpus/test_interrupted.py",
+    "studio/test_studio_browser.py", "train/test_parallel.py", "test_run.py", "train/test_spread.py", "train/test_launch.py", "serve/test_web_browser.py", "train/test_no_waiting.py",
+    "grow/test_grow.py", "corpus/test_interrupted.py",
     "train/test_torture.py", "benchmarks/test_benchmarks.py", "engine/test_grammar.py",
-    "train/test_compiling.py", "train/test_no_waiting.py", "doctor/test_doctor.py", "serve/test_web_browser.py", "serve/test_web_access.py",
+    "train/test_compiling.py", "doctor/test_doctor.py", "serve/test_web_access.py",
     "test_chat.py", "train/test_loop.py",
     "serve/test_stopping.py", "serve/test_hostile.py", "serve/test_desk.py", "model/test_parity_random.py", "export/test_parity_check.py",
     "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",

@@ -115,8 +115,7 @@ class Running:
 @pytest.fixture(scope="module", name="browser")
 def browser_fixture() -> Iterator[Any]:
     with playwright.sync_playwright() as tools:
-        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
-        browser = tools.chromium.launch(**options)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -172,11 +171,20 @@ def until(page: Any, expression: str) -> None:
         page.wait_for_timeout(20)
 
 
-def until_says(button: Any, text: str) -> None:
-    end = time.monotonic() + 120
-    while button.inner_text() != text:
-        assert time.monotonic() < end, button.inner_text()
-        time.sleep(0.02)
+def drawn(page: Any) -> None:
+    """Waits until the page shows what it was last told."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def click_until_it_says(page: Any, button: Any, text: str) -> None:
+    """Clicks; and waits until the button says, or has said for a moment, a text."""
+    button.evaluate("""(button) => {
+        window.said = [];
+        const listen = () => window.said.push(button.textContent);
+        new MutationObserver(listen).observe(button, { childList: true });
+    }""")
+    button.click()
+    until(page, f"window.said.includes({json.dumps(text)})")
 
 
 def wait_for_answer(page: Any) -> None:

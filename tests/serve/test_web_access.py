@@ -14,6 +14,7 @@ from tests.serve.browsing import (  # noqa: F401
     answers,
     ask,
     browser_fixture,
+    drawn,
     open_page_fixture,
     script_fixture,
     until,
@@ -134,12 +135,15 @@ def test_news_does_not_hide_other_news(script: Any, open_page: Any) -> None:
     page = open_page(script.url)
     script.says("一半")
     script.breaks = True
-    ask(page, "说")
-    page.wait_for_selector("#notice:visible")
-    bad = {"name": "x.jsonl", "mimeType": "text/plain", "buffer": b"7\n"}
-    page.set_input_files("#import-file", bad)
-    until(page, "document.getElementById('notice').innerText.includes('第 1 行')")
-    page.wait_for_timeout(2500)  # by now the server is known to be there again
+    with page.expect_response("**/health"):
+        ask(page, "说")
+        page.wait_for_selector("#notice:visible")
+        bad = {"name": "x.jsonl", "mimeType": "text/plain", "buffer": b"7\n"}
+        page.set_input_files("#import-file", bad)
+        until(page, "document.getElementById('notice').innerText.includes('第 1 行')")
+    # After a later answer the server is known to be there again.
+    page.evaluate("fetch('/health').then((answer) => answer.text())")
+    drawn(page)
     assert "第 1 行" in page.inner_text("#notice")
 
 

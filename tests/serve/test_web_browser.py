@@ -17,11 +17,12 @@ from tests.serve.browsing import (  # noqa: F401
     answers,
     ask,
     browser_fixture,
+    click_until_it_says,
+    drawn,
     open_page_fixture,
     script_fixture,
     shot,
     until,
-    until_says,
     wait_for_answer,
 )
 
@@ -108,7 +109,7 @@ def test_a_model_can_inject_nothing(script: Any, open_page: Any) -> None:
     ask(page, EVIL)
     wait_for_answer(page)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    page.wait_for_timeout(200)
+    drawn(page)
     shot(page, "injection")
     for _ in range(2):
         assert page.evaluate("window.hacked") is None
@@ -134,20 +135,19 @@ def test_copying(script: Any, open_page: Any) -> None:
     assert script.bodies[0]["messages"][0]["content"] == "你好，你是谁？"
     button = page.locator(".message.assistant .actions button").first
     for _ in range(2):  # twice in a row leaves the button as it was
-        button.click()
-        until_says(button, "已复制")
+        click_until_it_says(page, button, "已复制")
         assert page.evaluate(clipboard) == "看：\n\n```js\n1 < 2\n```"
-    until_says(button, "复制")
+    until(page, "window.said.at(-1) === '复制'")
     page.click(".copy-code")
     assert page.evaluate(clipboard) == "1 < 2"
     # Without https there is no navigator.clipboard.
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.hover(".message.user")
-    page.click(".message.user >> text=复制")
-    until_says(page.locator(".message.user .actions button").first, "已复制")
+    mine = page.locator(".message.user .actions button").first
+    assert mine.inner_text() == "复制"
+    click_until_it_says(page, mine, "已复制")
     page.evaluate("document.execCommand = () => false")
-    button.click()
-    until_says(button, "复制失败")
+    click_until_it_says(page, button, "复制失败")
 
 
 def test_thinking_tools_and_settings(script: Any, open_page: Any) -> None:
@@ -243,7 +243,7 @@ def test_a_phone_in_the_dark_in_english(script: Any, open_page: Any) -> None:
     page.click("#theme")
     shot(page, "phone")
     page.click("#open-side")
-    page.wait_for_timeout(300)
+    until(page, "document.querySelector('.side').getAnimations().length === 0")
     shot(page, "phone-chats")
     page.click("#new-chat")
     page.wait_for_selector(".welcome")
