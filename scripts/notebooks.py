@@ -30,8 +30,8 @@ FENCE = re.compile(
     r"^(?P<lead>(?:> ?| +)?)```(?P<kind>\w*)\n(?P<code>.*?)^(?:> ?| +)?```", re.M | re.S
 )
 NEEDS_MORE = re.compile(
-    r"^(?:pip|curl|apt)\b|\bhf:|modelscope:|\bNAME\b|\bDIR\b|models/base|--to hf\b|gguf|my_adapter"
-    r"|wandb|tensorboard|\.tiktoken|tokenizer\.model|transformers|checkpoints/|Ctrl-C"
+    r"^(?:pip|curl|apt|ollama|llama-\w+)\b|\bhf:|modelscope:|\bDIR\b|models/base|my_adapter"
+    r"|wandb|tensorboard|\.tiktoken|tokenizer\.model|Ctrl-C"
 )
 """Commands that a folder with nothing but a small run cannot do."""
 NOT_RUN = {
