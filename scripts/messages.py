@@ -58,7 +58,15 @@ COMMAND = re.compile(r"\s*((miao|pip|torchrun) |--)[^:;,]*|[^ ]*[\\<\[][^ ]*.*|#
 """A command to copy, a pattern: nothing to translate."""
 CODE = {"annotation", "returns", "format_spec", "slice", "ops", "comparators", "msg"}
 """What of a statement holds names, not messages."""
-INTERNAL = {"ValueError", "TypeError", "RuntimeError", "AttributeError", "compile", "prog"}
+INTERNAL = {
+    "ValueError",
+    "TypeError",
+    "RuntimeError",
+    "AttributeError",
+    "compile",
+    "define",
+    "prog",
+}
 """Of calls of these, too."""
 
 

@@ -22,13 +22,17 @@ _BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 _MOST_THREADS = 8
 """The threads share a document's heads; with a mask they share those of all rows."""
 _OPERATOR = "miao::attend_documents"
-for _name, _schema in {
-    _OPERATOR: "(Tensor query, Tensor key, Tensor value, Tensor starts, float scale)"
-    " -> (Tensor, Tensor)",
-    f"{_OPERATOR}_backward": "(Tensor upstream, Tensor query, Tensor key, Tensor value,"
-    " Tensor output, Tensor logsumexp, Tensor starts, float scale) -> (Tensor, Tensor, Tensor)",
-}.items():
-    torch.library.define(_name, _schema, tags=torch.Tag.pt2_compliant_tag)
+torch.library.define(
+    _OPERATOR,
+    "(Tensor query, Tensor key, Tensor value, Tensor starts, float scale) -> (Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+torch.library.define(
+    f"{_OPERATOR}_backward",
+    "(Tensor upstream, Tensor query, Tensor key, Tensor value, Tensor output, Tensor logsumexp,"
+    " Tensor starts, float scale) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 
 
 def document_attention(

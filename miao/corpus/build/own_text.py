@@ -174,10 +174,10 @@ def _find_topics(pieces: Sequence[Piece]) -> None:
         found.append({word: n for word, n in words.items() if n > 1})
     spread = Counter(word for words in found for word in words)
     most = max(COMMON * len(pieces), 2)
-    for piece, words in zip(pieces, found, strict=True):
+    for piece, said in zip(pieces, found, strict=True):
         own = {
             word: n * math.log(2 * len(pieces) / spread[word])
-            for word, n in words.items()
+            for word, n in said.items()
             if n > 2 and spread[word] <= (max(most / 5, 2) if "a" <= word[0] <= "z" else most)
         }
         piece.topics = sorted(own, key=own.__getitem__, reverse=True)[:TOPICS]
