@@ -191,9 +191,9 @@ def _talk(piece: Piece, rng: random.Random, unseen: bool) -> dict[str, Any] | No
     if kind == "about" and about is None:
         kind = "go_on"
     sentences = piece.sentences
-    places = range(1, len(sentences))
+    places: Sequence[int] = range(1, len(sentences))
     if about is not None:
-        places = [n for n in range(len(sentences)) if about in sentences[n]]  # type: ignore[assignment]
+        places = [n for n in range(len(sentences)) if about in sentences[n]]
     if not places:
         return None
     number = 1 if kind == "title" else rng.choice(places)
