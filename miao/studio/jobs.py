@@ -117,8 +117,9 @@ class Jobs:
 
     def stop(self, name: str, wanted: Literal["pause", "stop"]) -> Job:
         """Lets the job write a checkpoint and end; one that waits does not begin."""
-        job = self.get(name)
+        self.get(name)
         self._ask(self._root / name, wanted=wanted)
+        job = self.get(name)  # a keeper that has not noted its number yet will see what is wanted
         if job.state in ("running", "stopping") and job.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGTERM)
@@ -165,7 +166,6 @@ class Jobs:
         return "\n".join(self.get(name).tail)
 
     def _start(self, path: Path) -> None:
-        (path / "status.json").unlink(missing_ok=True)
         keeper = subprocess.Popen(
             [sys.executable, "-m", "miao.studio.keeper", str(path.resolve())],
             stdin=subprocess.DEVNULL,

@@ -24,7 +24,9 @@ def main(directory: Path) -> int:
     with open(directory / "lock", "ab") as mine:
         if not _locked(mine):
             return 1  # another keeper has it
-        words: list[str] = json.loads((directory / "job.json").read_text(encoding="utf-8"))["words"]
+        job = _job(directory)
+        if job["wanted"] != "run" or (directory / "status.json").exists():
+            return 1  # another had it, and is through; or it is to wait
         child: subprocess.Popen[bytes] | None = None
         asked = 0
 
@@ -41,15 +43,20 @@ def main(directory: Path) -> int:
         status: dict[str, Any] = {"pid": os.getpid(), "began": time.time()}
         write_json(directory / "status.json", status)
         with open(directory / "log", "ab") as log:
-            command = [sys.executable, "-m", "miao", *words]
+            command = [sys.executable, "-m", "miao", *job["words"]]
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-            if asked:  # before there was a child
+            if asked or _job(directory)["wanted"] != "run":  # before there was a child
                 child.send_signal(signal.SIGINT)
             code = child.wait()
         write_json(directory / "status.json", status | {"code": code, "ended": time.time()})
     return code
+
+
+def _job(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "job.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _locked(file: IO[bytes]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,21 @@ def test_what_a_power_cut_leaves_can_go_on(place: Place) -> None:
     job = Jobs(place).get("cut")
     assert job.state == "broken" and job.as_json()["progress"] is None
     assert Jobs(place).stop("cut", "stop").state in ("broken", "stopped")
+
+
+@pytest.mark.parametrize("late", ["after another", "after a pause"])
+def test_a_keeper_that_comes_late_starts_nothing(place: Place, late: str) -> None:
+    """Two studios may start a job at once: the second keeper gets the lock when the first is done."""
+    path = place.home / "jobs" / "a"
+    path.mkdir(parents=True)
+    job = {"words": ["doctor"], "wanted": "run", "queued": 1.0}
+    write_json(path / "job.json", job | ({"wanted": "pause"} if late == "after a pause" else {}))
+    if late == "after another":
+        write_json(path / "status.json", {"pid": 1, "code": 1})
+    before = Jobs(place).get("a").state
+    command = [sys.executable, "-m", "miao.studio.keeper", str(path)]
+    assert subprocess.run(command, timeout=100).returncode == 1
+    assert not (path / "log").exists() and Jobs(place).get("a").state == before
 
 
 def test_progress_is_read_from_the_log(place: Place) -> None:
