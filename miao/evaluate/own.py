@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -148,11 +148,12 @@ def tone_of(run: RunDir, replies: Sequence[dict[str, Any]]) -> list[Score]:
 
 def _ngrams_of_text(run: RunDir) -> Hashes:
     read, found = 0, [np.zeros(0, np.uint64)]
-    for path in sorted((run.corpus / "pretrain" / "train").glob("*.jsonl")):
-        for record in read_jsonl(path):
-            if read < MOST_READ:
-                read += len(record["text"])
-                found.append(TextView(record["text"]).ngrams(NGRAM))
+    files = sorted((run.corpus / "pretrain" / "train").glob("*.jsonl"))
+    for record in chain.from_iterable(map(read_jsonl, files)):
+        read += len(record["text"])
+        found.append(TextView(record["text"]).ngrams(NGRAM))
+        if read >= MOST_READ:
+            break
     return np.unique(np.concatenate(found))
 
 

@@ -4,7 +4,6 @@ becomes of the studio that started it. `python -m miao.studio.keeper DIRECTORY`.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from miao.files import lock, write_json
+from miao.files import lock, read_json, write_json
 
 TRIES = 40
 """A studio that looks whether the job lives holds its lock for a moment."""
@@ -24,7 +23,7 @@ def main(directory: Path) -> int:
     with open(directory / "lock", "ab") as mine:
         if not _locked(mine):
             return 1  # another keeper has it
-        job = _job(directory)
+        job = read_json(directory / "job.json")
         if job["wanted"] != "run" or (directory / "status.json").exists():
             return 1  # another had it, and is through; or it is to wait
         child: subprocess.Popen[bytes] | None = None
@@ -47,16 +46,12 @@ def main(directory: Path) -> int:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-            if asked or _job(directory)["wanted"] != "run":  # before there was a child
+            # What came before there was a child:
+            if asked or read_json(directory / "job.json")["wanted"] != "run":
                 child.send_signal(signal.SIGINT)
             code = child.wait()
         write_json(directory / "status.json", status | {"code": code, "ended": time.time()})
     return code
-
-
-def _job(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "job.json").read_text(encoding="utf-8"))
-    return found
 
 
 def _locked(file: IO[bytes]) -> bool:
