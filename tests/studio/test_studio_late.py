@@ -132,3 +132,21 @@ def test_a_late_answer_is_not_shown(studio: str, open_page: Any, room: str) -> N
     page.wait_for_timeout(A_WHILE)
     assert page.inner_text(late.shown) == before
     assert page.locator("#notice").is_hidden()
+
+
+def test_a_bar_that_is_drawn_anew_leaves_the_keys_where_they_are(
+    studio: str, open_page: Any
+) -> None:
+    page = open_page(f"{studio}/chat?token={TOKEN}&run=b&beside=a")
+    until(page, "document.querySelector('.compare')?.innerText.includes('2 👍')")
+    held: list[Any] = []
+    page.route("**/studio/votes", lambda route: held.append(route))
+    for n, (control, model) in enumerate({"#other-server": "a", ".compare select": "b"}.items()):
+        page.select_option("#model", f"{model}/pretrain")
+        while len(held) <= n:
+            page.wait_for_timeout(10)
+        page.focus(control)
+        page.evaluate("window.before = document.activeElement")
+        held[n].continue_()
+        until(page, "!window.before.isConnected")
+        assert page.evaluate("(one) => document.activeElement.matches(one)", control)

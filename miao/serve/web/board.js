@@ -3,7 +3,7 @@
 import { explain, settle, turns } from "./notice.js";
 import { apiKey, ask, Trouble } from "./server.js";
 import { chart } from "./plot.js";
-import { at, make, preferences, quantity, say } from "./words.js";
+import { at, make, preferences, quantity, redraw, say } from "./words.js";
 
 const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
 const TITLES = ["loss", "heldout", "tasks", "speed", "gradNorm", "lr"];
@@ -101,9 +101,7 @@ function showRuns() {
   const shown = runs.filter((run) => chosen.has(run.name) || run.name.toLowerCase().includes(wanted)).map(card);
   const before = [...at("runs").children];
   if (shown.length === before.length && shown.every((one, n) => one === before[n])) return;
-  const focused = document.activeElement;
-  at("runs").replaceChildren(...shown);
-  if (at("runs").contains(focused)) focused.focus();
+  redraw(at("runs"), ...shown);
 }
 
 /** The card of a run: one node for as long as the page lives, so that keys and clicks find it. */

@@ -6,7 +6,7 @@ import { explain, notify, notifyBack, settle, turns } from "./notice.js";
 import { answer, ask, models } from "./server.js";
 import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
 import * as store from "./store.js";
-import { at, make, preferences, say } from "./words.js";
+import { at, make, preferences, redraw, say } from "./words.js";
 
 let chats = store.all();
 let chat = store.create();
@@ -26,9 +26,8 @@ export function showAll() {
 }
 
 function showChats() {
-  const buttons = () => [...at("chats").querySelectorAll("button")];
-  const focused = buttons().indexOf(document.activeElement);
-  at("chats").replaceChildren(...chats.map((one) => {
+  const held = at("chats").contains(document.activeElement);
+  redraw(at("chats"), ...chats.map((one) => {
     const open = make("button", "chat-name", one.title || say("untitled"));
     open.dir = "auto";
     if (one.id === chat.id) open.setAttribute("aria-current", "true");
@@ -46,7 +45,7 @@ function showChats() {
     });
     return make("div", one.id === chat.id ? "chat-row here" : "chat-row", open, rename, remove);
   }));
-  if (focused >= 0) (buttons()[focused] || at("new-chat")).focus();
+  if (held && !chats.length) at("new-chat").focus();
 }
 
 function idea(key) {

@@ -125,3 +125,13 @@ export function make(tag, css = "", ...children) {
   element.append(...children);
   return element;
 }
+
+/** Draws a part anew; whoever works by keys stays where he was: at that node, its `data-key`, its place. */
+export function redraw(root, ...children) {
+  const controls = () => [...root.querySelectorAll("a[href], summary, :is(button, input, select, textarea):enabled")];
+  const before = document.activeElement, place = controls().indexOf(before);
+  root.replaceChildren(...children);
+  if (place < 0) return;
+  const now = controls();
+  (now.find((one) => one === before) || now.find((one) => one.dataset.key && one.dataset.key === before.dataset.key) || now[place] || now.at(-1))?.focus();
+}

@@ -3,7 +3,7 @@ import "./grow-words.js";
 import { explain, notify, settle, turns } from "./notice.js";
 import { get, post } from "./studio.js";
 import { chosen, prepareTexts, showChecked, showChosen } from "./texts.js";
-import { at, make, preferences, quantity, say } from "./words.js";
+import { at, make, preferences, quantity, redraw, say } from "./words.js";
 
 const EVERY = 2000, BY_TIME = ["", "until"];
 let state = { jobs: [], recipes: [] }, runs = [], cloneOf = null, planned = null, drawn = "";
@@ -172,9 +172,7 @@ function showJobs() {
   }
   const started = new Map(state.jobs.map((job) => [job.name, job]));
   const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
-  const focused = document.activeElement?.dataset?.key;
-  at("jobs").replaceChildren(...[...state.jobs, ...others].map(shownJob), ...(started.size + others.length ? [] : [make("p", "faint", say("noJobs"))]));
-  if (focused) [...at("jobs").querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+  redraw(at("jobs"), ...[...state.jobs, ...others].map(shownJob), ...(started.size + others.length ? [] : [make("p", "faint", say("noJobs"))]));
 }
 
 /** Only what is asked for: a clone has it all from its run. */

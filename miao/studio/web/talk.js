@@ -7,7 +7,7 @@ import { table } from "./glass.js";
 import { answer } from "./server.js";
 import { render } from "./markdown.js";
 import { get, post } from "./studio.js";
-import { at, make, say, speak } from "./words.js";
+import { at, make, redraw, say, speak } from "./words.js";
 
 const MOST = 3; // models beside the first
 const EVERY = 15000; // milliseconds
@@ -25,6 +25,7 @@ function showBar() {
   const chosen = beside.map((name, index) => {
     const select = make("select");
     select.setAttribute("aria-label", say("besideModel"));
+    select.dataset.key = `beside${index}`;
     select.replaceChildren(new Option(say("nobody"), ""), ...names.map((one) => new Option(one, one)));
     select.value = name;
     select.addEventListener("change", () => { if (select.value) beside[index] = select.value; else beside.splice(index, 1); showBar(); });
@@ -33,13 +34,12 @@ function showBar() {
   const add = button("besideAdd", () => { beside.push(names.find((name) => name !== at("model").value && !beside.includes(name)) || names[0]); showBar(); });
   add.disabled = beside.length >= MOST || !names.length;
   const box = make("input");
-  box.type = "checkbox";
-  box.checked = blind;
+  Object.assign(box, { type: "checkbox", checked: blind }).dataset.key = "blind";
   box.addEventListener("change", () => { blind = box.checked; });
   const server = button("otherServer", addServer);
   server.id = "other-server";
   const tally = score.slice(-3).map(({ models, first, second, neither }) => `${models[0]} ${first} : ${second} ${models[1]}${neither ? ` (= ${neither})` : ""}`);
-  bar.replaceChildren(...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
+  redraw(bar, ...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
     ...(counts && counts.labels + counts.pairs ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
     ...(counts?.learned ? [button("whatLearned", showEffect, "quiet")] : []),
     ...(tally.length ? [make("div", "tally faint", `${say("score")}: ${tally.join(" · ")}`)] : []));
@@ -48,6 +48,7 @@ function showBar() {
 function button(label, action, css = "plain") {
   const root = make("button", css, say(label));
   root.type = "button";
+  root.dataset.key = label;
   root.addEventListener("click", () => Promise.resolve(action(root)).catch((error) => explain(error)));
   return root;
 }

@@ -2,7 +2,7 @@
 import { explain, notify, turns } from "./notice.js";
 import { ask } from "./server.js";
 import { get, post } from "./studio.js";
-import { at, make, quantity, say } from "./words.js";
+import { at, make, quantity, redraw, say } from "./words.js";
 
 /** path -> "texts", "chats" or "pairs": what the wish takes it as. */
 export const chosen = new Map();
@@ -58,7 +58,7 @@ function sort() {
 }
 
 export function showChosen() {
-  at("chosen").replaceChildren(...[...chosen].map(([path, kind]) => {
+  redraw(at("chosen"), ...[...chosen].map(([path, kind]) => {
     const out = make("button", "plain", "✕");
     out.title = say("unchoose");
     out.setAttribute("aria-label", `${say("unchoose")}: ${path}`);
