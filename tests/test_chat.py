@@ -228,7 +228,7 @@ class Terminal:
     def write(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 300) -> str:
         """Reads until `text` comes; returns what came up to it."""
         end = time.monotonic() + seconds
         while text not in self.seen:
@@ -237,7 +237,7 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
-    def wait_for_more(self, seconds: float = 60) -> None:
+    def wait_for_more(self, seconds: float = 300) -> None:
         """Reads until anything comes that can be seen."""
         end = time.monotonic() + seconds
         while not re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", self.seen).strip():
@@ -250,13 +250,13 @@ class Terminal:
         except BlockingIOError:
             time.sleep(0.02)
         except OSError:  # the other end is closed
-            assert self.process.wait(20) is not None
+            assert self.process.wait(300) is not None
             time.sleep(0.02)
         self.seen += self._bytes.decode(errors="ignore")
         self._bytes = b""
 
     def close(self) -> int:
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         os.close(self.master)
         return code
 

@@ -132,7 +132,7 @@ class Client:
     def close(self) -> None:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(300)
         self.process.stdout.close()
 
 
@@ -472,19 +472,23 @@ def test_hf_a_cache_that_cannot_be_written(hub: HubServer, tmp_path: Path) -> No
     assert error and "cannot write into the cache" in error and "HF_HOME" in error
 
 
-def closed_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Taken, so that no other process listens there; but nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @needs_hf
-def test_hf_without_a_network(hub: HubServer, model: Path, tmp_path: Path) -> None:
+def test_hf_without_a_network(
+    hub: HubServer, model: Path, closed_port: int, tmp_path: Path
+) -> None:
     hub.add("me/seen", MODEL)
     online = Client(tmp_path, HF_ENDPOINT=hub.url)
     assert online.download("hf:me/seen").files == MODEL
     online.close()
-    url = f"http://127.0.0.1:{closed_port()}"
+    url = f"http://127.0.0.1:{closed_port}"
     for settings, told, words in [
         ({"HF_ENDPOINT": url}, "cannot be reached", [f"cannot be reached at {url}", "HF_ENDPOINT"]),
         ({"HF_HUB_OFFLINE": "1"}, "offline mode", ["offline mode is on (HF_HUB_OFFLINE)"]),
@@ -597,12 +601,14 @@ def test_modelscope_refusals_when_downloading(hub: HubServer, ms: Client) -> Non
 
 
 @needs_modelscope
-def test_modelscope_without_a_network(hub: HubServer, model: Path, tmp_path: Path) -> None:
+def test_modelscope_without_a_network(
+    hub: HubServer, model: Path, closed_port: int, tmp_path: Path
+) -> None:
     hub.add("me/ms-seen", MODEL)
     online = ms_with_token(hub, tmp_path, None)
     assert online.download("ms:me/ms-seen").files == MODEL
     online.close()
-    url = f"http://127.0.0.1:{closed_port()}"
+    url = f"http://127.0.0.1:{closed_port}"
     client = Client(tmp_path, MODELSCOPE_ENDPOINT=url)
     seen, unseen = client.download("ms:me/ms-seen"), client.download("ms:me/ms-unseen")
     pushed = client.push(model, "ms:me/ms-seen", "hf_writing")

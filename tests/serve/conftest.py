@@ -27,7 +27,10 @@ class RunningServer:
     """A server in a thread. `url` ends in /v1."""
 
     def __init__(self, models: list[Served], **options: Any):
-        self.app = create_app(models, **{"limits": PATIENT, **options})
+        limits = options.setdefault("limits", PATIENT)
+        self.app = create_app(models, **options)
+        # An answer may be given little time: what comes before it has as much as it needs.
+        self.app.state.desk._seconds = limits.prepare_timeout
         self.models = models
         config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=100)
         self.server = uvicorn.Server(config)

@@ -186,7 +186,7 @@ def test_a_stop_finishes_what_streams(serve: Callable[..., Any]) -> None:
 
         reader = threading.Thread(target=read)
         reader.start()
-        while server.open_requests() != (1, 0):
+        while reader.is_alive() and server.open_requests() != (1, 0):
             time.sleep(0.005)
         server.stop()
         reader.join(100)

@@ -114,7 +114,7 @@ def test_a_body_that_does_not_come_is_given_up(serve: Callable[..., Any]) -> Non
 
 
 @contextmanager
-def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def connections(monkeypatch: pytest.MonkeyPatch, patience: float = 60) -> Iterator[int]:
     """A server of `miao serve`'s own connections, which answers with nothing; its port."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +122,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    monkeypatch.setattr(running, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(running, "HEAD_TIMEOUT", patience)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=running.Connection, lifespan="off", log_level="error")
     server = uvicorn.Server(config)
@@ -137,15 +137,20 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def test_a_head_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    with connections(monkeypatch) as port:
-        for begun in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX: "):
-            assert exchange(port, begun).startswith(b"HTTP/1.1 408")
+    begun = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+    with connections(monkeypatch, 0.3) as port:
+        for part in (b"", b"GET / HT", begun):
+            assert exchange(port, part).startswith(b"HTTP/1.1 408")
+    with connections(monkeypatch, 2) as port:
         first, _, second = exchange(port, whole + begun).partition(b"\r\n\r\n")
         assert first.startswith(b"HTTP/1.1 204") and (not second or b" 408 " in second)
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            for _ in range(3):  # a connection that is used goes on
-                connection.sendall(whole)
-                assert connection.recv(4096).startswith(b"HTTP/1.1 204")
+    with (
+        connections(monkeypatch) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+    ):
+        for _ in range(3):  # a connection that is used goes on
+            connection.sendall(whole)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 204")
 
 
 def test_broken_framing_within_a_request_is_one_answer_and_no_fault(

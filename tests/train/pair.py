@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,10 +27,19 @@ if FORKS:  # one process imports what all others begin with
     CONTEXT.set_forkserver_preload(["tests.train.shared_cases", "miao.run"])
 
 
+PORTS = itertools.count(
+    10_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + os.getpid() % 500
+)
+
+
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """One of this test process, below those that systems give to whoever asks for any: nobody else
+    takes it before it is used."""
+    for port in PORTS:
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("", port))
+            return port
+    raise AssertionError
 
 
 class Ended(NamedTuple):
