@@ -128,6 +128,9 @@ def trials(name: str) -> Iterator[Trial]:
             for batch, muon in itertools.product((1024, 512, 2048), (2e-2, 4e-2, 8e-2, 1e-2)):
                 if (batch, muon) not in {(512, 8e-2), (2048, 1e-2)}:
                     yield Trial(n, tokens, batch=batch, muon=muon, adam=round(0.15 * muon, 6))
+    elif name == "start":  # with the rates that the rules give so few tokens
+        for tokens, n in itertools.product((4 * K, 16 * K, 64 * K), ("0.3", "1.2", "4.4")):
+            yield Trial(n, tokens, batch=1024, muon=4e-2, adam=6e-3)
     elif name == "heldout":  # predicted, then measured: longer, larger
         yield Trial("0.3", 8 * M, batch=good_batch(8 * M))
         yield Trial("1.2", 4 * M, batch=good_batch(4 * M))

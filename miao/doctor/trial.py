@@ -65,6 +65,7 @@ def run_trial(
         model = Decoder(config)
         readers = [Decoder(other).requires_grad_(False).eval() for other in beside]
     for one in (model, *readers):
+        one.initialize(0)  # logits as wild as those of no initialisation take longer
         one.set_compute_dtype(dtype)
     if (adapter := adapter_of(options)) is not None:
         add_adapter(model, adapter, Path(), 0, quiet=True)

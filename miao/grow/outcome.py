@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from miao import rules
@@ -35,7 +36,8 @@ class Earlier:
 
 def earlier(out: Path, host: str, found: Found) -> Earlier:
     """Level: geometric mean over the runs that read the same text, or else over all, drawn towards
-    1 as they tell little of another text. Pace: over those of this machine, drawn likewise."""
+    1 as they tell little of another text. Pace: the median over those of this machine, drawn
+    likewise: a measurement that other work disturbed misleads no later plan."""
     same, other, paces = list[float](), list[float](), list[float]()
     text = _text_of(found.to_json())
     for path in sorted(out.glob(f"*/{BOOK}")):
@@ -48,7 +50,7 @@ def earlier(out: Path, host: str, found: Found) -> Earlier:
                 paces.append(math.log(min(max(pace, PACES[0]), PACES[1])))
         except (MiaoError, KeyError, TypeError, ValueError):
             continue
-    pace = math.exp(sum(paces) / (len(paces) + 1))
+    pace = math.exp(median(paces or [0.0]) * len(paces) / (len(paces) + 1))
     if same:
         return Earlier(math.exp(sum(same) / len(same)), pace, len(same), KNOWN)
     level = math.exp(sum(other) / (len(other) + 2))

@@ -28,7 +28,7 @@ from miao.doctor.plan import (
 from miao.doctor.trial import run_trial
 from miao.errors import MiaoError
 from miao.files import append_jsonl
-from miao.model import save_model
+from miao.model import Decoder, save_model
 from miao.model.estimate import GIB, training_memory
 from miao.model.presets import preset
 from miao.recipe import PretrainOptions, Recipe, SftOptions
@@ -230,14 +230,23 @@ def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.fast_types == [] and LAPTOP.fast_types == ["bf16"]
 
 
-def test_a_trial_is_real(make_model: Callable[..., Any]) -> None:
+def test_a_trial_is_real(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_model(num_experts=4, moe_intermediate_size=24).config
+    begun: list[float] = []
+
+    class Begun(Decoder):
+        def forward(self, *given: Any, **more: Any) -> Any:
+            begun.append(self.model.embed_tokens.weight.std().item())
+            return super().forward(*given, **more)
+
+    monkeypatch.setattr("miao.doctor.trial.Decoder", Begun)
     options = PretrainOptions(seq_len=16, batch_tokens=64)
     for recompute in (False, True):
         trial = run_trial(config, options, 2, CPU, torch.float32, False, recompute, seconds=0.01)
         assert trial.passes >= 1 and trial.peak_memory_mib > 0
         whole = 64 / (2 * trial.pass_seconds + trial.optimizer_seconds)
         assert trial.tokens_per_second == pytest.approx(whole)
+    assert begun[0] == pytest.approx(0.02, rel=0.2), "logits as wild as torch's own take longer"
 
 
 def test_a_trial_of_an_adapter_with_a_teacher(

@@ -219,6 +219,10 @@ def test_earlier_runs_here_correct_the_level(folder: Path, tmp_path: Path) -> No
     assert other.level == pytest.approx(1.1 ** (1 / 3)) and other.doubt > 0.04
     assert other.pace == pytest.approx(1.5**0.5), "and this machine's speed"
     assert earlier(tmp_path / "others", "elsewhere", found).pace == 1.0
+    for name, pace in (("disturbed", 2.0), ("r2", 1.5)):
+        record |= {"outcome": {"level": 1.1, "pace": pace}}
+        write_json(tmp_path / "others" / name / "grow.json", record)
+    assert earlier(tmp_path / "others", SPEED.host, found).pace == pytest.approx(1.5**0.75)
 
 
 def test_a_hard_text_is_promised_more_bits_than_an_easy_one(tmp_path: Path) -> None:
