@@ -36,6 +36,8 @@ NAMES = ("E", "B", "beta", "D0", "A", "alpha")
 DRAWS = 100
 FEWEST_TOKENS = 400_000
 """Below, a trial has hardly begun to learn, and no law holds."""
+HELDOUT_BYTES = 240_000
+"""Of text that miniseries.py measures on."""
 GRID = (
     np.geomspace(0.05, 0.9, 36), np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0]),
     np.geomspace(3e-3, 3.0, 30), np.geomspace(0.2, 1.6, 13),
@@ -74,6 +76,9 @@ def main() -> int:
         },
         "loss": found,
     }
+    if begun := [row for row in rows if row["trial"] in set(trials("start"))]:
+        content["start"] = fit_start(surface(rows) + begun, found["best"])
+        content["measured"]["tokens"][0] = min(row["tokens"] for row in begun)
     if repeated := [row for row in rows if row["unique"]]:
         content["repeats"] = fit_repeats(repeated, found["best"])
     if changed := fit_rates(rows):
@@ -156,6 +161,28 @@ def fit_repeats(rows: list[dict[str, Any]], law: dict[str, float]) -> dict[str, 
         "value": round(float(grid[costs.argmin()]), 2),
         "low": round(float(kept.min()), 2), "high": round(float(kept.max()), 2),
         "trials": len(rows),
+    }  # fmt: skip
+
+
+def fit_start(rows: list[dict[str, Any]], law: dict[str, float]) -> dict[str, float]:
+    """What short trainings take beyond the law, excess · exp(-(D/tokens)^power) of it, and at most
+    what an untrained model takes, to which every token is as likely."""
+    size = np.array([row["parameters"] / 1e6 for row in rows])
+    tokens = np.array([float(row["tokens"]) for row in rows])
+    beyond = np.array([row["bits"] for row in rows])
+    beyond = beyond / _law(np.array(list(law.values())), size, tokens / 1e6) - 1
+    grid = np.meshgrid(np.geomspace(0.1, 2, 60), np.geomspace(100, 1e5, 60),
+                       np.linspace(0.2, 1.5, 66), indexing="ij")  # fmt: skip
+    excess, first, power = (axis.ravel()[:, None] for axis in grid)
+    misfit = ((excess * np.exp(-((tokens / first) ** power)) - beyond) ** 2).sum(1)
+    n = int(misfit.argmin())
+    of = rows[-1]
+    bytes_per_token = HELDOUT_BYTES / of["heldout_tokens"]
+    return {
+        "excess": round(float(excess[n, 0]), 4), "tokens": round(float(first[n, 0])),
+        "power": round(float(power[n, 0]), 3),
+        "untrained": round(math.log2(of["vocab"]) / bytes_per_token, 4), "trials": len(rows),
+        "error": round(float(np.sqrt(misfit[n] / len(rows))), 4),
     }  # fmt: skip
 
 

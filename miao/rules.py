@@ -69,20 +69,21 @@ def expected_bits(parameters: float, tokens: float, unique: float | None = None)
     """Held-out bits per byte of the reference text, E + B·(1/(D + D0) + A/N^alpha)^beta.
 
     That is equation 1.5 of arXiv:2001.08361 with a floor E, and with D0 for the first tokens, which
-    teach less than a power of them. The interval is that of the fit (a bootstrap over the trials)
-    and of what trials scatter around it. Another text has another level.
+    teach less than a power of them. Below some 200K tokens a training has hardly begun, and what it
+    lacks falls off as exp(-(D/d)^p), from what an untrained model takes. The interval is that of
+    the fit (a bootstrap over the trials), of what trials scatter around it, and half of that lack.
+    Another text has another level.
     """
-    law = table()["loss"]
+    law, start = table()["loss"], table()["start"]
     effective = effective_tokens(tokens, unique)
+    lack = start["excess"] * math.exp(-((effective / start["tokens"]) ** start["power"]))
     draws = sorted(_law(draw, parameters, effective) for draw in law["draws"])
     low, high = (draws[round(q * (len(draws) - 1))] for q in QUANTILES)
     value = _law(law["best"], parameters, effective)
-    scatter = 1.96 * float(law["scatter"]) * value
-    return Interval(
-        value,
-        value - math.hypot(value - min(low, value), scatter),
-        value + math.hypot(max(high, value) - value, scatter),
-    )
+    scatter = math.hypot(1.96 * float(law["scatter"]), lack / 2) * value
+    below, above = value - min(low, value), max(high, value) - value
+    value = min(value * (1 + lack), start["untrained"])
+    return Interval(value, value - math.hypot(below, scatter), value + math.hypot(above, scatter))
 
 
 def _law(numbers: dict[str, float], parameters: float, tokens: float) -> float:

@@ -31,6 +31,18 @@ def test_expected_bits_fall_with_size_and_text_and_keep_their_interval() -> None
     assert rules.expected_bits(1e6, 8e6, 1e6).value > rules.expected_bits(1e6, 8e6).value
 
 
+def test_a_training_that_has_hardly_begun_is_promised_little() -> None:
+    measured = {(295_680, 4e3): 3.721, (1_180_992, 16e3): 3.399, (295_680, 64e3): 3.203}
+    for (parameters, tokens), bits in measured.items():
+        expected = rules.expected_bits(parameters, tokens)
+        assert expected.value == pytest.approx(bits, rel=0.02)
+        assert expected.low < bits < expected.high
+    begun = [rules.expected_bits(1e6, tokens).value for tokens in (1, 1e3, 4e3, 1e5, 1e6)]
+    assert begun == sorted(begun, reverse=True)
+    untrained = math.log2(6400) * 72_138 / 240_000
+    assert begun[0] == pytest.approx(untrained, rel=1e-3), "every token is as likely"
+
+
 def test_settings_are_what_a_recipe_takes() -> None:
     before = 0
     for tokens in (1e5, 1e6, 1e8, 1e10, 1e12):

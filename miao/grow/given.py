@@ -28,6 +28,8 @@ LOOKING = 0.08
 """Of the time, for looking at the model."""
 DOUBT = 0.15
 """Of the bits that going on is to bring, half of the interval: they are a guess."""
+FEWEST = 16 * 2048
+"""Tokens, some steps of them, below which reading on is not expected to bring anything."""
 LARGE = 30e6
 """Parameters from which a model is handled gently, as one that knows more than this text."""
 
@@ -59,7 +61,8 @@ class Given:
         """Bits per byte after so many tokens of the text, and an interval: a guess.
 
         It stands where a new model of its size would after D tokens of this text, and goes on from
-        there (the data that transfer is worth, arXiv:2102.01293). Reading never makes it worse.
+        there (the data that transfer is worth, arXiv:2102.01293). Reading never makes it worse,
+        and a handful of steps no better.
         """
 
         def law(read: float) -> float:
@@ -71,6 +74,7 @@ class Given:
             least, most = (middle, most) if law(middle) > self.now else (least, middle)
         unique = found.total("document", "bytes") / self.bytes_per_token
         value = min(law(least + rules.effective_tokens(tokens, unique)), self.now)
+        value = self.now if tokens < FEWEST else value
         gained = self.now - value
         return value, value - DOUBT * self.now, value + max(gained, 0.02 * self.now)
 

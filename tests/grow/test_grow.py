@@ -275,6 +275,7 @@ def test_both_roads_are_compared_and_the_better_one_is_taken(
     plan = make_plan(found, SPEED, 8, 5.0, tmp_path, given)
     assert not plan.goes_on and "a new one is grown" in plan.why["model.path"]
     assert plan.going_on and plan.going_on[0] < given.now
+    assert given.after(2_000, found, plan.level)[0] == given.now, "a step or two brings nothing"
     knows = replace(given, now=0.9 * plan.best.bits)
     plan = make_plan(found, SPEED, 8, 5.0, tmp_path, knows)
     assert plan.goes_on and plan.bits[0] <= knows.now and "it goes on" in plan.why["model.path"]
