@@ -223,4 +223,4 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
-    return [local(p.grad) for p in parameters if p.grad is not None]
+    return [local(p.grad).to(p.dtype) for p in parameters if p.grad is not None]

@@ -236,6 +236,31 @@ def exchanges(world: World, case: Case) -> tuple[list[str], float, int]:
     return events, largest, len(parallel.buckets.flats)
 
 
+def grad_sums(world: World, way: Parallelism, dtype: str) -> list[float]:
+    """Where `.grad` is kept in the type: 256 and 1 in the first process and 1 in every other, as a
+    sum, its norm, and whether a step follows it. Elsewhere: how many numbers of a real gradient,
+    summed over the processes, the type cannot hold, and how many are not zero."""
+    chosen = options(grad_dtype=dtype, muon_learning_rate=0.0)
+    model = model_of(Case([]))
+    parallel = make_parallel(way, model, chosen, world)
+    if way in ("auto", "ddp"):
+        weight = model.model.norm.weight
+        before = weight.detach().clone()
+        parts = (256.0, 1.0) if world.rank == 0 else (1.0,)
+        parallel.forget_gradients()
+        for number, value in enumerate(parts, start=1):
+            parallel.backward(value * weight[0], last=number == len(parts))
+        parallel.sum_gradients()
+        assert weight.grad is not None and weight.dtype == torch.float32
+        found = [float(weight.grad[0]), float(parallel.norm())]
+        parallel.step()
+        return [*found, float((weight.detach() != before).sum())]
+    ids = torch.randint(97, (1, 12), generator=torch.Generator().manual_seed(world.rank))
+    parallel.backward(parallel.module(ids, labels_bt=ids, output="loss"), last=True)
+    held = torch.cat([gradient.float().flatten() for gradient in parallel.gradients()])
+    return [float((held != held.bfloat16()).sum()), float((held != 0).sum())]
+
+
 def orthogonalize(world: World, shapes: list[tuple[int, ...]], count: int, rows: bool) -> float:
     """The largest difference between shared and unshared results, over this process's part."""
     generator = torch.Generator().manual_seed(1)

@@ -25,7 +25,15 @@ from miao.train.feed.preferences import cache_reference
 from miao.train.safety.parts import MODEL, part_name
 from tests.model.shapes import LATENT, SIGMOID
 from tests.train.pair import Pair
-from tests.train.shared_cases import Case, begin_spread, exchanges, model_of, orthogonalize, train
+from tests.train.shared_cases import (
+    Case,
+    begin_spread,
+    exchanges,
+    grad_sums,
+    model_of,
+    orthogonalize,
+    train,
+)
 from tests.train.tiny import curve, options
 
 DEEPSPEED = pytest.mark.skipif(
@@ -177,6 +185,31 @@ def test_gradients_are_exchanged_while_the_last_backward_pass_goes_on(pair: Pair
         step = ["pass", *["exchange"] * count, "pass"]
         assert count > 5 and difference < 1e-4, (count, difference)
         assert events == (step if rank == 1 else [*step, "pass"])
+
+
+@pytest.mark.parametrize("parallel", ["auto", "ddp", "fsdp", *ZERO])
+def test_gradients_are_summed_in_the_type_asked_for(pair: Pair, parallel: Any) -> None:
+    """By hand: bfloat16 has 8 binary digits, from 256 on every second number: 256 + 1 is 256."""
+    for dtype, kept, all_ in (("fp32", 257.0, 258.0), ("bf16", 256.0, 256.0)):
+        if parallel == "auto":
+            assert grad_sums(World(), parallel, dtype) == [kept, kept, 1]
+            continue
+        for found in pair.run(grad_sums, parallel, dtype):
+            assert isinstance(found, list), found
+            if parallel == "ddp":
+                assert found == [all_, all_, 1]
+            else:
+                assert (found[0] > 0) == (dtype == "fp32") and found[1] > 500, found
+
+
+def test_sums_in_bfloat16_train_nearly_the_same(
+    pair: Pair, places: list[str], tmp_path: Path
+) -> None:
+    case = Case(places, "ddp", options={"grad_dtype": "bf16"})
+    both(pair, case, tmp_path / "half")
+    both(pair, Case(places, "ddp"), tmp_path / "whole")
+    loss, weight = differences(tmp_path / "half", tmp_path / "whole")
+    assert 0 < loss < 5e-3 and 0 < weight < 0.02, (loss, weight)
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["ddp", "fsdp"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 BUCKET = 2**23
-"""Numbers that are summed over the processes in one exchange (32 MiB)."""
+"""Numbers that are summed over the processes in one exchange (32 MiB in float32)."""
 
 
 class Buckets:
@@ -26,7 +26,8 @@ class Buckets:
         self._place: dict[nn.Parameter, int] = {}
         for bucket in _buckets(list(parameters)[::-1]):
             sizes = [parameter.numel() for parameter in bucket]
-            flat = torch.zeros(sum(sizes), dtype=bucket[0].dtype, device=bucket[0].device)
+            dtype = bucket[0].grad_dtype
+            flat = torch.zeros(sum(sizes), dtype=dtype, device=bucket[0].device)
             for parameter, view in zip(bucket, flat.split(sizes), strict=True):
                 self.views.append((parameter, view.view_as(parameter)))
                 self._place[parameter] = len(self.flats)
@@ -70,7 +71,7 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
     bucket: list[nn.Parameter] = []
     size = 0
     for parameter in parameters:
-        if bucket and (size + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
+        if bucket and (size + parameter.numel() > BUCKET or parameter.grad_dtype != bucket[0].grad_dtype):
             yield bucket
             bucket, size = [], 0
         bucket.append(parameter)

@@ -17,7 +17,14 @@ from miao.model.directory import own_tensors
 from miao.recipe import StageOptions
 from miao.train.adapters import merged_weights
 from miao.train.distributed.orthogonal import RowsOrthogonalizer
-from miao.train.distributed.parallel import Named, Rows, Sharded, broadcast, own_weights
+from miao.train.distributed.parallel import (
+    GRAD_DTYPES,
+    Named,
+    Rows,
+    Sharded,
+    broadcast,
+    own_weights,
+)
 from miao.train.distributed.world import World
 from miao.train.optim import ROUTER, MuonAdamW, local
 
@@ -39,8 +46,14 @@ def mesh_of(world: World, device: str, replicas: int = 1) -> Any:
     return init_device_mesh(device, shape, mesh_dim_names=("replicas", "parts"))
 
 
-def spread(model: Decoder, mesh: Any, device: torch.device) -> None:
-    """Spreads a model over the processes, block by block; one on the meta device gets memory."""
+def spread(
+    model: Decoder, mesh: Any, device: torch.device, reduce_dtype: torch.dtype = torch.float32
+) -> None:
+    """Spreads a model over the processes, block by block; one on the meta device gets memory.
+
+    Args:
+        reduce_dtype: in which gradients are summed over the processes.
+    """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     # Objectives never change what the model returned in place.
@@ -48,7 +61,7 @@ def spread(model: Decoder, mesh: Any, device: torch.device) -> None:
     half = model.compute_dtype != torch.float32
     policy = MixedPrecisionPolicy(
         param_dtype=model.compute_dtype if half else None,
-        reduce_dtype=torch.float32,
+        reduce_dtype=reduce_dtype,
         cast_forward_inputs=False,
     )
     if half:  # its products are in float32
@@ -87,8 +100,8 @@ def rows_of(target: Any) -> tuple[int, int]:
 
 
 class FullySharded(Sharded):
-    """FSDP2. Parts stay float32; whole weights exist for a block at a time, in the compute type,
-    and gradients are summed in float32.
+    """FSDP2. Parts stay float32, gradients too; whole weights exist for a block at a time, in the
+    compute type.
 
     Args:
         mesh: of `mesh_of`. With several copies, each spread over equally many processes (HSDP),
@@ -117,7 +130,7 @@ class FullySharded(Sharded):
             broadcast(self.model)
         self.group = self.mesh.get_group("parts")
         self.writes = self.mesh.ndim == 1 or self.mesh.get_local_rank("replicas") == 0
-        spread(self.model, self.mesh, device)
+        spread(self.model, self.mesh, device, GRAD_DTYPES[self.options.grad_dtype])
         if self.filling is not None:
             fill(self.model, self.filling.values(self.model))
 

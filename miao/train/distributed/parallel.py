@@ -31,6 +31,9 @@ from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
 
 
+GRAD_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
 class Parallel:
     """One process.
 
@@ -58,6 +61,13 @@ class Parallel:
 
     def distribute(self) -> None:
         """Spreads the model over the processes."""
+        self.sum_in_grad_dtype()
+
+    def sum_in_grad_dtype(self) -> None:
+        """Makes `.grad` of what is trained of the type that the options say."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad_dtype = GRAD_DTYPES[self.options.grad_dtype]
 
     def make_optimizer(self, muon_lr: float) -> MuonAdamW:
         options, model = self.options, self.model
@@ -99,7 +109,7 @@ class Parallel:
 
     def norm(self) -> Tensor:
         """Of the whole gradient; the same number in every process."""
-        return nn.utils.get_total_norm(self.gradients(), foreach=True)
+        return total_norm(self.gradients(), self.model.device)
 
     def step(self, good: Tensor | None = None) -> None:
         """Applies the gradient; where `good` (bool [], on the device) does not hold, weights and
@@ -218,6 +228,7 @@ class DataParallel(Parallel):
 
     def distribute(self) -> None:
         broadcast(self.model)
+        self.sum_in_grad_dtype()
         self.buckets = Buckets(p for p in self.model.parameters() if p.requires_grad)
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -235,7 +246,7 @@ class DataParallel(Parallel):
         dist.all_reduce(numbers)
 
     def norm(self) -> Tensor:
-        norm = super().norm().to(self.model.device)
+        norm = super().norm()
         dist.broadcast(norm, src=0)  # different devices may add in different order
         return norm
 
@@ -255,10 +266,7 @@ class Sharded(Parallel):
         dist.all_reduce(numbers)
 
     def norm(self) -> Tensor:
-        parts = self.gradients()
-        square = torch.zeros((), device=self.model.device)
-        if parts:
-            square = nn.utils.get_total_norm(parts, foreach=True).square()
+        square = super().norm().square()
         dist.all_reduce(square, group=self.group)
         return square.sqrt()
 
@@ -280,6 +288,14 @@ class Sharded(Parallel):
         for name, tensor in tensors:
             if self.world.is_main:
                 yield name, tensor
+
+
+def total_norm(gradients: list[Tensor], device: torch.device) -> Tensor:
+    """In float32, whatever type they are of."""
+    if not gradients:
+        return torch.zeros((), device=device)
+    norms = torch._foreach_norm(gradients, 2.0, dtype=torch.float32)
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def own_weights(model: Decoder) -> dict[str, Tensor]:

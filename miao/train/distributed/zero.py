@@ -66,6 +66,7 @@ class Zero(Sharded):
                 "gradient_clipping": 0.0,
                 "zero_allow_untested_optimizer": True,
                 "zero_optimization": {"stage": self.zero_stage},
+                "communication_data_type": self.options.grad_dtype,
                 "steps_per_print": 2**62,
             },
         )
