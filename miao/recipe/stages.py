@@ -54,9 +54,9 @@ class StageOptions:
     """Compute type of matrix products; weights and optimizer stay fp32. auto: bf16 where it is
     native, fp16 (with a scaled loss) on GPUs without it, else fp32."""
     grad_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Type of gradient sums: over micro-batches (one process, or ddp) and over processes. bf16 takes
-    half the memory and traffic, and rounds every addition to 8 binary digits (up to 0.4 %). fsdp,
-    hsdp and ZeRO add up micro-batches in fp32 whatever it says."""
+    """Type of gradient sums: over micro-batches (one process, or ddp) and over processes. bf16
+    takes half the memory and traffic, and rounds every addition to 8 binary digits (up to 0.4 %).
+    fsdp, hsdp and ZeRO add up micro-batches in fp32 whatever it says."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
     """torch.compile the blocks (auto: on a GPU, or where the budget repays it); graphs: also
     replayed as CUDA graphs, for small models whose kernels are shorter than their launch."""

@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from miao.corpus.dedup import chunks, duplicates
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Groups
 from miao.corpus.dedup.duplicates import EXACT, KEPT, NEAR, Duplicates, Found, connected
-from miao.corpus.dedup.minhash import band_keys, signature, similarity
+from miao.corpus.dedup.minhash import (
+    band_keys,
+    fingerprints,
+    signature,
+    similarity,
+    similarity_at_most,
+)
 from miao.corpus.dedup.spans import NUMBER_BITS, spans_of, without_spans
 from miao.corpus.folder import Folder
 from miao.corpus.ngrams import TextView
@@ -308,6 +314,37 @@ def test_clusters_are_connected_components(pairs: list[tuple[int, int]]) -> None
     assert set(members.tolist()) == {number for pair in pairs for number in pair}
     smallest = {number: min(component) for component in components for number in component}
     assert roots.tolist() == [smallest[number] for number in members.tolist()]
+
+
+def test_similar_records_meet_among_many_that_share_a_notice(tmp_path: Path) -> None:
+    """Bands that a notice gives are everybody's: who is alike must meet there all the same, and
+    those that are not do not travel with their signatures."""
+    rng = random.Random(16)
+    notice = chinese(rng, 70)
+    texts = [chinese(rng, 130) for _ in range(300)]
+    texts += [edited(rng, text, 0.1) for text in texts[:40]]
+    rng.shuffle(texts)
+    made = np.array([signature(TextView(text + notice), 3) for text in texts])
+    alike = [[b for b in range(a) if similarity(made[a], made[b]) >= 0.5] for a in range(340)]
+    records = [Document(text + notice) for text in texts]
+    done, dropped = find(tmp_path, records, DedupOptions(near=True, near_threshold=0.5), chunk=85)
+    pairs = [(a, b) for a, others in enumerate(alike) for b in others]
+    assert len(pairs) >= 40 and all(NEAR in (dropped[a], dropped[b]) for a, b in pairs)
+    groups = range(done.duplicates.groups.count)
+    met = sum(len(done.duplicates._for_group("met", group, 2, 1)) for group in groups)
+    assert met < 10 * len(pairs), met
+
+
+def test_fingerprints_never_say_less_than_signatures() -> None:
+    rng = random.Random(17)
+    base = chinese(rng, 300)
+    made = np.array([signature(TextView(edited(rng, base, n / 60)), 3) for n in range(40)])
+    one, two = np.divmod(np.arange(1600), 40)
+    most = similarity_at_most(fingerprints(made)[one], fingerprints(made)[two])
+    likely = similarity(made[one], made[two])
+    assert (most >= likely).all() and (most[one == two] == 1).all()
+    # Of hashes that differ, one in four agrees in its last two bits.
+    assert abs((most - likely).mean() - (1 - likely).mean() / 4) < 0.01
 
 
 def test_texts_that_agree_share_bands() -> None:

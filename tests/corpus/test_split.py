@@ -13,7 +13,7 @@ import pytest
 
 from miao.corpus.build import output
 from miao.corpus.build.pipeline import CorpusReport, build_corpus
-from miao.corpus.dedup.minhash import SKETCH, Sketches, sketch
+from miao.corpus.dedup.minhash import FILL, SKETCH, Sketches, sketch
 from miao.corpus.ngrams import TextView, folded_key
 from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.read.sources import find_sources, is_dataset_name
@@ -186,12 +186,46 @@ def test_similarity_of_sketches_is_jaccard_s() -> None:
         first, second = (set((view.ngrams(3) >> np.uint64(32)).tolist()) for view in views)
         exact = len(first & second) / len(first | second)
         rows = np.stack([sketch(view, 3) for view in views])
-        within = [t / 100 for t in range(101) if Sketches(rows[:1]).alike(rows[1:], t / 100)]
+        within = [t / 100 for t in range(101) if Sketches(rows[:1], t / 100).alike(rows[1:])]
         found = within[-1] if within else 0.0
         errors.append(found - exact)
         if max(len(first), len(second)) <= SKETCH:
             assert found == pytest.approx(exact, abs=0.011)
     assert abs(np.mean(errors)) < 0.03 and np.std(errors) < 0.07
+
+
+def test_every_similar_sketch_is_found_and_what_all_share_costs_nothing() -> None:
+    """Against all pairs; short texts, long ones, a notice under each, an empty one."""
+    rng, notice = random.Random(13), text(random.Random(14), 60)
+    texts = [text(rng, rng.choice([15, 60, 150, 600])) for _ in range(120)]
+    texts += [one[: int(len(one) * (0.3 + 0.7 * rng.random()))] + text(rng, 20) for one in texts]
+    views = [TextView(one + notice * (number % 3 > 0)) for number, one in enumerate(texts)]
+    rows = np.stack([*(sketch(view, 3) for view in views), np.full(SKETCH, FILL)])
+    held, asked = rows[:120], rows[120:]
+    pairs = {
+        (ours, theirs): jaccard(row, other)
+        for ours, row in enumerate(asked)
+        for theirs, other in enumerate(held)
+        if set(row) & set(other) - {FILL}
+    }
+    for threshold in (0.0, 0.45, 0.8):
+        wanted = Sketches(held, threshold)
+        alone = {pair for pair, share in pairs.items() if share >= threshold}
+        assert set(wanted.alike(asked)) == alone and len(alone) > 9
+        gone = sorted({theirs for _, theirs in alone})[::2]
+        wanted.drop(gone)
+        assert set(wanted.alike(asked)) == {pair for pair in alone if pair[1] not in gone}
+    long = [sketch(TextView(text(rng, 300) + notice), 3) for _ in range(400)]
+    ours, _ = Sketches(np.stack(long[::2]), 0.45).candidates(np.stack(long[1::2]))
+    assert len(ours) < 400, "of 40,000 pairs, in all of which something is shared"
+
+
+def jaccard(one: Any, two: Any) -> float:
+    end = min(one[-1], two[-1])
+    first, second = (
+        {value for value in row if value <= end and value != FILL} for row in (one, two)
+    )
+    return len(first & second) / max(len(first | second), 1)
 
 
 def sources_of(directory: Path) -> dict[str, int]:

@@ -291,15 +291,15 @@ class Selection:
         """The records of a group that are much like one that may be held out."""
         count = len(self.folder.read_json("split.json")["held"])
         rows = np.frombuffer(self.folder.read("sketches"), "<u4").reshape(count, SKETCH)
-        wanted, taken = Sketches(rows), self.copies(group)[1] > 0
+        wanted = Sketches(rows, self.options.dedup.near_threshold)
+        taken = self.copies(group)[1] > 0
         offset = self.groups.bounds(group)[0]
         found: dict[int, list[int]] = {}
         for chunk, begin, end in self.groups.of(group):
             (sketches,) = chunk.arrays("sketches")
             sketches[~taken[begin - offset : end - offset]] = FILL
             for start in range(0, len(sketches), BLOCK):
-                some = sketches[start : start + BLOCK]
-                pairs = wanted.alike(some, self.options.dedup.near_threshold)
+                pairs = wanted.alike(sketches[start : start + BLOCK])
                 for row, number in pairs:
                     found.setdefault(number, []).append(begin + start + row)
                 most = 2 + MOST_COPIES

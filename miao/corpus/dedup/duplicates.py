@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miao.corpus.dedup.chunks import ChunkFile, Groups
-from miao.corpus.dedup.minhash import BANDS, PERMUTATIONS, band_keys, similarity
+from miao.corpus.dedup.minhash import (
+    BANDS,
+    FINGERPRINT,
+    PERMUTATIONS,
+    band_keys,
+    fingerprints,
+    similarity,
+    similarity_at_most,
+)
 from miao.corpus.dedup.shuffle import (
     PART_BYTES,
     Rows,
@@ -40,6 +48,11 @@ EXAMPLES = 8
 """Near-duplicates to look at."""
 SPANS_PER_RECORD = 8
 """How many passages a record has, about, where every run of tokens is one: some hundreds."""
+NEIGHBOURS = 8
+"""Records before each of equal band that it is compared with: all where few have that band. Where
+many do, neighbours are those whose fingerprints begin alike (an LSH forest; Bawa et al. 2005)."""
+BAND_BYTES = 8 * (2 + FINGERPRINT) * BANDS
+"""Rows that a record gives to the meeting places."""
 _RANK = np.uint64(48)
 _RECORD = np.uint64((1 << 48) - 1)
 _WORDS = PERMUTATIONS // 2  # of 64 bits, of a signature
@@ -89,7 +102,7 @@ class Duplicates:
         if self.options.near:
             found += [
                 Phase(meeting, "bands", per_group, self._bands),
-                Phase(meeting, "met", lambda: self._parts(16 * BANDS), self._met, spent=("bands",)),
+                Phase(meeting, "met", lambda: self._parts(BAND_BYTES), self._met, spent=("bands",)),
                 Phase("similar records", "signed", per_group, self._signed, spent=("met",)),
                 Phase("similar records", "similar", per_group, self._similar, spent=("signed",)),
                 Phase("similar records", "clusters", once, self._clusters, spent=("similar",)),
@@ -163,30 +176,42 @@ class Duplicates:
         return {"exact": len(copies)}
 
     def _bands(self, group: int) -> None:
-        """The keys of the bands of those that stay."""
-        parts = self._parts(16 * BANDS)
-        writer = self._writer("bands", group, parts, 2)
+        """The keys of the bands of those that stay, with fingerprints, which every band begins
+        with another word of."""
+        parts = self._parts(BAND_BYTES)
+        writer = self._writer("bands", group, parts, 2 + FINGERPRINT)
+        turned = (np.arange(FINGERPRINT) + np.arange(BANDS)[:, None]) % FINGERPRINT
         stays, offset = self._no_copies(group), self.groups.bounds(group)[0]
         for chunk, begin, end in self.groups.of(group):
             ours, has = chunk.arrays("signatures", "has_signature")
             local = np.flatnonzero(has & stays[begin - offset : end - offset])
             keys = (band_keys(ours[local]) ^ self._scopes(chunk)[local, None]).reshape(-1)
             records = np.repeat((begin + local).astype(np.uint64), BANDS)
-            writer.add(np.stack([keys, records], axis=1), part_of(keys, parts))
+            words = fingerprints(ours[local])[:, turned].reshape(-1, FINGERPRINT)
+            rows = np.concatenate([keys[:, None], words, records[:, None]], axis=1)
+            writer.add(rows, part_of(keys, parts))
         writer.close()
 
     def _met(self, part: int) -> None:
-        """Pairs of equal band: each record with its group's first, and with the one before it."""
-        tasks, parts = self.groups.count, self._parts(16 * BANDS)
-        rows = sorted_rows(all_rows_for(self.folder / "bands", part, parts, 2, tasks))
+        """Pairs of equal band that may be alike: each record with the first one of its group, and
+        with some before it."""
+        tasks, parts = self.groups.count, self._parts(BAND_BYTES)
+        width = 2 + FINGERPRINT
+        rows = all_rows_for(self.folder / "bands", part, parts, width, tasks)
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        again = np.flatnonzero(rows[1:, 0] == rows[:-1, 0])
+        rows = sorted_rows(rows[np.union1d(again, again + 1)])  # most bands are one record's
         group, here = groups_of(rows, 1), np.arange(len(rows))
-        pairs = np.concatenate(
-            [
-                np.stack([rows[other[later], 1], rows[later, 1]], axis=1)
-                for other in (group, np.maximum(here - 1, group))
-                for later in [np.flatnonzero(here != other)]
-            ]
-        )
+        words, records = np.ascontiguousarray(rows[:, 1:-1]), rows[:, -1].copy()
+        found = [np.empty((0, 2), dtype=np.uint64)]
+        for back in (len(rows), *range(1, NEIGHBOURS + 1)):
+            other = np.maximum(here - back, group)
+            later = np.flatnonzero(other == here - back if back < len(rows) else other != here)
+            for some in np.array_split(later, len(later) // 2**16 + 1):
+                most = similarity_at_most(words[other[some]], words[some])
+                some = some[most >= self.options.near_threshold]
+                found.append(np.stack([records[other[some]], records[some]], axis=1))
+        pairs = np.sort(np.concatenate(found), axis=1)
         pairs = np.unique(pairs, axis=0)
         writer = self._writer("met", part, self.groups.count, 2)
         writer.add(pairs, self.groups.owners(pairs[:, 1]))
@@ -194,7 +219,7 @@ class Duplicates:
 
     def _signed(self, group: int) -> None:
         """The pairs whose second record is of this group, with its signature."""
-        pairs = np.unique(self._for_group("met", group, 2, self._parts(16 * BANDS)), axis=0)
+        pairs = np.unique(self._for_group("met", group, 2, self._parts(BAND_BYTES)), axis=0)
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
         writer = self._writer("signed", group, self.groups.count, 3 + _WORDS)
         for mine, chunk, begin in self._by_chunk(group, pairs, 1):

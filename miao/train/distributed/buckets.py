@@ -71,7 +71,9 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
     bucket: list[nn.Parameter] = []
     size = 0
     for parameter in parameters:
-        if bucket and (size + parameter.numel() > BUCKET or parameter.grad_dtype != bucket[0].grad_dtype):
+        if bucket and (
+            size + parameter.numel() > BUCKET or parameter.grad_dtype != bucket[0].grad_dtype
+        ):
             yield bucket
             bucket, size = [], 0
         bucket.append(parameter)

@@ -30,7 +30,6 @@ from miao.train.distributed.world import World
 from miao.train.muon import Orthogonalizer
 from miao.train.optim import MuonAdamW, local
 
-
 GRAD_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
