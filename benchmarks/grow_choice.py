@@ -33,6 +33,7 @@ from miao.grow.found import BYTES_PER_TOKEN, Found, look
 from miao.grow.machine import SEQ_LEN, measure, shape_config
 from miao.grow.outcome import Earlier
 from miao.grow.plan import SHAPES, ranked
+from miao.train.distributed.world import World
 
 ROUNDS, STEPS = 3, 24
 """Of the measurement of speeds; the fastest round counts."""
@@ -84,7 +85,7 @@ def planned(options: Any, seconds: float) -> list[dict[str, Any]]:
 def alternatives(found: Found, seconds: float, measuring: float) -> Iterator[Choice]:
     """The plan's choice, then those beside it."""
     with mock.patch.object(time, "perf_counter", time.process_time):
-        speed = measure(measuring)
+        speed = measure(measuring, World())
     best = ranked(found, speed, seconds, Earlier())[0]
     rates = rules.settings(best.inner, max(best.tokens, 1.0))
     batch, muon = max(rates.batch_tokens, 2 * SEQ_LEN), rates.muon_learning_rate

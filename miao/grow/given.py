@@ -49,7 +49,7 @@ class Given:
     measured_bytes: int
     tokens_per_second: float
     tried: bool
-    """That speed was measured on this shape, not drawn from the line of two smaller ones."""
+    """That speed was measured on this shape, not drawn from the line of smaller ones."""
     bytes_per_token: float
     against: str = ""
     """Why this road cannot be taken."""
@@ -80,7 +80,7 @@ class Given:
 
     def line(self) -> str:
         bits = f"{self.now:.3f} bits per byte now" if math.isfinite(self.now) else "not measured"
-        how = "measured" if self.tried else "from the line of two smaller shapes"
+        how = "measured" if self.tried else "from the line of smaller shapes"
         return (
             f"{self.path}: {count(self.parameters)} parameters, {bits} (measured on "
             f"{self.measured_bytes:,} bytes of your text), learns {self.tokens_per_second:,.0f} "

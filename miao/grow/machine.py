@@ -1,9 +1,10 @@
-"""How fast this machine trains a shape: two real trainings of a second, and a line through them."""
+"""How fast this machine trains a shape: real trainings of a second, and the line through them."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,23 +17,22 @@ from miao.train.distributed.world import World
 from miao.train.microbatch import cpu_micro_batch
 
 SEQ_LEN = 256
-TRIED = ((128, 2, 2048), (256, 6, 6400))
-"""Width, blocks and vocabulary of the shapes that are tried on a CPU."""
+TRIED = ((64, 2, 2048), (128, 2, 2048), (256, 6, 6400))
+"""Width, blocks and vocabulary of the shapes that are tried on a CPU: the smaller, the less of a
+step is arithmetic."""
 TRIED_ON_GPU = ((256, 6, 6400), (768, 12, 6400))
-
-
 USABLE = 0.7
 """Of the memory."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of training per token: what every token costs, and what its arithmetic does."""
+    """Seconds of training per token, by the arithmetic that a token takes."""
 
     device: str
     precision: str
-    per_token: float
-    per_flop: float
+    points: tuple[tuple[float, float], ...]
+    """FLOPs and seconds per token of two or more shapes, rising."""
     memory: int
     """Bytes that the device has; 0: unknown."""
     threads: int
@@ -41,7 +41,16 @@ class Speed:
     processes: int = 1
 
     def tokens_per_second(self, config: ModelConfig) -> float:
-        return 1 / (self.per_token + self.per_flop * flops_per_token(config, SEQ_LEN))
+        """By the line through the two shapes that are nearest."""
+        flops = flops_per_token(config, SEQ_LEN)
+        segments = list(pairwise(self.points))
+        (x, y), (z, w) = next((s for s in segments if flops <= s[1][0]), segments[-1])
+        slope = max((w - y) / (z - x), 0.1 * w / z)
+        return 1 / max(y + slope * (flops - x), y * min(flops / x, 1.0))
+
+    def paced(self, pace: float) -> Speed:
+        """So many times as fast."""
+        return replace(self, points=tuple((x, y / pace) for x, y in self.points))
 
     def holds(self, needed: float) -> bool:
         """Whether so many bytes fit the device, as far as that is known."""
@@ -61,8 +70,8 @@ class Speed:
 
 
 def measure(seconds: float, world: World, asked: str = "auto") -> Speed:
-    """Trains two shapes for about so many seconds in all; several processes do so at the same
-    time, and their speeds are added up (what they tell each other in a step is not in it).
+    """Trains two or three shapes for about so many seconds in all; several processes do so at the
+    same time, and their speeds are added up (what they tell each other in a step is not in it).
 
     Args:
         asked: the recipe's `device`.
@@ -71,20 +80,18 @@ def measure(seconds: float, world: World, asked: str = "auto") -> Speed:
     dtype = choose_dtype("auto", device)
     options = PretrainOptions(seq_len=SEQ_LEN, batch_tokens=2048)
     points = []
-    for width, blocks, vocabulary in TRIED if device.type == "cpu" else TRIED_ON_GPU:
+    shapes = TRIED if device.type == "cpu" else TRIED_ON_GPU
+    for width, blocks, vocabulary in shapes:
         config = shape_config(width, blocks, vocabulary)
         rows = cpu_micro_batch(config, SEQ_LEN, 8)
         world.barrier()
-        found = run_trial(config, options, rows, device, dtype, seconds=seconds / 2)
+        found = run_trial(config, options, rows, device, dtype, seconds=seconds / len(shapes))
         rate = sum(world.gather_objects(found.tokens_per_second))
         points.append((flops_per_token(config, SEQ_LEN), 1 / rate))
-    (x, y), (z, w) = points
-    slope = max((w - y) / (z - x), 0.1 * w / z)
-    constant = max(y - slope * x, 0.0)
     precision = str(dtype).removeprefix("torch.")
     threads, memory = torch.get_num_threads(), memory_bytes(device)[1]
     host = platform.node() + (f" x{world.size}" if world.size > 1 else "")
-    return Speed(device.type, precision, constant, slope, memory, threads, host, world.size)
+    return Speed(device.type, precision, tuple(points), memory, threads, host, world.size)
 
 
 def shape_options(width: int, blocks: int) -> ModelOptions:

@@ -146,9 +146,7 @@ def make_plan(
             fix=f"give it {math.ceil(2 * aside / 60)} minutes or more",
         )
     before = earlier(out, speed.host, found)
-    speed = replace(
-        speed, per_token=speed.per_token / before.pace, per_flop=speed.per_flop / before.pace
-    )
+    speed = speed.paced(before.pace)
     pairs = found.total("preference", "records")
     dpo = 0.1 if pairs or minutes >= WITH_DPO else 0.0
     sft = (0.45 if minutes <= 3 else 0.35) - dpo  # so more time is never less for the text

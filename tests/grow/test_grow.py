@@ -27,11 +27,12 @@ from miao.grow.machine import Speed
 from miao.grow.outcome import Earlier, earlier
 from miao.grow.plan import make_plan, ranked
 from miao.grow.writing import recipe_text
+from miao.model import flops_per_token
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
 from tests.train.pair import run_two
 
-SPEED = Speed("cpu", "float32", 1e-4, 1e-11, 2**34, 2, "here")
+SPEED = Speed("cpu", "float32", ((1e6, 1.1e-4), (1e9, 1.01e-2)), 2**34, 2, "here")
 SENTENCE = "清晨的露水落在小小的苗上，太阳慢慢升起来了，第{}天它又长高了一点。"
 
 
@@ -164,6 +165,22 @@ def test_a_plan_is_a_recipe_with_reasons(folder: Path, tmp_path: Path) -> None:
     assert any("twice the text" in note for note in plans[60].notes)
 
 
+def test_the_speed_of_a_shape_is_that_of_its_neighbours() -> None:
+    tried = [machine.shape_config(*shape) for shape in machine.TRIED]
+    flops = [flops_per_token(config, machine.SEQ_LEN) for config in tried]
+    took = (60e-6, 110e-6, 1000e-6)
+    speed = replace(SPEED, points=tuple(zip(flops, took, strict=True)))
+    for config, seconds in zip(tried, took, strict=True):
+        assert speed.tokens_per_second(config) == pytest.approx(1 / seconds)
+        assert speed.paced(0.5).tokens_per_second(config) == pytest.approx(0.5 / seconds)
+    between = machine.shape_config(128, 4, 4096)
+    slope = (took[2] - took[1]) / (flops[2] - flops[1])
+    seconds = took[1] + slope * (flops_per_token(between, machine.SEQ_LEN) - flops[1])
+    assert speed.tokens_per_second(between) == pytest.approx(1 / seconds)
+    least = speed.tokens_per_second(machine.shape_config(64, 2, 1024))
+    assert 1 / took[0] < least < 1.2 / took[0], "what is not arithmetic is not saved"
+
+
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     characters=st.floats(4, 10).map(lambda power: 10**power),
@@ -180,7 +197,7 @@ def test_more_time_never_promises_a_worse_model(
     texts = Source("t", "document", [], 500, characters, (1 + 2 * chinese) * characters, 0,
                    round(100 * chinese), 100)  # fmt: skip
     found = Found([texts, *[Source("p", "preference", [], 9)] * pairs], level=level)
-    speed = replace(SPEED, per_token=1e-4 * slowness, per_flop=1e-11 * slowness)
+    speed = SPEED.paced(1 / slowness)
     patch = pytest.MonkeyPatch()
     patch.setattr("miao.grow.plan.free_space", lambda path: 2**50)
     try:
