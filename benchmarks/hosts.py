@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(EVENTS), help=f"of {', '.join(EVENTS)}")
     parser.add_argument("--seconds", type=float, default=30, help="how long the network is cut")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     bad = 0
     for count in map(int, options.hosts.split(",")):
         with tempfile.TemporaryDirectory(prefix="miao-hosts-") as name, network(count):

@@ -85,6 +85,7 @@ def main() -> int:
     if options.worker:
         return work(*options.worker)
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     with tempfile.TemporaryDirectory(prefix="miao-torture-") as directory:
         try:
             moments = random.Random(options.seed)
@@ -97,6 +98,9 @@ def main() -> int:
                 print(f"{log.name}: {log.read_text(encoding='utf-8')[-2000:]}")
             print(f"torture: {error}", file=sys.stderr)
             return 1
+        finally:
+            for child in children_of(os.getpid()):
+                os.kill(child, signal.SIGTERM)
     seconds = time.monotonic() - began
     print(
         f"{tally.kills} kills survived, {tally.in_a_save} of them in the middle of a save; "
