@@ -168,7 +168,10 @@ def clean() -> None:
         if (name := line.split()[0]).startswith("miao"):
             end_all(int(name.removeprefix("miao")))
             run("ip", "netns", "delete", name)
-    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+    # Else links go some time after their namespaces, and new ones would find their names taken.
+    for line in asked("ip", "-o", "link").splitlines():
+        if (name := line.split()[1].rstrip(":").partition("@")[0]).startswith(("miaov", BRIDGE)):
+            asked("ip", "link", "delete", name)
 
 
 def end_all(host: int) -> None:

@@ -26,7 +26,7 @@ class Budget:
     """The budget of a stage.
 
     Args:
-        total: real tokens; of `timed` ones seconds.
+        total: real tokens; seconds where the options give minutes.
         deadline: where `time.monotonic` is when a timed stage ends (default: `total` from now on);
             what was trained before an interruption does not change it.
     """
@@ -36,11 +36,10 @@ class Budget:
         stage: str,
         options: StageOptions,
         total: float,
-        timed: bool = False,
         deadline: float | None = None,
     ):
         self.stage, self.options, self.total = stage, options, total
-        self.timed, self.deadline = timed, deadline
+        self.timed, self.deadline = options.minutes is not None, deadline
         self.at = self.before = 0.0
         """How far it is now, and was a step before; in the unit of `total`."""
         self.ending = 0.0

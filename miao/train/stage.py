@@ -199,15 +199,14 @@ def _make_trainer(
     options = fit_to_memory(stage, options, model, world.size, _beside(objective, loader))
     least = min(rows for [rows] in world.gather([int(options.micro_batch)]))
     options = replace(options, micro_batch=least)
-    timed = options.minutes is not None
     total = 60 * options.minutes if options.minutes else token_budget(stage, options, loader)
     peak = world.from_main(peak_flops(model.device, model.compute_dtype).flops)
     parallel = parallel or make_parallel(recipe.parallel, model, options, world)
-    if timed and deadline is not None:
+    if options.minutes and deadline is not None:
         total = max(deadline - time.monotonic(), 1.0)
     compile_if_it_pays(options, parallel, total, peak)
     _announce(stage, options, model, loader, total)
-    budget = Budget(stage, options, total, timed, deadline)
+    budget = Budget(stage, options, total, deadline)
 
     during = recipe.evaluate.during
 

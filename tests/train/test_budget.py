@@ -44,20 +44,20 @@ def trained(budget: Budget, hands: Hands, speeds: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("speeds", [[1.0], [0.5] * 40 + [4.0], [3.0] * 8 + [0.5]])
 def test_a_timed_stage_ends_on_time_with_its_rate_down(hands: Hands, speeds: list[float]) -> None:
-    rates = trained(Budget("pretrain", OPTIONS, 60.0, timed=True), hands, list(speeds))
+    rates = trained(Budget("pretrain", OPTIONS, 60.0), hands, list(speeds))
     assert abs(hands.at - 160) <= max(speeds) / 2, "half a step early or late"
     assert max(rates) == 1.0 and rates[0] < 0.6 and rates[-1] <= max(speeds) / 30 + 0.02
     assert all(b <= a for a, b in zip(rates[-4:], rates[-3:], strict=False))
 
 
 def test_time_is_kept_for_the_end_and_what_was_trained_before_counts(hands: Hands) -> None:
-    budget = Budget("pretrain", OPTIONS, 60.0, timed=True)
+    budget = Budget("pretrain", OPTIONS, 60.0)
     budget.ending = 6.0
     trained(budget, hands, [1.0])
     assert 153 <= hands.at <= 155
     state = budget.state() | {"tokens": 5}
     hands.go(1000)  # interrupted
-    later = Budget("pretrain", OPTIONS, 60.0, timed=True, deadline=hands.at + 30)
+    later = Budget("pretrain", OPTIONS, 60.0, deadline=hands.at + 30)
     later.restore(state)
     assert later.at == pytest.approx(54, abs=1) and later.total == pytest.approx(84, abs=1)
     hands.go(5)

@@ -109,7 +109,7 @@ class FullySharded(Sharded):
         filling: of a model on the meta device; any other is spread as the main process has it.
     """
 
-    in_parts = True
+    in_parts = by_block = True
     orthogonalizer = RowsOrthogonalizer
 
     def __init__(
@@ -223,9 +223,6 @@ class FullySharded(Sharded):
 
     def part_of(self, target: Tensor, whole: Tensor) -> Tensor:
         return whole[slice(*rows_of(target))]
-
-    def compile(self, graphs: bool = True) -> None:
-        self.model.compile_for_training(by_block=True)
 
 
 def materialize(model: Decoder, device: torch.device) -> None:

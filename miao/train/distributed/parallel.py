@@ -181,10 +181,14 @@ class Parallel:
 
     def compile(self, graphs: bool = True) -> None:
         """Compiles what repays it; as CUDA graphs where the options say so, and unless not."""
-        self.graphs = graphs = graphs and self.options.compile == "graphs"
-        if graphs and self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
-            warn("the experts make the host wait on this GPU: compiled, but not as CUDA graphs")
-            self.graphs = graphs = False
+        graphs, why = graphs and self.options.compile == "graphs", ""
+        if self.lockstep:
+            why = "processes exchange weights or gradients between the kernels"
+        elif self.model.mixtures() and not experts_never_wait(self.model.compute_dtype):
+            why = "the experts make the host wait on this GPU"
+        if graphs and why:
+            warn(f"{why}: compiled, but not as CUDA graphs")
+        self.graphs = graphs = graphs and not why
         self.model.compile_for_training(graphs, self.by_block and not graphs)
 
     def plain_model(self) -> Decoder | None:
