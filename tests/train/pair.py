@@ -24,7 +24,8 @@ from miao.train.distributed.world import LaunchedWorld
 FORKS = "forkserver" in get_all_start_methods()
 CONTEXT = get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # one process imports what all others begin with
-    CONTEXT.set_forkserver_preload(["tests.train.shared_cases", "miao.run"])
+    PRELOADED = ["tests.train.shared_cases", "miao.run"]
+    CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 PORTS = itertools.count(
@@ -119,6 +120,9 @@ class Pair:
     """Runs `function(world, *arguments)` in both processes (or in all of another number) at once."""
 
     def __init__(self, count: int = 2) -> None:
+        if FORKS:  # where nothing was started yet
+            more = ["torch.distributed.fsdp", "torch._dynamo", "torch._functorch.aot_autograd"]
+            CONTEXT.set_forkserver_preload([*PRELOADED, *more])
         port = free_port()
         self.ends, self.processes = [], []
         for rank in range(count):

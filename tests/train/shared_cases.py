@@ -39,8 +39,8 @@ from miao.train.prepare import filling_of, prepare_model
 from miao.train.watch.metrics import MetricsLog
 from tests.train.tiny import SEQ_LEN, options, stop_after, watch
 
-UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1800, "log_every": 1}
-"""Steps of 7 rows, which two processes share as 3 and 4, and a last one of fewer."""
+UNEVEN = {"batch_tokens": 7 * SEQ_LEN, "micro_batch": 2, "tokens": 1128, "log_every": 1}
+"""Five steps of 7 rows, which two processes share as 3 and 4, and a last one of a single row."""
 
 
 @dataclass

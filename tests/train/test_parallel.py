@@ -98,7 +98,7 @@ def test_two_processes_equal_one(
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_compiled_too(pair: Pair, places: list[str], tmp_path: Path, parallel: Any) -> None:
     """Block by block; rows of padding make every pass one shape."""
-    case = Case(places, parallel, options={"tokens": 1300}, compiled=True)
+    case = Case(places, parallel, compiled=True)
     both(pair, case, tmp_path / "two")
     train(World(), Case(**vars(case) | {"compiled": False}), tmp_path / "one")
     loss, weight = differences(tmp_path / "one", tmp_path / "two")
@@ -169,7 +169,7 @@ def test_preferences_on_two_processes(
 
 def test_the_balance_loss_of_experts(pair: Pair, places: list[str], tmp_path: Path) -> None:
     """It is that of a micro-batch; cut alike, two processes equal one."""
-    chosen = {"batch_tokens": 8 * 32, "micro_batch": 2, "tokens": 1800}
+    chosen = {"batch_tokens": 8 * 32, "micro_batch": 2, "tokens": 1300}
     case = Case(places, "ddp", SOFTMAX, chosen)
     both(pair, case, tmp_path / "two")
     train(World(), case, tmp_path / "one")
