@@ -285,7 +285,7 @@ def test_both_roads_are_compared_and_the_better_one_is_taken(
     model.initialize(0)
     save_model(model, there)
     found = look([str(folder)], [], [])
-    given = look_at(str(there), found, SPEED, 60.0)
+    given = look_at(str(there), found, SPEED, 12.0)
     uniform = math.log2(320) / given.bytes_per_token
     assert given.now == pytest.approx(uniform, rel=0.05) and given.measured_bytes > 2000
     assert given.tried and given.tokens_per_second > 0 and given.talks
@@ -309,6 +309,7 @@ def test_both_roads_are_compared_and_the_better_one_is_taken(
     refused = make_plan(found, SPEED, 8, 5.0, tmp_path, large)
     assert not refused.goes_on and "99 GiB" in refused.why["model.path"]
     monkeypatch.setattr(machine, "measure", lambda *_: SPEED)
+    monkeypatch.setattr("miao.grow.given.LOOKING", 0.002)  # of eight minutes
     words = ["grow", str(folder), "--minutes", "8", "--plan", "--out_dir", str(tmp_path)]
     assert main([*words, "--from", str(there)]) == 0
     assert "from scratch" in " ".join(capsys.readouterr().out.split())

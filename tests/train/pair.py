@@ -26,6 +26,15 @@ CONTEXT = get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # one process imports what all others begin with
     PRELOADED = ["tests.train.shared_cases", "miao.run"]
     CONTEXT.set_forkserver_preload(PRELOADED)
+SPREAD_AND_COMPILED = [
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.experimental",
+    "torch._dynamo",
+    "torch._functorch.aot_autograd",
+    "torch._inductor.debug",
+    "torch._inductor.pattern_matcher",
+]
+"""What PyTorch imports when it is asked for these."""
 
 
 PORTS = itertools.count(
@@ -119,10 +128,9 @@ def _launched(rank: int, count: int, port: int) -> None:
 class Pair:
     """Runs `function(world, *arguments)` in both processes (or in all of another number) at once."""
 
-    def __init__(self, count: int = 2) -> None:
+    def __init__(self, count: int = 2, *preloaded: str) -> None:
         if FORKS:  # where nothing was started yet
-            more = ["torch.distributed.fsdp", "torch._dynamo", "torch._functorch.aot_autograd"]
-            CONTEXT.set_forkserver_preload([*PRELOADED, *more])
+            CONTEXT.set_forkserver_preload([*PRELOADED, *SPREAD_AND_COMPILED, *preloaded])
         port = free_port()
         self.ends, self.processes = [], []
         for rank in range(count):
