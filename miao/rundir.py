@@ -20,6 +20,7 @@ from miao.console import warn
 from miao.errors import MiaoError
 from miao.files import atomic_directory, lock, read_json, read_jsonl, write_json, write_jsonl
 from miao.hubs import download_model, is_hub_name
+from miao.options import SafeLoader
 from miao.recipe import STAGES
 
 CHECKPOINT = re.compile(r"step-\d{8,}")
@@ -97,7 +98,7 @@ class RunDir:
             return "", {}
         text = path.read_text(encoding="utf-8", errors="replace")
         try:
-            recipe = yaml.safe_load(text) or {}
+            recipe = yaml.load(text, SafeLoader) or {}
         except yaml.YAMLError as error:
             raise MiaoError(f"the recipe is not YAML: {error}", where=path) from error
         if not isinstance(recipe, dict):

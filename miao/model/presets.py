@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import yaml
-
 from miao.errors import MiaoError, did_you_mean
 from miao.model.build import new_config
 from miao.model.config import ModelConfig
+from miao.options import read_yaml
 from miao.recipe import ModelOptions, parse_quantity
 from miao.recipe.reading import head_of, shipped_recipes
 
@@ -53,7 +52,7 @@ def preset(name: str) -> Plan:
             fix=did_you_mean(name, PRESETS) or "presets: " + ", ".join(PRESETS),
         )
     path = shipped_recipes()[name]
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe = read_yaml(path)
     trained = recipe["pretrain"]
     return Plan(
         name,

@@ -124,7 +124,8 @@ class Chain:
         for key in now.keys() & before.keys() - {"name", "out_dir", "model", *PARTS}:
             if trained and not (key == "evaluate" and measured):
                 now[key] = before[key]
-        write_text(path, yaml.safe_dump(now, allow_unicode=True, sort_keys=False))
+        if now != before:
+            write_text(path, yaml.safe_dump(now, allow_unicode=True, sort_keys=False))
         if self.begun or not (self.run.path / "manifest.json").exists():
             facts = provenance() | {"processes": self.world.size}
             write_json(self.run.path / "manifest.json", facts)

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class ChatTemplate:
     ):
         self.source, self.special_tokens = source, dict(special_tokens or {})
         try:
-            self._compiled = _environment().from_string(source)
+            self._compiled = _compiled(source)
         except jinja2.TemplateError as error:
             raise MiaoError(f"the chat template is not valid Jinja: {error}") from error
         self._marks_generation = bool(re.search(r"{%-?\s*generation\s*-?%}", source))
@@ -303,6 +303,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
     return environment
+
+
+@lru_cache(maxsize=32)
+def _compiled(source: str) -> jinja2.Template:
+    """A tokenizer is read many times, its template compiled once."""
+    return _environment().from_string(source)
 
 
 def _raise_exception(message: str) -> str:
