@@ -122,35 +122,51 @@ def compilations(device: torch.device) -> dict[str, Any] | str:
     return {"graphs": counted}
 
 
+def gradient(
+    device: torch.device, micro_batch: int, compile: Any = "off", grad_dtype: Any = "fp32"
+) -> tuple[torch.Tensor, Parallel]:
+    """That of a step of four rows, taken three times: graphs are recorded with the second and
+    replayed with the third."""
+    options = PretrainOptions(
+        seq_len=64,
+        batch_tokens=4 * 64,
+        micro_batch=micro_batch,
+        compile=compile,
+        grad_dtype=grad_dtype,
+    )
+    parallel = Parallel(small_model(device, half(device)).train(), options, World())
+    if compile != "off":
+        parallel.compile()
+    steps = StepGradients("pretrain", options, parallel, LanguageObjective(), 4)
+    ids = torch.arange(4 * 64).view(4, 64) % VOCABULARY
+    places = torch.arange(64).expand(4, 64)
+    rows = [[("check", row)] for row in range(4)]
+    batch = Batch(ids, ids, places, torch.ones_like(ids), sequences=rows)
+    for _ in range(3):
+        steps.of(batch)
+    return torch.cat([g.flatten() for g in parallel.gradients()]).clone(), parallel
+
+
 def graphs(device: torch.device) -> dict[str, Any]:
     """Replayed graphs and gradients that several micro-batches add to: left, or right."""
-    on_gpu = device.type == "cuda"
-
-    def summed(micro_batch: int, compiled: bool) -> tuple[torch.Tensor, bool]:
-        options = PretrainOptions(
-            seq_len=64,
-            batch_tokens=4 * 64,
-            micro_batch=micro_batch,
-            compile="graphs" if compiled else "off",
-        )
-        parallel = Parallel(small_model(device, half(device)).train(), options, World())
-        if compiled:
-            parallel.compile()
-        steps = StepGradients("pretrain", options, parallel, LanguageObjective(), 4)
-        ids = torch.arange(4 * 64).view(4, 64) % VOCABULARY
-        places = torch.arange(64).expand(4, 64)
-        rows = [[("check", row)] for row in range(4)]
-        batch = Batch(ids, ids, places, torch.ones_like(ids), sequences=rows)
-        for _ in range(3):  # recorded with the second, replayed with the third
-            steps.of(batch)
-        return torch.cat([g.flatten() for g in parallel.gradients()]).clone(), parallel.graphs
-
-    truth, _ = summed(4, compiled=False)
+    compile = "graphs" if device.type == "cuda" else "off"
+    truth, _ = gradient(device, 4)
     figures: dict[str, Any] = {}
     for micro_batch in (4, 1):
-        found, replayed = summed(micro_batch, compiled=on_gpu)
+        found, parallel = gradient(device, micro_batch, compile)
         figures[f"error with rows of {micro_batch}"] = error(found, truth, 2e-2)
-        figures[f"replayed with rows of {micro_batch}"] = replayed
+        figures[f"replayed with rows of {micro_batch}"] = parallel.graphs
+    return figures
+
+
+def half_sums(device: torch.device) -> dict[str, Any]:
+    """Four micro-batches summed in bfloat16, compiled too: at most a rounding for each."""
+    truth, _ = gradient(device, 1)
+    figures: dict[str, Any] = {}
+    for compile in ("off", "on") if device.type == "cuda" else ("off",):
+        found, _ = gradient(device, 1, compile, "bf16")
+        assert found.dtype == torch.bfloat16
+        figures[f"error, compile {compile}"] = error(found, truth, 2e-2)
     return figures
 
 
@@ -230,6 +246,7 @@ CHECKS: dict[str, Check] = {
     "1.4 attention by documents": documents,
     "1.5 fused loss": fused_loss,
     "1.5 compiled Muon": muon,
+    "1.5 gradient sums in bfloat16": half_sums,
     "1.6 a skipped step": skipped_step,
     "1.7 rollouts follow the weights": rollouts,
 }
