@@ -139,19 +139,20 @@ def _places(
     """The places, and the log-probabilities at the end [t, tokens]."""
     follows_t = torch.tensor([*ids[1:], 0], device=model.device)
     layers: list[list[Json]] = [[] for _ in ids]
-    logprobs_tv = torch.empty(0)
+    logprobs_tv, next_t1 = torch.empty(0), torch.empty(0)
     for stream_td, chosen, logprobs_tv in zip(
         seen.stream_ltd, seen.experts, lens(model, seen), strict=True
     ):
         sizes = _rounded(stream_td.float().square().mean(dim=-1).sqrt())
-        next_t = _rounded(logprobs_tv.gather(1, follows_t[:, None]).squeeze(1))
+        next_t1 = logprobs_tv.gather(1, follows_t[:, None])
+        following = _rounded(next_t1.squeeze(1))
         guesses = _likeliest(tokenizer, logprobs_tv, show.per_layer)
         experts = [None] * len(ids) if chosen is None else _experts(*chosen)
         for place, layer in enumerate(layers):
             layer.append(
                 {
                     "size": sizes[place],
-                    "next": next_t[place] if place + 1 < len(ids) else None,
+                    "next": following[place] if place + 1 < len(ids) else None,
                     "likeliest": guesses[place],
                     "experts": experts[place],
                 }
@@ -162,14 +163,12 @@ def _places(
             "training diverged",
             fix="look at an earlier checkpoint",
         )
-    next_t = logprobs_tv.gather(1, follows_t[:, None])
-    ranks = (1 + (logprobs_tv > next_t).sum(dim=-1)).tolist()
-    surprise = _rounded(next_t.squeeze(1))
+    ranks = (1 + (logprobs_tv > next_t1).sum(dim=-1)).tolist()
     entropy = _rounded(-(logprobs_tv.exp() * logprobs_tv).sum(dim=-1))
     likeliest = _likeliest(tokenizer, logprobs_tv, show.likeliest)
     places = [
         {
-            "next": {"logprob": surprise[place], "rank": ranks[place]}
+            "next": {"logprob": layers[place][-1]["next"], "rank": ranks[place]}
             if place + 1 < len(ids)
             else None,
             "entropy": entropy[place],

@@ -1,7 +1,8 @@
 // What would be different: another way of drawing, something switched off, another model.
 import { bar, glass, guessed, look, lookBeside, percent, press, view, visible } from "./glass.js";
 import { distribution } from "./sampling.js";
-import { make, say } from "./words.js";
+import { make, redraw, rest } from "./nodes.js";
+import { say } from "./words.js";
 
 const SLIDERS = { temperature: [0, 2, 0.05, 1], top_p: [0.05, 1, 0.05, 1], repetition_penalty: [1, 2, 0.05, 1], presence_penalty: [0, 3, 0.1, 0], frequency_penalty: [0, 3, 0.1, 0] };
 
@@ -25,12 +26,14 @@ export function samplingView() {
 
   async function fetchWhole() {
     const { asked } = glass, place = glass.chosen - 1;
-    open.disabled = true;
+    const again = rest(open);
     const found = await lookBeside({ ...asked, without: undefined, against: undefined, attention: false, whole: place });
-    open.disabled = false;
+    again();
     if (!found?.whole || glass.seen !== seen || found.whole.place !== glass.chosen - 1) return;
+    const held = document.activeElement === open;
     whole = found.whole;
     show(guessed());
+    if (held) sliders.querySelector("input").focus(); // which stand where it stood
   }
 
   function draw() {
@@ -75,7 +78,12 @@ export function changesView() {
     const { without, ...asked } = glass.asked, any = Object.values(off).some((parts) => parts.length);
     look(any ? { ...asked, without: off } : asked);
   }
-  const chip = (kind, part, text) => press(`chip${has(kind, part) ? " off" : ""}`, text, () => toggle(kind, part));
+  function chip(kind, part, text) {
+    const node = press(`chip${has(kind, part) ? " off" : ""}`, text, () => toggle(kind, part));
+    node.setAttribute("aria-pressed", has(kind, part));
+    node.dataset.key = key(kind, part);
+    return node;
+  }
 
   function show(guess, token) {
     const { seen, head, chosen } = glass;
@@ -89,7 +97,7 @@ export function changesView() {
       ...off.heads.filter((one) => !head || key("", one) !== key("", head)).map((one) => chip("heads", one, say("offHead", one[0] + 1, one[1] + 1))),
     ];
     if (Object.values(off).some((parts) => parts.length)) more.push(press("plain", say("onAgain"), () => { off = { tokens: [], layers: [], heads: [] }; again(); }));
-    chips.replaceChildren(...found, ...more);
+    redraw(chips, ...found, ...more);
     other.hidden = seen.other === null || guess === null;
     if (other.hidden) return;
     const then = seen.other.places[chosen - 1];

@@ -2,7 +2,8 @@
 import * as store from "../serve/web/store.js";
 import { halt, open, page, show } from "./talk.js";
 import { download, table } from "./glass.js";
-import { at, button, copyText, make, notice, otherLanguage, say, speak } from "./words.js";
+import { at, make } from "./nodes.js";
+import { button, copyText, notice, otherLanguage, say, speak } from "./words.js";
 
 const FIELDS = { temperature: [0, 2, 0.05], top_p: [0.01, 1, 0.01], top_k: [0, 1e6, 1], repetition_penalty: [0.1, 10, 0.05], max_new_tokens: [1, 1e6, 1] };
 

@@ -1,6 +1,7 @@
 // The glass box: a text as the model sees it, and how it guessed the token that is chosen. A page and
 // the studio show the same; where inspections come from is theirs to say (`prepareGlass`).
-import { at, make, say } from "./words.js";
+import { at, make, redraw } from "./nodes.js";
+import { say } from "./words.js";
 
 const SURE = 12; // bits of surprise at which the colour is full
 const FAR = 4; // nats of divergence, likewise
@@ -130,8 +131,8 @@ export function showGlass(which, inspection) {
   const nodes = tokens.map((token) => make("button", "token", visible(token)));
   nodes.push(make("button", "token end", say("glassEnd")));
   nodes.forEach((node, place) => { node.type = "button"; node.addEventListener("click", () => choose(place)); });
-  at("glass-tokens").replaceChildren(...nodes);
-  at("glass-heads").replaceChildren(...(attention ?? []).map((heads, layer) => make("div", "", ...heads.map((rows, i) => thumbnail(rows, layer, i)))));
+  redraw(at("glass-tokens"), ...nodes);
+  redraw(at("glass-heads"), ...(attention ?? []).map((heads, layer) => make("div", "", ...heads.map((rows, i) => thumbnail(rows, layer, i)))));
   at("glass-views").hidden = false;
   choose(stays ? Math.min(glass.chosen, tokens.length) : Math.max(1, tokens.length - 1));
 }

@@ -18,16 +18,16 @@ from miao.page.contents import Contents
 from miao.page.theme import themed
 
 HERE = Path(__file__).parent
-STORE = HERE.parent / "serve" / "web" / "store.js"
-"""Chats in the browser's storage, as the web chat keeps them."""
+WEB = HERE.parent / "serve" / "web"
+"""Of the web chat, what the page has too: chats in the browser's storage, and elements."""
 ENGINE = (
     *("weights.js", "decoder.js", "variants.js", "wasm.js", "tokenizer.js", "template.js"),
     *("sampling.js", "inspect.js", "answer.js", "parts.js"),
 )
 """In this order: each imports only what stands before it."""
 PAGE = (
-    *("weights.js", "glasswords.js", "words.js", "talk.js", "sampling.js", "glass.js"),
-    *("changes.js", "dialogs.js", "page.js"),
+    *(WEB / "nodes.js", "weights.js", "glasswords.js", "words.js", "talk.js", "sampling.js"),
+    *("glass.js", "changes.js", "dialogs.js", "page.js"),
 )
 STYLES = ("page.css", "glass.css")
 MOST_BYTES = 24_000_000
@@ -77,7 +77,7 @@ def page_html(
     else:
         text = base64.b64encode(weights).decode()
         inside = f'<script id="weights" type="text/plain">{text}</script>'
-    store = STORE.read_text(encoding="utf-8")
+    store = (WEB / "store.js").read_text(encoding="utf-8")
     names = ", ".join(_NAME.findall(store))
     script = f'"use strict";\nconst EXPECTED = {_json(expected)};\n'
     script += f"const store = (() => {{\n{_EXPORT.sub('', store)}return {{ {names} }};\n}})();\n"
@@ -141,7 +141,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _part(name: str) -> str:
+def _part(name: str | Path) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
     return _EXPORT.sub("", _IMPORT.sub("", text))
 

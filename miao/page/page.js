@@ -5,7 +5,8 @@ import { changesView, samplingView } from "./changes.js";
 import { look, prepareGlass, showGlass, showProgress } from "./glass.js";
 import { addText, ask, fail, finish, fit, forTemplate, halt, isAnswering, open, page, show, stop } from "./talk.js";
 import { checksum } from "./weights.js";
-import { at, notice, say, speak } from "./words.js";
+import { at } from "./nodes.js";
+import { notice, say, speak } from "./words.js";
 
 const policy = globalThis.trustedTypes?.createPolicy("miao", { createScriptURL: (url) => url });
 const trusted = (url) => (policy ? policy.createScriptURL(url) : url);

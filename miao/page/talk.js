@@ -1,6 +1,7 @@
 // A conversation with the model: what was said, an answer that grows, and what is kept of it.
 import * as store from "../serve/web/store.js";
-import { at, button, copyText, make, notice, say } from "./words.js";
+import { at, make } from "./nodes.js";
+import { button, copyText, notice, say } from "./words.js";
 
 /** What the parts of the page share. */
 export const page = { model: null, worker: null, options: {}, system: "", chats: [], chat: null, isReady: false };

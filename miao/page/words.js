@@ -1,5 +1,6 @@
 // What the page says, in the language of the browser or the one that was chosen.
 import { GLASS } from "./glasswords.js";
+import { at, make } from "./nodes.js";
 
 const WORDS = {
   zh: {
@@ -34,8 +35,6 @@ let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 /** A phrase; {0}, {1} stand for the values. */
 export const say = (key, ...values) => values.reduce((text, value, i) => text.replaceAll(`{${i}}`, () => value), WORDS[language][key] ?? key);
 
-export const at = (id) => document.getElementById(id);
-
 /** Writes all phrases into the page. */
 export function speak(chosen = language) {
   language = chosen in WORDS ? chosen : language;
@@ -45,14 +44,6 @@ export function speak(chosen = language) {
   for (const node of document.querySelectorAll("[data-placeholder]")) { node.placeholder = say(node.dataset.placeholder); node.setAttribute("aria-label", node.placeholder); }
 }
 export const otherLanguage = () => (language === "zh" ? "en" : "zh");
-
-/** A new element with a class and children; texts become text nodes, never markup. */
-export function make(tag, css = "", ...children) {
-  const node = document.createElement(tag);
-  if (css) node.className = css;
-  node.append(...children);
-  return node;
-}
 
 export function button(key, action, css = "plain") {
   const node = make("button", css, say(key));

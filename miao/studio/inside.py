@@ -182,7 +182,7 @@ def add_inside(app: FastAPI, place: Place) -> None:
         return fresh(explained(lambda: reader.inspect(asked)))
 
     @app.get("/studio/inside/row")
-    def row(model: str, stage: str, split: str = "train", row: int = 0) -> Response:
+    def pack(model: str, stage: str, split: str = "train", row: int = 0) -> Response:
         """A row that a stage trains on."""
         return fresh(explained(lambda: reader.row(model, stage, split, row)))
 

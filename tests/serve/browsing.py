@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ else:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed", allow_module_level=True)
 SHOTS = os.environ.get("MIAO_SCREENSHOTS")
+LONGEST = 600
+"""Seconds after which what is waited for never comes, however busy the machine is."""
 
 
 class Script:
@@ -46,6 +49,7 @@ class Script:
         self.refusal: Response | None = None
         self.breaks = self.at_once = False
         self.models_wait = False  # the list of models does not come before this is taken back
+        self.allowed: float = inf  # no more pieces than these come before it is raised
         self.context = 10**6  # in letters: here a letter is a token
         self.bodies: list[dict[str, Any]] = []
         self.hung_up = False
@@ -79,8 +83,10 @@ class Script:
 
     async def events(self) -> AsyncIterator[str]:
         try:
-            for delta in self.deltas:
+            for number, delta in enumerate(self.deltas):
                 await asyncio.sleep(self.wait)
+                while number >= self.allowed:
+                    await asyncio.sleep(0.01)
                 yield f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n"
             if self.breaks:
                 return
@@ -126,14 +132,18 @@ def open_page_fixture(browser: Any) -> Iterator[Callable[..., Any]]:
 
     def open_one(url: str, **options: Any) -> Any:
         context = browser.new_context(**{"locale": "zh-CN"} | options)
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(1000 * LONGEST)
         contexts.append(context)
         page = context.new_page()
         pages.append(page)
         page.requested, page.broken = [], []
         page.on("pageerror", lambda error: page.broken.append(str(error)))
         page.on("request", lambda request: page.requested.append(request.url))
-        page.on("dialog", lambda dialog: dialog.accept())
+        page.says = []  # to what asks for a word
+        page.on(
+            "dialog",
+            lambda one: one.accept(page.says.pop(0) if page.says and one.type == "prompt" else ""),
+        )
         page.goto(url)
         return page
 
@@ -165,10 +175,19 @@ def ask(page: Any, text: str) -> None:
 
 def until(page: Any, expression: str) -> None:
     """Waits until it is true. Not wait_for_function, which evals: the policy forbids that."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + LONGEST
     while not page.evaluate(expression):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(20)
+
+
+def until_there(page: Any, found: Callable[[], Any]) -> Any:
+    """Waits, while the page goes on, for what stands elsewhere; returns it."""
+    end = time.monotonic() + LONGEST
+    while not (there := found()):
+        assert time.monotonic() < end, "it never comes"
+        page.wait_for_timeout(100)
+    return there
 
 
 def drawn(page: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_conversation_in_chinese(script: Any, open_page: Any) -> None:
 
     page.reload()
     assert answers(page)[0] == "你好，我是苗。" and page.locator(".message").count() == 4
-    assert page.locator("#model").input_value() == "poet"
+    until(page, "document.getElementById('model').value === 'poet'")
     assert all(url.startswith((script.url, "data:")) for url in page.requested)
 
 
@@ -92,7 +92,8 @@ def test_stop_regenerate_and_edit(script: Any, open_page: Any) -> None:
 
     script.says("新的回答")
     page.click("text=重新生成")
-    until(page, "document.querySelector('.text')?.innerText === '新的回答'")
+    wait_for_answer(page)
+    assert answers(page) == ["新的回答"]
     assert len(script.bodies[1]["messages"]) == 1
     page.click(".message.user >> text=编辑")
     page.fill(".editor", "数到三")
@@ -138,7 +139,7 @@ def test_copying(script: Any, open_page: Any) -> None:
         click_until_it_says(page, button, "已复制")
         assert page.evaluate(clipboard) == "看：\n\n```js\n1 < 2\n```"
     until(page, "window.said.at(-1) === '复制'")
-    page.click(".copy-code")
+    click_until_it_says(page, page.locator(".copy-code"), "已复制")
     assert page.evaluate(clipboard) == "1 < 2"
     # Without https there is no navigator.clipboard.
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -203,10 +204,11 @@ def test_a_busy_and_a_missing_server(script: Any, open_page: Any) -> None:
     wait_for_answer(page)
     assert answers(page) == ["在。"] and page.locator("#notice").is_hidden()
     script.says("说到一半")
-    script.breaks = True
+    script.breaks = script.models_wait = True  # the news that it is back does not come in between
     ask(page, "再说")
     page.wait_for_selector("#notice:visible")
     assert "中断" in page.inner_text("#notice") and answers(page)[1] == "说到一半"
+    script.models_wait = False
     script.stop()
     ask(page, "还在吗？")
     until(page, "document.getElementById('notice').innerText.includes('连不上')")
@@ -281,8 +283,7 @@ def test_a_real_server_answers_and_frees_its_row(serve: Any, open_page: Any) -> 
         page = open_page(server.url.removesuffix("/v1"))
         ask(page, "从前有一座山")
         until(page, "document.querySelector('.text')?.innerText.length > 8")
-        if page.locator("#stop").is_visible():
-            page.click("#stop")
+        page.evaluate("document.getElementById('stop').click()")  # it may just have ended
         wait_for_answer(page)
         server.wait_until_idle()
         assert len(answers(page)[0]) > 8
@@ -330,9 +331,13 @@ def test_the_board(open_page: Any, tmp_path: Path) -> None:
         said = strips.first.locator(".answer").all_inner_texts()
         assert "4K" in said[0] and "9K" in said[1], "through time"
         shot(page, "board")
+        page.focus(".answers")
+        page.evaluate("window.kept = document.querySelector('#stage option')")
         with (tmp_path / "first" / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write('{"stage": "pretrain", "tokens": 400000, "loss": 1.2345}\n')
         until(page, "document.querySelector('.reading').innerText.includes('1.234')")
+        kept = "window.kept.isConnected && document.activeElement.className === 'answers'"
+        assert page.evaluate(kept), "what was drawn anew leaves keys and lists as they were"
     finally:
         running.stop()
 
@@ -414,8 +419,13 @@ def test_what_arrives_at_once_has_no_speed(script: Any, open_page: Any) -> None:
     ask(page, "快")
     wait_for_answer(page)
     assert "词元/秒" not in page.inner_text(".message.assistant .stats")
-    script.says(*["字"] * 12, wait=0.05)
-    script.at_once = False
+    script.says(*["字"] * 5)
+    script.at_once, script.allowed = False, 0
     ask(page, "慢")
+    for script.allowed in range(1, 6):  # each is painted, which takes its time, before the next
+        shown = (
+            f"[...document.querySelectorAll('.text')].at(-1).innerText.length === {script.allowed}"
+        )
+        until(page, shown)
     until(page, "document.querySelectorAll('.message.assistant .actions button').length >= 4")
     assert "词元/秒" in page.locator(".stats").last.inner_text()

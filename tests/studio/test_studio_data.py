@@ -160,8 +160,10 @@ def test_the_page_shows_strangers_texts_as_texts(studio: str, open_page: Any) ->
     page.fill("#least", "60")
     page.click("#ask-data button")
     until(page, "document.querySelectorAll('#records article').length === 20")
+    page.evaluate("window.first = document.querySelector('#records article')")
     page.click("#more")
     until(page, "document.querySelectorAll('#records article').length > 20")
+    assert page.evaluate("window.first.isConnected"), "what was there stays"
     assert EVIL in page.inner_text("#records article >> nth=0")
     page.fill("#tried", f"<b>{EVIL}</b>")
     page.click("#try button")

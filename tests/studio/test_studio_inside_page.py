@@ -68,6 +68,10 @@ def test_the_page_shows_the_numbers_of_a_forward_pass(
     assert [float(share[:-2]) for share in shares] == pytest.approx(wanted, rel=0.06)
     assert page.locator("#glass-views img").count() == 0 == page.locator("#rows img").count()
     assert "/studio/about/inspect/forward.py" in page.inner_html("#glass-guess")
+    page.focus("#glass-off .chip >> text=layer 1")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#glass-off .off') !== null")
+    assert "layer 1" in page.inner_text("#glass-off :focus"), "the keys stay at what they pressed"
     page.select_option("#row-stage", "sft")
     page.click("#ask-row button")
     until(page, "document.querySelectorAll('.slot').length === 24")
@@ -80,4 +84,5 @@ def test_the_page_shows_the_numbers_of_a_forward_pass(
         shot(page, f"inside-{width}")
     page.click("#language")
     assert "词元与意外" in page.inner_text("#glass-views")
+    assert page.locator(".slot").count() == 24 and page.input_value("#row-stage") == "sft"
     assert not page.evaluate("'boom' in window")

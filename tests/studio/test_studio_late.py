@@ -17,6 +17,7 @@ from tests.serve.browsing import (  # noqa: F401
     browser_fixture,
     open_page_fixture,
     until,
+    until_there,
 )
 from tests.studio.conftest import TOKEN
 
@@ -121,8 +122,7 @@ def test_a_late_answer_is_not_shown(studio: str, open_page: Any, room: str) -> N
     page.route("**/studio/estimate", lambda route: route.fulfill(json={"minutes": {"sft": 1}}))
     page.route("**/*", hold)
     late.first(page)
-    while not held:
-        page.wait_for_timeout(10)
+    until_there(page, lambda: held)
     late.then(page)
     until(page, f"document.querySelector({late.shown!r})?.innerText.includes({late.says!r})")
     page.wait_for_timeout(A_WHILE)
@@ -143,8 +143,7 @@ def test_a_bar_that_is_drawn_anew_leaves_the_keys_where_they_are(
     page.route("**/studio/votes", lambda route: held.append(route))
     for n, (control, model) in enumerate({"#other-server": "a", ".compare select": "b"}.items()):
         page.select_option("#model", f"{model}/pretrain")
-        while len(held) <= n:
-            page.wait_for_timeout(10)
+        until_there(page, lambda n=n: len(held) > n)
         page.focus(control)
         page.evaluate("window.before = document.activeElement")
         held[n].continue_()

@@ -3,7 +3,8 @@
 import { explain, settle, turns } from "./notice.js";
 import { apiKey, ask, Trouble } from "./server.js";
 import { chart } from "./plot.js";
-import { at, make, preferences, quantity, redraw, say } from "./words.js";
+import { at, make, redraw, refill } from "./nodes.js";
+import { preferences, quantity, say } from "./words.js";
 
 const EVERY = 4000, HUES = 8, MANY = 8, FEW = 3;
 const TITLES = ["loss", "heldout", "tasks", "speed", "gradNorm", "lr"];
@@ -14,6 +15,7 @@ const details = new Map(); // name -> { changed, data }
 const cards = new Map(); // name -> its place in the list
 let drawn = "";
 const opened = new Set(); // what the reader has unfolded
+let draws = false; // whether he is about to enlarge a part of a curve
 const small = matchMedia("(max-width: 760px)");
 const hueClass = (number) => `hue-${number % HUES}${number < HUES ? "" : " again"}`;
 
@@ -61,6 +63,7 @@ const shownDetails = () => [...chosen.keys()].map((name) => details.get(name)?.d
 /** A fold that stays as the reader left it when all is drawn anew. */
 function fold(key, title, ...children) {
   const root = make("details", "", make("summary", "faint", title), ...children);
+  root.firstChild.dataset.key = key;
   root.open = opened.has(key);
   root.addEventListener("toggle", () => (root.open ? opened.add(key) : opened.delete(key)));
   return root;
@@ -80,14 +83,14 @@ function choose(name) {
 /** Draws what has changed; a page that nothing happened to keeps its nodes. */
 function show(force = false) {
   const now = JSON.stringify([runs, [...chosen], [...chosen.keys()].map((name) => details.get(name)?.changed), at("stage").value]);
-  if (now === drawn && !force) return;
+  if ((now === drawn || draws) && !force) return;
   showRuns();
   showStages();
   at("results").hidden = !runs.length;
   const stage = at("stage").value;
   const shown = [...chosen].filter(([name]) => details.has(name)).map(([name, hue]) => ({ name, hue, data: details.get(name).data }));
   const charts = TITLES.map((title) => curve(title, shown.map((run) => ({ ...run, points: run.data.curves[stage]?.[title] || [] })))).filter(Boolean);
-  at("charts").replaceChildren(...(charts.length ? few("charts", charts, 2, "charts") : [make("p", "faint", say("noCurves"))]));
+  redraw(at("charts"), ...(charts.length ? few("charts", charts, 2, "charts") : [make("p", "faint", say("noCurves"))]));
   showScores(shown, stage);
   showSamples(shown, stage);
   drawn = JSON.stringify([runs, [...chosen], [...chosen.keys()].map((name) => details.get(name)?.changed), stage]);
@@ -128,9 +131,9 @@ function card(run) {
 function showStages() {
   const stages = [...new Set([...chosen.keys()].flatMap((name) => details.get(name)?.data.stages || []))];
   const before = at("stage").value;
-  at("stage").replaceChildren(...stages.map((stage) => new Option(named("stages", stage), stage)));
+  refill(at("stage"), stages.map((stage) => [stage, named("stages", stage)]));
   const [first] = chosen.keys();
-  at("stage").value = stages.includes(before) ? before : runs.find((run) => run.name === first)?.stage ?? stages[0] ?? "";
+  if (!stages.includes(before)) at("stage").value = runs.find((run) => run.name === first)?.stage ?? stages[0] ?? "";
   at("stage-row").hidden = !stages.length;
 }
 
@@ -191,7 +194,7 @@ function showScores(chosenRuns, stage) {
   };
   const all = [...rows], totals = all.filter(([, row]) => row.whole);
   const folds = small.matches && totals.length && totals.length < all.length;
-  at("scores").replaceChildren(...(!all.length ? [make("p", "faint", "–")] : folds ? [table(totals), fold("scores", say("more", all.length - totals.length), table(all))] : [table(all)]));
+  redraw(at("scores"), ...(!all.length ? [make("p", "faint", "–")] : folds ? [table(totals), fold("scores", say("more", all.length - totals.length), table(all))] : [table(all)]));
 }
 
 /** One block per prompt: what every run said to it, from the first time to the last. */
@@ -209,19 +212,24 @@ function showSamples(shown, stage) {
   const nodes = [...prompts].map(([prompt, byRun]) => make("section", "sample", make("b", "", prompt), ...[...byRun].map(([run, samples]) => {
     const strip = make("div", "answers", ...samples.map(written(run)));
     strip.tabIndex = 0;
+    strip.dataset.key = `${run.name}\n${prompt}`;
     strip.setAttribute("role", "group");
     strip.setAttribute("aria-label", `${run.name}: ${prompt}`);
     return strip;
   })));
-  at("samples").replaceChildren(...(nodes.length ? few("samples", nodes, FEW, "") : [make("p", "faint", "–")]));
-  for (const strip of at("samples").querySelectorAll(".answers")) strip.scrollLeft = strip.scrollWidth; // the newest
+  const strips = () => [...at("samples").querySelectorAll(".answers")];
+  const earlier = new Map(strips().filter((one) => one.scrollLeft + one.clientWidth < one.scrollWidth - 2).map((one) => [one.dataset.key, one.scrollLeft]));
+  redraw(at("samples"), ...(nodes.length ? few("samples", nodes, FEW, "") : [make("p", "faint", "–")]));
+  for (const one of strips()) one.scrollLeft = earlier.get(one.dataset.key) ?? one.scrollWidth; // the newest, unless another is looked at
 }
 
 const clock = (seconds) => { const m = Math.floor(seconds / 60), h = Math.floor(m / 60), two = (n) => String(n).padStart(2, "0"); return h ? `${h}:${two(m % 60)}:${two(Math.floor(seconds % 60))}` : `${m}:${two(Math.floor(seconds % 60))}`; };
 
 preferences(() => show(true));
 new MutationObserver(() => show(true)).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-at("whole").addEventListener("click", () => zoomed(null));
+at("whole").addEventListener("click", () => { at("stage").focus(); zoomed(null); });
+at("charts").addEventListener("pointerdown", () => { draws = true; });
+for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => { draws = false; });
 small.addEventListener("change", () => show(true));
 at("stage").addEventListener("change", () => show(true));
 at("filter").addEventListener("input", showRuns);

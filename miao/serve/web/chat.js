@@ -6,7 +6,8 @@ import { explain, notify, notifyBack, settle, turns } from "./notice.js";
 import { answer, ask, models } from "./server.js";
 import { change, current, NUMBERS, openSettings, prepare } from "./settings.js";
 import * as store from "./store.js";
-import { at, make, preferences, redraw, say } from "./words.js";
+import { at, make, redraw, refill } from "./nodes.js";
+import { preferences, say } from "./words.js";
 
 let chats = store.all();
 let chat = store.create();
@@ -65,14 +66,12 @@ function small(text, label, action) {
 
 const worded = (label, action) => small(say(label), label, action);
 
-function showMessages() {
-  const list = at("messages");
-  if (chat.messages.length) {
-    list.replaceChildren(...chat.messages.map(shown));
-    if (chat.from && chat.messages[chat.from]) list.children[chat.from].before(make("p", "left-out", say("leftOut", chat.from)));
-  }
-  else list.replaceChildren(make("div", "welcome", make("div", "sprout"), make("h1", "", say("welcome")), make("p", "", say("welcomeMore")), make("div", "ideas", ...IDEAS.map(idea))));
-  at("scroll").scrollTop = at("scroll").scrollHeight;
+/** stays: at the place that the reader looks at, not at the end. */
+function showMessages(stays = false) {
+  const top = at("scroll").scrollTop, nodes = chat.messages.map(shown);
+  if (nodes[chat.from] && chat.from) nodes.splice(chat.from, 0, make("p", "left-out", say("leftOut", chat.from)));
+  redraw(at("messages"), ...(nodes.length ? nodes : [make("div", "welcome", make("div", "sprout"), make("h1", "", say("welcome")), make("p", "", say("welcomeMore")), make("div", "ideas", ...IDEAS.map(idea)))]));
+  at("scroll").scrollTop = stays ? top : at("scroll").scrollHeight;
 }
 
 function shown(message, index) {
@@ -90,6 +89,7 @@ function shown(message, index) {
 /** Brings the element of an assistant's message up to date. */
 function fill(root, message, streams) {
   const body = root.querySelector(".body");
+  if (body.querySelector(".editor")) return; // what is being written stays
   if (!body.firstChild) {
     const thought = make("details", "fold", make("summary"), make("div", "thought"));
     thought.lastChild.dir = "auto";
@@ -119,9 +119,10 @@ function finish(root, message, index) {
   if (message.role === "user") actions.push(worded("edit", () => edit(root, message, index)));
   if (message.role === "assistant") {
     root.querySelector(".stats").textContent = figures(message.stats);
-    actions.push(worded("regenerate", () => again(index)), ...more.actions(message, chat.messages.slice(0, index), () => { keep(chat); showMessages(); }));
+    actions.push(worded("regenerate", () => again(index)), ...more.actions(message, chat.messages.slice(0, index), () => { keep(chat); showMessages(true); }));
     if (message.tool_calls?.length && index === chat.messages.length - 1) root.querySelector(".body").append(resultForm(message));
   } else if (index === chat.messages.length - 1) actions.push(worded("retry", () => { if (!running) reply(); })); // no answer came
+  actions.forEach((one, n) => { one.dataset.key = `${index} ${n}`; });
   root.querySelector(".actions").replaceChildren(...actions);
 }
 
@@ -352,7 +353,7 @@ export async function loadModels() {
     if (!last()) return;
     learnContexts(known);
     const wanted = more.models(names, at("model").value || current().model);
-    at("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    refill(at("model"), names.map((name) => [name, name]));
     if (names.includes(wanted)) at("model").value = wanted;
     settle(loadModels);
   } catch (error) {
@@ -411,7 +412,9 @@ at("delete-all").addEventListener("click", () => {
 });
 addEventListener("storage", (event) => { // another tab
   if (!store.isChatKey(event.key) || running) return;
-  chats = store.all();
+  const isOther = event.key !== null && !event.key.endsWith(`:${chat.id}`);
+  chats = store.all().map((one) => (isOther && one.id === chat.id ? chat : one));
+  if (isOther) { showChats(); return; } // what is written in this one stays
   chat = chats.find((one) => one.id === chat.id) || (chat.messages.length ? store.create() : chat);
   showAll();
 });

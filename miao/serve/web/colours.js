@@ -1,5 +1,5 @@
 // Colours of code: comments, strings, numbers and keywords of the usual languages, by one pattern.
-import { make } from "./words.js";
+import { make } from "./nodes.js";
 
 const FAMILIES = {
   "#": "py python python3 sh bash shell zsh console yaml yml toml ini rb ruby r perl makefile dockerfile elixir julia",

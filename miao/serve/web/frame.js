@@ -1,5 +1,5 @@
 // What stands round a chat: the list beside it, and the way to its end.
-import { at } from "./words.js";
+import { at } from "./nodes.js";
 
 const AFAR = 200; // pixels from the end at which a button leads there
 

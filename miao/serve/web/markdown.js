@@ -3,7 +3,8 @@
 // mailto. Images stay links: showing one would tell another server who reads.
 import { coloured } from "./colours.js";
 import { endOfMath, formula, formulaAt, MATH_BLOCK } from "./math.js";
-import { make, say } from "./words.js";
+import { make } from "./nodes.js";
+import { say } from "./words.js";
 
 const DEEPEST = 12;
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;

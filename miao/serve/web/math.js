@@ -1,6 +1,6 @@
 // Formulas: what stands between their marks, and their MathML. The library that makes it is loaded
 // with the first formula; it builds nodes, never HTML, and commands that lead elsewhere are off.
-import { make } from "./words.js";
+import { make } from "./nodes.js";
 
 const CLOSING = { $$: "$$", $: "$", "\\(": "\\)", "\\[": "\\]" };
 const LONGEST = 4000;

@@ -1,7 +1,8 @@
 // The notice above a page: what went wrong, and a button that tries it again. What has mended it takes
 // it away, and nothing else does: an answer that comes late says nothing of what was shown since.
 import { Trouble } from "./server.js";
-import { at, say } from "./words.js";
+import { at } from "./nodes.js";
+import { say } from "./words.js";
 
 const GOOD_NEWS = ["imported", "back"];
 let retry = null; // what the notice's button does

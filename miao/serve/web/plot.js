@@ -1,7 +1,8 @@
 // Curves by uPlot: several runs over each other, a band of what is expected, events to click on,
 // and a part of the axis to look at closely.
 import uPlot from "./uplot.js";
-import { make, quantity, say } from "./words.js";
+import { make } from "./nodes.js";
+import { quantity, say } from "./words.js";
 
 const HEIGHT = 190, DASHED = [5, 3];
 

@@ -1,7 +1,8 @@
 // The dialog of settings: system prompt, sampling, thinking, tools, API key.
 import { apiKey } from "./server.js";
 import * as store from "./store.js";
-import { at, say } from "./words.js";
+import { at } from "./nodes.js";
+import { say } from "./words.js";
 
 export const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"];
 let settings = store.settings();

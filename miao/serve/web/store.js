@@ -36,7 +36,7 @@ function checked(chat) {
   for (const message of chat.messages) {
     if (!message || !ROLES.includes(message.role)) return null;
     const one = { role: message.role, content: typeof message.content === "string" ? message.content : "" };
-    for (const key of ["reasoning_content", "tool_call_id", "model"]) if (typeof message[key] === "string") one[key] = message[key];
+    for (const key of ["reasoning_content", "tool_call_id", "model", "told"]) if (typeof message[key] === "string") one[key] = message[key];
     if (Array.isArray(message.tool_calls)) {
       one.tool_calls = message.tool_calls.filter((call) => call && call.function).map((call) => ({
         id: String(call.id ?? ""), type: "function",

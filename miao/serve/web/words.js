@@ -115,23 +115,3 @@ export function quantity(value) {
   for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "K"]]) if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
   return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
 }
-
-export const at = (id) => document.getElementById(id);
-
-/** A new element with a class and children; texts become text nodes. */
-export function make(tag, css = "", ...children) {
-  const element = document.createElement(tag);
-  if (css) element.className = css;
-  element.append(...children);
-  return element;
-}
-
-/** Draws a part anew; whoever works by keys stays where he was: at that node, its `data-key`, its place. */
-export function redraw(root, ...children) {
-  const controls = () => [...root.querySelectorAll("a[href], summary, :is(button, input, select, textarea):enabled")];
-  const before = document.activeElement, place = controls().indexOf(before);
-  root.replaceChildren(...children);
-  if (place < 0) return;
-  const now = controls();
-  (now.find((one) => one === before) || now.find((one) => one.dataset.key && one.dataset.key === before.dataset.key) || now[place] || now.at(-1))?.focus();
-}

@@ -4,7 +4,8 @@ import "./data-words.js";
 import { table } from "./glass.js";
 import { explain, notify, turns } from "./notice.js";
 import { codeLinks, get, language, post } from "./studio.js";
-import { at, make, preferences, say } from "./words.js";
+import { at, make, refill } from "./nodes.js";
+import { preferences, say } from "./words.js";
 
 const RULE_CODE = ["corpus/clean/edits.py", "corpus/clean/checks.py", "corpus/dedup/minhash.py"];
 let found = null; // of the run that is chosen
@@ -76,13 +77,8 @@ function example({ before, after, text, why: measured, source }) {
 }
 
 function drawSources() {
-  const chosen = at("source").value, names = (found?.stages[at("stage").value]?.sources ?? []).map(({ name }) => name);
-  const option = (value, text) => Object.assign(make("option", "", text), { value });
-  at("source").replaceChildren(option("", say("anyone")), ...names.map((name) => option(name, name)));
-  if (names.includes(chosen)) at("source").value = chosen;
-  const rule = at("rule").value;
-  at("rule").replaceChildren(option("", say("anyone")), ...Object.keys(why).map((name) => option(name, name)));
-  if (rule in why) at("rule").value = rule;
+  const names = (found?.stages[at("stage").value]?.sources ?? []).map(({ name }) => name);
+  for (const [id, all] of [["source", names], ["rule", Object.keys(why)]]) refill(at(id), [["", say("anyone")], ...all.map((name) => [name, name])]);
 }
 
 // ---- records
@@ -102,13 +98,17 @@ async function showRecords(after) {
     if (Object.keys(why).length === 0) { why = body.why; drawSources(); }
     shown = after ? [...shown, ...body.records] : body.records;
     next = body.next;
-    drawRecords();
+    drawRecords(after ? shown.length - body.records.length : 0);
   } catch (error) { if (last()) explain(error); }
 }
 
-function drawRecords() {
-  at("records").replaceChildren(...(shown.length ? shown.map(drawn) : [make("p", "hint", say("noRecords"))]));
+/** from: the first that is new; what stands above it stays as the reader left it. */
+function drawRecords(from = 0) {
+  const nodes = shown.slice(from).map(drawn), held = document.activeElement === at("more");
+  if (from) at("records").append(...nodes);
+  else at("records").replaceChildren(...(nodes.length ? nodes : [make("p", "hint", say("noRecords"))]));
   at("more").hidden = next === null;
+  if (held && next === null && nodes.length) { nodes[0].tabIndex = -1; nodes[0].focus(); }
   at("more").textContent = `${say("moreRecords")}${next === null ? "" : ` (${say("scanned", number(next))})`}`;
 }
 
@@ -169,7 +169,7 @@ async function begin() {
   at("try").addEventListener("submit", tryRules);
   try {
     const { runs } = await get("/runs/data");
-    at("run").replaceChildren(...runs.map(({ name }) => Object.assign(make("option", "", name), { value: name })));
+    refill(at("run"), runs.map(({ name }) => [name, name]));
     const asked = new URLSearchParams(location.search).get("run");
     if (runs.some(({ name }) => name === asked)) at("run").value = asked;
     at("no-runs").hidden = runs.length > 0;

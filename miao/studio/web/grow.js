@@ -3,11 +3,12 @@ import "./grow-words.js";
 import { explain, notify, settle, turns } from "./notice.js";
 import { get, post } from "./studio.js";
 import { chosen, prepareTexts, showChecked, showChosen } from "./texts.js";
-import { at, make, preferences, quantity, redraw, say } from "./words.js";
+import { at, make, redraw, refill, rest } from "./nodes.js";
+import { preferences, quantity, say } from "./words.js";
 
 const EVERY = 2000, BY_TIME = ["", "until"];
 let state = { jobs: [], recipes: [] }, runs = [], cloneOf = null, planned = null, drawn = "";
-const opened = new Set(); // logs and commands that the reader has unfolded
+const opened = new Map(); // logs that the reader has unfolded -> what stands there
 
 // ---- the wish and its plan
 
@@ -39,7 +40,7 @@ async function plan() {
   unplan();
   const last = planning();
   notify(null);
-  at("plan").disabled = true;
+  const again = rest(at("plan"));
   at("planned").replaceChildren(make("p", "faint busy", say("planning")));
   try {
     const found = await post("/studio/plan", body);
@@ -55,7 +56,7 @@ async function plan() {
     if (!last()) return;
     if (!planned) at("planned").replaceChildren();
     explain(error, plan);
-  } finally { if (last()) at("plan").disabled = false; }
+  } finally { if (last()) again(); }
 }
 
 /** The plan as a table whose values can be written over. */
@@ -80,6 +81,13 @@ function showPlan() {
   showTimes();
 }
 
+/** What was written into the plan's table is its plan's from now on. */
+function keepEdits() {
+  if (!planned) return;
+  const { options } = wish();
+  Object.assign(planned, { changed: { ...planned.changed, ...options }, plan: { ...planned.plan, options: { ...planned.plan.options, ...options } } });
+}
+
 const PARTS = { pretrain: "partPretrain", sft: "partSft", dpo: "partDpo", "everything else": "partRest" };
 const said = (stage) => (PARTS[stage] ? say(PARTS[stage]) : stage);
 
@@ -97,14 +105,14 @@ const command = (text) => make("p", "command", make("span", "faint", say("same")
 async function start(event) {
   event.preventDefault();
   notify(null);
-  at("start").disabled = true; // once is enough
+  const again = rest(at("start")); // once is enough
   try {
     await post("/studio/start", wish());
     at("name").value = "";
     choose(null);
     await refresh();
     at("jobs").scrollIntoView({ block: "nearest" });
-  } catch (error) { explain(error); } finally { at("start").disabled = false; }
+  } catch (error) { explain(error); } finally { again(); }
 }
 
 /** Goes on with a clone of a run, or (null) without. */
@@ -151,25 +159,14 @@ async function refresh() {
 
 function showJobs() {
   const now = JSON.stringify([state, runs.map((run) => [run.name, run.live, run.stage, run.changed]), document.documentElement.lang]);
-  if (now === drawn) return;
+  const copies = !getSelection().isCollapsed && at("jobs").contains(getSelection().anchorNode); // a command, perhaps
+  if (now === drawn || copies) return;
   drawn = now;
-  const names = `${state.recipes.join()} ${document.documentElement.lang}`;
-  if (at("recipe").dataset.names !== names) {
-    at("recipe").dataset.names = names;
-    const before = at("recipe").value;
-    at("recipe").replaceChildren(new Option(say("byTime"), ""), new Option(say("byClock"), "until"), ...state.recipes.map((name) => new Option(name, name)));
-    at("recipe").value = before;
-    showFields();
-  }
-  const grown = runs.filter((run) => run.stage).map((run) => run.name);
-  const origins = `${JSON.stringify(grown)} ${document.documentElement.lang}`;
-  if (at("origin").dataset.names !== origins) {
-    at("origin").dataset.names = origins;
-    const before = at("origin").value;
-    at("origin").replaceChildren(new Option(say("fromScratch"), ""), ...grown.map((name) => new Option(say("fromRun", name), name)), new Option(say("fromElsewhere"), ELSEWHERE));
-    at("origin").value = grown.includes(before) || before === ELSEWHERE ? before : "";
-    showFields();
-  }
+  const chosenNow = () => [at("recipe").value, at("origin").value].join("\n"), before = chosenNow();
+  refill(at("recipe"), [["", say("byTime")], ["until", say("byClock")], ...state.recipes.map((name) => [name, name])]);
+  refill(at("origin"), [["", say("fromScratch")], ...runs.filter((run) => run.stage).map(({ name }) => [name, say("fromRun", name)]), [ELSEWHERE, say("fromElsewhere")]]);
+  if (chosenNow() !== before) unplan(); // it was of a run that is gone
+  showFields();
   const started = new Map(state.jobs.map((job) => [job.name, job]));
   const others = runs.filter((run) => !started.has(run.name)).map((run) => ({ name: run.name, state: null }));
   redraw(at("jobs"), ...[...state.jobs, ...others].map(shownJob), ...(started.size + others.length ? [] : [make("p", "faint", say("noJobs"))]));
@@ -188,7 +185,7 @@ const STATES = { stopped: "stateStopped", failed: "stateFailed", done: "stateDon
 function shownJob(job) {
   const run = runs.find((one) => one.name === job.name);
   const root = make("article", `job ${job.state || ""}`);
-  const said = job.state ? say(STATES[job.state] || job.state) : run?.live ? say("live") : say("noJob");
+  const status = job.state ? say(STATES[job.state] || job.state) : run?.live ? say("live") : say("noJob");
   const act = (label, action, css = "plain") => {
     const button = make("button", css, say(label));
     button.dataset.key = `${job.name} ${label}`;
@@ -198,6 +195,7 @@ function shownJob(job) {
   const does = (what) => () => post(`/studio/jobs/${encodeURIComponent(job.name)}/${what}`, {});
   const link = (label, path) => {
     const a = make("a", "plain", say(label));
+    a.dataset.key = `${job.name} ${label}`;
     const before = job.name.match(/^(.+)-taught-\d+$/); // beside what has learned, what it was before
     a.href = `${path}?run=${encodeURIComponent(job.name)}${before ? `&beside=${encodeURIComponent(before[1])}` : ""}`;
     return a;
@@ -211,7 +209,7 @@ function shownJob(job) {
     ...(run && rests ? [act("rename", () => renameRun(job.name)), act("remove", () => deleteRun(job.name))] : []),
     ...(job.state && rests && !run ? [act("forget", does("forget"))] : []),
   ];
-  root.append(make("div", "job-head", make("b", "", job.name), make("span", "state", said), make("span", "grow"), make("span", "actions", ...buttons)));
+  root.append(make("div", "job-head", make("b", "", job.name), make("span", "state", status), make("span", "grow"), make("span", "actions", ...buttons)));
   if (job.progress) {
     const bar = make("progress");
     bar.max = 1;
@@ -227,11 +225,16 @@ function shownJob(job) {
   return root;
 }
 
-/** A fold that is filled when it is opened, and stays open when all is drawn anew. */
+/** A fold that is filled when it is opened, and stays open, filled and scrolled when all is drawn anew. */
 function fold(key, title, fill) {
-  const body = make("pre", "log"), root = make("details", "fold", make("summary", "", title), body);
-  root.addEventListener("toggle", () => { if (root.open) { opened.add(key); fill(body).catch(explain); } else opened.delete(key); });
+  const body = make("pre", "log", opened.get(key) ?? ""), root = make("details", "fold", make("summary", "", title), body);
+  const keep = () => opened.set(key, body.textContent);
+  [root.firstChild.dataset.key, body.dataset.key] = [key, `${key} text`];
   root.open = opened.has(key);
+  root.addEventListener("toggle", () => {
+    if (root.open) { keep(); fill(body).then(() => opened.has(key) && keep()).catch(explain); }
+    else opened.delete(key);
+  });
   return root;
 }
 
@@ -253,7 +256,7 @@ async function deleteRun(name) {
   await post(`/studio/runs/${encodeURIComponent(name)}/delete`, { sure: name });
 }
 
-preferences(() => { drawn = ""; showJobs(); showPlan(); showChosen(); showChecked(); checkName(); });
+preferences(() => { drawn = ""; showJobs(); keepEdits(); showPlan(); showChosen(); showChecked(); checkName(); });
 prepareTexts();
 at("plan").addEventListener("click", plan);
 at("recipe").addEventListener("change", () => choose(null));

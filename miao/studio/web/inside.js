@@ -5,15 +5,17 @@ import { changesView, samplingView } from "./changes.js";
 import { glass, look, prepareGlass, showGlass, visible } from "./glass.js";
 import { explain, notify, turns } from "./notice.js";
 import { codeLinks, get, language, post } from "./studio.js";
-import { at, make, preferences, say } from "./words.js";
+import { at, make, refill } from "./nodes.js";
+import { preferences, say } from "./words.js";
 
+const EVERY = 15000; // milliseconds
 const MOST_LOSS = 8; // nats at which the colour is full
 const CODE = {
   glassTokens: ["inspect/inspection.py"], glassLikely: ["inspect/inspection.py"], glassLayers: ["inspect/forward.py", "model/decoder.py"],
   glassAttention: ["ops/watched_attention.py"], glassSampling: ["page/sampling.js", "engine/sampling.py"], glassChange: ["inspect/forward.py"],
   glassOther: ["inspect/inspection.py"], rows: ["inspect/rows.py", "shards/packing.py"],
 };
-let hasDocs = false, models = [];
+let hasDocs = false, models = [], row = null;
 
 /** Where a view's numbers come from. */
 function about(key) {
@@ -56,8 +58,8 @@ async function showRow(event) {
   notify(null);
   const asked = new URLSearchParams({ model: at("model").value, stage: at("row-stage").value, split: at("row-split").value, row: at("row-number").value });
   try {
-    const row = await get(`/studio/inside/row?${asked}`);
-    if (last()) draw(row);
+    const found = await get(`/studio/inside/row?${asked}`);
+    if (last()) draw(row = found);
   } catch (error) { if (last()) explain(error); }
 }
 
@@ -88,48 +90,53 @@ function describe(slot, documents) {
 
 // ---- the room
 
-function named({ run, stage, step, name }) {
-  const option = make("option", "", `${run} · ${step === null ? say("finished", stage) : say("atStep", stage, step)}`);
-  option.value = name;
-  return option;
-}
+const named = ({ run, stage, step, name }) => [name, `${run} · ${step === null ? say("finished", stage) : say("atStep", stage, step)}`];
 
 function list() {
   const asked = new URLSearchParams(location.search), ofRun = models.findLast(({ run }) => run === asked.get("run"))?.name;
-  const kept = { model: at("model").value || asked.get("model") || ofRun, against: at("against").value };
-  at("model").replaceChildren(...[...models].sort((a, b) => (a.step !== null) - (b.step !== null)).map(named));
-  at("against").replaceChildren(Object.assign(make("option", "", say("nobody")), { value: "" }), ...models.map(named));
-  for (const [id, value] of Object.entries(kept)) if ([...at(id).options].some((option) => option.value === value)) at(id).value = value;
-  stages();
+  const isFirst = !at("model").value, wanted = asked.get("model") || ofRun, before = at("model").value;
+  refill(at("model"), [...models].sort((a, b) => (a.step !== null) - (b.step !== null)).map(named));
+  refill(at("against"), [["", say("nobody")], ...models.map(named)]);
+  if (isFirst && models.some(({ name }) => name === wanted)) at("model").value = wanted;
+  if (at("model").value !== before) stages();
 }
 
 /** Of the chosen model's run. */
 function stages() {
   const model = models.find(({ name }) => name === at("model").value);
   const found = [...new Set(models.filter(({ run }) => run === model?.run).map(({ stage }) => stage))].filter((stage) => stage !== "grpo");
-  at("row-stage").replaceChildren(...found.map((stage) => Object.assign(make("option", "", stage), { value: stage })));
+  refill(at("row-stage"), found.map((stage) => [stage, stage]));
   at("rows").hidden = !model;
   packing(); // what is still being packed is of another model
+  row = null;
   at("row-slots").replaceChildren();
   at("row-facts").textContent = "";
 }
 
 async function begin() {
-  preferences(() => { list(); at("lesson").href = `/studio/about/${language()}`; });
-  try {
-    ({ models, has_docs: hasDocs } = await get("/studio/inside"));
-  } catch (error) { explain(error); }
+  preferences(() => { list(); if (row) draw(row); at("lesson").href = `/studio/about/${language()}`; });
+  try { await load(); } catch (error) { explain(error); }
   at("lesson").hidden = !hasDocs;
   at("lesson").href = `/studio/about/${language()}`;
   prepareGlass({ look: sends, title: () => glass.asked.model.replaceAll("/", "-"), about }, changesView, samplingView);
   at("rows-about").replaceChildren(about("rows"));
-  list();
-  at("no-models").hidden = models.length > 0;
-  at("ask").hidden = models.length === 0;
+  show();
   at("ask").addEventListener("submit", lookAt);
   at("ask-row").addEventListener("submit", showRow);
   at("model").addEventListener("change", stages);
   at("is-chat").addEventListener("change", () => { at("answer-field").hidden = !at("is-chat").checked; });
+  setInterval(async () => { // a training makes new checkpoints
+    if (document.hidden) return;
+    try { await load(); show(); } catch { /* whoever looks at something will be told */ }
+  }, EVERY);
+}
+
+const load = async () => { ({ models, has_docs: hasDocs } = await get("/studio/inside")); };
+
+function show() {
+  list();
+  at("no-models").hidden = models.length > 0;
+  at("ask").hidden = models.length === 0;
 }
 
 begin();

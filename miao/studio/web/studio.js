@@ -1,6 +1,7 @@
 // What the studio's rooms share: asking, and where the code of what is shown stands.
 import { ask } from "./server.js";
-import { learn, make } from "./words.js";
+import { make } from "./nodes.js";
+import { learn } from "./words.js";
 
 learn({ zh: { needKey: "请用 miao studio 打印的地址（带 token）重新打开。" }, en: { needKey: "Open the address that `miao studio` printed, with its token, again." } });
 

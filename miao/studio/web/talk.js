@@ -7,7 +7,8 @@ import { table } from "./glass.js";
 import { answer } from "./server.js";
 import { render } from "./markdown.js";
 import { get, post } from "./studio.js";
-import { at, make, redraw, say, speak } from "./words.js";
+import { at, make, redraw, rest } from "./nodes.js";
+import { say, speak } from "./words.js";
 
 const MOST = 3; // models beside the first
 const EVERY = 15000; // milliseconds
@@ -77,7 +78,7 @@ function addServer() {
     if (!which.hidden) { beside = [...beside.slice(0, MOST - 1), models.value]; showBar(); dialog.close(); return; }
     const last = asking();
     problem.textContent = "";
-    next.disabled = true;
+    const again = rest(next);
     try {
       const found = (await post("/studio/servers", { url: url.value.trim(), key: key.value || null })).models;
       if (!last() || !dialog.open) return;
@@ -86,7 +87,7 @@ function addServer() {
       which.hidden = models.hidden = false;
       next.textContent = say("putBeside");
       models.focus();
-    } catch (error) { problem.textContent = error.value || error.message; } finally { next.disabled = false; }
+    } catch (error) { problem.textContent = error.value || error.message; } finally { again(); }
   });
   dialog.append(form);
   dialog.addEventListener("close", () => { dialog.remove(); at("other-server").focus(); });
@@ -103,7 +104,8 @@ more.models = (found, before) => {
   if (other) { beside = [other]; wanted.delete("beside"); }
   wanted.delete("run");
   setTimeout(() => { showBar(); count(); });
-  return mine || before;
+  if (mine || names.includes(before)) return mine || before;
+  return of(String(before).split("/").slice(0, 2).join("/")) || before; // one that made room for a newer one
 };
 
 const counting = turns();
@@ -146,7 +148,7 @@ function drawEffect() {
   const share = (value) => `${Number((100 * value).toPrecision(3))} %`, change = ({ before: was, after: is }) => `${share(was)} → ${share(is)}`;
   const cell = (one) => (one ? make("span", "", one.text, make("span", "faint", ` ${change(one)}`)) : "");
   const asked = opinions.filter(({ now }) => now !== null), wanted = asked.filter((one) => one.wanted), unwanted = asked.filter((one) => one.unwanted);
-  const close = button("close", () => { learned = null; drawEffect(); });
+  const close = button("close", () => { learned = null; drawEffect(); bar.querySelector("[data-key=whatLearned]")?.focus(); });
   effect.replaceChildren(make("p", "hint", say("effectMore", name, of), " ", close),
     make("p", "", say("effectSums", wanted.filter((one) => one.is_wanted).length, wanted.length, unwanted.filter((one) => one.is_wanted !== false).length, unwanted.length)),
     ...(heldout ? [make("p", heldout.after < LOST * heldout.before ? "bad" : "", say("effectRest", heldout.count, change(heldout)), say(heldout.after < LOST * heldout.before ? "hasForgotten" : "hasKept"))] : []),
@@ -220,6 +222,7 @@ async function pick(root, message, index) {
   if (index) { // the conversation goes on with the better answer
     [message.content, best.content] = [best.content, message.content];
     [message.model, best.model] = [best.model, message.model];
+    message.told = undefined;
     message.chosen = true;
     best.chosen = false;
   }
@@ -247,8 +250,10 @@ more.actions = (message, earlier, changed) => {
   before = (one) => (one === message ? plain(earlier) : earlierOf(one));
   if (!message.content || message.tool_calls?.length) return [];
   const thumb = (sign, label, kind) => {
-    const root = button(label, async () => { await tell({ kind, messages: plain(earlier), answer: message.content }); root.classList.add("told"); });
+    const root = button(label, async () => { await tell({ kind, messages: plain(earlier), answer: message.content }); message.told = kind; changed(); });
     root.textContent = sign;
+    root.classList.toggle("told", message.told === kind);
+    root.setAttribute("aria-pressed", message.told === kind);
     root.title = say(label);
     root.setAttribute("aria-label", say(label));
     return root;
@@ -260,11 +265,13 @@ more.actions = (message, earlier, changed) => {
     const save = button("keepIt", async () => {
       const better = field.value.trim();
       if (better && better !== message.content) await tell({ kind: "corrected", messages: plain(earlier), answer: better, other: message.content });
-      message.content = better || message.content;
+      if (better && better !== message.content) [message.content, message.told] = [better, undefined];
       changed();
     });
     article.querySelector(".body").replaceChildren(field);
-    article.querySelector(".actions").replaceChildren(save, button("cancel", changed));
+    const cancel = button("cancel", changed);
+    save.dataset.key = cancel.dataset.key = root.dataset.key; // the keys come back to where they were
+    article.querySelector(".actions").replaceChildren(save, cancel);
     field.focus();
   });
   return [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct];

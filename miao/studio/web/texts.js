@@ -2,7 +2,8 @@
 import { explain, notify, turns } from "./notice.js";
 import { ask } from "./server.js";
 import { get, post } from "./studio.js";
-import { at, make, quantity, redraw, say } from "./words.js";
+import { at, make, redraw } from "./nodes.js";
+import { quantity, say } from "./words.js";
 
 /** path -> "texts", "chats" or "pairs": what the wish takes it as. */
 export const chosen = new Map();
@@ -99,11 +100,13 @@ async function browse(path) {
     const { entries } = await get(`/studio/texts?path=${encodeURIComponent(path)}`);
     if (!last()) return;
     const up = path ? [row(say("up"), () => browse(""))] : [];
+    const held = at("browser").contains(document.activeElement);
     at("browser").replaceChildren(...up, ...entries.map((entry) => {
       const use = make("button", "quiet", say("choose"));
       use.addEventListener("click", () => { chosen.set(entry.path, "texts"); check(); });
       return entry.folder ? row(`${entry.name}/`, () => browse(entry.path), use) : make("div", "entry", make("span", "path", `${entry.name} · ${quantity(entry.bytes || 0)}`), use);
     }), ...(entries.length >= 500 ? [make("p", "faint", say("tooMany"))] : []));
+    if (held) at("browser").querySelector("button")?.focus(); // who came in by keys goes on from its top
   } catch (error) { if (last()) explain(error); }
 }
 
