@@ -1,7 +1,7 @@
 """The corpus workshop by the size of the text: CPU seconds and peak memory of every step, and what
 they come to for 1 TB and 100 TB.
 
-    python benchmarks/corpus_scale.py --gigabytes 0.25,1,4        # 20 GB takes some six hours
+    python benchmarks/corpus_scale.py --gigabytes 0.25,1,4        # 20 GB takes some three hours
     python benchmarks/corpus_scale.py --calculate found.json      # again, from its figures
 
 The text is made here, as fast as it is read: Zipf's law over words of frequent characters and over
