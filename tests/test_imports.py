@@ -61,7 +61,7 @@ INNER_ORDER = {
     ],
     "train": [
         {"gram"},
-        {"muon", "schedule", "adapters", "microbatch", "scaler", "balance"},
+        {"muon", "adapters", "microbatch", "scaler", "balance"},
         {"optim"},
         {"distributed", "objectives", "watch"},
         {"budget"},

@@ -39,8 +39,8 @@ class NoTokenError(RuntimeError):
 class SamplingOptions:
     """How answers are drawn. Temperature 0 is greedy: always the likeliest token.
 
-    In this order: logit_bias and the penalties change the logits; temperature divides them; top_k,
-    top_p and min_p leave tokens out.
+    In this order: repetition_penalty, logit_bias and the other penalties change the logits;
+    temperature divides them; top_k, top_p and min_p leave tokens out.
     """
 
     temperature: float = 0.0

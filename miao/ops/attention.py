@@ -76,7 +76,7 @@ def document_mask(segments_bt: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         segments_bt: the number of the document that each slot belongs to; padding is 0 and sees
-            itself alone, so that no row of the softmax is empty.
+            padding alone, so that no row of the softmax is empty.
         dtype: floating type of the queries.
     """
     length = segments_bt.shape[1]

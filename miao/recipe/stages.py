@@ -75,8 +75,8 @@ class StageOptions:
     keep_every: Quantity = 0
     """Keep a checkpoint for good every so many tokens, or fraction of the budget; 0: none."""
     spike_action: Literal["off", "skip", "rollback"] = "skip"
-    """When loss or gradient norm jump: skip that step; or go back to the checkpoint before it and
-    train on without the batches that led there. What is not finite is always skipped."""
+    """When loss or gradient norm jump: skip that step; or go back to the checkpoint before the
+    batches that led there and train on without them. What is not finite is always skipped."""
     spike_threshold: float = 20.0
     """A jump is more than the recent median plus this many (robust) standard deviations."""
     spike_window: int = 64
