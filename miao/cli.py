@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except Interrupted as interruption:
         stopped = f"\nstopped; everything is saved. Go on with:\n  miao {shlex.join(words)}"
+        if not interruption.whole:
+            stopped = f"\nstopped. Go on with:\n  miao {shlex.join(words)}"
         print(translated(stopped), file=sys.stderr)
         return interruption.exit_code
     except KeyboardInterrupt:

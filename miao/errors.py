@@ -73,8 +73,12 @@ def install_hint(extra: str) -> str:
 
 
 class Interrupted(Exception):
-    """The user (Ctrl-C) or the system (SIGTERM) asked to stop; everything is saved."""
+    """The user (Ctrl-C) or the system (SIGTERM) asked to stop; what can be, is saved.
 
-    def __init__(self, signal_number: int):
-        self.exit_code = 128 + signal_number
+    Args:
+        whole: everything is saved, not only what a full disk had room for.
+    """
+
+    def __init__(self, signal_number: int, whole: bool = True):
+        self.exit_code, self.whole = 128 + signal_number, whole
         super().__init__("interrupted")

@@ -143,8 +143,9 @@ class Backbone(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
             return block(x_btd, context, wanted_n)
+        read = x_btd, context, wanted_n
         # Nothing in a block is random, so there is no random state to put back.
-        return checkpoint(block, x_btd, context, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(block, *read, use_reentrant=False, preserve_rng_state=False)
 
 
 class Decoder(nn.Module):

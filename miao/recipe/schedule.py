@@ -28,6 +28,8 @@ def learning_rate_factor(
         shape = 1 - progress
     elif schedule == "cosine":
         shape = 0.5 * (1 + math.cos(math.pi * progress))
-    else:
+    elif schedule == "wsd":
         shape = min(1.0, max(budget - done, 0.0) / max(decay, 1e-9))
+    else:
+        raise ValueError(f"there is no shape for the schedule '{schedule}'")
     return final + (1 - final) * shape

@@ -165,8 +165,7 @@ class Trainer:
                         self.stop.number, self.stop_agreed = None, 0
                         self.keeper.end_for_want_of_room()
                         continue
-                    self.keeper.save(must=True)
-                    raise Interrupted(self.stop_agreed)
+                    raise Interrupted(self.stop_agreed, whole=self.keeper.save(must=True))
 
     def _train_step(self, rows: Batch, waited: float, whole: Whole | None = None) -> None:
         """Trains on a step of which this process has `rows`; `whole` (default: these) is all."""

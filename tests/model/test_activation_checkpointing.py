@@ -45,6 +45,15 @@ def test_the_same_gradients_to_the_bit(make_model: Make, kind: str, dtype: torch
         assert torch.equal(load, load_again), "tokens counted twice"
 
 
+def test_what_is_wanted_of_the_last_block_stays_wanted(make_model: Make) -> None:
+    model = make_model().train()
+    wanted, found = torch.tensor([3, 9]), []
+    for recomputing in (False, True):
+        model.set_activation_checkpointing(recomputing)
+        found.append(model(torch.arange(12)[None], wanted_n=wanted, output="hidden"))
+    assert found[1].shape[:2] == (1, 2) and torch.equal(*found)
+
+
 def test_the_same_when_compiled(make_model: Make) -> None:
     """Traced, differentiated and cut in two as ever, but without generating code; against the
     decoder as it is written. A plain block, and one of latent attention and experts."""

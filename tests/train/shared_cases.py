@@ -181,7 +181,6 @@ class OutOfMemory:
 
     def __init__(self, objective: Objective):
         self.objective, self.calls = objective, 0
-        self.weight_unit = objective.weight_unit
 
     def weight(self, batch: Any) -> int:
         return self.objective.weight(batch)

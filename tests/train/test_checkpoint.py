@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,11 +276,22 @@ def test_an_interrupted_run_leaves_one_whole_checkpoint_more(
 ) -> None:
     running = trainer(sources, tmp_path, save_every=0)
     stop_after(running, 4)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted) as stopped:
         running.run()
-    assert steps(tmp_path) == [4]
+    assert stopped.value.whole and steps(tmp_path) == [4]
     assert sorted(p.name for p in list_checkpoints(tmp_path / "checkpoints")[0].iterdir()) == FILES
     assert [line["step"] for line in curve(tmp_path)] == [2, 4]
+
+
+def test_what_is_stopped_on_a_full_disk_does_not_say_that_everything_is_saved(
+    sources: list[TokenDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = trainer(sources, tmp_path, save_every=0)
+    stop_after(running, 4)
+    no_room_for_an_optimizer(monkeypatch, lambda: True)
+    with pytest.raises(Interrupted) as stopped:
+        running.run()
+    assert not stopped.value.whole and steps(tmp_path) == [4]
 
 
 def test_random_states_come_back() -> None:
@@ -298,6 +310,17 @@ def test_random_states_come_back() -> None:
     assert draw() == first and not states
 
 
+def no_room_for_an_optimizer(patch: pytest.MonkeyPatch, full: Callable[[], bool]) -> None:
+    original = directory.save_file
+
+    def save_file(tensors: Any, path: Path, **more: Any) -> None:
+        if full() and any(name.startswith(("momentum.", "exp_avg")) for name in tensors):
+            raise directory.SafetensorError(f"No space left (os error {errno.ENOSPC})")
+        original(tensors, path, **more)
+
+    patch.setattr(directory, "save_file", save_file)
+
+
 def test_a_save_that_cannot_succeed_ends_training_with_a_smaller_form(
     sources: list[TokenDataset],
     tmp_path: Path,
@@ -307,15 +330,7 @@ def test_a_save_that_cannot_succeed_ends_training_with_a_smaller_form(
     whole = trainer(sources, tmp_path / "whole")
     whole.run()
     running = trainer(sources, tmp_path)
-    original = directory.save_file
-
-    def no_room_for_an_optimizer(tensors: Any, path: Path, **more: Any) -> None:
-        """From the second step on."""
-        if running.step > 1 and any(name.startswith(("momentum.", "exp_avg")) for name in tensors):
-            raise directory.SafetensorError(f"No space left (os error {errno.ENOSPC})")
-        original(tensors, path, **more)
-
-    monkeypatch.setattr(directory, "save_file", no_room_for_an_optimizer)
+    no_room_for_an_optimizer(monkeypatch, lambda: running.step > 1)
     with pytest.raises(
         MiaoError, match=r"the disk is full, training ends after step \d+ "
     ) as caught:

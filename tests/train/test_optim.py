@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -291,7 +291,7 @@ def test_schedules(schedule: Schedule, final: float, golden: list[float]) -> Non
     assert found == pytest.approx(golden, abs=1e-6)
 
 
-@pytest.mark.parametrize("schedule", ["wsd", "cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_the_rate_moves_smoothly_and_within_bounds(schedule: Schedule) -> None:
     rates = [learning_rate_factor(schedule, t, 1000, 100, 400, 0.1) for t in range(1201)]
     assert all(abs(b - a) <= 0.0101 for a, b in pairwise(rates))
@@ -299,7 +299,12 @@ def test_the_rate_moves_smoothly_and_within_bounds(schedule: Schedule) -> None:
     assert rates[1200] == rates[1000] == pytest.approx(1.0 if schedule == "constant" else 0.1)
 
 
-@pytest.mark.parametrize("schedule", ["wsd", "cosine", "linear", "constant"])
+def test_a_schedule_without_a_shape_is_an_error_not_wsd() -> None:
+    with pytest.raises(ValueError, match="no shape for the schedule 'another'"):
+        learning_rate_factor("another", 500, 1000, 100, 400, 0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_no_warmup_and_no_decay_are_allowed(schedule: Schedule) -> None:
     assert learning_rate_factor(schedule, 0, 1000, 0, 0, 0.0) == 1.0
     assert learning_rate_factor(schedule, 0, 0, 0, 0, 0.5) <= 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -172,6 +172,19 @@ def test_losses_equal_trls(options: dict[str, Any], expected: float) -> None:
         DpoOptions(**options), torch.tensor(POLICY), reference, torch.tensor(TOKENS).float()
     )
     assert float(loss_p.mean()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*get_args(get_type_hints(DpoOptions)["loss"]), "another"])
+def test_a_loss_without_a_branch_is_an_error_not_the_sigmoid(kind: str) -> None:
+    options = DpoOptions(loss=kind)  # type: ignore[arg-type]
+    pairs = [torch.tensor(numbers) for numbers in (POLICY, REFERENCE, TOKENS)]
+    if kind in ("kto", "another"):  # the first has no pairs
+        with pytest.raises(ValueError, match=f"no branch for '{kind}'"):
+            preference_loss(options, *pairs)
+    else:
+        losses = preference_loss(options, *pairs).loss_p
+        sigmoid = preference_loss(DpoOptions(), *pairs).loss_p
+        assert torch.equal(losses, sigmoid) == (kind == "sigmoid")
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "ipo", "simpo", "orpo"])

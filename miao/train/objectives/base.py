@@ -16,9 +16,6 @@ class Objective(Protocol):
     backward pass, accumulating k micro-batches of any filling equals one batch.
     """
 
-    weight_unit: str
-    """What a step's weight counts: "tokens" or "pairs"."""
-
     def weight(self, batch: Batch) -> int:
         """How much a micro-batch counts; computed on the host, before the forward pass."""
         ...

@@ -21,8 +21,6 @@ class DistillObjective:
         head: the student whose output matrix is used; the one that the loop trains.
     """
 
-    weight_unit = "tokens"
-
     def __init__(self, options: TeacherOptions, teacher: Decoder, head: Decoder):
         self.mixture = Mixture(options.weight, options.temperature, options.kl)
         self.teacher, self.head = teacher, head

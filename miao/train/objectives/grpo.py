@@ -127,8 +127,6 @@ class GrpoObjective:
             are made of; kept up to date by who makes them.
     """
 
-    weight_unit = "answers"
-
     def __init__(self, options: GrpoOptions, head: Decoder, figures: Mapping[str, float]):
         self.options, self.head, self.figures = options, head, figures
 

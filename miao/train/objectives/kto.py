@@ -57,8 +57,6 @@ class KtoObjective:
         labels: of the answers of each source; other sources are replayed.
     """
 
-    weight_unit = "answers"
-
     def __init__(self, options: DpoOptions, labels: Mapping[str, NDArray]):
         self.options, self.labels = options, labels
         self.step = Step()

@@ -13,8 +13,6 @@ class LanguageObjective:
     """Mean cross-entropy over labelled tokens. The labels say what is learned, so pretraining
     and supervised fine-tuning are the same objective on different data."""
 
-    weight_unit = "tokens"
-
     def __init__(self, noise: EmbeddingNoise | None = None):
         self.noise = noise
 

@@ -64,6 +64,8 @@ def preference_loss(
         not_p2 = torch.log(-torch.expm1(ratio_p2.clamp(max=-1e-7)))  # log(1 - p)
         odds_p = (ratio_p2[:, 0] - ratio_p2[:, 1]) - (not_p2[:, 0] - not_p2[:, 1])
         return Compared(-beta * F.logsigmoid(odds_p) - ratio_p2[:, 0], margin_p)
+    if kind not in ("sigmoid", "simpo"):
+        raise ValueError(f"preference_loss has no branch for '{kind}'")
     shifted_p = margin_p - options.simpo_margin if kind == "simpo" else margin_p
     loss_p = -F.logsigmoid(shifted_p)
     if smoothing := options.label_smoothing:
@@ -82,8 +84,6 @@ class PreferenceObjective:
     both sides, and, with a reference, `kl`: the estimator exp(r) - r - 1 of KL(policy || reference)
     with r = log(ref/pi) on the chosen tokens (http://joschu.net/blog/kl-approx.html), per token.
     """
-
-    weight_unit = "pairs"
 
     def __init__(self, options: DpoOptions, replayed: Collection[str] = ()):
         self.options, self.replayed = options, frozenset(replayed)

@@ -3,8 +3,8 @@ far above its recent past is left out, and repeated trouble ends the run with ad
 
 On a CPU the numbers of a step are read before its update: a bad step changes nothing at all. On a
 GPU reading would make the host wait, so the verdict stays on the device, where the update of a bad
-step changes neither weights nor buffers, and the host reads the verdicts when it logs. The limits of a spike move at those steps only, so that they do not depend on when a
-run was stopped.
+step changes neither weights nor buffers, and the host reads the verdicts when it logs. The limits
+of a spike move at those steps only, so that they do not depend on when a run was stopped.
 """
 
 from __future__ import annotations

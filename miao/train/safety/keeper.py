@@ -83,8 +83,8 @@ class Keeper:
                 " before): sums may round differently"
             )
 
-    def save(self, must: bool = False, permanent: bool = False) -> None:
-        """Begins a checkpoint in the background.
+    def save(self, must: bool = False, permanent: bool = False) -> bool:
+        """Begins a checkpoint in the background. Whether it is whole, as far as is known.
 
         Args:
             must: wait until it is on disk, and raise what went wrong.
@@ -94,9 +94,10 @@ class Keeper:
         if must:
             error = self.store.failure(wait=True)
             if self.world.from_main(is_full_disk(error)) and self._save_small():
-                return
+                return False
             if error:
                 raise error
+        return True
 
     def end(self) -> None:
         """The last checkpoint, unless it is there."""
