@@ -3,8 +3,9 @@ alone; hostile names."""
 
 from __future__ import annotations
 
+import json
 import os
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from miao.studio.place import Place
 from tests.serve.browsing import (  # noqa: F401
     Running,
     browser_fixture,
+    drawn,
     open_page_fixture,
     shot,
     until,
+    until_there,
 )
 from tests.studio.conftest import TOKEN
 
@@ -43,14 +46,17 @@ CONTROLS = """() => [...document.querySelectorAll(
 
 def not_reached_by_keys(page: Any) -> list[str]:
     """What of a page the Tab key does not come to, or comes to without showing it."""
-    page.evaluate(f"window.left = new Set(({CONTROLS})()); document.activeElement.blur()")
+    page.evaluate(f"""() => {{
+        window.left = new Set(({CONTROLS})());
+        document.activeElement.blur();
+        window.come = ({{ target: one }}) => getComputedStyle(one).outlineStyle !== "none" && left.delete(one);
+        addEventListener("focusin", come);
+    }}""")
     for _ in range(page.evaluate("window.left.size") + 8):  # a field for a time has several stops
         page.keyboard.press("Tab")
-        page.evaluate(
-            "(({ activeElement: one }) => getComputedStyle(one).outlineStyle !== 'none'"
-            " && window.left.delete(one))(document)"
-        )
-    found: list[str] = page.evaluate("[...window.left].map((one) => one.id || one.outerHTML)")
+    found: list[str] = page.evaluate(
+        "removeEventListener('focusin', come); [...left].map((one) => one.id || one.outerHTML)"
+    )
     return found
 
 
@@ -75,6 +81,13 @@ def test_from_a_dropped_file_to_a_job_that_stops_and_goes_on(
 
     Jobs(place).add("小禾", ["run", str(waits)])  # stands for a long training
     job = page.locator(".job", has_text="小禾")
+    job.locator("summary").click()
+    job.locator("summary").focus()
+    log = place.home / "jobs" / "小禾" / "log"
+    log.write_text("  pretrain 34% loss 3.1 | 9K tok/s MFU 3% ETA 4:05\n" * 99)
+    until(page, "document.querySelector('.job').innerText.includes('预训练 · 34%')")
+    kept = "document.activeElement.tagName === 'SUMMARY' && document.activeElement.parentNode.open"
+    assert page.evaluate(kept), "drawn anew, and where it was"
     job.locator("text=暂停").focus()
     page.keyboard.press("Enter")  # by keys alone
     until(page, "document.querySelector('.job').innerText.includes('已暂停')")
@@ -86,28 +99,35 @@ def test_from_a_dropped_file_to_a_job_that_stops_and_goes_on(
     try:
         page = open_page(f"{again.url}/?token={TOKEN}", locale="en-US")
         job = page.locator(".job", has_text="小禾")
-        job.locator("text=training").wait_for()
+        job.locator(".state >> text=training").wait_for()
         job.get_by_role("button", name="Stop").click()
-        job.locator("text=stopped").wait_for()
+        job.locator(".state >> text=stopped").wait_for()
         assert "miao run" in job.inner_text() and page.evaluate("window.hacked") is None
+        write_jsonl(place.runs / "old" / "metrics.jsonl", [{"stage": "sft", "tokens": 1}])
+        page.says = ["older", "old", "older"]
+        card(page, "old").get_by_text("Rename").click()
+        for left in (1, 0):  # asked twice: another name deletes nothing
+            card(page, "older").get_by_text("Delete").click()
+            until_there(page, lambda left=left: len(page.says) == left)
+            assert (place.runs / "older").exists() or not left
+        card(page, "older").wait_for(state="detached")
+        assert not (place.runs / "older").exists() and not (place.runs / "old").exists()
     finally:
         again.stop()
 
 
-LONGEST = 900
-"""Seconds after which a job hangs."""
-
-
-def ended(place: Place, name: str) -> str:
+def ended(page: Any, place: Place, name: str) -> str:
     """How a job ends."""
-    end = time.monotonic() + LONGEST
-    while not (found := [job for job in Jobs(place).all() if job.name == name]) or (
-        (job := found[0]).state in ("queued", "running", "stopping")
-    ):
-        assert time.monotonic() < end, found and found[0].tail
-        time.sleep(0.2)
+
+    def found() -> Any:
+        jobs = (job for job in Jobs(place).all() if job.name == name)
+        return next(
+            (job for job in jobs if job.state not in ("queued", "running", "stopping")), None
+        )
+
+    job = until_there(page, found)
     assert job.state != "failed", job.tail
-    return job.state
+    return str(job.state)
 
 
 def card(page: Any, name: str) -> Any:
@@ -132,8 +152,12 @@ evaluate: {enabled: false}
 
 
 def test_the_plan_of_grow_is_a_table_and_what_is_changed_in_it_counts(
-    studio: Running, open_page: Any, place: Place
+    studio: Running, open_page: Any, place: Place, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    began = [{"stage": "pretrain", "tokens": 1, "loss": 1.0}]
+    write_jsonl(place.runs / "苗" / "metrics.jsonl", began)
+    os.mkfifo(tmp_path / "waits.yaml")
+    Jobs(place).add("先", ["run", str(tmp_path / "waits.yaml")])
     page = open_page(f"{studio.url}/?token={TOKEN}", locale="zh-CN")
     lines = "\n\n".join(
         f"第{n}天，小禾在田里数稻子，数到了{n * 7}棵，就回家吃饭。" * 3 for n in range(400)
@@ -145,27 +169,43 @@ def test_the_plan_of_grow_is_a_table_and_what_is_changed_in_it_counts(
     page.fill("#name", "小禾")
     page.fill("#minutes", "10")
     page.fill("#maker", "--三班")
-    page.press("#name", "Tab")
-    page.click("#plan")
+    page.focus("#plan")
+    page.keyboard.press("Enter")
     page.wait_for_selector("#planned table")
+    until(page, "document.activeElement.id === 'plan'")
     assert "预计" in page.inner_text("#planned .times")
     assert "每字节" in page.inner_text("#planned .times")
     reasons = page.locator("#planned td.faint").all_inner_texts()
     assert any("形" in one or "文本" in one for one in reasons), reasons  # in the page's language
     edit(page, model__hidden_size="200")
+    for _ in range(2):
+        page.click("#language")  # what is written is kept
+        assert page.input_value("#planned input[name='model.hidden_size']") == "200"
     page.click("#start")
-    page.wait_for_selector(".job.running")
+    page.wait_for_selector(".job.queued")
     command = card(page, "小禾").inner_text()
     assert "--model.hidden_size 200" in command and "--maker=--三班" in command
     assert "miao grow" in command and "--minutes 10" in command
     card(page, "小禾").get_by_text("停止", exact=True).click()
-    assert ended(place, "小禾") == "stopped"
+    assert ended(page, place, "小禾") == "stopped"
+
+    # Going on with a model: which one is no field of the table.
+    plan = {"options": {"model.path": EVIL}, "why": {"model.path": EVIL}, "notes": [EVIL]}
+    monkeypatch.setattr("miao.studio.grow.asked", lambda words, seconds: plan)
+    page.fill("#name", "小苗")
+    page.select_option("#origin", "苗")
+    assert page.locator("#planned table").count() == 0, "the plan was of another beginning"
+    page.click("#plan")
+    page.wait_for_selector("#planned table")
+    assert page.locator("#planned td.path").inner_text() == EVIL
+    assert f"--from={place.runs / '苗'}" in page.inner_text("#planned .command")
+    assert page.locator("#planned input").count() == 0 and page.evaluate("window.hacked") is None
 
 
 def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place: Place) -> None:
     """A run that is cloned for a text of one's own, paused, a studio that goes and comes back, going
-    on, stop; a clone that is changed; both over each other; the grown model beside a checkpoint of
-    the other."""
+    on, stop; a clone that is changed; both over each other, and what happened on the curve; a chat
+    with the grown model, whose answer is corrected; a lesson of that, and its effect."""
     write_text(place.runs / "small" / "recipe.yaml", SMALL)
     page = open_page(f"{studio.url}/?token={TOKEN}", locale="en-US")
     page.click("#paste")
@@ -178,49 +218,57 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
     page.click("#start")
     page.wait_for_selector(".job.running")
     long = place.runs / "long"
-    until_there(lambda: '"loss"' in text_of(long / "metrics.jsonl"))
+    until_there(page, lambda: '"loss"' in text_of(long / "metrics.jsonl"))
     card(page, "long").get_by_text("Pause").click()
-    assert ended(place, "long") == "paused"
+    assert ended(page, place, "long") == "paused"
 
     studio.stop()
     again = Running(create_studio(place, None, TOKEN))
     try:
         page = open_page(f"{again.url}/?token={TOKEN}", locale="en-US")
         card(page, "long").get_by_text("Go on").click()
-        until_there(lambda: (long / "breaks.jsonl").exists())
+        until_there(page, (long / "breaks.jsonl").exists)
         page.wait_for_selector(".job.running")
         card(page, "long").get_by_text("Stop").click()
-        assert ended(place, "long") == "stopped"
+        assert ended(page, place, "long") == "stopped"
 
         card(page, "long").get_by_text("Once more").click()
         page.wait_for_selector("#planned table")
         assert page.input_value("#name") == "long-2"
         edit(page, pretrain__tokens="20K")
         page.click("#start")
-        assert ended(place, "long-2") == "done"
+        assert ended(page, place, "long-2") == "done"
+        assert "--pretrain.tokens 20K" in Jobs(place).get("long-2").command
 
         page.goto(f"{again.url}/runs?run=long")
+        box = page.locator("#charts .u-over").first.bounding_box()
+        page.mouse.click(box["x"] + box["width"] - 2, box["y"] + 50)
+        until(page, "document.querySelector('#event').innerText.includes('checkpoint')")
         page.locator(".run", has_text="long-2").locator("input").check()
         until(page, "document.querySelectorAll('.chart-box:first-child .value').length === 2")
         page.select_option("#stage", "pretrain")
         events = page.evaluate("fetch('/runs/data/long').then((answer) => answer.json())")["events"]
         assert {one["kind"] for one in events["pretrain"]} >= {"resumed", "checkpoint"}
 
-        page.goto(f"{again.url}/chat?run=long-2&beside=long")
-        page.wait_for_selector(".compare select")
+        page.goto(f"{again.url}/chat?run=long-2")
         page.fill("#input", "Who are you?")
         page.press("#input", "Enter")
-        page.wait_for_selector(".message.assistant .actions button", timeout=300_000)
-        assert page.locator(".voice").count() == 2, "the grown model, and a checkpoint of the other"
+        page.locator(".message.assistant .actions").get_by_text("Correct", exact=True).click()
+        page.fill(".editor", "I am the miller.")
+        page.click("text=Keep the correction")
+        page.click("text=Learn from it")
+        page.wait_for_url("**/")
+        assert ended(page, place, "long-2-taught-1") == "done"
+        card(page, "long-2-taught-1").get_by_text("Talk").click()
+        page.click("text=What has it learned?")
+        page.wait_for_selector(".effect table")
+        shot(page, "studio-effect")
+        assert "I am the miller." in page.inner_text(".effect table")
+        effect = page.evaluate("fetch('/studio/effect?run=long-2-taught-1').then((a) => a.json())")
+        (told,) = effect["opinions"]
+        assert told["wanted"]["after"] > 2 * told["wanted"]["before"], "it has learned that"
     finally:
         again.stop()
-
-
-def until_there(found: Any) -> None:
-    end = time.monotonic() + LONGEST
-    while not found():
-        assert time.monotonic() < end, "it never comes"
-        time.sleep(0.1)
 
 
 def text_of(path: Path) -> str:
@@ -236,28 +284,44 @@ def test_every_room_fits_and_nothing_of_a_run_is_executed(
     write_jsonl(run / "samples.jsonl", [sample])
     write_json(run / "models" / "sft" / "config.json", {})
     for room in ROOMS:
+        page = open_page(f"{studio.url}{room.path}?token={TOKEN}", color_scheme="light")
+        page.wait_for_selector(".rooms a[aria-current]")
+        if room.path != "/data":  # which knows of texts alone
+            until(page, "document.documentElement.outerHTML.includes('onerror=window.hacked')")
+        drawn(page)
         for scheme, width in (("light", 360), ("dark", 1440)):
-            url = f"{studio.url}{room.path}?token={TOKEN}"
-            page = open_page(url, viewport={"width": width, "height": 700}, color_scheme=scheme)
-            page.wait_for_selector(".rooms a[aria-current]")
-            page.wait_for_timeout(300)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, room.path
-            assert page.evaluate("window.hacked") is None and page.locator("main img").count() == 0
-            page.click("#language")
-            words = page.locator(".rooms a").all_inner_texts()
-            assert all(words) and words[0] == "Grow", "every room has its name in both languages"
-            assert not_reached_by_keys(page) == [], room.path
-            shot(page, f"studio{room.path.replace('/', '-')}-{width}")
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 700})
+            for language in ("Chinese", "English"):
+                drawn(page)
+                fits = page.evaluate("document.documentElement.scrollWidth") <= width
+                assert fits, (room.path, width, language)
+                assert page.evaluate("window.hacked") is None
+                assert page.locator("main img").count() == 0
+                words = page.locator(".rooms a").all_inner_texts()
+                named = all(words) and (words[0] == "Grow") == (language == "English")
+                assert named, "every room has its name in both languages"
+                if language == "English":
+                    assert not_reached_by_keys(page) == [], room.path
+                    shot(page, f"studio{room.path.replace('/', '-')}-{width}")
+                page.click("#language")
 
 
 def test_answers_stand_beside_each_other(
     studio: Running, open_page: Any, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ends = threading.Event()
+
     def forward(self: Any, model: str, body: dict[str, Any]) -> tuple[int, str, Any]:
-        said = (
-            f'data: {{"choices": [{{"delta": {{"content": "我是 {model}"}}}}]}}\n\ndata: [DONE]\n\n'
-        )
-        return 200, "text/event-stream", iter([said.encode()])
+        def pieces() -> Iterator[bytes]:
+            for text in (f"我是 {model}", "。"):
+                delta = json.dumps({"choices": [{"delta": {"content": text}}]})
+                yield f"data: {delta}\n\n".encode()
+                if model == "a/pretrain" and len(body["messages"]) > 1:
+                    ends.wait(100)  # the second time it is the slower one
+            yield b"data: [DONE]\n\n"
+
+        return 200, "text/event-stream", pieces()
 
     monkeypatch.setattr("miao.studio.voices.Voices.forward", forward)
     write_jsonl(place.runs / "a" / "metrics.jsonl", [])
@@ -278,14 +342,35 @@ def test_answers_stand_beside_each_other(
     page.wait_for_selector(".message.assistant .actions button")
     page.locator(".voice-head button").first.click()
     until(page, "document.querySelector('.tally')?.innerText.includes('1')")
+    until(
+        page,
+        "[...document.querySelectorAll('.voice-head b')].some((one) => one.innerText === 'a/sft')",
+    )
     assert sorted(heads.all_inner_texts()) == ["a/pretrain", "a/sft"]
-    page.click(".message.assistant .actions >> text=👎")
+    page.focus(".message.assistant .actions >> text=👎")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.told')?.innerText === '👎'")
     until(page, "document.querySelector('.compare').innerText.includes('1 👍👎')")
+    assert page.evaluate("document.activeElement.className.includes('told')"), "the keys stay"
     kinds = (place.runs / "a" / "feedback.jsonl").read_text(encoding="utf-8")
     assert '"better"' in kinds and '"down"' in kinds and "你是谁" in kinds
     page.reload()
     until(page, "document.querySelectorAll('.voice').length === 2")
-    assert page.locator(".message.assistant .actions >> text=👎").count() == 1, "all is there again"
+    assert page.locator(".message.assistant .told >> text=👎").count() == 1, "all is there again"
+
+    page.wait_for_selector(".compare button:enabled")
+    page.click(".compare button >> nth=0")
+    page.select_option("#model", "a/sft")
+    page.select_option(".compare select", "a/pretrain")
+    page.fill("#input", "真的？")
+    page.press("#input", "Enter")
+    page.click(".message:last-child .actions >> text=改正")
+    page.fill(".editor", "我是小禾。")
+    ends.set()  # what stands beside ends while the other is being corrected
+    until(page, "Object.values({...localStorage}).some((one) => one.includes('a/pretrain。'))")
+    page.click("text=记下改正")
+    until(page, "document.querySelector('.message:last-child .text')?.innerText === '我是小禾。'")
+    until(page, "document.activeElement.innerText === '改正'")
 
 
 def test_another_server_is_put_beside_by_keys_alone(
