@@ -243,7 +243,7 @@ def expected(found: Found, inner: float, vocabulary: int, tokens: float) -> rule
 
 def take_texts(found: Found, characters: float, directory: Path, seed: int) -> list[str]:
     """Writes a part of the text, of every source the same share and from all over its files, cut
-    into records; the folder's files by source.
+    into records that keep the source they name; the folder's files by source.
 
     Args:
         characters: how much in all; more than there is: everything.
@@ -255,13 +255,14 @@ def take_texts(found: Found, characters: float, directory: Path, seed: int) -> l
         name = re.sub(r"[^\w.\-]+", "_", source.name).strip("._")[:64] or "documents"
         path = directory / f"{name}.jsonl"
         drawn = _drawn(source, share * source.characters, share < 1, seed)
-        pieces = (piece for text in drawn for piece in cut(text))
-        write_jsonl(path, ({"text": piece, "source": source.name} for piece in pieces))
+        pieces = ((piece, named) for text, named in drawn for piece in cut(text))
+        write_jsonl(path, ({"text": piece, "source": named} for piece, named in pieces))
         written.append(str(path))
     return written
 
 
-def _drawn(source: Source, room: float, some: bool, seed: int) -> Iterator[str]:
+def _drawn(source: Source, room: float, some: bool, seed: int) -> Iterator[tuple[str, str]]:
+    """Texts, and where they say that they are from."""
     parts = [part for file in source.files for part in split_file(Path(file), "document")]
     rng = random.Random(f"{seed}/{source.name}")
     if some:
@@ -277,7 +278,8 @@ def _drawn(source: Source, room: float, some: bool, seed: int) -> Iterator[str]:
             if here >= limit:
                 break
             here += len(record.text)
-            yield record.text
+            own = record.source != part.path.stem  # what a file without a word is called
+            yield record.text, record.source if own else source.name
         taken += here
 
 

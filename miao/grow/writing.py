@@ -55,7 +55,7 @@ def recipe_text(
     )
     named = name if name != DEFAULT_NAME else None
     questions = 40 if plan.minutes < 5 else 120 if plan.minutes < 30 else 400
-    heldout = round(min(max(0.003 * best.tokens, 1000), 40_000))
+    heldout = round(min(max(0.02 * best.tokens, 2000), 40_000))  # a pass forward costs a third
     language: Language = "zh" if found.chinese > 0.5 else "en"
     own_asks = [ask("about", language, t, random.Random(0)) for t in topics_of(found.pieces, 4)]
     known = [p for p in Recipe().sample_prompts if not re.search("首都|capital|故事|story", p)]

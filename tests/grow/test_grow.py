@@ -115,6 +115,12 @@ def test_what_was_brought_is_told_by_its_form_and_long_texts_are_cut(folder: Pat
     size = sum(len(record["text"]) for record in read_jsonl(some))
     assert 15_000 < size < 60_000 or len(found.files("document")) == 1
     assert list(cut("字" * 10)) == ["字" * 10]
+    named = [{"text": SENTENCE.format(n), "source": "ab"[n % 2]} for n in range(400)]
+    write_jsonl(folder / "more" / "mixed.jsonl", named)
+    mixed = look([str(folder / "more")], [], [])
+    for characters in (4000, 1e9):  # of a part as of the whole
+        (path,) = take_texts(mixed, characters, folder / "mixed", 0)
+        assert {record["source"] for record in read_jsonl(path)} == {"a", "b"}
 
 
 def test_of_much_text_only_some_is_looked_into(
