@@ -310,14 +310,3 @@ def _width(probabilities: Tensor, top_k: list[int], options: list[SamplingOption
         if not (k <= SHORTLIST or by_nucleus or low < o.min_p * high):
             return None
     return SHORTLIST
-
-
-def top_logprobs(logits_bv: Tensor, tokens_b: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log p of the chosen tokens [b]; the `count` likeliest ids [b, count] and their log p.
-
-    Of the model's own distribution: before temperature, penalties and biases.
-    """
-    logprobs_bv = logits_bv.log_softmax(dim=-1)
-    chosen_b = logprobs_bv.gather(1, tokens_b[:, None]).squeeze(1)
-    top = logprobs_bv.topk(min(count, logprobs_bv.shape[1]), dim=-1)
-    return chosen_b, top.indices, top.values

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from miao.engine.request import Event, Finish, Request, TokenLogprobs
 from miao.engine.runner import Piece, Runner
-from miao.engine.sampling import NOTHING, Draw, NoTokenError, next_tokens, top_logprobs
+from miao.engine.sampling import NOTHING, Draw, NoTokenError, next_tokens
 from miao.errors import MiaoError
 
 CPU_PREFILL, GPU_PREFILL = 256, 2048
@@ -379,3 +379,14 @@ class Scheduler:
             else:
                 high = middle - 1
         return low
+
+
+def top_logprobs(logits_bv: Tensor, tokens_b: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of the chosen tokens [b]; the `count` likeliest ids [b, count] and their log p.
+
+    Of the model's own distribution: before temperature, penalties and biases.
+    """
+    logprobs_bv = logits_bv.log_softmax(dim=-1)
+    chosen_b = logprobs_bv.gather(1, tokens_b[:, None]).squeeze(1)
+    top = logprobs_bv.topk(min(count, logprobs_bv.shape[1]), dim=-1)
+    return chosen_b, top.indices, top.values

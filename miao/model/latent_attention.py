@@ -9,7 +9,6 @@ from miao.model.attention import Context
 from miao.model.config import ModelConfig
 from miao.model.layers import Linear, RMSNorm
 from miao.ops.attention import Mask, attention
-from miao.ops.rope import apply_rope_interleaved
 from miao.ops.rope_scaling import yarn_mscale
 
 LATENT_NORM_EPS = 1e-6
@@ -109,3 +108,9 @@ def _score_factor(config: ModelConfig) -> float:
     scaling = config.rope_scaling or {}
     all_dims = scaling.get("mscale_all_dim")
     return yarn_mscale(scaling["factor"], all_dims) ** 2 if all_dims else 1.0
+
+
+def apply_rope_interleaved(x_bthd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the pairs (x[2i], x[2i + 1]), DeepSeek's layout; the result is half-split."""
+    first, second = x_bthd[..., 0::2], x_bthd[..., 1::2]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

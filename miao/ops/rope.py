@@ -41,12 +41,6 @@ def apply_rope(x_bthd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return apply_rope_reference(x_bthd, cos, sin)
 
 
-def apply_rope_interleaved(x_bthd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (x[2i], x[2i + 1]), DeepSeek's layout; the result is half-split."""
-    first, second = x_bthd[..., 0::2], x_bthd[..., 1::2]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
 class _Rope(torch.autograd.Function):
     """The rotation written into one buffer; its gradient is the rotation back."""
 

@@ -16,7 +16,7 @@ from miao.shards.loader import Batch
 from miao.train.distributed.parallel import Parallel
 from miao.train.microbatch import CPU_MICRO_TOKENS
 from miao.train.objectives import Objective
-from miao.train.objectives.base import AheadObjective
+from miao.train.objectives.ahead import AheadObjective
 from miao.train.scaler import LossScaler
 
 

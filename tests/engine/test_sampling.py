@@ -25,8 +25,8 @@ from miao.engine.sampling import (
     Draw,
     changed_logits,
     next_tokens,
-    top_logprobs,
 )
+from miao.engine.scheduler import top_logprobs
 from miao.errors import MiaoError
 
 DRAWS = 5_000
