@@ -240,6 +240,9 @@ def killed_at_the_first_checkpoint(words: list[str]) -> int:
 
 def without_the_compiler(words: list[str]) -> int:
     """The command, which asks for no compiling and does not spend seconds on importing it."""
+    for name in [name for name in sys.modules if name.startswith("torch._dynamo")]:
+        del sys.modules[name]  # imported before this process was forked (`pair.py`)
+    vars(torch).pop("_dynamo", None)
     code = main(words)
     assert "torch._dynamo" not in sys.modules
     return code
