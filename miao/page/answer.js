@@ -59,7 +59,7 @@ export class Model {
       this.read.push(...piece);
       if (!logits) continue;
       if (seen.length === end) return "length";
-      const id = nextToken(logits, options, seen, tokens, random);
+      const id = nextToken(logits, options, seen, tokens, seen.slice(ids.length), random);
       if (this.ends.has(id)) {
         this.ending = id;
         return "stop";

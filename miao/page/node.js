@@ -22,7 +22,7 @@ async function continued(ids, count) {
     texts: texts.map((text) => model.tokenizer.encode(text)),
     conversations: conversations.map((messages) => model.prompt.encode(messages)),
     prompts: [],
-    samples: samples.map(({ logits, options, seen, dice }) => engine.nextToken(Float32Array.from(logits), options, seen, logits.length, () => dice)),
+    samples: samples.map(({ logits, options, seen, said, dice }) => engine.nextToken(Float32Array.from(logits), options, seen, logits.length, said, () => dice)),
     streams: streams.map((ids) => {
       const stream = model.tokenizer.stream();
       return [...ids.map(stream.feed), stream.finish()];

@@ -1,5 +1,5 @@
-// From logits to the next token, in the order of Miao's engine: the repetition penalty changes the
-// logits; temperature divides them; top_k, top_p and min_p leave tokens out.
+// From logits to the next token, in the order of Miao's engine: the penalties change the logits;
+// temperature divides them; top_k, top_p and min_p leave tokens out.
 
 /** Ids below `count` from the likeliest on, as many as `enough` wants of them. Few hold nearly all of
  * the probability, so that the rest is seldom sorted. */
@@ -56,8 +56,8 @@ export function distribution(logits, options, seen, count, said = []) {
 }
 
 /** @param random in [0, 1); the others as for `distribution`. */
-export function nextToken(logits, options, seen, count, random = Math.random) {
-  const { order, weights } = distribution(logits, options, seen, count);
+export function nextToken(logits, options, seen, count, said = [], random = Math.random) {
+  const { order, weights } = distribution(logits, options, seen, count, said);
   if (order.length === 1) return order[0];
   let dice = random() * order.reduce((total, id) => total + weights[id], 0);
   for (const id of order) if ((dice -= weights[id]) < 0) return id;

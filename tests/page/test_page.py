@@ -168,10 +168,16 @@ def test_the_same_dice_draw_the_same_token(
             "top_p": rng.choice([1.0, 0.95, 0.5, 0.01]),
             "min_p": rng.choice([0.0, 0.02]),
             "repetition_penalty": rng.choice([1.0, 1.3]),
+            "presence_penalty": rng.choice([0.0, 0.75]),
+            "frequency_penalty": rng.choice([0.0, 0.5]),
         }
-        seen, dice = [rng.randrange(size) for _ in range(3)], rng.random()
-        samples.append({"logits": logits.tolist(), "options": options, "seen": seen, "dice": dice})
-        draw = Draw(SamplingOptions(**options), seen, size, torch.device("cpu"))
+        prompt, said = ([rng.randrange(size) for _ in range(3)] for _ in range(2))
+        dice = rng.random()
+        sample = {"options": options, "seen": prompt + said, "said": said, "dice": dice}
+        samples.append({"logits": logits.tolist(), **sample})
+        draw = Draw(SamplingOptions(**options), prompt, size, torch.device("cpu"))
+        for token in said:
+            draw.note(token)
         monkeypatch.setattr(draw, "uniform", lambda dice=dice: dice)
         expected.append(int(next_tokens(logits[None], [draw])))
     assert run_in_node(make_page()[1], samples=samples)["samples"] == expected
