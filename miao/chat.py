@@ -30,11 +30,12 @@ HELP = """/help            this
 /undo            take back the last question and answer
 /clear           begin a new conversation
 /system TEXT     set the system prompt (and begin anew)
-/set NAME VALUE  temperature, top_p, top_k, repetition_penalty, max_new_tokens
+/set NAME VALUE  temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens
 /exit            leave (Ctrl-D does too)
 Ctrl-C stops an answer; what was said stays. A pasted text may have several lines; a line that ends
 with \\ goes on in the next. A space before a / makes it a question."""
-SETTINGS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+"""Options of the command line, and of `/set`."""
 PASTE_PAUSE = 0.02
 """Seconds within which the next line of a pasted text is there."""
 PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
@@ -47,14 +48,8 @@ class Chat:
     def __init__(self, options: argparse.Namespace):
         from miao.engine import SamplingOptions
 
-        self.sampling = SamplingOptions(
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            repetition_penalty=options.repetition_penalty,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-        )
+        chosen = {name: getattr(options, name) for name in (*SETTINGS, "seed")}
+        self.sampling = SamplingOptions(**chosen)
         self.system = options.system
         self.messages: list[Message] = []
         self.notes: list[str] = []
@@ -231,13 +226,11 @@ class ServerChat(Chat):
             "top_p": sampling.top_p,
             "max_tokens": most if context is None else min(most, context // 2),
         }
-        # Not every server knows these.
-        if sampling.seed is not None:
-            settings["seed"] = sampling.seed
-        if sampling.top_k:
-            settings["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1.0:
-            settings["repetition_penalty"] = sampling.repetition_penalty
+        # Not every server knows the others.
+        for name in ("seed", *SETTINGS):
+            value = getattr(sampling, name)
+            if name not in (*settings, "max_new_tokens") and value != getattr(type(sampling), name):
+                settings[name] = value
         messages = [{"role": m.role, "content": m.content} for m in self._with_system(turns)]
         with closing(self.client.stream(messages, **settings)) as pieces:
             for piece in pieces:

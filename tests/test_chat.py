@@ -55,8 +55,8 @@ def options_of(**given: Any) -> argparse.Namespace:
     defaults: dict[str, Any] = dict.fromkeys(
         ("directory", "server", "server_model", "api_key", "adapter", "prompt", "system")
     )
-    defaults |= {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
-    defaults |= {"max_new_tokens": 8, "seed": None, "device": "cpu"}
+    defaults |= {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    defaults |= {"repetition_penalty": 1.0, "max_new_tokens": 8, "seed": None, "device": "cpu"}
     return argparse.Namespace(**defaults | given)
 
 
@@ -157,6 +157,7 @@ class Overfull:
         self, messages: list[dict[str, Any]], **settings: Any
     ) -> Generator[Piece, None, None]:
         self.asked.append(len(messages))
+        self.settings = settings
         if len(messages) > self.most:
             raise MiaoError("400: 9 tokens are too many for the context of 8 tokens")
         yield Piece("", "fine")
@@ -173,6 +174,14 @@ def test_servers_that_refuse_long_conversations(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MiaoError, match="too many"):
         text_of(chat, "?")
     assert len(chat.messages) == 4
+
+
+def test_a_server_is_told_what_is_not_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Overfull(3)
+    monkeypatch.setattr("miao.serve.client.ChatClient", lambda *given: client)
+    text_of(ServerChat(options_of(server="x", min_p=0.1, seed=3)), "a")
+    usual = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}
+    assert client.settings == usual | {"min_p": 0.1, "seed": 3}
 
 
 def test_an_answer_cannot_command_the_terminal() -> None:

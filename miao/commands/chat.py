@@ -30,6 +30,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--top-p", type=float, default=0.9, help="nucleus sampling (default 0.9)")
     parser.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens (0: all)")
     parser.add_argument(
+        "--min-p", type=float, default=0.0, help="only tokens of this share of the likeliest's"
+    )
+    parser.add_argument(
         "--repetition-penalty", type=float, default=1.0, help="above 1: repeat less"
     )
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer")
