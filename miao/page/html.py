@@ -25,7 +25,7 @@ ENGINE = (
     *("sampling.js", "inspect.js", "answer.js", "parts.js"),
 )
 """In this order: each imports only what stands before it."""
-PAGE = (
+PAGE: tuple[str | Path, ...] = (
     *(WEB / "nodes.js", "weights.js", "glasswords.js", "words.js", "talk.js", "sampling.js"),
     *("glass.js", "changes.js", "dialogs.js", "page.js"),
 )

@@ -243,13 +243,15 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
         page.goto(f"{again.url}/runs?run=long")
         box = page.locator("#charts .u-over").first.bounding_box()
         page.mouse.click(box["x"] + box["width"] - 2, box["y"] + 50)
-        until(page, "document.querySelector('#event').innerText.includes('checkpoint')")
+        until(page, "/checkpoint|went on/.test(document.querySelector('#event').innerText)")
         page.locator(".run", has_text="long-2").locator("input").check()
         until(page, "document.querySelectorAll('.chart-box:first-child .value').length === 2")
         page.select_option("#stage", "pretrain")
         events = page.evaluate("fetch('/runs/data/long').then((answer) => answer.json())")["events"]
         assert {one["kind"] for one in events["pretrain"]} >= {"resumed", "checkpoint"}
 
+        likeliest = {"temperature": 0, "max_tokens": 16}
+        page.evaluate(f"localStorage.setItem('miao-settings', '{json.dumps(likeliest)}')")
         page.goto(f"{again.url}/chat?run=long-2")
         page.fill("#input", "Who are you?")
         page.press("#input", "Enter")

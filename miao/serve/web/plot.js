@@ -25,10 +25,11 @@ export function chart(lines, { title, low, top, shown, zoomed, told }) {
     return make("span", `value ${line.css}`, make("span", "swatch"), `${lines.length > 1 ? `${line.name} ` : ""}${found === undefined || found === null ? "–" : exact(found)}`);
   }));
   const rest = () => read("", (line) => last(line.points));
+  const end = ({ band, events = [] }) => Math.max(band?.[2] ?? 0, ...events.map(({ x }) => x)); // what comes after the last value is shown too
   const marks = lines.flatMap((line, n) => (line.events || []).map((event) => ({ ...event, hue: hues[n] })));
   const plot = new uPlot({
     width: 380, height: HEIGHT, ms: 1, cursor: { y: false, drag: { x: true, y: false } }, legend: { show: false },
-    scales: { x: { time: false, range: shown ? () => shown : (_, a, b) => [Math.min(a, 0), Math.max(b, ...lines.map((line) => line.band?.[2] ?? 0)) || 1] }, y: { range: (_, a, b) => spanOf(low ?? a, top ?? b, lines) } },
+    scales: { x: { time: false, range: shown ? () => shown : (_, a, b) => [Math.min(a, 0), Math.max(b, ...lines.map(end)) || 1] }, y: { range: (_, a, b) => spanOf(low ?? a, top ?? b, lines) } },
     axes: [{ ...axis, size: 24 }, axis],
     series: [{}, ...lines.map((line, n) => ({ stroke: hues[n], width: 1.6, spanGaps: true, dash: line.css.includes("again") ? DASHED : undefined, points: { show: line.points.length < 20, size: 5, fill: hues[n] } }))],
     hooks: {

@@ -41,7 +41,7 @@ function showBar() {
   server.id = "other-server";
   const tally = score.slice(-3).map(({ models, first, second, neither }) => `${models[0]} ${first} : ${second} ${models[1]}${neither ? ` (= ${neither})` : ""}`);
   redraw(bar, ...chosen, add, ...(beside.length ? [make("label", "tick", box, make("span", "", say("blind")))] : []), server, make("span", "grow"),
-    ...(counts && counts.labels + counts.pairs ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
+    ...(counts && counts.labels + counts.pairs + counts.turns ? [make("span", "faint", say("soMuch", `${counts.labels} 👍👎 · ${counts.pairs} ⇄ · ${counts.turns} ✎`)), button("learn", learnFromIt, "quiet")] : []),
     ...(counts?.learned ? [button("whatLearned", showEffect, "quiet")] : []),
     ...(tally.length ? [make("div", "tally faint", `${say("score")}: ${tally.join(" · ")}`)] : []));
 }
@@ -248,7 +248,7 @@ more.actions = (message, earlier, changed) => {
   painters.set(message, changed);
   const earlierOf = before;
   before = (one) => (one === message ? plain(earlier) : earlierOf(one));
-  if (!message.content || message.tool_calls?.length) return [];
+  if (message.tool_calls?.length) return [];
   const thumb = (sign, label, kind) => {
     const root = button(label, async () => { await tell({ kind, messages: plain(earlier), answer: message.content }); message.told = kind; changed(); });
     root.textContent = sign;
@@ -274,7 +274,7 @@ more.actions = (message, earlier, changed) => {
     article.querySelector(".actions").replaceChildren(save, cancel);
     field.focus();
   });
-  return [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct];
+  return message.content ? [thumb("👍", "good", "up"), thumb("👎", "bad", "down"), correct] : [correct]; // one that said nothing
 };
 
 at("model").addEventListener("change", () => { learned = null; drawEffect(); count(); });
