@@ -107,8 +107,8 @@ def test_a_study_of_choices_compares_one_difference_at_a_time(
     from miao.grow.machine import Speed
 
     study = load("grow_choice")
-    speed = Speed("cpu", "float32", 2e-5, 2.5e-11, 0, 1, "here")
-    monkeypatch.setattr(study, "measure", lambda seconds: speed)
+    speed = Speed("cpu", "float32", ((1e6, 4.5e-5), (1e9, 2.502e-2)), 0, 1, "here")
+    monkeypatch.setattr(study, "measure", lambda seconds, world: speed)
     source = Source("zh", "document", records=4000, characters=3e6, bytes=8e6, chinese=1, seen=1)
     plan, *others = study.alternatives(Found([source]), 120.0, 1.0)
     assert len({one.label for one in others}) == len(others) >= 10
