@@ -169,10 +169,11 @@ class Scribe:
                 self._process.kill()
 
     async def close(self) -> None:
-        """Ends the process; returns when it has ended."""
+        """Ends the process; returns when it has ended, whoever else holds its pipes (for these
+        `Process.wait` may wait, too)."""
         self.end()
-        if self._process is not None:
-            await self._process.wait()
+        while self._process is not None and self._process.returncode is None:
+            await asyncio.sleep(0.01)
 
     async def _start(self) -> Process:
         with tempfile.TemporaryDirectory(prefix="miao-scribe-") as directory:

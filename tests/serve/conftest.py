@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 import threading
 import time
@@ -44,7 +45,9 @@ class RunningServer:
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self.thread.join(120)
+        self.thread.join(300)
+        if self.thread.is_alive():
+            faulthandler.dump_traceback()
         assert not self.thread.is_alive()
 
     def open_requests(self) -> tuple[int, int]:

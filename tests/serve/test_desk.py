@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -126,6 +129,28 @@ def test_a_template_that_does_not_end_harms_nobody(
         server.models[0].tokenizer = own
         again = send(server, "POST", "/v1/chat/completions", LONG | {"max_tokens": 200})[2]
         assert again.split(b'"choices"')[1][:200] == usual.split(b'"choices"')[1][:200]
+
+
+def test_closing_does_not_wait_for_whoever_else_holds_a_pipe() -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True); input()"
+
+    async def close() -> int | None:
+        scribe = desks.Scribe(cast(Any, None))
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=pipe, stdout=pipe
+        )
+        scribe._process = process
+        assert process.stdout is not None
+        other = int(await process.stdout.readline())
+        try:
+            await asyncio.wait_for(scribe.close(), 100)
+        finally:
+            os.kill(other, signal.SIGKILL)
+            await process.wait()
+        return process.returncode
+
+    assert asyncio.run(close()) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("stream", [False, True])
