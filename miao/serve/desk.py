@@ -28,6 +28,8 @@ SMALL = 64 * 2**10
 """Bytes of a job that a thread does; larger ones, and foreign templates, are for processes."""
 AT_ONCE = 2
 """Jobs of each kind."""
+PIPES = 5.0
+"""Seconds for the pipes of a process that was killed to be closed."""
 
 
 class Desk:
@@ -169,11 +171,12 @@ class Scribe:
                 self._process.kill()
 
     async def close(self) -> None:
-        """Ends the process; returns when it has ended, whoever else holds its pipes (for these
-        `Process.wait` may wait, too)."""
+        """Kills the process; returns when it has ended. Somebody else may hold its pipes, for which
+        `Process.wait` waits, too: not for long."""
         self.end()
-        while self._process is not None and self._process.returncode is None:
-            await asyncio.sleep(0.01)
+        if self._process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), PIPES)
 
     async def _start(self) -> Process:
         with tempfile.TemporaryDirectory(prefix="miao-scribe-") as directory:
