@@ -14,7 +14,10 @@ import torch
 from miao.model import Decoder
 from miao.recipe import DpoOptions
 from miao.recipe.stages import REFERENCE_FREE
+from miao.rundir import RunDir
 from miao.shards import PackedLoader, PackedSource, TokenDataset
+from miao.train.distributed.world import World
+from miao.train.feed import preferences
 from miao.train.feed.preferences import cache_reference
 from miao.train.objectives import PreferenceObjective
 from miao.train.objectives.preference import preference_loss, segment_sums, segments_of
@@ -57,6 +60,22 @@ def test_reference_column_holds_each_answers_logprob(
             found = source.reference[start : start + len(ids)].sum()
             np.testing.assert_allclose(found, answer_logprob(model, ids).item(), rtol=1e-5)
             start += len(ids)
+
+
+def test_the_reference_reads_so_many_tokens_at_once_whatever_a_row_holds(
+    make_model: Callable[..., Decoder],
+    source: PackedSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, read = make_model(), list[int]()
+    model.register_forward_pre_hook(lambda _, given: read.append(given[0].numel()))
+    loader = PackedLoader([source], 16)
+    for tokens, expected in ((16, [16, 16]), (40, [32]), (5, [16, 16])):
+        monkeypatch.setattr(preferences, "READ_TOKENS", tokens)
+        read.clear()
+        preferences.attach_reference(model, loader, RunDir(tmp_path), f"{tokens}", World())
+        assert read == expected
 
 
 def test_loss_is_ln2_before_the_first_step(
