@@ -7,6 +7,7 @@ forget that, the policy still allows no inline script, no other origin, and no H
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 WEB = Path(__file__).parent / "web"
+IMPORT = re.compile(r'^import .*?"\./([\w-]+)\.js";$', re.M)
 NOTICE = (
     '<div class="notice" id="notice" role="alert" hidden><span id="notice-text"></span>'
     '<button id="notice-retry" data-say="retry"></button>'
@@ -98,6 +100,7 @@ def _framed(page: Page, pages: Mapping[str, Page], files: Mapping[str, Path]) ->
     head = [
         *(f'<link rel="stylesheet" href="/web/{name}.css">' for name in page.styles),
         *(f'<script type="module" src="/web/{name}.js"></script>' for name in page.scripts),
+        *(f'<link rel="modulepreload" href="/web/{name}.js">' for name in _imported(page, files)),
     ]
     slots = {
         "page": files[page.file].read_text(encoding="utf-8"),
@@ -110,6 +113,16 @@ def _framed(page: Page, pages: Mapping[str, Page], files: Mapping[str, Path]) ->
     for name, content in slots.items():
         text = text.replace(f"<!-- {name} -->", content)
     return text
+
+
+def _imported(page: Page, files: Mapping[str, Path]) -> list[str]:
+    """The scripts that those of a page load: asked for with them, not when they have come."""
+    found = list(page.scripts)
+    for name in found:  # which grows; what is not of these folders is served elsewhere
+        path = files.get(f"{name}.js")
+        text = path.read_text(encoding="utf-8") if path else ""
+        found += [other for other in IMPORT.findall(text) if other not in found]
+    return found[len(page.scripts) :]
 
 
 def _links(here: Page, pages: Mapping[str, Page]) -> str:

@@ -97,6 +97,17 @@ def test_pages_load_only_what_is_there(client: TestClient, url: str) -> None:
     assert set(re.findall(r'\bat\("([\w-]+)"\)', text)) <= ids
 
 
+def test_what_scripts_load_is_asked_for_with_them(client: TestClient) -> None:
+    for url in ("/", "/runs"):
+        asked = set(
+            re.findall(r'(?:src|modulepreload" href)="/web/([^"]+[.]js)"', client.get(url).text)
+        )
+        loaded = [
+            re.findall(r'from "[.]/(.+?)"', (WEB / name).read_text("utf-8")) for name in asked
+        ]
+        assert {"nodes.js", "words.js"} <= asked and asked >= set().union(*loaded)
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_make_no_html_from_texts(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
