@@ -59,11 +59,8 @@ class Parallel:
         self.optimizer = self.make_optimizer(options.muon_learning_rate)
 
     def distribute(self) -> None:
-        """Spreads the model over the processes."""
-        self.sum_in_grad_dtype()
-
-    def sum_in_grad_dtype(self) -> None:
-        """Makes `.grad` of what is trained of the type that the options say."""
+        """Spreads the model over the processes. `.grad` of what is trained is from now on of the
+        type that the options say."""
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.grad_dtype = GRAD_DTYPES[self.options.grad_dtype]
@@ -231,7 +228,7 @@ class DataParallel(Parallel):
 
     def distribute(self) -> None:
         broadcast(self.model)
-        self.sum_in_grad_dtype()
+        super().distribute()
         self.buckets = Buckets(p for p in self.model.parameters() if p.requires_grad)
 
     def backward(self, loss: Tensor, last: bool) -> None:
