@@ -7,7 +7,8 @@ import os
 import signal
 import socketserver
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ os.fsync = lambda file: None  # type: ignore[assignment] # slow, and only a powe
 
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
+
+CLOCK = time.monotonic
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """A server that other tests share runs by this clock: set back for a moment, it may sleep for
+    hours. A test that sets a clock sets the name `time` of the module that it tests."""
+    yield
+    assert time.monotonic is CLOCK and time.sleep.__module__ == "time"
+
 
 SENTENCES = [
     "清晨的露水落在小小的苗上，太阳慢慢升起来了。",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_what_is_wrong_with_a_judge_is_said(
 ) -> None:
     """A preference for a place or a length, silence, errors of the server and answers that are
     none: over HTTP, as `miao eval arena` reports them."""
-    monkeypatch.setattr("miao.evaluate.judge.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("miao.evaluate.judge.time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(eval_arena, "_target", lambda name: name)
     questions = [str(number) for number in range(12)]
     texts = {"a": ["x" * (2 + n) for n in range(12)], "b": ["x" * (1 + 2 * n) for n in range(12)]}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from miao.recipe import PretrainOptions, Recipe
+from miao.run import clock
 from miao.run.clock import RunClock, moment
-from miao.train import budget as module
+from miao.train import budget
 from miao.train.budget import Budget
 from miao.train.distributed.world import World
 
 
 class Hands:
-    """A clock that is set by hand."""
+    """A clock that is set by hand; servers in this process keep theirs (`time.monotonic` is also when
+    an event loop wakes: set back for a moment, it may sleep for hours)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.at = 100.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.at)
+        for module in (budget, clock):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.at))
 
     def go(self, seconds: float) -> None:
         self.at += seconds

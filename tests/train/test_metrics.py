@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from miao.model import ModelConfig
 from miao.model.counts import mfu_conventions
 from miao.model.presets import preset
 from miao.shards.loader import Batch
+from miao.train.watch import metrics as module
 from miao.train.watch.metrics import Meter, Summed, context_of
 
 
@@ -38,7 +40,7 @@ def test_experts_count_when_they_work() -> None:
 
 def test_the_meter_reads_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.0
-    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
     counted = {"mfu_palm": 300.0, "mfu_bitbrain": 500.0}
     meter = Meter(lambda seen: {"mfu": 20 * seen} | counted, 1e6, began=10.0)
     meter.add(Summed(torch.tensor(6.0), {}, 3, 4000, 4000, 10.0, 0.5, 0.1))
