@@ -78,7 +78,7 @@ def once(browser: Browser, runs: Path) -> dict[str, float]:
         address = re.search(r"http://\S+", said)
         assert address is not None, said
         page = browser.new_page()
-        page.goto(address[0].split("/runs")[0] + "/web/style.css")  # Chromium itself has begun
+        page.goto(address[0].split("/runs")[0] + "/web/none")  # Chromium itself has begun
         devtools = page.context.new_cdp_session(page)
         devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
         before = cpu_seconds(server.pid)

@@ -15,36 +15,22 @@ from typing import Any
 
 from miao import __version__
 from miao.page.contents import Contents
+from miao.page.joining import joined, loaded
 from miao.page.theme import themed
 
 HERE = Path(__file__).parent
 WEB = HERE.parent / "serve" / "web"
 """Of the web chat, what the page has too: chats in the browser's storage, and elements."""
-ENGINE = (
-    *("weights.js", "decoder.js", "variants.js", "wasm.js", "tokenizer.js", "template.js"),
-    *("sampling.js", "inspect.js", "answer.js", "parts.js"),
-)
-"""In this order: each imports only what stands before it."""
-PAGE: tuple[str | Path, ...] = (
-    *(WEB / "nodes.js", "weights.js", "glasswords.js", "words.js", "talk.js", "sampling.js"),
-    *("glass.js", "changes.js", "dialogs.js", "page.js"),
-)
 STYLES = ("page.css", "glass.css")
 MOST_BYTES = 24_000_000
 """Of a part; hosts take 25 MB in a browser's upload."""
-_IMPORT = re.compile(r"^import .*\n", re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=const|let|function|class|async)", re.MULTILINE)
-_NAME = re.compile(r"^export (?:const|let|class|(?:async )?function) (\w+)", re.MULTILINE)
 
 
 def engine_script() -> str:
-    """The engine as one classic script; `Model` is what it offers."""
-    jinja = (HERE / "vendor" / "jinja.js").read_text(encoding="utf-8")
-    body = jinja[: jinja.rindex("export {")]
-    wrapped = f"const {{ Template }} = (() => {{\n{body}\nreturn {{ Template }};\n}})();\n"
+    """The engine and what its thread does, as one classic script."""
     module = base64.b64encode((HERE / "engine.wasm").read_bytes()).decode()
-    first = f'"use strict";\nconst MODULE = "{module}";\n{wrapped}'
-    return first + "".join(map(_part, ENGINE))
+    code = joined(loaded(["worker"], (HERE, HERE / "vendor")))
+    return f'"use strict";\nconst MODULE = "{module}";\n{code}'
 
 
 def page_html(
@@ -64,7 +50,7 @@ def page_html(
         parts: files that hold the weights, as `folder` lists them; none: the page holds them.
     """
     settings = _json(contents.settings | {"title": title, "card": card, "greeting": greeting})
-    worker = _json(engine_script() + _part("worker.js"))
+    worker = _json(engine_script())
     weights = contents.weights
     expected: dict[str, Any] = {
         "settings": zlib.crc32(settings.encode()),
@@ -77,11 +63,8 @@ def page_html(
     else:
         text = base64.b64encode(weights).decode()
         inside = f'<script id="weights" type="text/plain">{text}</script>'
-    store = (WEB / "store.js").read_text(encoding="utf-8")
-    names = ", ".join(_NAME.findall(store))
     script = f'"use strict";\nconst EXPECTED = {_json(expected)};\n'
-    script += f"const store = (() => {{\n{_EXPORT.sub('', store)}return {{ {names} }};\n}})();\n"
-    script += "".join(map(_part, PAGE))
+    script += joined(loaded(["page"], (HERE, WEB)))
     style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     style = themed(style, theme)
     template = (HERE / "page.html").read_text(encoding="utf-8")
@@ -139,11 +122,6 @@ def _policy(script: str, style: str, has_files: bool) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _part(name: str | Path) -> str:
-    text = (HERE / name).read_text(encoding="utf-8")
-    return _EXPORT.sub("", _IMPORT.sub("", text))
 
 
 def _json(value: Any) -> str:

@@ -4,7 +4,7 @@ const fs = require("node:fs");
 const html = fs.readFileSync(process.argv[2], "utf-8");
 const block = (id) => html.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
 globalThis.onmessage = globalThis.postMessage = null;
-const engine = new Function(`${JSON.parse(block("worker"))}\nreturn { Model, nextToken, fromBase64, checksum };`)();
+const engine = new Function(`${JSON.parse(block("worker"))}\nreturn { ...$answer, ...$sampling, ...$weights };`)();
 const model = new engine.Model(JSON.parse(block("settings-data")), engine.fromBase64(block("weights")));
 
 async function continued(ids, count) {

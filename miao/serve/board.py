@@ -151,8 +151,15 @@ def add_board(app: FastAPI, directory: Path) -> None:
     runs = Runs(directory)
 
     @app.get("/runs/data", include_in_schema=False)
-    def list_runs() -> Response:
-        return JSONResponse({"runs": runs.summary()}, headers=_FRESH)
+    def list_runs(first: str | None = None) -> Response:
+        """first: a page begins, and shows the details of that run, or else of the latest."""
+        found = runs.summary()
+        names = [run["name"] for run in found]
+        body: dict[str, Any] = {"runs": found}
+        if names and first is not None:
+            with suppress(HTTPException):  # it went this moment
+                body["first"] = runs.details(first if first in names else names[0])
+        return JSONResponse(body, headers=_FRESH)
 
     @app.get("/runs/data/{name}", include_in_schema=False)
     def show_run(name: str, begin: float | None = None, end: float | None = None) -> Response:

@@ -32,7 +32,7 @@ EVENTS = 500
 """Of a stage, the latest."""
 PART = 2**20
 """Bytes of a log that are read at a time."""
-LONG, SOME, SOON = 4 * 2**20, 15_000, 2.0
+LONG, SOME, SOON = 4 * 2**20, 6_000, 2.0
 """Of a log of so many bytes so many lines are read at first, so that its curves are there at once;
 the whole when it is looked at again so many seconds later, or closely."""
 RARE = (b'"event"', b'"scores"', b'"heldout')

@@ -22,6 +22,8 @@ from miao.studio.place import Place
 from miao.studio.talk import add_talk
 
 OWN_WEB = Path(__file__).parent / "web"
+FOLDERS = (WEB, OWN_WEB, Path(__file__).parents[1] / "page")
+"""The glass box is the offline page's."""
 STREAMED = frozenset({"/studio/upload"})
 INSIDE_STYLES = ("style", "studio", "glass", "inside")
 
@@ -67,7 +69,7 @@ def create_studio(
     app.state.reader = Reader(place)
     for room in ROOMS:
         room.add(app, place)
-    add_pages(app, {room.path: room.page for room in ROOMS}, (WEB, OWN_WEB))
+    add_pages(app, {room.path: room.page for room in ROOMS}, FOLDERS)
     add_error_handlers(app)
     app.add_middleware(Door, token=token or place.token())
     app.add_middleware(Guard, gate=Gate(hosts=hosts, streamed=STREAMED))

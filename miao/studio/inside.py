@@ -16,14 +16,12 @@ import miao
 from miao.errors import MiaoError
 from miao.rundir import RunDir
 from miao.serve.board import Runs
-from miao.serve.pages import HEADERS, TYPES, add_content
+from miao.serve.pages import HEADERS
 from miao.serve.problems import Problem
 from miao.studio.place import Place
 
 PACKAGE = Path(miao.__file__).parent
 DOCS = PACKAGE.parent / "docs"
-SHARED = ("glass.js", "glasswords.js", "changes.js", "sampling.js", "glass.css")
-"""Of the offline page: its glass box is this one."""
 CODE = (
     "inspect/inspection.py", "inspect/forward.py", "inspect/rows.py", "ops/watched_attention.py",
     "engine/sampling.py", "page/sampling.js", "page/inspect.js", "model/decoder.py",
@@ -167,9 +165,6 @@ def _load(path: Path, changed: int) -> Any:
 def add_inside(app: FastAPI, place: Place) -> None:
     """Adds the routes of the room."""
     reader: Reader = app.state.reader
-    for name in SHARED:
-        path = PACKAGE / "page" / name
-        add_content(app, f"/web/{name}", path.read_bytes(), TYPES[path.suffix])
 
     @app.get("/studio/inside")
     def look() -> Response:

@@ -22,9 +22,9 @@ from miao.engine.sampling import Draw, next_tokens
 from miao.errors import MiaoError
 from miao.model import Decoder, load_model, save_model
 from miao.page import contents as page_contents
-from miao.page import html as page_module
 from miao.page.contents import javascript_pattern, read_contents, rounded
 from miao.page.html import page_html
+from miao.page.joining import joined, loaded
 from miao.page.node import has_node, run_in_node
 from miao.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
@@ -387,12 +387,26 @@ def test_nothing_of_the_page_is_loaded_from_elsewhere_and_no_text_ends_a_script(
     assert "connect-src 'none'" in head and "unsafe" not in head
 
 
-@pytest.mark.parametrize("files", [page_module.ENGINE, page_module.PAGE])
-def test_no_two_files_of_one_script_use_the_same_name(files: tuple[str, ...]) -> None:
-    name = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
-    names = [n for f in files for n in name.findall((page_module.HERE / f).read_text("utf-8"))]
-    assert len(names) > 20
-    assert not {n for n in names if names.count(n) > 1}
+@needs_node
+def test_modules_that_are_joined_do_what_they_do_apart(tmp_path: Path) -> None:
+    modules = {
+        "end.js": 'import "./first-of.js";\nimport whole from "./list.js";\n'
+        'import { one as two } from "./list.js";\nimport * as all from "./first-of.js";\n'
+        "const at = 3;\nconsole.log(at, all.at, two(), whole, all.said.join());\n",
+        "first-of.js": "export const at = 1;\nexport const said = [];\nexport class Kind {}\n"
+        "export async function later() {}\n",
+        "list.js": 'import { at, said } from "./first-of.js";\nsaid.push("once");\n'
+        "const one = () => at + 1, some = 7;\nexport default some;\nexport {\n  one,\n};\n",
+    }
+    for name, text in modules.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "joined.js").write_text(joined(loaded(["end"], [tmp_path])))
+    apart, together = (
+        subprocess.check_output(["node", str(tmp_path / f"{name}.js")], text=True)
+        for name in ("end", "joined")
+    )
+    assert together == apart == "3 1 2 7 once\n"
 
 
 def test_the_file_is_no_larger_than_it_must_be(

@@ -26,12 +26,16 @@ from miao.report.data import read_run
 from miao.rundir import RunDir
 from miao.serve.board import MOMENTS, Runs, create_board
 from miao.serve.curves import POINTS, Grown, thinned
-from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages
+from miao.serve.pages import BOARD_PAGE, CHAT_PAGE, TYPES, WEB, add_pages, loads_of
 
 SCRIPTS = sorted(WEB.glob("*.js"))
 PAGES = sorted(WEB.glob("*.html"))
 FRAMED = sorted(CHAT_PAGE | BOARD_PAGE)
-FILES = sorted(WEB.iterdir())
+LOADED = {
+    url: file
+    for page in (CHAT_PAGE | BOARD_PAGE).values()
+    for url, file in loads_of(page, (WEB,)).items()
+}
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
@@ -54,21 +58,22 @@ def client() -> TestClient:
     return TestClient(app)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_file_is_served_under_the_policy(client: TestClient, path: Path) -> None:
-    assert path.suffix in TYPES
-    answer = client.get(f"/web/{path.name}")
-    assert answer.status_code == 200 and answer.content == path.read_bytes()
-    assert answer.headers["content-type"] == TYPES[path.suffix]
+@pytest.mark.parametrize("url", sorted({*FRAMED, *LOADED}))
+def test_whatever_pages_load_is_served_under_the_policy(client: TestClient, url: str) -> None:
+    answer = client.get(url)
+    assert answer.status_code == 200 and answer.content == LOADED.get(url, answer.content)
+    assert answer.headers["content-type"] == TYPES[Path(url).suffix or ".html"]
     policy = dict(p.split(" ", 1) for p in answer.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
     assert policy["require-trusted-types-for"] == "'script'"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    again = client.get(f"/web/{path.name}", headers={"If-None-Match": answer.headers["etag"]})
+    again = client.get(url, headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304 and not again.content
-    assert client.head(f"/web/{path.name}").status_code == 200
+    assert client.head(url).status_code == 200
+    # Asked for once and for all, since its address changes with it; a page each time.
+    assert ("immutable" in answer.headers["cache-control"]) == (url in LOADED)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +89,11 @@ def test_pages_load_only_what_is_there(client: TestClient, url: str) -> None:
     page = (CHAT_PAGE | BOARD_PAGE)[url]
     for tag, attributes in Tags(client.get(url).text).tags:
         assert not any(name.startswith("on") or name == "style" for name in attributes), attributes
-        assert tag != "style" and (tag != "script" or attributes["src"])
+        assert tag != "style" and (tag != "script" or attributes["src"] in LOADED)
         for name in ("src", "href"):
             value = attributes.get(name)
             if value and not value.startswith("data:"):
-                assert value in ("/", "/runs") or (WEB / value.removeprefix("/web/")).is_file()
+                assert value in ("/", "/runs", *LOADED)
         if "id" in attributes:
             assert attributes["id"] not in ids
             ids.add(attributes["id"])
@@ -97,15 +102,31 @@ def test_pages_load_only_what_is_there(client: TestClient, url: str) -> None:
     assert set(re.findall(r'\bat\("([\w-]+)"\)', text)) <= ids
 
 
-def test_what_scripts_load_is_asked_for_with_them(client: TestClient) -> None:
-    for url in ("/", "/runs"):
-        asked = set(
-            re.findall(r'(?:src|modulepreload" href)="/web/([^"]+[.]js)"', client.get(url).text)
-        )
-        loaded = [
-            re.findall(r'from "[.]/(.+?)"', (WEB / name).read_text("utf-8")) for name in asked
-        ]
-        assert {"nodes.js", "words.js"} <= asked and asked >= set().union(*loaded)
+def test_a_page_comes_with_its_words_and_its_theme(client: TestClient) -> None:
+    asked: list[tuple[str, str, str, str]] = [
+        ("zh-TW,zh;q=0.9", "", '<html lang="zh-CN">', "看全部"),
+        ("en-US", "", '<html lang="en">', "Show all"),
+        (
+            "",
+            "miao-language=zh; miao-theme=dark",
+            '<html lang="zh-CN" data-theme="dark">',
+            "看全部",
+        ),
+        ("zh", "miao-language=en; miao-theme=<>", '<html lang="en">', "Show all"),
+        ("zh", "miao-language=fr", '<html lang="zh-CN">', "看全部"),
+    ]
+    for languages, cookie, begins, says in asked:
+        answer = client.get("/runs", headers={"Accept-Language": languages, "Cookie": cookie})
+        assert begins in answer.text and f'data-say="whole" hidden>{says}</button>' in answer.text
+        assert answer.headers["vary"] == "Accept-Language, Cookie"
+        for name, attributes in Tags(answer.text).tags:
+            wanted = attributes.get("data-label") or attributes.get("data-placeholder")
+            assert not wanted or attributes["aria-label"], (name, attributes)
+
+
+def test_what_is_loaded_late_is_another_file_when_it_has_changed() -> None:
+    assert re.search(rb'import\("\./temml-[0-9a-f]{32}\.js"\)', b"".join(LOADED.values()))
+    assert not re.search(rb'^(?:import|export) |import\("\./temml\.js', b"".join(LOADED.values()))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -138,7 +159,7 @@ def test_the_server_gives_the_chat_page_without_a_key(serve: Any) -> None:
     with serve(api_key="secret") as running:
         base = running.url.removesuffix("/v1")
         with urllib.request.urlopen(base + "/") as answer:
-            assert b"chat.js" in answer.read()
+            assert b"/web/chat-" in answer.read()
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         for path in ("/runs", "/runs/data"):
             with pytest.raises(urllib.error.HTTPError, match=r"40[14]"):  # the key comes first
@@ -178,6 +199,8 @@ def test_the_board_shows_runs(runs: Path) -> None:
     assert details["curves"]["pretrain"]["lr"] == [], "NaN is no number of JSON"
     assert [score["value"] for score in details["scores"]] == [0.5]
     assert [sample["answer"] for sample in details["samples"]] == [EVIL]
+    assert client.get("/runs/data?first=old").json() == body | {"first": details}
+    assert client.get("/runs/data?first=x").json()["first"]["name"] == body["runs"][0]["name"]
     assert client.get("/").text == client.get("/runs").text
     assert client.get("/v1/models").status_code == client.get("/docs").status_code == 404
 

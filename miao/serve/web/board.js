@@ -24,11 +24,13 @@ const asking = turns();
 async function refresh() {
   const last = asking();
   try {
-    const body = await (await ask("/runs/data")).json();
+    const isFirst = !chosen.size && !details.size; // then curves come with the list
+    const body = await (await ask(`/runs/data${isFirst ? `?first=${encodeURIComponent(asked ?? "")}` : ""}`)).json();
     if (!last()) return;
     runs = body.runs;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
-    if (!chosen.size && !details.size && runs.length) choose((runs.find((run) => run.name === asked) || runs[0]).name);
+    if (isFirst && runs.length) choose((runs.find((run) => run.name === asked) || runs[0]).name);
+    if (body.first) details.set(body.first.name, { changed: runs.find((run) => run.name === body.first.name).changed, data: body.first });
     for (const name of chosen.keys()) {
       const { changed } = runs.find((run) => run.name === name);
       if (details.get(name)?.changed === changed) continue;

@@ -14,9 +14,9 @@ const HEIGHT = 190, DASHED = [5, 3];
 export function chart(lines, { title, low, top, shown, zoomed, told }) {
   const reading = make("div", "reading"), canvas = make("div", "canvas");
   const root = make("section", "chart-box", make("h3", "", title), make("div", "plot", canvas, reading));
-  const style = (css) => { const probe = make("i", css); document.body.append(probe); const found = getComputedStyle(probe).getPropertyValue("--hue"); probe.remove(); return found; };
-  const [ink, hair, paper] = ["--faint", "--hair", "--paper"].map((name) => getComputedStyle(document.documentElement).getPropertyValue(name));
-  const hues = lines.map((line) => style(line.css));
+  const colour = (name, css = "") => { const probe = make("i", css); probe.style.color = `var(${name})`; document.body.append(probe); const found = getComputedStyle(probe).color; probe.remove(); return found; };
+  const [ink, hair, paper] = ["--faint", "--hair", "--paper"].map((name) => colour(name));
+  const hues = lines.map((line) => colour("--hue", line.css));
   const data = uPlot.join(lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)]));
   const axis = { stroke: ink, grid: { stroke: hair, width: 1 }, ticks: { show: false }, font: "11px system-ui", size: 44, gap: 3, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : quantity(tick))) };
   const last = (points) => points.at(-1)?.[1];

@@ -3,7 +3,7 @@
 export const WORDS = {
   zh: {
     newChat: "＋ 新对话", chats: "对话", export: "导出", import: "导入", deleteAll: "全部删除", close: "关闭",
-    model: "模型", rooms: "房间", grow: "培育", watch: "观察", talk: "对话", inside: "透视", data: "数据", language: "Switch to English", theme: "浅色 / 深色", settings: "设置",
+    model: "模型", rooms: "房间", grow: "培育", watch: "观察", talk: "对话", inside: "透视", data: "数据", language: "Switch to English", otherLanguage: "EN", theme: "浅色 / 深色", settings: "设置",
     retry: "重试", ask: "说点什么…", send: "发送", stop: "停止",
     system: "系统提示", emptyMeans: "留空的采样设置由服务器决定。", temperature: "温度",
     repetition: "重复惩罚", presence: "出现惩罚", frequency: "频率惩罚", maxTokens: "最长回答（词元）",
@@ -29,7 +29,7 @@ export const WORDS = {
   },
   en: {
     newChat: "＋ New chat", chats: "Chats", export: "Export", import: "Import", deleteAll: "Delete all", close: "Close",
-    model: "Model", rooms: "Rooms", grow: "Grow", watch: "Watch", talk: "Talk", inside: "Look inside", data: "Data", language: "切换到中文", theme: "Light / dark", settings: "Settings",
+    model: "Model", rooms: "Rooms", grow: "Grow", watch: "Watch", talk: "Talk", inside: "Look inside", data: "Data", language: "切换到中文", otherLanguage: "中文", theme: "Light / dark", settings: "Settings",
     retry: "Try again", ask: "Say something…", send: "Send", stop: "Stop",
     system: "System prompt", emptyMeans: "The server decides sampling settings that are left empty.", temperature: "Temperature",
     repetition: "Repetition penalty", presence: "Presence penalty", frequency: "Frequency penalty", maxTokens: "Longest answer (tokens)",
@@ -55,16 +55,15 @@ export const WORDS = {
   },
 };
 
-const read = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
-const write = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private windows may forbid it */ } };
+/** Keeps a choice where the server sees it, which writes the page in that language and theme. */
+const remember = (key, value) => { document.cookie = `miao-${key}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
 /** Adds a room's own phrases, before `preferences` writes them into its page. */
 export function learn(words) {
   for (const [name, phrases] of Object.entries(words)) Object.assign(WORDS[name], phrases);
 }
 
-let language = read("miao-language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
-if (!(language in WORDS)) language = "en";
+let language = document.documentElement.lang.slice(0, 2); // the server has chosen
 
 /** A phrase in the chosen language; {0} stands for the value. */
 export const say = (key, ...values) => (values.length ? values : [""]).reduce((text, value, i) => text.replaceAll(`{${i}}`, () => value), WORDS[language][key]);
@@ -81,14 +80,13 @@ export function speak() {
     element.setAttribute("aria-label", say(element.dataset.label));
     if (element.tagName === "BUTTON") element.title = say(element.dataset.label);
   }
-  document.getElementById("language").textContent = language === "zh" ? "EN" : "中文";
 }
 
 /** The buttons for language and theme; `changed` is called after the language has. */
 export function preferences(changed) {
   const theme = document.getElementById("theme");
   const media = matchMedia("(prefers-color-scheme: dark)");
-  let chosen = read("miao-theme");
+  let chosen = document.documentElement.dataset.theme;
   const paint = () => {
     const dark = chosen ? chosen === "dark" : media.matches;
     document.documentElement.dataset.theme = dark ? "dark" : "light";
@@ -96,13 +94,13 @@ export function preferences(changed) {
   };
   theme.addEventListener("click", () => {
     chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    write("miao-theme", chosen);
+    remember("theme", chosen);
     paint();
   });
   media.addEventListener("change", paint);
   document.getElementById("language").addEventListener("click", () => {
     language = language === "zh" ? "en" : "zh";
-    write("miao-language", language);
+    remember("language", language);
     speak();
     changed();
   });
