@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -10,18 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import tokenizers
-import torch
 from hypothesis import settings
 
-from miao.model import Decoder, ModelConfig
-from miao.shards import TokenDataset
-from miao.shards.dataset import Manifest
-from miao.shards.write import write_dataset
-from miao.tokenizer import Tokenizer, train_tokenizer
+if TYPE_CHECKING:  # fixtures import what they need: whoever hands out the tests runs none
+    from miao.model import Decoder
+    from miao.shards import TokenDataset
+    from miao.tokenizer import Tokenizer
 
 # Else each process that tests start compiles all that it imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -94,6 +92,15 @@ def is_collected(path: Path) -> bool:
     return path.match("test_*.py") or any(path.glob("test_*.py"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected stays: it need not be looked through again and again."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Processes that share the tests take whole files in this order: none ends long after others."""
     place = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST_FIRST)}
@@ -103,17 +110,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Models this small only lose by waiting for a second thread."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
+    from miao.tokenizer import train_tokenizer
+
     return train_tokenizer(SENTENCES * 2, vocab_size=360)
 
 
 @pytest.fixture(scope="session")
 def llama3_tokenizer() -> Tokenizer:
     """One that puts <|begin_of_text|> before every text, as Llama 3's does."""
+    import tokenizers
+
+    from miao.tokenizer import Tokenizer, train_tokenizer
+
     begin, controls = "<|begin_of_text|>", ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
     plain = train_tokenizer(SENTENCES * 2, vocab_size=360, special_tokens=controls)
     text = json.dumps(plain.spec()).replace("<|endoftext|>", "<|finetune_right_pad_id|>")
@@ -134,6 +149,9 @@ def llama3_tokenizer() -> Tokenizer:
 def make_model() -> Callable[..., Decoder]:
     """A tiny decoder, random in every parameter: norms, biases and the matrices that training
     starts at zero too, so that a part left out or misplaced shows in the logits."""
+    import torch
+
+    from miao.model import Decoder, ModelConfig
 
     def make(seed: int = 0, **changes: Any) -> Decoder:
         model = Decoder(ModelConfig(**TINY | changes))
@@ -152,6 +170,9 @@ def make_model() -> Callable[..., Decoder]:
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., TokenDataset]:
     """Token shards of given sequences: documents, or with masks conversations or preferences."""
+    from miao.shards import TokenDataset
+    from miao.shards.dataset import Manifest
+    from miao.shards.write import write_dataset
 
     def make(
         sequences: Sequence[Sequence[int]],
