@@ -77,6 +77,30 @@ LONGEST_FIRST = [
     "page/test_page_views.py", "test_run_books.py", "test_wheel.py", "test_hubs.py", "test_workshop_verbs.py",
 ]  # fmt: skip
 
+TOGETHER = [
+    ("train/test_parallel.py", "train/test_spread.py", "train/test_launch.py", "train/test_torture.py",
+     "train/test_grpo.py", "train/test_tasks_while_training.py"),
+    ("test_run.py", "grow/test_grow.py"),
+]  # fmt: skip
+"""Files whose processes are forked from one that has imported what they begin with (`pair.py`):
+where one process runs them all, it is imported once."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    first = {f"tests/{name}": f"tests/{names[0]}" for names in TOGETHER for name in names}
+
+    class FilesTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return first.get(file, file)
+
+    return FilesTogether(config, log)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Each of several processes begins to collect at another directory, and finds the files that
@@ -167,9 +191,9 @@ def make_model() -> Callable[..., Decoder]:
     return make
 
 
-@pytest.fixture
-def make_dataset(tmp_path: Path) -> Callable[..., TokenDataset]:
-    """Token shards of given sequences: documents, or with masks conversations or preferences."""
+def dataset_maker(directory: Path) -> Callable[..., TokenDataset]:
+    """Makes token shards there, of given sequences: documents, or with masks conversations or
+    preferences."""
     from miao.shards import TokenDataset
     from miao.shards.dataset import Manifest
     from miao.shards.write import write_dataset
@@ -183,7 +207,12 @@ def make_dataset(tmp_path: Path) -> Callable[..., TokenDataset]:
     ) -> TokenDataset:
         dtype = "uint16" if vocab_size <= 2**16 else "uint32"
         rows = [(ids, None if masks is None else masks[i], 1) for i, ids in enumerate(sequences)]
-        write_dataset(tmp_path / name, Manifest(kind, name, "none", vocab_size, dtype), rows)
-        return TokenDataset(tmp_path / name, verify=True)
+        write_dataset(directory / name, Manifest(kind, name, "none", vocab_size, dtype), rows)
+        return TokenDataset(directory / name, verify=True)
 
     return make
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., TokenDataset]:
+    return dataset_maker(tmp_path)

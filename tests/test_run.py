@@ -238,6 +238,16 @@ def killed_at_the_first_checkpoint(words: list[str]) -> int:
     return main(words)
 
 
+@pytest.fixture(scope="module")
+def half_trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What SIGKILL in the middle of pretraining leaves, to be copied."""
+    out = tmp_path_factory.mktemp("killed")
+    words = ["pretrain", str(recipe), "--out_dir", str(out), "--evaluate.enabled", "false"]
+    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=out)
+    assert killed.code == -signal.SIGKILL, killed.said
+    return out / "tiny"
+
+
 def without_the_compiler(words: list[str]) -> int:
     """The command, which asks for no compiling and does not spend seconds on importing it."""
     for name in [name for name in sys.modules if name.startswith("torch._dynamo")]:
@@ -249,12 +259,11 @@ def without_the_compiler(words: list[str]) -> int:
 
 
 def test_a_killed_run_continues_and_ends_the_same(
-    recipe: Path, run_dir: Path, tmp_path: Path
+    recipe: Path, run_dir: Path, half_trained: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of pretraining: run again, and the weights are the same to the bit."""
     words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
-    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
-    assert killed.code == -signal.SIGKILL, killed.said
+    shutil.copytree(half_trained, tmp_path / "tiny")
     (saved,) = list_checkpoints(tmp_path / "tiny" / "checkpoints" / "pretrain")
     assert not (tmp_path / "tiny" / "models" / "pretrain").exists()
     (done,) = run_processes(1, without_the_compiler, words, directory=tmp_path)
@@ -266,11 +275,10 @@ def test_a_killed_run_continues_and_ends_the_same(
 
 
 def test_a_half_trained_stage_goes_on_with_other_options(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, half_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--pretrain.save_every", "0.2"]
-    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
-    assert killed.code == -signal.SIGKILL, killed.said
+    words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
+    shutil.copytree(half_trained, tmp_path / "tiny")
     checkpoints = tmp_path / "tiny" / "checkpoints"
     words += ["--pretrain.tokens", "16K", "--pretrain.learning_rate", "1e-3"]
     assert main([*words, "--resume-with-changes"]) == 0
@@ -283,11 +291,10 @@ def test_a_half_trained_stage_goes_on_with_other_options(
 
 
 def test_a_refused_model_leaves_half_trained_work_as_it_was(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, half_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["pretrain", str(recipe), "--out_dir", str(tmp_path), "--evaluate.enabled", "false"]
-    (killed,) = run_processes(1, killed_at_the_first_checkpoint, words, directory=tmp_path)
-    assert killed.code == -signal.SIGKILL, killed.said
+    shutil.copytree(half_trained, tmp_path / "tiny")
     checkpoints = tmp_path / "tiny" / "checkpoints"
     mark, saved = checkpoints / "pretrain" / "stage.json", checkpoints / "pretrain"
     before = mark.read_bytes(), list_checkpoints(saved)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from miao.cli import main
+from miao.corpus.read import blocks
 from miao.corpus.read.frequent import FREQUENT
 from miao.files import read_json
 
@@ -141,7 +143,7 @@ def test_killed_at_any_moment(tmp_path: Path, output: str, moments: int) -> None
     assert runs >= 3
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs(tmp_path)
     program = """
         import sys, time
@@ -160,12 +162,20 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
             sys.exit(main(sys.argv[1:]))
     """
     (tmp_path / "program.py").write_text(textwrap.dedent(program))
-    words = ["corpus", "build", str(tmp_path / "books"), "--corpus.workers", "2"]
+    words = ["corpus", "build", str(tmp_path / "books")]
+    workers = ["--corpus.workers", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def start(out: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(tmp_path / "program.py"), *words, "--out", str(tmp_path / out)],
+            [
+                sys.executable,
+                str(tmp_path / "program.py"),
+                *words,
+                *workers,
+                "--out",
+                str(tmp_path / out),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -187,11 +197,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         assert running.returncode == 128 + number, said
         assert f"miao corpus build {tmp_path / 'books'}" in said and "Traceback" not in said
         assert not (tmp_path / "out").exists()
-    for out in ("out", "whole"):
-        running = start(out)
-        _, said = running.communicate(timeout=300)
-        assert running.returncode == 0, said
+    running = start("out")
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    monkeypatch.setattr(blocks, "PART_BYTES", 1200)
+    assert main([*words, "--corpus.workers", "1", "--out", str(tmp_path / "whole")]) == 0
     ours, theirs = corpus_in(tmp_path / "out"), corpus_in(tmp_path / "whole")
+    manifest = theirs["manifest.json"].decode().replace('"workers": 1', '"workers": 2')
+    theirs["manifest.json"] = manifest.encode()
     assert {name: ours[name] for name in ours if name != "report.html"} == {
         name: theirs[name] for name in theirs if name != "report.html"
     }

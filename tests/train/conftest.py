@@ -12,6 +12,10 @@ from miao.shards import TokenDataset
 
 @pytest.fixture
 def sources(make_dataset: Callable[..., TokenDataset]) -> list[TokenDataset]:
+    return two_sources(make_dataset)
+
+
+def two_sources(make: Callable[..., TokenDataset]) -> list[TokenDataset]:
     generator = torch.Generator().manual_seed(1)
 
     def documents(count: int) -> list[list[int]]:
@@ -19,6 +23,6 @@ def sources(make_dataset: Callable[..., TokenDataset]) -> list[TokenDataset]:
         return [torch.randint(0, 97, (n,), generator=generator).tolist() for n in lengths]
 
     return [
-        make_dataset(documents(60), name="first", vocab_size=97),
-        make_dataset(documents(40), name="second", vocab_size=97),
+        make(documents(60), name="first", vocab_size=97),
+        make(documents(40), name="second", vocab_size=97),
     ]

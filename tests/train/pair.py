@@ -33,8 +33,9 @@ SPREAD_AND_COMPILED = [
     "torch._functorch.aot_autograd",
     "torch._inductor.debug",
     "torch._inductor.pattern_matcher",
+    "peft",
 ]
-"""What PyTorch imports when it is asked for these."""
+"""What is imported when these are asked for; what is not installed is passed over."""
 
 
 PORTS = itertools.count(
@@ -128,9 +129,9 @@ def _launched(rank: int, count: int, port: int) -> None:
 class Pair:
     """Runs `function(world, *arguments)` in both processes (or in all of another number) at once."""
 
-    def __init__(self, count: int = 2, *preloaded: str) -> None:
+    def __init__(self, count: int = 2) -> None:
         if FORKS:  # where nothing was started yet
-            CONTEXT.set_forkserver_preload([*PRELOADED, *SPREAD_AND_COMPILED, *preloaded])
+            CONTEXT.set_forkserver_preload([*PRELOADED, *SPREAD_AND_COMPILED])
         port = free_port()
         self.ends, self.processes = [], []
         for rank in range(count):

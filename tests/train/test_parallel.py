@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from miao.train.distributed.choice import make_parallel
 from miao.train.distributed.world import World
 from miao.train.feed.preferences import cache_reference
 from miao.train.safety.parts import MODEL, part_name
+from tests.conftest import dataset_maker
 from tests.model.shapes import LATENT, SIGMOID
+from tests.train.conftest import two_sources
 from tests.train.pair import Pair
 from tests.train.shared_cases import (
     Case,
@@ -52,9 +55,10 @@ def pair() -> Iterator[Pair]:
     made.close()
 
 
-@pytest.fixture
-def places(sources: list[TokenDataset]) -> list[str]:
-    return [str(source.directory) for source in sources]
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    make = dataset_maker(tmp_path_factory.mktemp("sources"))
+    return [str(source.directory) for source in two_sources(make)]
 
 
 def losses(directory: Path) -> list[float]:
@@ -76,32 +80,55 @@ def both(pair: Pair, case: Case, directory: Path) -> list[dict[str, Any]]:
     return answers
 
 
+class Trained(dict[str, tuple[Path, list[dict[str, Any]]]]):
+    """Where a case was trained, by two processes or by one alone, and what they answered; once for
+    all tests, which look at it and leave it as it is."""
+
+    def __init__(self, pair: Pair, root: Path):
+        self.pair, self.root = pair, root
+
+    def two(self, case: Case) -> tuple[Path, list[dict[str, Any]]]:
+        directory = self.root / str(len(self))
+        if (key := repr(case)) not in self:
+            self[key] = directory, both(self.pair, case, directory)
+        return self[key]
+
+    def one(self, case: Case) -> Path:
+        case = replace(case, parallel="none", compiled=False)
+        directory = self.root / str(len(self))
+        if (key := repr(case)) not in self:
+            self[key] = directory, [train(World(), case, directory)]
+        return self[key][0]
+
+
+@pytest.fixture(scope="module")
+def trained(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(pair, tmp_path_factory.mktemp("trained"))
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp", *ZERO])
 @pytest.mark.parametrize("kind", ["dense", "latent, experts balanced by a bias"])
 def test_two_processes_equal_one(
-    pair: Pair, places: list[str], tmp_path: Path, parallel: Any, kind: str
+    trained: Trained, places: list[str], parallel: Any, kind: str
 ) -> None:
     """Steps that do not divide, accumulation, and a last step of fewer rows."""
     zero = parallel.startswith("zero")
     chosen = {"muon_learning_rate": 0.0} if zero else {}
     case = Case(places, parallel, {} if kind == "dense" else LATENT | SIGMOID, chosen)
-    answers = both(pair, case, tmp_path / "two")
+    directory, answers = trained.two(case)
     assert answers[0]["steps"] == answers[1]["steps"] > 5
     assert answers[0]["checksum"] == answers[1]["checksum"]
-    train(World(), case, tmp_path / "one")
-    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    loss, weight = differences(trained.one(case), directory)
     assert loss < LOSS and weight < WEIGHT, (loss, weight)
-    biases = [n for n in load_model(tmp_path / "two" / "model").state_dict() if "correction" in n]
+    biases = [n for n in load_model(directory / "model").state_dict() if "correction" in n]
     assert bool(biases) == (kind != "dense")
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_compiled_too(pair: Pair, places: list[str], tmp_path: Path, parallel: Any) -> None:
+def test_compiled_too(trained: Trained, places: list[str], parallel: Any) -> None:
     """Block by block; rows of padding make every pass one shape."""
     case = Case(places, parallel, compiled=True)
-    both(pair, case, tmp_path / "two")
-    train(World(), Case(**vars(case) | {"compiled": False}), tmp_path / "one")
-    loss, weight = differences(tmp_path / "one", tmp_path / "two")
+    loss, weight = differences(trained.one(case), trained.two(case)[0])
     assert loss < LOSS and weight < WEIGHT, (loss, weight)
 
 
@@ -202,13 +229,10 @@ def test_gradients_are_summed_in_the_type_asked_for(pair: Pair, parallel: Any) -
                 assert (found[0] > 0) == (dtype == "fp32") and found[1] > 500, found
 
 
-def test_sums_in_bfloat16_train_nearly_the_same(
-    pair: Pair, places: list[str], tmp_path: Path
-) -> None:
-    case = Case(places, "ddp", options={"grad_dtype": "bf16"})
-    both(pair, case, tmp_path / "half")
-    both(pair, Case(places, "ddp"), tmp_path / "whole")
-    loss, weight = differences(tmp_path / "half", tmp_path / "whole")
+def test_sums_in_bfloat16_train_nearly_the_same(trained: Trained, places: list[str]) -> None:
+    half, _ = trained.two(Case(places, "ddp", options={"grad_dtype": "bf16"}))
+    whole, _ = trained.two(Case(places, "ddp"))
+    loss, weight = differences(half, whole)
     assert 0 < loss < 5e-3 and 0 < weight < 0.02, (loss, weight)
 
 
@@ -244,23 +268,23 @@ def test_stopped_by_one_process_and_resumed_to_the_bit(
     "first, then", [("ddp", "none"), ("none", "ddp"), ("ddp", "fsdp"), ("fsdp", "none")]
 )
 def test_another_number_of_processes_goes_on_with_the_same_data(
-    pair: Pair, places: list[str], tmp_path: Path, first: Any, then: Any
+    trained: Trained, places: list[str], tmp_path: Path, first: Any, then: Any
 ) -> None:
     def go(parallel: Any, directory: Path, **changes: Any) -> None:
         case = Case(places, parallel, **changes)
         if parallel == "none":
             train(World(), case, directory)
         else:
-            both(pair, case, directory)
+            both(trained.pair, case, directory)
 
     go(first, tmp_path / "mixed", stop=(0, 4))
     (newest,) = list_checkpoints(tmp_path / "mixed" / "checkpoints")[-1:]
     state = read_json(newest / "state.json")
     go(then, tmp_path / "mixed", seed=1)
-    go("none", tmp_path / "one")
-    loss, weight = differences(tmp_path / "one", tmp_path / "mixed")
+    alone = trained.one(Case(places))
+    loss, weight = differences(alone, tmp_path / "mixed")
     assert loss < LOSS and weight < WEIGHT, (loss, weight)
-    ends = [list_checkpoints(tmp_path / d / "checkpoints")[-1] for d in ("one", "mixed")]
+    ends = [list_checkpoints(d / "checkpoints")[-1] for d in (alone, tmp_path / "mixed")]
     one, mixed = (read_json(end / "state.json") for end in ends)
     assert one["loader"] == mixed["loader"] != state["loader"]
 
@@ -296,15 +320,15 @@ def test_deepspeed_that_is_missing_is_named(places: list[str]) -> None:
 
 @pytest.mark.parametrize("parallel, file", [("ddp", MODEL), ("fsdp", part_name(1))])
 def test_a_damaged_checkpoint_is_passed_over_by_both(
-    pair: Pair, places: list[str], tmp_path: Path, parallel: Any, file: str
+    trained: Trained, places: list[str], tmp_path: Path, parallel: Any, file: str
 ) -> None:
     case = Case(places, parallel)
-    both(pair, case, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    whole, _ = trained.two(case)
+    shutil.copytree(whole, tmp_path / "damaged")
     newest = list_checkpoints(tmp_path / "damaged" / "checkpoints")[-1]
     (newest / file).write_bytes(b"nothing")
-    both(pair, case, tmp_path / "damaged")
-    assert curve(tmp_path / "whole") == curve(tmp_path / "damaged")
+    both(trained.pair, case, tmp_path / "damaged")
+    assert curve(whole) == curve(tmp_path / "damaged")
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused(

@@ -43,7 +43,7 @@ class Pairs(dict[int, Pair]):
     """Two processes, four: started when first asked for."""
 
     def __missing__(self, count: int) -> Pair:
-        self[count] = Pair(count, "peft")
+        self[count] = Pair(count)
         return self[count]
 
 
