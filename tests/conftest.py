@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
+import select
+import selectors
 import signal
+import socket
 import socketserver
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,15 +40,37 @@ os.fsync = lambda file: None  # type: ignore[assignment] # slow, and only a powe
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
 
-CLOCK = time.monotonic
+PLACE = os.getcwd()
+SHARED: list[tuple[Any, str, Any]] = []
+
+
+def pytest_collection_finish() -> None:
+    for module in (asyncio, select, selectors, socket, threading, time):
+        SHARED.extend((module, n, value) for n, value in vars(module).items() if callable(value))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
-    """A server that other tests share runs by this clock: set back for a moment, it may sleep for
-    hours. A test that sets a clock sets the name `time` of the module that it tests."""
+    """A server that other tests share runs by these: with a clock set back for a moment, it may
+    sleep for hours. A test that sets one sets the name (`time`) of the module that it tests."""
     yield
-    assert time.monotonic is CLOCK and time.sleep.__module__ == "time"
+    changed = [
+        f"{m.__name__}.{name}" for m, name, value in SHARED if vars(m).get(name) is not value
+    ]
+    assert not changed, f"changed for the whole process: {', '.join(changed)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Nor does a test leave to those after it what it has set for itself."""
+    yield
+    if torch := sys.modules.get("torch"):
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        torch.set_num_threads(1)
+        assert threads == 1 and dtype == torch.float32, (threads, dtype)
+    place = os.getcwd()
+    os.chdir(PLACE)
+    assert place == PLACE, f"left in {place}"
 
 
 SENTENCES = [

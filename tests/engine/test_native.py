@@ -131,9 +131,12 @@ def test_int8_sums_stay_in_range(make_model: Make) -> None:
 @pytest.mark.parametrize(
     ("weights", "threads"), [("fp32", 1), ("fp32", 2), ("bf16", 1), ("int8", 1), ("int8", 2)]
 )
-def test_bits_do_not_depend_on_company(make_model: Make, weights: WeightType, threads: int) -> None:
+def test_bits_do_not_depend_on_company(
+    make_model: Make, request: pytest.FixtureRequest, weights: WeightType, threads: int
+) -> None:
     """A prompt read alone, in company, in one piece and token by token, by one thread or more: the
     same logits exactly."""
+    request.addfinalizer(lambda: torch.set_num_threads(1))
     torch.set_num_threads(threads)
     model, generator = make_model(), torch.Generator().manual_seed(1)
     texts = [torch.randint(97, (n,), generator=generator).tolist() for n in (13, 1, 7, 5, 13, 2)]
