@@ -11,7 +11,7 @@ from miao.files import read_jsonl
 from miao.recipe.reading import load_recipe
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
-from miao.studio.feedback import FILE, Opinion, conversations, opinions, question
+from miao.studio.feedback import FILE, Opinion, conversations, lessons, opinions, question
 from miao.studio.inside import Reader
 from miao.studio.place import Place
 
@@ -33,11 +33,14 @@ def effect(place: Place, reader: Reader, name: str) -> dict[str, Any]:
     Raises:
         Problem: 404, it is no such run; 400, it has not finished; a model is gone.
     """
-    run, before, folder = _lesson_of(place, name)
-    models = before.relative_to(place.runs).as_posix(), f"{name}/models/dpo"
+    run, told = place.run(name), lessons(place.home)
+    if name not in told:
+        raise Problem(404, "this run has not learned from feedback here", "run")
+    folder, before = told[name]
+    models = before, f"{name}/models/dpo"
     said = opinions(folder / FILE)
     shown = sorted(said, key=lambda one: FIRST.index(one.kind))[:SHOWN]
-    kept = list(islice(_heldout(place, before), HELDOUT))
+    kept = list(islice(_heldout(place, before, told), HELDOUT))
     asked = [(one.prompt, text) for one in shown for text in (one.wanted, one.unwanted) if text]
     asked += [(record["messages"][:-1], record["messages"][-1]["content"]) for record in kept]
     was, now = (reader.likely(model, asked) for model in models)
@@ -62,28 +65,23 @@ def effect(place: Place, reader: Reader, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lesson_of(place: Place, name: str) -> tuple[RunDir, Path, Path]:
-    """A run that learned from feedback, the model before it, and the lesson's folder."""
-    run = place.run(name)
-    recipe = load_recipe(run.path / "recipe.yaml")
-    before, lessons = Path(recipe.model.path or ""), place.home / "lessons"
-    folder = Path(next(iter(recipe.corpus.preferences), "")).parent
-    if not (folder.is_relative_to(lessons) and before.is_relative_to(place.runs)):
-        raise Problem(404, "this run has not learned from feedback here", "run")
-    return run, before, folder
-
-
-def _heldout(place: Place, model: Path) -> Sequence[dict[str, Any]]:
+def _heldout(
+    place: Place, model: str, told: dict[str, tuple[Path, str]]
+) -> Sequence[dict[str, Any]]:
     """Conversations kept for a test by the run of a model, or by the one that it came from."""
     for _ in range(100):  # lessons upon lessons
-        run = place.run(model.relative_to(place.runs).parts[0])
+        run = place.run(model.partition("/")[0])
         kept = [one for one in conversations(run, "heldout") if _is_answered(one)]
         recipe = run.path / "recipe.yaml"
         if kept or not recipe.is_file():
             return kept
-        model = Path(load_recipe(recipe).model.path or "")
-        if not model.is_relative_to(place.runs):
+        if run.path.name in told:
+            _, model = told[run.path.name]
+            continue
+        path = Path(load_recipe(recipe).model.path or "")
+        if not path.is_relative_to(place.runs):
             return []
+        model = path.relative_to(place.runs).as_posix()
     return []
 
 

@@ -11,11 +11,12 @@ import yaml
 from pydantic import BaseModel, Field
 
 from miao.errors import MiaoError
-from miao.files import append_jsonl, read_json, read_jsonl, write_jsonl, write_text
+from miao.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl, write_text
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
 
 FILE = "feedback.jsonl"
+LESSON = "lesson.json"
 STEPS = 160
 """So many optimizer steps are made of however little there is, within `PASSES`."""
 PASSES = (3, 100)
@@ -154,8 +155,29 @@ def lesson(run: RunDir, model: Path, folder: Path, name: str) -> list[str]:
         "evaluate": {"enabled": False},
         "sample_prompts": list(dict.fromkeys(q for one in said if (q := question(one)))),
     }
+    write_json(
+        folder / LESSON, {"run": name, "before": model.relative_to(run.path.parent).as_posix()}
+    )
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False))
     return ["run", str(folder / "recipe.yaml"), "--name", name, "--out_dir", str(run.path.parent)]
+
+
+def lessons(home: Path) -> dict[str, tuple[Path, str]]:
+    """Of the runs that learned from feedback: name -> the lesson's folder, and the model before it
+    (run and path in it)."""
+    found = ((path.parent, read_json(path)) for path in home.glob(f"lessons/*/{LESSON}"))
+    return {told["run"]: (folder, told["before"]) for folder, told in found}
+
+
+def rename_in_lessons(home: Path, old: str, new: str) -> None:
+    """Whatever its name, a run stays what it has learned, and what others have learned from."""
+    for run, (folder, before) in lessons(home).items():
+        first, _, rest = before.partition("/")
+        told = {
+            "run": new if run == old else run,
+            "before": f"{new if first == old else first}/{rest}",
+        }
+        write_json(folder / LESSON, told)
 
 
 def question(one: Opinion) -> str | None:

@@ -22,6 +22,7 @@ from miao.recipe import STAGES, Recipe, to_dict
 from miao.recipe.reading import load_recipe, shipped_recipes
 from miao.serve.board import Runs
 from miao.serve.problems import Problem, for_reader
+from miao.studio.feedback import lessons, rename_in_lessons
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
 from miao.studio.texts import add_texts, asked
@@ -92,6 +93,7 @@ def add_grow(app: FastAPI, place: Place) -> None:
         return {
             "jobs": [job.as_json() for job in jobs.all()],
             "recipes": list(shipped_recipes()),
+            "before": {run: before for run, (_, before) in lessons(place.home).items()},
         }
 
     @app.post("/studio/plan")
@@ -157,6 +159,7 @@ def add_grow(app: FastAPI, place: Place) -> None:
             words = list(jobs.get(name).words)
             jobs.rename(name, new, [*words, "--name", new] if "--name" in words else words)
         os.replace(path, place.runs / new)
+        rename_in_lessons(place.home, name, new)
         return {"name": new}
 
     @app.post("/studio/runs/{name}/delete")
@@ -169,6 +172,8 @@ def add_grow(app: FastAPI, place: Place) -> None:
         with suppress(Problem):
             jobs.forget(name)
         shutil.rmtree(path)
+        if name in (told := lessons(place.home)):
+            shutil.rmtree(told[name][0])
         return {}
 
 

@@ -16,7 +16,7 @@ from miao.files import append_jsonl, read_jsonl
 from miao.rundir import RunDir
 from miao.serve.problems import Problem
 from miao.studio.effect import effect
-from miao.studio.feedback import FILE, Opinion, lesson, note, opinions, records
+from miao.studio.feedback import FILE, Opinion, lesson, lessons, note, opinions, records
 from miao.studio.inside import explained, fresh
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place, checked_name
@@ -65,8 +65,8 @@ def add_talk(app: FastAPI, place: Place) -> None:
         return place.run(model.partition("/")[0])
 
     def counts_of(run: RunDir) -> dict[str, Any]:
-        lesson_of = (place.home / "lessons" / run.path.name).is_dir()
-        return _counts(run) | {"learned": lesson_of and run.model("dpo").is_dir()}
+        learned = run.path.name in lessons(place.home) and run.model("dpo").is_dir()
+        return _counts(run) | {"learned": learned}
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -110,6 +110,7 @@ def add_talk(app: FastAPI, place: Place) -> None:
         """Queues a run that learns from what was said."""
         run = run_of(body.model)
         taken = {job.name for job in jobs.all()} | {path.name for path in place.runs.iterdir()}
+        taken |= {folder.name for folder, _ in lessons(place.home).values()}  # a run may be renamed
         names = (f"{run.path.name}-taught-{number}" for number in range(1, 10_000))
         name = checked_name(next(one for one in names if one not in taken))
         folder = place.home / "lessons" / name

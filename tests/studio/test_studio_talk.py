@@ -160,6 +160,17 @@ def test_what_became_of_each_opinion_and_of_what_nobody_spoke_of(
     for other in ("tiny", "nobody"):
         assert client.get("/studio/effect", params={"run": other}).status_code in (400, 404)
 
+    # Under other names it is the same lesson, and a new one of the old name is another.
+    for old, new in (("tiny", "小禾"), (name, "taught")):
+        assert client.post(f"/studio/runs/{old}/rename", json={"new": new}).status_code == 200
+    again = client.get("/studio/effect", params={"run": "taught"}).json()
+    assert again == found | {"before": "小禾/models/pretrain", "after": "taught/models/dpo"}
+    assert client.get("/studio/grow").json()["before"] == {"taught": "小禾/models/pretrain"}
+    assert client.get("/studio/effect", params={"run": name}).status_code == 404
+    assert client.get("/studio/feedback", params={"model": "taught/dpo"}).json()["learned"]
+    client.post("/studio/runs/taught/delete", json={"sure": "taught"})
+    assert client.get("/studio/grow").json()["before"] == {}
+
 
 @pytest.mark.parametrize("kinds", ["up", "better", "up better corrected", "corrected"])
 def test_a_lesson_is_an_ordinary_recipe(run: RunDir, tmp_path: Path, kinds: str) -> None:

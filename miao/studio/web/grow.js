@@ -7,7 +7,7 @@ import { at, make, redraw, refill, rest } from "./nodes.js";
 import { preferences, quantity, say } from "./words.js";
 
 const EVERY = 2000, BY_TIME = ["", "until"];
-let state = { jobs: [], recipes: [] }, runs = [], cloneOf = null, planned = null, drawn = "";
+let state = { jobs: [], recipes: [], before: {} }, runs = [], cloneOf = null, planned = null, drawn = "";
 const opened = new Map(); // logs that the reader has unfolded -> what stands there
 
 // ---- the wish and its plan
@@ -196,8 +196,8 @@ function shownJob(job) {
   const link = (label, path) => {
     const a = make("a", "plain", say(label));
     a.dataset.key = `${job.name} ${label}`;
-    const before = job.name.match(/^(.+)-taught-\d+$/); // beside what has learned, what it was before
-    a.href = `${path}?run=${encodeURIComponent(job.name)}${before ? `&beside=${encodeURIComponent(before[1])}` : ""}`;
+    const before = state.before[job.name]?.split("/")[0]; // beside what has learned, what it was before
+    a.href = `${path}?run=${encodeURIComponent(job.name)}${before ? `&beside=${encodeURIComponent(before)}` : ""}`;
     return a;
   };
   const rests = !["running", "stopping"].includes(job.state) && !run?.live;
