@@ -171,11 +171,11 @@ def test_no_text_can_inject_anything(
     assert page.title() == EVIL
     assert page.inner_text(".welcome h1").startswith("</title></script>")
     # What the model says, made to say it.
-    page.evaluate("page.worker = { postMessage() {} }")
+    page.evaluate("$talk.page.worker = { postMessage() {} }")
     ask(page, EVIL)
     said = json.dumps(f"<think>{EVIL}</think>{EVIL}")
     page.evaluate(
-        f"addText({said}); finish({{reason: 'stop', count: 1, left: 0, ids: [360], first: 0, seconds: 1}})"
+        f"$talk.addText({said}); $talk.finish({{reason: 'stop', count: 1, left: 0, ids: [360], first: 0, seconds: 1}})"
     )
     page.click("summary")
     page.click("#open-card")

@@ -110,7 +110,7 @@ def test_the_glass_box_shows_the_numbers_of_the_inspection(
     until(page, "document.getElementById('glass-other').hidden")
     # Every view says in two sentences what it shows, in both languages.
     for language in ("zh", "en"):
-        page.evaluate(f"speak('{language}')")
+        page.evaluate(f"$words.speak('{language}')")
         hints = page.locator("#glass-views h3 + .hint").all_text_contents()
         assert len(hints) == 7
         for hint in hints:
