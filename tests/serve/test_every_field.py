@@ -124,7 +124,7 @@ RESPONSES: Table = {
     "prompt_cache_options": [(REFUSED, {}, {})],
     "prompt_cache_retention": [(REFUSED, "24h", {})],
 }
-SAMPLED = {"model": "tiny", "temperature": 1.0, "seed": 5, "max_tokens": 24, "logit_bias": NO_END}
+SAMPLED = {"model": "tiny", "temperature": 1.0, "seed": 5, "max_tokens": 12, "logit_bias": NO_END}
 ROUTES: dict[str, tuple[Callable[..., Any], Table, dict[str, Any]]] = {
     "chat": (Chat.create, CHAT, SAMPLED | {"messages": [{"role": "user", "content": "hello"}]}),
     "text": (Text.create, TEXT, SAMPLED | {"prompt": "hello"}),
@@ -135,7 +135,7 @@ ROUTES: dict[str, tuple[Callable[..., Any], Table, dict[str, Any]]] = {
             "model": "tiny",
             "input": "hello",
             "temperature": 1.0,
-            "max_output_tokens": 24,
+            "max_output_tokens": 12,
             "extra_body": {"seed": 5, "logit_bias": NO_END},
         },
     ),

@@ -21,9 +21,32 @@ from miao.shards import TokenDataset
 from miao.train.distributed.world import World
 from miao.train.loop import Trainer
 from miao.train.safety.checkpoint import random_states, set_random_states
+from tests.conftest import dataset_maker
+from tests.train.conftest import two_sources
 from tests.train.tiny import assert_same_bits, curve, stop_after, trainer, weights
 
 FILES = ["checksums.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[TokenDataset]:
+    return two_sources(dataset_maker(tmp_path_factory.mktemp("sources")))
+
+
+@pytest.fixture(scope="module")
+def whole(sources: list[TokenDataset], tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """One that was never stopped, with all its checkpoints, to look at."""
+    running = trainer(sources, tmp_path_factory.mktemp("whole"), keep_last=99)
+    running.run()
+    return running
+
+
+@pytest.fixture(scope="module")
+def half(sources: list[TokenDataset], tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """One of half as many tokens, to be copied."""
+    running = trainer(sources, tmp_path_factory.mktemp("half"), tokens=2000)
+    running.run()
+    return running
 
 
 def steps(directory: Path) -> list[int]:
@@ -31,12 +54,10 @@ def steps(directory: Path) -> list[int]:
 
 
 def test_a_resume_from_any_checkpoint_equals_never_stopped(
-    sources: list[TokenDataset], tmp_path: Path
+    sources: list[TokenDataset], whole: Trainer, tmp_path: Path
 ) -> None:
     """What a SIGKILL leaves behind is some checkpoint; each leads to the same end."""
-    whole = trainer(sources, tmp_path / "whole", keep_last=99)
-    whole.run()
-    checkpoints = list_checkpoints(tmp_path / "whole" / "checkpoints")
+    checkpoints = list_checkpoints(whole.store.directory)
     assert len(checkpoints) >= 5
     for path in checkpoints[:-1]:
         directory = tmp_path / path.name
@@ -50,13 +71,13 @@ def test_a_resume_from_any_checkpoint_equals_never_stopped(
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "gone"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(
     sources: list[TokenDataset],
+    half: Trainer,
     tmp_path: Path,
     name: str,
     damage: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = trainer(sources, tmp_path, tokens=2000)
-    whole.run()
+    shutil.copytree(half.store.directory.parent, tmp_path, dirs_exist_ok=True)
     newest, before = (list_checkpoints(tmp_path / "checkpoints")[i] for i in (-1, -2))
     file = newest / name
     content = bytearray(file.read_bytes())
@@ -71,7 +92,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     assert newest.name in said and "trying the checkpoint before it" in said
     assert f"resumed at step {step_of(before)}" in said
     resumed.run()
-    assert_same_bits(whole.model, resumed.model)
+    assert_same_bits(half.model, resumed.model)
 
 
 def test_a_half_written_checkpoint_is_named_and_removed(
@@ -95,13 +116,11 @@ def test_all_checkpoints_damaged_is_an_error(sources: list[TokenDataset], tmp_pa
         trainer(sources, tmp_path).run()
 
 
-def test_what_is_kept(sources: list[TokenDataset], tmp_path: Path) -> None:
+def test_what_is_kept(sources: list[TokenDataset], whole: Trainer, tmp_path: Path) -> None:
     """The newest ones, and for good those that cross a multiple of keep_every."""
-    everything = trainer(sources, tmp_path / "all", keep_last=99)
-    everything.run()
     kept = trainer(sources, tmp_path / "kept", keep_last=2, keep_every=1500)
     kept.run()
-    every = list_checkpoints(tmp_path / "all" / "checkpoints")
+    every = list_checkpoints(whole.store.directory)
     tokens = [read_json(path / "state.json")["tokens"] for path in every]
     permanent = [
         path / "state.json"
@@ -111,10 +130,10 @@ def test_what_is_kept(sources: list[TokenDataset], tmp_path: Path) -> None:
     found = [read_json(path)["tokens"] for path in permanent]
     assert [n // 1500 for n in found] == [1, 2]
     assert steps(tmp_path / "kept") == sorted(
-        {step_of(path.parent) for path in permanent} | set(steps(tmp_path / "all")[-2:])
+        {step_of(path.parent) for path in permanent} | set(map(step_of, every[-2:]))
     )
     assert len(steps(tmp_path / "kept")) == 4 < len(tokens)
-    assert_same_bits(everything.model, kept.model)
+    assert_same_bits(whole.model, kept.model)
 
 
 class HeldSave:
@@ -193,13 +212,11 @@ class FullDisk:
 
 def test_a_full_disk_loses_neither_the_run_nor_the_older_checkpoints(
     sources: list[TokenDataset],
+    whole: Trainer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = trainer(sources, tmp_path / "whole")
-    whole.run()
-    written = steps(tmp_path / "whole")
     FullDisk(monkeypatch, range(3, 18))  # of two files each; two smaller forms are tried, too
     running = trainer(sources, tmp_path / "full", keep_last=99)
     running.run()
@@ -207,7 +224,7 @@ def test_a_full_disk_loses_neither_the_run_nor_the_older_checkpoints(
     said = capsys.readouterr().out
     assert said.count("could not be written; training goes on") == 5
     assert "the disk is full" in said and "free some space" in said
-    assert len(steps(tmp_path / "full")) >= 2 and steps(tmp_path / "full")[-1] == written[-1]
+    assert len(steps(tmp_path / "full")) >= 2 and steps(tmp_path / "full")[-1] == whole.step
     assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
 
 
@@ -256,9 +273,9 @@ def test_a_defect_while_saving_is_told_too(
         trainer(sources, tmp_path).run()
 
 
-def test_only_the_writer_writes(sources: list[TokenDataset], tmp_path: Path) -> None:
-    whole = trainer(sources, tmp_path / "whole")
-    whole.run()
+def test_only_the_writer_writes(
+    sources: list[TokenDataset], whole: Trainer, tmp_path: Path
+) -> None:
     silent = trainer(sources, tmp_path / "silent")
 
     class AnotherProcess(World):
@@ -323,12 +340,11 @@ def no_room_for_an_optimizer(patch: pytest.MonkeyPatch, full: Callable[[], bool]
 
 def test_a_save_that_cannot_succeed_ends_training_with_a_smaller_form(
     sources: list[TokenDataset],
+    whole: Trainer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = trainer(sources, tmp_path / "whole")
-    whole.run()
     running = trainer(sources, tmp_path)
     no_room_for_an_optimizer(monkeypatch, lambda: running.step > 1)
     with pytest.raises(
@@ -384,12 +400,12 @@ def test_another_budget_of_wsd_goes_on_from_before_the_decay(
     tokens = {step_of(path): read_json(path / "state.json")["tokens"] for path in saved}
     stable = max(step for step, seen in tokens.items() if seen <= 2000)
     assert stable < max(tokens)
-    resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
+    resumed = trainer(sources, tmp_path, seed=1, tokens=5000, **wsd)
     resumed.keeper.begin()
     assert resumed.step == stable and f"resumed at step {stable} " in capsys.readouterr().out
     assert max(steps(tmp_path)) == stable, "the path that was left is gone"
     resumed.run()
-    whole = trainer(sources, tmp_path / "whole", tokens=8000, **wsd)
+    whole = trainer(sources, tmp_path / "whole", tokens=5000, **wsd)
     whole.run()
     assert_same_bits(whole.model, resumed.model)
 
@@ -402,7 +418,7 @@ def test_another_budget_of_wsd_with_nothing_left_from_before_the_decay(
     stop_after(first, 14)
     with pytest.raises(Interrupted):
         first.run()
-    resumed = trainer(sources, tmp_path, seed=1, tokens=8000, **wsd)
+    resumed = trainer(sources, tmp_path, seed=1, tokens=5000, **wsd)
     resumed.keeper.begin()
     assert resumed.step == 14
     assert "no checkpoint is left from before the rate fell" in capsys.readouterr().out

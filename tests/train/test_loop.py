@@ -92,13 +92,14 @@ def test_experts_and_their_balance_resume_to_the_bit(
 ) -> None:
     """Routing bias, loads and loss sums between two log lines are part of a checkpoint."""
     shape = LATENT | SIGMOID
-    whole = trainer(sources, tmp_path / "whole", make_model(**shape), log_every=5)
+    few: dict[str, Any] = {"tokens": 2600, "log_every": 5}
+    whole = trainer(sources, tmp_path / "whole", make_model(**shape), **few)
     whole.run()
-    stopped = trainer(sources, tmp_path / "stopped", make_model(**shape), log_every=5)
+    stopped = trainer(sources, tmp_path / "stopped", make_model(**shape), **few)
     stop_after(stopped, 7)
     with pytest.raises(Interrupted):
         stopped.run()
-    resumed = trainer(sources, tmp_path / "stopped", make_model(1, **shape), log_every=5)
+    resumed = trainer(sources, tmp_path / "stopped", make_model(1, **shape), **few)
     resumed.run()
     assert_same_bits(whole.model, resumed.model)
     assert any("expert_load" in line for line in curve(tmp_path / "whole"))
@@ -145,9 +146,10 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_no_trace(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shape = LATENT | SIGMOID if kind == "experts" else {}
-    small = trainer(sources, tmp_path / "small", make_model(**shape), micro_batch=2)
+    few: dict[str, Any] = {"tokens": 2000}
+    small = trainer(sources, tmp_path / "small", make_model(**shape), micro_batch=2, **few)
     small.run()
-    short = trainer(sources, tmp_path / "short", make_model(**shape), micro_batch=4)
+    short = trainer(sources, tmp_path / "short", make_model(**shape), micro_batch=4, **few)
     plain, calls = short.gradients.objective.loss, 0
 
     def loss(model: Any, batch: Batch) -> Any:
@@ -165,7 +167,7 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_no_trace(
     with pytest.raises(Interrupted):
         short.run()
     assert "going on with micro_batch 2" in capsys.readouterr().out
-    resumed = trainer(sources, tmp_path / "short", make_model(1, **shape), micro_batch=4)
+    resumed = trainer(sources, tmp_path / "short", make_model(1, **shape), micro_batch=4, **few)
     resumed.run()
     assert resumed.gradients.micro_batch == 2
     assert_same_bits(small.model, resumed.model)
