@@ -36,9 +36,9 @@ from miao.corpus.build.pipeline import build_corpus
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Groups
 from miao.corpus.dedup.contamination import EvaluationIndex
 from miao.corpus.dedup.duplicates import KEPT, Duplicates
-from miao.corpus.dedup.minhash import signature, similarity
+from miao.corpus.dedup.minhash import grams_of, signatures, similarity
 from miao.corpus.folder import Folder
-from miao.corpus.ngrams import TextView
+from miao.corpus.ngrams import TextView, views_of
 from miao.corpus.read.convert import to_prompt
 from miao.corpus.read.formats import read_records
 from miao.corpus.read.readers import read_objects
@@ -138,7 +138,8 @@ def pipeline_datatrove(sample: Sample) -> int:
 
 
 def minhash_miao(sample: Sample) -> int:
-    return sum(signature(TextView(text), 3) is not None for text in sample.texts)
+    together = [sample.texts[at : at + 50] for at in range(0, len(sample.texts), 50)]
+    return sum(len(signatures(*grams_of(views_of(texts), 3))) for texts in together)
 
 
 def minhash_datasketch(sample: Sample) -> int:
@@ -276,13 +277,11 @@ def lengths(texts: list[str], count: int = 200) -> None:
     threshold = DedupOptions().near_threshold
     for low, high in ((60, 150), (150, 400), (400, 1000), (1000, 8000)):
         some = [text for text in texts if low <= len(text) < high][:count]
-        sketches = [signature(TextView(text), 3) for text in some]
+        made = signatures(*grams_of(views_of(some), 3))
         row = []
         for name, change in changes.items():
-            copies = [signature(TextView(change(text)), 3) for text in some]
-            pairs = [(a, b) for a, b in zip(sketches, copies, strict=True) if a is not None]
-            alike = [b is not None and similarity(a, b) >= threshold for a, b in pairs]
-            row.append(f"{name} {sum(alike) / len(alike):.1%}")
+            copies = signatures(*grams_of(views_of([change(text) for text in some]), 3))
+            row.append(f"{name} {(similarity(made, copies) >= threshold).mean():.1%}")
         print(f"lengths, {low}-{high} characters ({len(some)}): {', '.join(row)}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -218,6 +219,19 @@ def test_nothing_is_done_when_switched_off() -> None:
     record = Document("\x00。")
     cleaned = Cleaner(CleanOptions(enabled=False)).clean(record)
     assert isinstance(cleaned, Cleaned) and cleaned.record == record and not cleaned.edits
+
+
+def test_a_text_without_what_an_edit_acts_on_is_not_changed_by_it() -> None:
+    every = [chr(c) for c in [*range(0x10000), *range(0x1E900, 0x1FAFF), *range(0x20000, 0x2A6E0)]]
+    acting = [rule for rule in Cleaner(CleanOptions(html=True)).edits if rule.acts_on]
+    assert {rule.name for rule in acting} == {"html", "unicode", "controls", "halfwidth"}
+    for rule in acting:
+        acted_on = re.compile(f"[{rule.acts_on}]")
+        without = "".join(f"e{c}か" for c in every if not acted_on.match(c))
+        assert len(without) > 60_000 and rule.apply(without) == without, rule.name
+        if rule.name == "unicode":  # what composes holds one of them
+            parts = [unicodedata.normalize("NFD", c) for c in every if not "\ud7ff" < c < "\ue000"]
+            assert all(acted_on.search(p) or unicodedata.normalize("NFC", p) == p for p in parts)
 
 
 def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import tempfile
@@ -18,15 +20,21 @@ from miao.corpus.dedup import chunks, duplicates
 from miao.corpus.dedup.chunks import ChunkBuilder, ChunkFile, Groups
 from miao.corpus.dedup.duplicates import EXACT, KEPT, NEAR, Duplicates, Found, connected
 from miao.corpus.dedup.minhash import (
+    _FACTORS,
+    _OFFSETS,
+    FILL,
+    SKETCH,
     band_keys,
     fingerprints,
-    signature,
+    grams_of,
+    signatures,
     similarity,
     similarity_at_most,
+    sketches,
 )
 from miao.corpus.dedup.spans import NUMBER_BITS, spans_of, without_spans
 from miao.corpus.folder import Folder
-from miao.corpus.ngrams import TextView
+from miao.corpus.ngrams import TextView, folded_key, views_of
 from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.records import Conversation, Document, Message
 from miao.recipe import CorpusOptions
@@ -81,8 +89,8 @@ def find(
         for record in records[start : start + chunk]:
             builder.add(record)
         names.append(f"{start:06d}")
-        kept.append(builder.facts.kept)
         ChunkFile(folder, names[-1]).write(builder)
+        kept.append(builder.facts.kept)
     Groups.write(folder, names, kept, [chunks.GROUP_CHARACTERS // 2] * len(names))
     groups = Groups(folder)
     assert groups.total == len(records)
@@ -96,13 +104,58 @@ def test_estimated_similarity_is_jaccard_s() -> None:
     for _ in range(60):
         text = chinese(rng, 300)
         other = edited(rng, text, rng.random() * 0.3)
-        views = TextView(text), TextView(other)
+        views = views_of([text, other])
         first, second = (set(view.ngrams(3).tolist()) for view in views)
         exact = len(first & second) / len(first | second)
-        a, b = (signature(view, 3) for view in views)
-        assert a is not None and b is not None
+        a, b = signatures(*grams_of(views, 3))
         errors.append(float(similarity(a, b)) - exact)
     assert abs(np.mean(errors)) < 0.02 and np.std(errors) < 0.06
+
+
+TEXTS = st.lists(
+    st.text(st.sampled_from("的一是在 \n　,。aBé9９ぁ가😀𠀀\u0301\ud800"), max_size=90), max_size=9
+)
+
+
+@given(TEXTS.map(lambda texts: [*texts, "", "word " * 90, "字" * 300, "x" * 400]))
+@settings(max_examples=60, deadline=None)
+def test_texts_measured_together_are_as_each_alone(texts: list[str]) -> None:
+    views = views_of(texts)
+    for text, view in zip(texts, views, strict=True):
+        alone = TextView(text)
+        assert view.tokens.tolist() == alone.tokens.tolist()
+        assert view.kinds.tolist() == alone.kinds.tolist() and view.tally == alone.tally
+        assert folded_key(view) == folded_key(alone)
+    _, sizes = grams_of(views, 3)
+    some = [view for view, size in zip(views, sizes, strict=True) if size]
+    together = signatures(*grams_of(some, 3)), sketches(*grams_of(some, 3))
+    for place, view in enumerate(some):
+        own = np.array(sorted({gram >> 32 for gram in view.ngrams(3).tolist()}), dtype=np.uint64)
+        hashed = (own[:, None] * _FACTORS + _OFFSETS) & np.uint64(0xFFFFFFFF)
+        assert together[0][place].tolist() == hashed.min(axis=0).tolist()
+        assert together[1][place][: len(own)].tolist() == own[:SKETCH].tolist()
+        assert (together[1][place][len(own) :] == FILL).all()
+
+
+def test_what_is_kept_of_a_text_never_changes() -> None:
+    """A corpus that another version began, or another machine, goes on with the same hashes."""
+    rng = random.Random(5)
+    some = "的一是在 \n\t　,。.aBé９1x\u00a0\u0301\ue000\u200bぁ가😀𠀀"
+    clean, dedup = CleanOptions(max_garbled=None), DedupOptions(near=True, lines=True)
+    builder = ChunkBuilder(CorpusOptions(clean=clean, dedup=dedup))
+    for size in (0, 1, 40, 64, 300, 3000, 60_000):
+        builder.add(Document("".join(rng.choice(some) for _ in range(size)), "noise"))
+        builder.add(Document(chinese(rng, size) + "。", "chinese"))
+        builder.add(Document("A long word: " + "x" * size, "word"))
+        turns = [Message("user", chinese(rng, size + 1)), Message("assistant", "好的。 \n")]
+        builder.add(Conversation(turns, "talk"))
+    builder.settle()
+    arrays = {name: array.tolist() for name, array in builder.arrays().items()}
+    found = json.dumps([builder.lines, arrays, builder.finish().to_json()])
+    assert (
+        hashlib.sha256(found.encode()).hexdigest()
+        == "52a1aabdde9ac6945edd49db3702ec1c3169e2f893dc654cc266362d547c879a"
+    )
 
 
 def tokens(text: str) -> list[int]:
@@ -324,7 +377,7 @@ def test_similar_records_meet_among_many_that_share_a_notice(tmp_path: Path) -> 
     texts = [chinese(rng, 130) for _ in range(300)]
     texts += [edited(rng, text, 0.1) for text in texts[:40]]
     rng.shuffle(texts)
-    made = np.array([signature(TextView(text + notice), 3) for text in texts])
+    made = signatures(*grams_of(views_of([text + notice for text in texts]), 3))
     alike = [[b for b in range(a) if similarity(made[a], made[b]) >= 0.5] for a in range(340)]
     records = [Document(text + notice) for text in texts]
     done, dropped = find(tmp_path, records, DedupOptions(near=True, near_threshold=0.5), chunk=85)
@@ -338,7 +391,7 @@ def test_similar_records_meet_among_many_that_share_a_notice(tmp_path: Path) -> 
 def test_fingerprints_never_say_less_than_signatures() -> None:
     rng = random.Random(17)
     base = chinese(rng, 300)
-    made = np.array([signature(TextView(edited(rng, base, n / 60)), 3) for n in range(40)])
+    made = signatures(*grams_of(views_of([edited(rng, base, n / 60) for n in range(40)]), 3))
     one, two = np.divmod(np.arange(1600), 40)
     most = similarity_at_most(fingerprints(made)[one], fingerprints(made)[two])
     likely = similarity(made[one], made[two])
@@ -349,7 +402,7 @@ def test_fingerprints_never_say_less_than_signatures() -> None:
 
 def test_texts_that_agree_share_bands() -> None:
     rng = random.Random(6)
-    made = [signature(TextView(chinese(rng, 200)), 3) for _ in range(40)]
-    keys = band_keys(np.array(made))
+    made = signatures(*grams_of(views_of([chinese(rng, 200) for _ in range(40)]), 3))
+    keys = band_keys(made)
     assert all((keys[i] != keys[j]).all() for i in range(40) for j in range(i))
-    assert (band_keys(np.array(made[:3])) == keys[:3]).all()
+    assert (band_keys(made[:3]) == keys[:3]).all()

@@ -13,8 +13,8 @@ import pytest
 
 from miao.corpus.build import output
 from miao.corpus.build.pipeline import CorpusReport, build_corpus
-from miao.corpus.dedup.minhash import FILL, SKETCH, Sketches, sketch
-from miao.corpus.ngrams import TextView, folded_key
+from miao.corpus.dedup.minhash import FILL, SKETCH, Sketches, grams_of, sketches
+from miao.corpus.ngrams import TextView, folded_key, views_of
 from miao.corpus.read.frequent import FREQUENT
 from miao.corpus.read.sources import find_sources, is_dataset_name
 from miao.files import read_json
@@ -182,10 +182,10 @@ def test_similarity_of_sketches_is_jaccard_s() -> None:
     for _ in range(60):
         one = text(rng, rng.choice([40, 300, 3000]))
         cut = int(len(one) * rng.random() * 0.5)
-        views = TextView(one), TextView(text(rng, cut) + one[cut:])
+        views = views_of([one, text(rng, cut) + one[cut:]])
         first, second = (set((view.ngrams(3) >> np.uint64(32)).tolist()) for view in views)
         exact = len(first & second) / len(first | second)
-        rows = np.stack([sketch(view, 3) for view in views])
+        rows = sketches(*grams_of(views, 3))
         within = [t / 100 for t in range(101) if Sketches(rows[:1], t / 100).alike(rows[1:])]
         found = within[-1] if within else 0.0
         errors.append(found - exact)
@@ -199,8 +199,8 @@ def test_every_similar_sketch_is_found_and_what_all_share_costs_nothing() -> Non
     rng, notice = random.Random(13), text(random.Random(14), 60)
     texts = [text(rng, rng.choice([15, 60, 150, 600])) for _ in range(120)]
     texts += [one[: int(len(one) * (0.3 + 0.7 * rng.random()))] + text(rng, 20) for one in texts]
-    views = [TextView(one + notice * (number % 3 > 0)) for number, one in enumerate(texts)]
-    rows = np.stack([*(sketch(view, 3) for view in views), np.full(SKETCH, FILL)])
+    views = views_of([one + notice * (number % 3 > 0) for number, one in enumerate(texts)])
+    rows = np.append(sketches(*grams_of(views, 3)), np.full((1, SKETCH), FILL), axis=0)
     held, asked = rows[:120], rows[120:]
     pairs = {
         (ours, theirs): jaccard(row, other)
@@ -215,8 +215,9 @@ def test_every_similar_sketch_is_found_and_what_all_share_costs_nothing() -> Non
         gone = sorted({theirs for _, theirs in alone})[::2]
         wanted.drop(gone)
         assert set(wanted.alike(asked)) == {pair for pair in alone if pair[1] not in gone}
-    long = [sketch(TextView(text(rng, 300) + notice), 3) for _ in range(400)]
-    ours, _ = Sketches(np.stack(long[::2]), 0.45).candidates(np.stack(long[1::2]))
+    views = views_of([text(rng, 300) + notice for _ in range(400)])
+    long = sketches(*grams_of(views, 3))
+    ours, _ = Sketches(long[::2], 0.45).candidates(long[1::2])
     assert len(ours) < 400, "of 40,000 pairs, in all of which something is shared"
 
 

@@ -30,7 +30,7 @@ from miao.corpus.read.formats import (
     read_items,
 )
 from miao.corpus.read.problems import Problem, place
-from miao.corpus.records import Kind, text_of
+from miao.corpus.records import Kind
 from miao.errors import MiaoError
 from miao.recipe import CorpusOptions
 
@@ -104,7 +104,6 @@ class _Block:
         self.cleaning, self.name = cleaning, name
         self.counts, self.read, self.columns = RecordCounts(), Read(), Columns()
         self.builder = ChunkBuilder(cleaning.options, cleaning.tools)
-        self._size = 0
         self._span: Piece | None = None
 
     def add_file(self, piece: Piece) -> None:
@@ -135,13 +134,11 @@ class _Block:
     def _add(self, records: Iterable[tuple[Any, str, Any]]) -> None:
         rejects = self.cleaning.tools.columns.rejects
         for record, shape, value in records:
-            if rejected := rejects(value):
-                self.builder.facts.reject(record, *rejected)
-                continue
-            self.counts.by_shape[shape] += 1
-            self.builder.add(record)
-            self._size += len(text_of(record))
-            if self._size >= CHUNK_CHARACTERS or len(self.builder.lines) >= CHUNK_RECORDS:
+            rejected = rejects(value)
+            self.builder.add(record, rejected)
+            if not rejected:
+                self.counts.by_shape[shape] += 1
+            if self.builder.is_full(CHUNK_CHARACTERS, CHUNK_RECORDS):
                 self._write()
 
     def _note(self, problem: Problem) -> None:
@@ -170,7 +167,7 @@ class _Block:
             key = text_key(source)[0]
             if len(own) < NAMES_KEPT and key not in own:
                 own.append(key)
-        self.builder, self._size = ChunkBuilder(builder.options, builder.tools), 0
+        self.builder = ChunkBuilder(builder.options, builder.tools)
 
     def finish(self) -> dict[str, Any]:
         self._write()

@@ -64,12 +64,14 @@ def garbled_share(view: TextView) -> float:
     if view.counts[CJK] < FEW_HAN:
         return 0.0
     codes = view.codes
-    han = codes[(codes >= 0x3400) & (codes < 0xA000)]
+    han = codes[codes - np.uint32(0x3400) < 0x6C00]  # up to 9FFF; those below wrap around
     if han.size < FEW_HAN:
         return 0.0
+    usual = frequent_table().take(han)
     whole = han.size // HAN_WINDOW * HAN_WINDOW
-    windows = han[:whole].reshape(-1, HAN_WINDOW) if whole else han[None]
-    return float((frequent_table()[windows].mean(axis=1) < USUAL).mean())
+    windows = usual[:whole].reshape(-1, HAN_WINDOW) if whole else usual[None]
+    shares = np.add.reduce(windows, axis=1, dtype=np.uint8) / windows.shape[1]
+    return np.count_nonzero(shares < USUAL) / len(windows)
 
 
 def repeated_line_share(view: TextView) -> float:
@@ -104,8 +106,8 @@ def one_character_share(view: TextView) -> float:
     codes = view.codes[view.kinds != SPACE]
     if codes.size < FEW_NGRAMS:
         return 0.0
-    middle = np.partition(codes, codes.size // 2)[codes.size // 2]
-    return float(np.count_nonzero(codes == middle)) / codes.size
+    codes.partition(codes.size // 2)
+    return np.count_nonzero(codes == codes[codes.size // 2]) / codes.size
 
 
 def chinese_shortage(view: TextView) -> float:

@@ -14,24 +14,30 @@ from miao.errors import MiaoError, install_hint
 _INVISIBLE = re.compile("[\ufeff\u200b\u200e\u200f\u2060\u00ad\u202a-\u202e]")
 _LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\u0085]")
 _ODD_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f]")
-_ODD = re.compile(
-    "[\r\u2028\u2029\u0085\ufeff\u200b\u200e\u200f\u2060\u00ad\u202a-\u202e"
-    "\u00a0\u2000-\u200a\u202f\u205f]"
+ODD = "\r\u0085\u00a0\u00ad\u2000-\u200b\u200e\u200f\u2028-\u202f\u205f\u2060\ufeff"
+_ODD = re.compile(f"[{ODD}]")
+COMPOSED = (
+    "\u0300-\u200f\u2028-\u202f\u205f-\u20ff\u2126-\u212b\u2329\u232a\u2adc\u302a-\u302f\u3099\u309a"
+    "\ua000-\uabff\ud7a4-\udfff\uf900-\uff00\ufff0-\U0001efff\U0002f800-\U0010ffff"
 )
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufff0-\ufff8\ufffe\uffff]"
-)
-_PRIVATE = re.compile("[\ue000-\uf8ff]")
+"""All that NFC may change or join to another character, and scripts that are rare here."""
+CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufff0-\ufff8\ufffe\uffff"
+_CONTROLS = re.compile(f"[{CONTROLS}]")
+PRIVATE = "\ue000-\uf8ff"
+_PRIVATE = re.compile(f"[{PRIVATE}]")
 _LOST_CHARACTER = re.compile(
     "(?<=[\u3400-\u9fff，。、；：？！「」『』《》（）])[\ue000-\uf8ff]+"
     "|(?<!^)[\ue000-\uf8ff]+(?=[\u3400-\u9fff])",
     re.MULTILINE,
 )
 _FROM_ONE_BYTE = re.compile("[\u0080-\u024f\u0370-\u05ff]")  # letters of one-byte encodings
-_FULL_WIDTH = re.compile("[０-９Ａ-Ｚａ-ｚ]")
+FULL_WIDTH = "０-９Ａ-Ｚａ-ｚ"
+_FULL_WIDTH = re.compile(f"[{FULL_WIDTH}]")
 _TO_HALF_WIDTH = {code: code - 0xFEE0 for span in ("０９", "ＡＺ", "ａｚ")
                   for code in range(ord(span[0]), ord(span[1]) + 1)}  # fmt: skip
-_SPACES_AT_END = re.compile(r"[ \t\u3000\f\v]+$", re.MULTILINE)
+_SPACES = (" ", "\t", "\u3000", "\f", "\v")
+_SPACES_AT_END = re.compile(f"[{''.join(_SPACES)}]+$", re.MULTILINE)
+_SPACED_ENDS = tuple(f"{space}\n" for space in _SPACES)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -67,8 +73,9 @@ def narrow_width(text: str) -> str:
 
 def tidy_whitespace(text: str) -> str:
     """No spaces at line ends, at most one blank line in a row, no blank borders."""
-    text = _BLANK_LINES.sub("\n\n", _SPACES_AT_END.sub("", text))
-    return text.strip("\n")
+    if text.endswith(_SPACES) or any(end in text for end in _SPACED_ENDS):
+        text = _SPACES_AT_END.sub("", text)
+    return (_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
 
 
 def repair_mojibake(text: str) -> str:

@@ -33,6 +33,8 @@ class Edit:
 
     name: str
     apply: Callable[[str], str]
+    acts_on: str = ""
+    """Characters (those of a regular expression's class) without which it does nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,16 @@ def edits_of(options: CleanOptions) -> list[Edit]:
         MiaoError: an unknown kind of personal data, or a library that is missing.
     """
     chosen = [
-        (options.mojibake, "mojibake", edits.repair_mojibake),
-        (options.html, "html", edits.strip_html),
-        (options.unicode, "unicode", edits.normalise_unicode),
-        (options.controls, "controls", edits.remove_controls),
-        (options.halfwidth, "halfwidth", edits.narrow_width),
-        (options.simplify, "simplify", edits.simplify_chinese),
-        (options.boilerplate, "boilerplate", edits.remove_boilerplate),
-        (web.with_published(options.web)[0].whole_lines, "whole lines", web.whole_lines),
+        (options.mojibake, "mojibake", edits.repair_mojibake, ""),
+        (options.html, "html", edits.strip_html, "<&"),
+        (options.unicode, "unicode", edits.normalise_unicode, edits.ODD + edits.COMPOSED),
+        (options.controls, "controls", edits.remove_controls, edits.CONTROLS + edits.PRIVATE),
+        (options.halfwidth, "halfwidth", edits.narrow_width, edits.FULL_WIDTH),
+        (options.simplify, "simplify", edits.simplify_chinese, ""),
+        (options.boilerplate, "boilerplate", edits.remove_boilerplate, ""),
+        (web.with_published(options.web)[0].whole_lines, "whole lines", web.whole_lines, ""),
     ]
-    rules = [Edit(name, function) for wanted, name, function in chosen if wanted]
+    rules = [Edit(name, apply, acts_on) for wanted, name, apply, acts_on in chosen if wanted]
     for kind in options.personal:
         if kind not in MASKERS:
             raise MiaoError(

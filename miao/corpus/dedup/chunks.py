@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.clean import Cleaner, Rejected
+from miao.corpus.clean import Cleaned, Cleaner, Rejected
 from miao.corpus.clean.columns import Columns
 from miao.corpus.dedup.contamination import EvaluationIndex
-from miao.corpus.dedup.minhash import FILL, PERMUTATIONS, SKETCH, signature, sketch
+from miao.corpus.dedup.minhash import FILL, PERMUTATIONS, SKETCH, grams_of, signatures, sketches
 from miao.corpus.dedup.shuffle import parts_for
 from miao.corpus.dedup.spans import spans_of
 from miao.corpus.folder import Folder
@@ -34,6 +34,9 @@ EXAMPLES = 4  # of each rule, per chunk
 SHOWN = 240  # characters of an example
 MOST_OVERLAPS = 200  # with evaluation sets, that are listed
 LANGUAGES = ("zh", "en", "other")
+TOGETHER = 50_000
+"""Characters of records that are cleaned together: what is measured of them stays in the cache."""
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
@@ -98,28 +101,59 @@ class ChunkFacts:
 
 
 class ChunkBuilder:
-    """Cleans records one by one, and collects what a chunk file holds."""
+    """Cleans records, some of them together, and collects what a chunk file holds."""
 
     def __init__(self, options: CorpusOptions, tools: Tools | None = None):
         self.options = options
         self.tools = tools or Tools(options)
         self.facts = ChunkFacts()
         self.lines: list[str] = []
+        self.read = 0
+        """Characters of all records that were added and not passed over at once."""
+        self._waiting: list[tuple[Record, tuple[str, str] | None]] = []
+        self._together = 0  # characters of those
         self._keys: list[tuple[int, int]] = []
         self._facts: list[tuple[int, int, int]] = []  # characters, language, source
+        self._made: list[bool] = []  # whether a record has a signature and a sketch
         self._signatures: list[Any] = []
         self._spans: list[Any] = []  # arrays of (key, record, span)
         self._splits: list[int] = []
         self._sketches: list[Any] = []
         self._sources: dict[tuple[str, str], int] = {}
 
-    def add(self, record: Record) -> Record | None:
-        """The cleaned record, or None when it goes."""
+    def add(self, record: Record, rejected: tuple[str, str] | None = None) -> None:
+        """Takes a record, or counts it as one that goes: (rule, why)."""
+        self._waiting.append((record, rejected))
+        if not rejected:
+            size = len(text_of(record))
+            self.read += size
+            self._together += size
+            if self._together >= TOGETHER:
+                self.settle()
+
+    def is_full(self, characters: int, records: int) -> bool:
+        """Whether so much was read, or so many are kept."""
+        if len(self.lines) + len(self._waiting) >= records:
+            self.settle()
+        return self.read >= characters or len(self.lines) >= records
+
+    def settle(self) -> None:
+        """Cleans what was added."""
+        waiting, self._waiting, self._together = self._waiting, [], 0
+        wanted = [record for record, rejected in waiting if not rejected]
+        found = iter(self.tools.cleaner.clean_all(wanted) if wanted else [])
+        kept: list[Cleaned] = []
+        for record, rejected in waiting:
+            cleaned = Rejected(*rejected) if rejected else next(found)
+            if isinstance(cleaned, Rejected):
+                self.facts.reject(record, cleaned.rule, cleaned.detail)
+            elif self._stays(record, cleaned):
+                kept.append(cleaned)
+        self._measure(kept)
+
+    def _stays(self, record: Record, cleaned: Cleaned) -> bool:
+        """Notes what was found in a record and changed, unless it goes for what it overlaps."""
         facts = self.facts
-        cleaned = self.tools.cleaner.clean(record)
-        if isinstance(cleaned, Rejected):
-            facts.reject(record, cleaned.rule, cleaned.detail)
-            return None
         facts.read += 1
         facts.characters += len(text_of(record))
         if self.tools.index and (overlap := self.tools.index.overlap(cleaned.view)):
@@ -135,63 +169,72 @@ class ChunkBuilder:
             )
             if self.options.contamination.action == "reject":
                 facts.contaminated += 1
-                return None
+                return False
         for rule, (taken, before, after) in cleaned.edits.items():
             facts.edited[rule] += 1
             facts.taken_out[rule] += taken
             facts.add_example(rule, source=record.source, before=before, after=after)
         self._keep(cleaned.record, cleaned.view)
-        return cleaned.record
+        return True
 
     @property
     def characters(self) -> int:
         """Of all records that are kept."""
         return sum(size for size, _, _ in self._facts)
 
-    def _keep(self, record: Record, view: Any) -> None:
-        dedup = self.options.dedup
+    def _keep(self, record: Record, view: TextView) -> None:
         number = len(self.lines)
         content = record.to_json()
-        self.lines.append(json.dumps(content, ensure_ascii=False))
+        self.lines.append(_ENCODE(content))
         source = self._sources.setdefault((record.source, record.origin), len(self._sources))
         self._facts.append((len(view.text), LANGUAGES.index(language_of(view)), source))
         if isinstance(record, Document):
             self._keys.append(text_key(record.text))
+            self._splits.append(folded_key(view))
+            spans = spans_of(view, self.options.dedup)
+            if spans.size:
+                self._spans.append(np.insert(spans, 1, number, axis=1))
         else:
             content.pop("source")
             self._keys.append(text_key(json.dumps(content, ensure_ascii=False, sort_keys=True)))
-        enough = isinstance(record, Document) and len(view.tokens) >= dedup.near_min_tokens
-        self._sketches.append(sketch(view, dedup.near_ngram) if enough else None)
-        prompt = view if isinstance(record, Document) else TextView(prompt_of(record))
-        self._splits.append(folded_key(prompt))
-        if dedup.near:
-            self._signatures.append(signature(view, dedup.near_ngram) if enough else None)
-        if isinstance(record, Document):
-            spans = spans_of(view, dedup)
-            self._spans.append(np.insert(spans, 1, number, axis=1))
+            self._splits.append(folded_key(TextView(prompt_of(record))))
         self.facts.kept += 1
+
+    def _measure(self, kept: list[Cleaned]) -> None:
+        """Signatures and sketches of those that are documents with enough tokens."""
+        dedup = self.options.dedup
+        fewest = max(dedup.near_min_tokens, dedup.near_ngram)
+        enough = [isinstance(c.record, Document) and len(c.view.tokens) >= fewest for c in kept]
+        self._made += enough
+        views = [cleaned.view for cleaned, made in zip(kept, enough, strict=True) if made]
+        if not views:
+            return
+        grams, sizes = grams_of(views, dedup.near_ngram)
+        self._sketches.append(sketches(grams, sizes))
+        if dedup.near:
+            self._signatures.append(signatures(grams, sizes))
 
     def arrays(self) -> dict[str, Any]:
         """keys (n, 2), characters, languages, sources (n), signatures and whether there is one,
         splits (n): what is asked, sketches (n, SKETCH), spans (m): key, record in the chunk, span
         of the record."""
         columns = np.array(self._facts, dtype=np.int64).reshape(-1, 3)
-        spans = np.concatenate([np.zeros((0, 3), dtype=np.uint64), *self._spans])
-        made = [s is not None for s in self._signatures]
-        empty = np.zeros(PERMUTATIONS, dtype=np.uint32)
-        none = np.full(SKETCH, FILL)
-        sketches = [none if s is None else s for s in self._sketches]
-        signatures = [empty if s is None else s for s in self._signatures]
+        made = np.array(self._made, dtype=bool)
+        sketched = np.full((len(made), SKETCH), FILL)
+        signed = np.zeros((len(made) if self.options.dedup.near else 0, PERMUTATIONS), np.uint32)
+        for rows, found in ((sketched, self._sketches), (signed, self._signatures)):
+            if found:
+                rows[made] = np.concatenate(found)
         return {
             "keys": np.array(self._keys, dtype=np.uint64).reshape(-1, 2),
             "characters": columns[:, 0],
             "languages": columns[:, 1].astype(np.uint8),
             "sources": columns[:, 2].astype(np.uint32),
-            "signatures": np.array(signatures, dtype=np.uint32).reshape(-1, PERMUTATIONS),
-            "has_signature": np.array(made, dtype=bool),
+            "signatures": signed,
+            "has_signature": made[: len(signed)],
             "splits": np.array(self._splits, dtype=np.uint64),
-            "sketches": np.array(sketches, dtype=np.uint32).reshape(-1, SKETCH),
-            "spans": spans,
+            "sketches": sketched,
+            "spans": np.concatenate([np.zeros((0, 3), dtype=np.uint64), *self._spans]),
         }
 
     def finish(self) -> ChunkFacts:
@@ -218,8 +261,9 @@ class ChunkFile:
     name: str
 
     def write(self, builder: ChunkBuilder) -> None:
+        builder.settle()
         with self.folder.write(f"{self.name}.jsonl") as file:
-            file.writelines((line + "\n").encode() for line in builder.lines)
+            file.writelines(f"{line}\n".encode() for line in builder.lines)
         with self.folder.write(f"{self.name}.npz") as file:
             np.savez(file, **builder.arrays())
         self.folder.write_json(f"{self.name}.json", builder.finish().to_json())

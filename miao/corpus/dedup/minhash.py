@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from miao.corpus.ngrams import Hashes, TextView, random_words
+from miao.corpus.ngrams import Hashes, TextView, ngrams, random_words
 
 ROWS = 3
 BANDS = 42
@@ -24,38 +24,56 @@ FINGERPRINT = -(-PERMUTATIONS // 32)
 """Words of a fingerprint."""
 _DIFFERENT = np.array([sum(byte >> at & 3 > 0 for at in (0, 2, 4, 6)) for byte in range(256)])
 _DIFFERENT = _DIFFERENT.astype(np.uint8)  # of the four pairs of bits of a byte, those not zero
-_BLOCK = 2048  # n-grams at a time: the products stay in the cache
+_BLOCK = 2048
+"""Pairs that are compared together."""
 
 _words = random_words(2 * PERMUTATIONS, seed=20)
-_FACTORS = (_words[:PERMUTATIONS, None] >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-_OFFSETS = (_words[PERMUTATIONS:, None] >> np.uint64(32)).astype(np.uint32)
+_FACTORS = (_words[:PERMUTATIONS] >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+_OFFSETS = (_words[PERMUTATIONS:] >> np.uint64(32)).astype(np.uint32)
 
 
-def signature(view: TextView, n: int) -> Signatures | None:
-    """The smallest hash of the text's n-grams under each permutation; None: it has none."""
-    grams = (view.ngrams(n) >> np.uint64(32)).astype(np.uint32)
-    if not grams.size:
-        return None
-    smallest = np.full(PERMUTATIONS, 0xFFFFFFFF, dtype=np.uint32)
-    for start in range(0, grams.size, _BLOCK):
-        hashed = grams[None, start : start + _BLOCK] * _FACTORS
-        hashed += _OFFSETS
-        np.minimum(smallest, hashed.min(axis=1), out=smallest)
-    return smallest
+def grams_of(views: Sequence[TextView], n: int) -> tuple[Signatures, NDArray[np.int64]]:
+    """Hashes of the n-grams of all texts, one behind the other, and how many each text has."""
+    sizes = [max(len(view.tokens) - n + 1, 0) for view in views]
+    grams = ngrams(np.concatenate([view.tokens for view in views]), n)
+    hashed = (grams >> np.uint64(32)).astype(np.uint32)
+    begins = np.cumsum([0, *(len(view.tokens) for view in views)]).tolist()
+    own = [hashed[at : at + size] for at, size in zip(begins, sizes, strict=False)]
+    return np.concatenate(own), np.array(sizes)
 
 
-def sketch(view: TextView, n: int) -> Signatures:
-    """(SKETCH,) the smallest hashes of the text's different n-grams, in order, then `FILL`."""
-    grams = (view.ngrams(n) >> np.uint64(32)).astype(np.uint32)
-    row = np.full(SKETCH, FILL)
-    for some in (4 * SKETCH, grams.size):  # so many hold enough different ones, most likely
-        smallest = np.partition(grams, some)[:some] if some < grams.size else grams.copy()
-        smallest.sort()
-        smallest = smallest[np.diff(smallest, prepend=~smallest[:1]) != 0][:SKETCH]
-        if smallest.size == SKETCH:
-            break
-    row[: smallest.size] = smallest
-    return row
+def signatures(grams: Signatures, sizes: NDArray[np.int64]) -> Signatures:
+    """(texts, PERMUTATIONS) the smallest hash of each text's n-grams under each permutation.
+
+    Args:
+        grams: of `grams_of`, some of each text.
+    """
+    assert sizes.all()
+    begins = np.cumsum(sizes) - sizes
+    smallest = np.empty((PERMUTATIONS, len(sizes)), dtype=np.uint32)
+    hashed = np.empty_like(grams)
+    for factor, offset, row in zip(_FACTORS, _OFFSETS, smallest, strict=True):
+        np.multiply(grams, factor, out=hashed)
+        np.add(hashed, offset, out=hashed)
+        np.minimum.reduceat(hashed, begins, out=row)
+    return smallest.T
+
+
+def sketches(grams: Signatures, sizes: NDArray[np.int64]) -> Signatures:
+    """(texts, SKETCH) the smallest of each text's different hashes, in order, then `FILL`."""
+    rows = np.full((len(sizes), SKETCH), FILL)
+    limits = (4 * SKETCH << 32) // np.maximum(sizes, 4 * SKETCH + 1)  # most likely enough are below
+    below = grams < np.repeat(limits.astype(np.uint32), sizes)
+    ends = np.cumsum(sizes)
+    for row, end, size in zip(rows, ends.tolist(), sizes.tolist(), strict=True):
+        some, among = grams[end - size : end], below[end - size : end]
+        for found in (some[among], some):
+            smallest = np.sort(found)
+            smallest = smallest[np.diff(smallest, prepend=~smallest[:1]) != 0][:SKETCH]
+            if smallest.size == SKETCH:
+                break
+        row[: smallest.size] = smallest
+    return rows
 
 
 class Sketches:

@@ -46,8 +46,8 @@ def frequent_table() -> NDArray[np.bool_]:
 
 def frequent_share(text: str) -> float:
     """Their share of the letters that are not ASCII; 0 where there is none of those."""
-    letters = [letter for letter in text if letter.isalpha() and not letter.isascii()]
-    return sum(letter in _BOTH for letter in letters) / len(letters) if letters else 0.0
+    letters = [letter for letter in text if letter > "\x7f" and letter.isalpha()]
+    return sum(map(_BOTH.__contains__, letters)) / len(letters) if letters else 0.0
 
 
 def gb2312_share(text: str) -> float:

@@ -29,8 +29,9 @@ _LATIN_RESIDUE = re.compile(f"[\u00c2-\u00f4]{_GOES_ON}{{1,3}}")
 _SPACE_FOR_A0 = re.compile(
     f"(?<=[\u00e0-\u00ef]) (?={_GOES_ON})|(?<=[\u00e0-\u00ef]{_GOES_ON}) |(?<=[\u00c2\u00c3]) "
 )
+_LATIN_HALF = re.compile("[\u00a1-\u00fe]")
 _GBK_AS_LATIN = re.compile("[\u00a1-\u00fe]{8}")
-_FOREIGN_RUN = re.compile(f"[^\x00-\x7f]{{3,{SAMPLE}}}")
+_FOREIGN_RUN = re.compile("[^\x00-\x7f][^\x00-\x7f]{2}")  # re looks fast for a single class
 
 LATIN, GBK, GBK_AS_LATIN = (
     "UTF-8 that was read as Latin-1",
@@ -46,7 +47,10 @@ def turned_back(text: str, where: str = "the text") -> tuple[str, list[str]]:
     Raises:
         MiaoError: it is mojibake, and too many of its bytes are lost to bring it back.
     """
-    steps = _steps_of(text)
+    half = _LATIN_HALF.search(text)
+    steps = _steps_of(text, half.start() if half else len(text))
+    if not half and not steps:
+        return text, []
     lost = 0
     for step in steps:
         text, missing = _undone(text, step)
@@ -77,10 +81,14 @@ def _latin_residue(text: str) -> int:
     return sum(len(found[0]) for found in _LATIN_RESIDUE.finditer(text))
 
 
-def _steps_of(text: str) -> tuple[str, ...]:
+def _steps_of(text: str, latin: int) -> tuple[str, ...]:
     """The wrong decodings that the first foreign words of a text have gone through: of those that
-    explain them, the shortest row."""
-    run = _GBK_AS_LATIN.search(text) or _FOREIGN_RUN.search(text)
+    explain them, the shortest row.
+
+    Args:
+        latin: before this are none of what GBK becomes as Latin-1.
+    """
+    run = _GBK_AS_LATIN.search(text, latin) or _FOREIGN_RUN.search(text)
     if run is None:
         return ()
     sample = text[run.start() : run.start() + SAMPLE]
