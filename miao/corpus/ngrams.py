@@ -115,7 +115,7 @@ class TextView:
     @property
     def kinds(self) -> NDArray[np.uint8]:
         """The class of every character."""
-        return self.marks & 7
+        return self.marks & np.uint8(7)
 
     @cached_property
     def tally(self) -> list[int]:
@@ -222,7 +222,7 @@ def folded_key(view: TextView) -> int:
     """64 bits of a text in which only its tokens count; of its characters where it has none."""
     if not view.tokens.size:
         return text_key(view.text)[0]
-    digest = blake2b(view.tokens.astype("<u8", copy=False), digest_size=8)
+    digest = blake2b(view.tokens.astype("<u8", copy=False).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 
 
