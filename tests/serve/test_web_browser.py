@@ -185,6 +185,14 @@ def test_thinking_tools_and_settings(script: Any, open_page: Any) -> None:
     shot(page, "tools")
     script.says("晴。")
     page.fill(".results textarea", "晴，25 度")
+    page.click(".message.user .actions >> text=编辑")
+    page.fill(".editor", "重庆")
+    for wanted in ("Send the change", "发送修改"):  # what is being written stays
+        page.click("#language")
+        assert page.inner_text(".message.user .actions button >> nth=0") == wanted
+        assert page.input_value(".editor") == "重庆"
+        assert page.input_value(".results textarea") == "晴，25 度"
+    page.click(".message.user .actions >> text=取消")
     page.click("text=交回结果")
     until(page, "[...document.querySelectorAll('.text')].at(-1).innerText === '晴。'")
     tool = script.bodies[1]["messages"][-1]

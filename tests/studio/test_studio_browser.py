@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from miao.files import write_json, write_jsonl, write_text
+from miao.files import read_jsonl, write_json, write_jsonl, write_text
 from miao.studio.app import ROOMS, create_studio
 from miao.studio.jobs import Jobs
 from miao.studio.place import Place
@@ -93,6 +94,12 @@ def test_from_a_dropped_file_to_a_job_that_stops_and_goes_on(
     until(page, "document.querySelector('.job').innerText.includes('已暂停')")
     job.locator("text=继续").click()
     until(page, "document.querySelector('.job').innerText.includes('训练中')")
+    page.context.set_offline(True)  # as a page does that was asleep
+    until(page, "document.querySelector('#notice-text').innerText.includes('连不上')")
+    log.write_text("  pretrain 35% loss 3.0 | 9K tok/s MFU 3% ETA 4:00\n")
+    page.context.set_offline(False)
+    until(page, "document.querySelector('.job').innerText.includes('预训练 · 35%')")
+    assert page.locator("#notice").is_hidden(), "what has mended it takes it away"
     studio.stop()  # the studio goes, the job stays
     assert Jobs(place).get("小禾").state == "running"
     again = Running(create_studio(place, None, TOKEN))
@@ -114,6 +121,61 @@ def test_from_a_dropped_file_to_a_job_that_stops_and_goes_on(
         assert not (place.runs / "older").exists() and not (place.runs / "old").exists()
     finally:
         again.stop()
+
+
+def test_a_folder_is_chosen_by_keys_and_no_link_leads_out_of_the_roots(
+    studio: Running, open_page: Any, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {"kinds": {}, "files": [], "rejected": 0, "skipped_files": []}
+    checked: list[Any] = []
+    monkeypatch.setattr(
+        "miao.studio.texts.asked", lambda words, *more: checked.append(words) or dict(found)
+    )
+    root, evil = place.texts[0], EVIL.replace("/", "|")
+    for name in ("书", evil):
+        write_text(root / name / "a.txt", "从前有座山。")
+    write_text(tmp_path / "secret" / "s.txt", "s")
+    (root / "away").symlink_to(tmp_path / "secret")
+    page = open_page(f"{studio.url}/?token={TOKEN}")
+
+    def press(key: str, at: str) -> None:
+        """A key, where one has come by Tab."""
+        for _ in range(60):
+            entry = page.evaluate("document.activeElement.closest('.entry')?.innerText ?? ''")
+            if at in entry:
+                return page.keyboard.press(key)
+            page.keyboard.press("Tab")
+        raise AssertionError(f"no Tab leads to {at}")
+
+    page.focus("#browse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#browser .entry")
+    assert page.locator("#browser .entry").count() == len(place.texts)
+    press("Enter", f"{root.name}/")
+    page.wait_for_selector("#browser .entry >> text=书/")
+    assert page.evaluate("document.activeElement.closest('#browser') !== null"), "the keys stay"
+    press("Enter", "away/")  # it is seen, and leads nowhere
+    page.wait_for_selector("#notice:visible")
+    assert "--texts" in page.inner_text("#notice") and "s.txt" not in page.inner_text("body")
+    press("Enter", "书/")
+    page.wait_for_selector("#browser .entry >> text=a.txt")
+    press("Enter", "↑")
+    page.wait_for_selector(f"#browser .entry >> text={root.name}/")
+    assert page.locator("#browser .entry").count() == len(place.texts), "no way above the roots"
+    press("Enter", f"{root.name}/")
+    page.wait_for_selector("#browser .entry >> text=书/")
+    press("Tab", "书/")  # to the button that takes it
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#chosen')?.innerText.includes('书')")
+    page.wait_for_selector("#checked .command")
+    assert checked[0][:3] == ["corpus", "check", str(root / "书")]
+    for path in (root / "away", root / "away" / "s.txt", root / ".." / "secret", tmp_path):
+        refused = page.evaluate(
+            "(path) => fetch('/studio/texts?path=' + encodeURIComponent(path)).then((a) => a.status)",
+            str(path),
+        )
+        assert refused == 403
+    assert page.evaluate("window.hacked") is None and page.locator("main img").count() == 0
 
 
 def ended(page: Any, place: Place, name: str) -> str:
@@ -229,6 +291,13 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
         card(page, "long").get_by_text("Go on").click()
         until_there(page, (long / "breaks.jsonl").exists)
         page.wait_for_selector(".job.running")
+        run = Jobs(place).get("long").pid
+        assert run is not None
+        os.killpg(run, signal.SIGSTOP)  # the laptop sleeps, and wakes
+        before = reached(long)
+        assert Jobs(place).get("long").state == "running"
+        os.killpg(run, signal.SIGCONT)
+        until_there(page, lambda: reached(long) > before)
         card(page, "long").get_by_text("Stop").click()
         assert ended(page, place, "long") == "stopped"
 
@@ -271,6 +340,12 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
         assert told["wanted"]["after"] > 2 * told["wanted"]["before"], "it has learned that"
     finally:
         again.stop()
+
+
+def reached(run: Path) -> int:
+    """Tokens that a run has learned from by now."""
+    rows = read_jsonl(run / "metrics.jsonl", lambda problem: None)
+    return max((row["tokens"] for row in rows if "loss" in row), default=0)
 
 
 def text_of(path: Path) -> str:
@@ -368,6 +443,9 @@ def test_answers_stand_beside_each_other(
     page.press("#input", "Enter")
     page.click(".message:last-child .actions >> text=改正")
     page.fill(".editor", "我是小禾。")
+    for _ in range(2):
+        page.click("#language")
+    assert page.input_value(".editor") == "我是小禾。"
     ends.set()  # what stands beside ends while the other is being corrected
     until(page, "Object.values({...localStorage}).some((one) => one.includes('a/pretrain。'))")
     page.click("text=记下改正")

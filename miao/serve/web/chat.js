@@ -60,15 +60,22 @@ function small(text, label, action) {
   button.type = "button";
   button.title = say(label);
   button.setAttribute("aria-label", say(label));
+  button.dataset.label = label; // `speak` finds it
   button.addEventListener("click", () => action(button));
   return button;
 }
 
-const worded = (label, action) => small(say(label), label, action);
+function worded(label, action) {
+  const button = small(say(label), label, action);
+  button.dataset.say = label;
+  return button;
+}
 
-/** stays: at the place that the reader looks at, not at the end. */
-function showMessages(stays = false) {
-  const top = at("scroll").scrollTop, nodes = chat.messages.map(shown);
+/** stays: at the place that the reader looks at, not at the end; writes: who writes over a message
+ * goes on. */
+function showMessages(stays = false, writes = false) {
+  const top = at("scroll").scrollTop, before = writes ? [...at("messages").querySelectorAll(".message")] : [];
+  const nodes = chat.messages.map((message, index) => (before[index]?.querySelector(".editor") ? before[index] : shown(message, index)));
   if (nodes[chat.from] && chat.from) nodes.splice(chat.from, 0, make("p", "left-out", say("leftOut", chat.from)));
   redraw(at("messages"), ...(nodes.length ? nodes : [make("div", "welcome", make("div", "sprout"), make("h1", "", say("welcome")), make("p", "", say("welcomeMore")), make("div", "ideas", ...IDEAS.map(idea)))]));
   at("scroll").scrollTop = stays ? top : at("scroll").scrollHeight;
@@ -139,8 +146,9 @@ function figures(stats) {
 }
 
 function resultForm(message) {
-  const fields = message.tool_calls.map((call) => {
+  const fields = message.tool_calls.map((call, n) => {
     const field = make("textarea");
+    field.dataset.key = `${chat.id} ${chat.messages.length} ${n}`;
     field.placeholder = `${say("result")}: ${call.function.name}`;
     field.setAttribute("aria-label", field.placeholder);
     return field;
@@ -157,6 +165,7 @@ function edit(root, message, index) {
   field.value = message.content;
   field.dir = "auto";
   field.setAttribute("aria-label", say("edit"));
+  field.dataset.label = "edit";
   const save = () => {
     if (running || !field.value.trim()) return;
     if (chat.messages.length > index + 2 && !confirm(say("sureEdit"))) return;
@@ -420,7 +429,7 @@ addEventListener("storage", (event) => { // another tab
 });
 prepareFrame();
 prepare({ full: () => notify("full"), newKey: loadModels });
-preferences(showAll);
+preferences(() => { showChats(); showMessages(true, true); });
 chat = chats[0] || chat;
 showAll();
 loadModels();

@@ -11,14 +11,14 @@ export function make(tag, css = "", ...children) {
 }
 
 /** Draws a part anew; whoever works by keys stays where he was (at that node, its `data-key`, its
- * place), and what has a `data-key` stays scrolled as it was. */
+ * place), and what has a `data-key` stays scrolled, and a text that is written in it stays. */
 export function redraw(root, ...children) {
   const controls = () => [...root.querySelectorAll("a[href], summary, [tabindex='0'], :is(button, input, select, textarea):enabled")];
   const keyed = () => [...root.querySelectorAll("[data-key]")];
   const before = document.activeElement, place = controls().indexOf(before);
-  const scrolled = new Map(keyed().map((one) => [one.dataset.key, one.scrollTop]));
+  const kept = new Map(keyed().map((one) => [one.dataset.key, { scrollTop: one.scrollTop, ...(one.matches("textarea") && { value: one.value }) }]));
   root.replaceChildren(...children);
-  for (const one of keyed()) if (scrolled.get(one.dataset.key)) one.scrollTop = scrolled.get(one.dataset.key);
+  for (const one of keyed()) Object.assign(one, kept.get(one.dataset.key));
   if (place < 0) return;
   const now = controls();
   (now.find((one) => one === before) || now.find((one) => one.dataset.key && one.dataset.key === before.dataset.key) || now[place] || now.at(-1))?.focus({ preventScroll: true });

@@ -262,6 +262,7 @@ more.actions = (message, earlier, changed) => {
     const field = make("textarea", "editor"), article = root.closest("article");
     field.value = message.content;
     field.setAttribute("aria-label", say("correct"));
+    field.dataset.label = "correct";
     const save = button("keepIt", async () => {
       const better = field.value.trim();
       if (better && better !== message.content) await tell({ kind: "corrected", messages: plain(earlier), answer: better, other: message.content });
@@ -270,6 +271,7 @@ more.actions = (message, earlier, changed) => {
     });
     article.querySelector(".body").replaceChildren(field);
     const cancel = button("cancel", changed);
+    [save.dataset.say, cancel.dataset.say] = ["keepIt", "cancel"];
     save.dataset.key = cancel.dataset.key = root.dataset.key; // the keys come back to where they were
     article.querySelector(".actions").replaceChildren(save, cancel);
     field.focus();
