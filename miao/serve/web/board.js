@@ -2,7 +2,7 @@
 // every few seconds. Names, scores and samples come from files and become text nodes.
 import { explain, settle, turns } from "./notice.js";
 import { apiKey, ask, Trouble } from "./server.js";
-import { chart } from "./plot.js";
+import { chart, prepare } from "./plot.js";
 import { at, make, redraw, refill } from "./nodes.js";
 import { preferences, quantity, say } from "./words.js";
 
@@ -25,7 +25,8 @@ async function refresh() {
   const last = asking();
   try {
     const isFirst = !chosen.size && !details.size; // then curves come with the list
-    const body = await (await ask(`/runs/data${isFirst ? `?first=${encodeURIComponent(asked ?? "")}` : ""}`)).json();
+    const [answer] = await Promise.all([ask(`/runs/data${isFirst ? `?first=${encodeURIComponent(asked ?? "")}` : ""}`), prepare()]);
+    const body = await answer.json();
     if (!last()) return;
     runs = body.runs;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);

@@ -1,10 +1,13 @@
 // Curves by uPlot: several runs over each other, a band of what is expected, events to click on,
 // and a part of the axis to look at closely.
-import uPlot from "./uplot.js";
 import { make } from "./nodes.js";
 import { quantity, say } from "./words.js";
 
 const HEIGHT = 190, DASHED = [5, 3];
+let uPlot = null;
+
+/** Loads what draws; before the first chart, and beside what is asked of the server. */
+export const prepare = async () => { uPlot ??= (await import("./uplot.js")).default; };
 
 /** A chart with its heading and a line that reads the values out.
  *
