@@ -254,11 +254,11 @@ def _show(plan: Plan) -> None:
         [
             f"{c.width}×{c.blocks}", f"{c.parameters / 1e6:.1f}M", f"{c.vocabulary:,}",
             f"{c.tokens_per_second:,.0f}", f"{c.times:.1f}", f"{c.bits:.3f}",
-            f"{c.low:.2f} to {c.high:.2f}",
+            f"{c.low:.2f}–{c.high:.2f}",
         ]
         for c in plan.candidates
     ]  # fmt: skip
-    columns = ["shape", "parameters", "vocabulary", "tokens/s", "text read", "bits/byte", "95 %"]
+    columns = ["shape", "size", "vocabulary", "tokens/s", "text read", "bits/byte", "95 %"]
     print_table("candidates, the first is taken", columns, rows)
     minutes = [f"{stage} {spent:.1f}" for stage, spent in plan.stages.items()]
     say(f"  minutes: {', '.join(minutes)}, everything else {plan.aside:.1f}")
