@@ -40,6 +40,8 @@ TOKENS_PER_TALK = 45
 TALKS = (300, 24_000)
 TOKENS_PER_PASSAGE = 90
 """Of a conversation that is made from the text."""
+CHARACTERS_PER_PASSAGE = 120
+"""Of text, for one of them: what its sentences give."""
 PASSAGES = (0.25, 0.15)
 """Share of these in what is talked; where own conversations were brought."""
 MARGIN = 1.2
@@ -164,9 +166,10 @@ def make_plan(
     part = PASSAGES[bool(found.of("conversation"))]
     half = (1 - part) * talk_tokens / 2
     talks = round(min(max(half / TOKENS_PER_TALK, TALKS[0]), TALKS[1]))
-    passages = round(part / (1 - part) * talks * TOKENS_PER_TALK / TOKENS_PER_PASSAGE)
-    shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
     text = found.total("document", "characters")
+    passages = round(part / (1 - part) * talks * TOKENS_PER_TALK / TOKENS_PER_PASSAGE)
+    passages = min(passages, round(text / CHARACTERS_PER_PASSAGE))
+    shares = {"pretrain": 1 - sft - dpo, "sft": sft} | ({"dpo": dpo} if dpo else {})
     per_token = (
         text
         / max(found.total("document", "bytes"), 1)
@@ -275,7 +278,7 @@ def _require_disk(plan: Plan, out: Path) -> None:
 def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Earlier) -> None:
     """A line of reason for every choice, and what would bring more."""
     best, text = plan.best, found.total("document", "characters")
-    characters = f"{text:,.0f} characters"
+    characters, told = f"{text:,.0f} characters", plan.passages * TOKENS_PER_PASSAGE
     plan.why |= {
         "tokenizer.vocab_size": f"{characters} of text, {CHARACTERS_PER_ENTRY} or more for each "
         "entry; a larger head would cost more time than its longer tokens save",
@@ -287,7 +290,7 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
         "pretrain.batch_tokens": "from the rule of batches: small steps learn more per token",
         "sft.minutes": f"{plan.talks:,} built-in conversations beside "
         f"{found.total('conversation', 'records'):,.0f} of yours and {plan.passages:,} about your "
-        f"text, made from it ({PASSAGES[bool(found.of('conversation'))]:.0%} of what is talked)",
+        f"text, made from it ({told / (told + plan.talks * TOKENS_PER_TALK):.0%} of what is talked)",
         "dpo.enabled": "your pairs"
         if found.of("preference")
         else "manners and sums, which the chat was taught"

@@ -36,6 +36,8 @@ def test_a_question_holds_a_word_or_title_and_the_answer_is_the_texts_own() -> N
         if "about" in talk:
             assert talk["about"] in question and talk["about"] in answer
     assert any("about" in talk for talk in made)
+    little = talks_about(texts[:20], 200, random.Random(0))
+    assert len({str(talk["messages"]) for talk in little}) == 200, "little text is told densely"
     assert talks_about(["| a | b |\n" * 400], 10, random.Random(0)) == [], "no prose, no talk"
     prose = "Mr. Hale walked to the old mill again, as he did every day. Nobody had seen him. " * 9
     (one, *_) = talks_about([prose], 4, random.Random(1))

@@ -19,12 +19,14 @@ from miao.corpus.seedbed.tables import Language, both
 from miao.corpus.words import NAME, is_chinese, repeated_words
 from miao.files import read_jsonl, sha256_of, write_jsonl
 
-WEIGHTS = {"about": 0.5, "go_on": 0.3, "title": 0.15, "any": 0.05}
+WEIGHTS = {"about": 0.4, "go_on": 0.25, "title": 0.3, "any": 0.05}
 """How often each is asked, where the text lets it."""
 LENGTHS: dict[Language, tuple[int, int]] = {"zh": (24, 100), "en": (60, 260)}
 """Characters of an answer, fewest and most: about what a small model holds together."""
 PER_ANSWER = 400
 """Characters of text for each conversation, so that answers seldom overlap."""
+ROUNDS = 8
+"""Through all of the text, where it is too little for as many."""
 PIECE = 4000
 """Characters of a long document that are looked at together."""
 HELD_OUT = 200
@@ -88,7 +90,8 @@ def _is_sentence(text: str) -> bool:
 def talks_about(
     texts: Iterable[str], count: int, rng: random.Random, unseen: bool = False
 ) -> list[dict[str, Any]]:
-    """Conversations in their JSON form; `about` is the word that was asked for, where it was one.
+    """Different conversations in their JSON form; `about` is the word that was asked for, where it
+    was one.
 
     Args:
         texts: documents. count: how many are wanted; fewer come of little text.
@@ -97,14 +100,18 @@ def talks_about(
     pieces = [piece for text in texts for piece in _pieces(text)]
     rng.shuffle(pieces)
     _find_topics(pieces[: 4 * count])
-    found: list[dict[str, Any]] = []
-    for piece in pieces:
-        for _ in range(max(1, len(piece.text) // PER_ANSWER)):
-            if len(found) == count:
-                return found
-            if (made := _talk(piece, rng, unseen)) is not None:
-                found.append(made)
-    return found
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(ROUNDS):
+        before = len(found)
+        for piece in pieces:
+            for _ in range(max(1, len(piece.text) // PER_ANSWER)):
+                if len(found) == count:
+                    return list(found.values())
+                if (made := _talk(piece, rng, unseen)) is not None:
+                    found.setdefault(str(made["messages"]), made)
+        if len(found) == before:
+            break
+    return list(found.values())
 
 
 def topics_of(texts: Iterable[str], count: int) -> list[str]:
