@@ -87,12 +87,12 @@ def alternatives(found: Found, seconds: float, measuring: float) -> Iterator[Cho
     with mock.patch.object(time, "perf_counter", time.process_time):
         speed = measure(measuring, World())
     best = ranked(found, speed, seconds, Earlier())[0]
-    rates = rules.settings(best.inner, max(best.tokens, 1.0))
+    rates = rules.settings(best.inner, max(best.tokens, 1.0), best.tokens / best.times)
     batch, muon = max(rates.batch_tokens, 2 * SEQ_LEN), rates.muon_learning_rate
     plan = Choice(
         "grow", 1, vocab=best.vocabulary, seq_len=SEQ_LEN, batch=batch, adam=rates.learning_rate,
-        muon=muon, decay=rates.decay, warmup=rates.warmup, width=best.width, layers=best.blocks,
-        label="the plan's choice",
+        muon=muon, decay=rates.decay, warmup=rates.warmup, weight_decay=rates.weight_decay,
+        width=best.width, layers=best.blocks, label="the plan's choice",
     )  # fmt: skip
     yield plan
     shape, sizes = SHAPES.index((best.width, best.blocks)), sorted(BYTES_PER_TOKEN)

@@ -151,9 +151,13 @@ def trials(name: str) -> Iterator[Trial]:
         ):  # fmt: skip
             yield replace(base, **changes)
     elif name == "repeats":
-        for n, unique, passes in itertools.product(("0.3", "1.2"), (200 * K,), (2, 4, 8, 16)):
-            tokens = int(unique * 0.55 * passes)
-            yield Trial(n, tokens, batch=good_batch(tokens), unique=unique)
+        cells = itertools.product((60 * K, 240 * K), (2, 4, 8, 16, 32), (0.0, 0.3, 1.0, 3.0))
+        for (characters, passes, decay), layers in itertools.product(cells, (2, 4)):
+            tokens = int(0.77 * characters * passes)
+            yield Trial(
+                "0.3", tokens, vocab=1024, batch=good_batch(tokens), muon=3e-2, adam=4.5e-3,
+                unique=characters, width=32 * layers, layers=layers, weight_decay=decay,
+            )
     elif name == "vocab":
         for n, vocab in itertools.product(("0.6", "2.6"), (2048, 4096, 12800)):
             yield Trial(n, 500 * K, batch=1024, vocab=vocab)

@@ -41,6 +41,7 @@ class Settings:
     """Share of the budget."""
     decay: float
     """Share of the budget in which the rate falls to zero."""
+    weight_decay: float
 
 
 @cache
@@ -92,11 +93,17 @@ def _law(numbers: dict[str, float], parameters: float, tokens: float) -> float:
     return n["E"] + n["B"] * float(lack ** n["beta"])
 
 
-def settings(parameters: float, tokens: float) -> Settings:
-    """Batch, peak rates and schedule for a pretraining of `parameters` over `tokens`.
+def settings(parameters: float, tokens: float, unique: float | None = None) -> Settings:
+    """Batch, peak rates, schedule and weight decay for a pretraining of `parameters` over `tokens`.
 
     Powers of tokens and size, held within what was measured or is used elsewhere: the batch at
-    most 512K slots (of that order from 100M parameters on: arXiv:2505.13738).
+    most 512K slots (of that order from 100M parameters on: arXiv:2505.13738). Weights decay so
+    that in one reading of the text, by Muon's mean rate, they shrink by a factor of e^-k: they are
+    then an average over the updates of the last readings (arXiv:2405.13698), and text that is read
+    many times is not learned by heart.
+
+    Args:
+        unique: tokens of text that there are; None: as many as are read.
     """
     rule = table()["settings"]
     batch = rule["batch"]["value"] * (tokens / 1e6) ** rule["batch"]["tokens"]
@@ -105,12 +112,16 @@ def settings(parameters: float, tokens: float) -> Settings:
     muon *= (tokens / 1e6) ** rule["muon"]["tokens"]
     muon *= (batch / 2048) ** rule["muon"]["batch"]
     muon = min(max(muon, rule["muon"]["least"]), rule["muon"]["most"])
+    decays, most = rule["weight_decay"]["per_reading"], rule["weight_decay"]["most"]
+    mean_rate = muon * (1 - rule["decay"] / 2)
+    text = max(tokens if unique is None else unique, 1.0)
     return Settings(
         batch_tokens=int(batch),
         learning_rate=_rounded(muon * rule["adam_to_muon"]),
         muon_learning_rate=_rounded(muon),
         warmup=rule["warmup"],
         decay=rule["decay"],
+        weight_decay=_rounded(min(decays * batch / (mean_rate * text), most)),
     )
 
 

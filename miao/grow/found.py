@@ -44,6 +44,9 @@ BYTES_PER_TOKEN = {
 }  # fmt: skip
 """Of Chinese and of English, by the size of the vocabulary: what the tokenizer comes to here."""
 REFERENCE = 6400
+SMALL_VOCABULARY = 0.025
+"""The power of it that a smaller one costs beyond the bytes that it reads (two texts, 1,024 to
+4,096 entries)."""
 _END = re.compile(r"\n|(?<=[。！？!?])|(?<=\. )")
 
 
@@ -236,9 +239,11 @@ def expected(found: Found, inner: float, vocabulary: int, tokens: float) -> rule
     """What the rules say of so many tokens of this text, at the level of theirs."""
     reference = bytes_per_token(REFERENCE, found.chinese)
     read = tokens * bytes_per_token(vocabulary, found.chinese)
-    return rules.expected_bits(
+    bits = rules.expected_bits(
         inner, read / reference, found.total("document", "bytes") / reference
     )
+    factor = max(REFERENCE / vocabulary, 1.0) ** SMALL_VOCABULARY
+    return rules.Interval(factor * bits.value, factor * bits.low, factor * bits.high)
 
 
 def take_texts(found: Found, characters: float, directory: Path, seed: int) -> list[str]:

@@ -288,6 +288,7 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
         "pretrain.minutes": f"{best.tokens:,.0f} tokens: the text {best.times:.1f} times",
         "pretrain.learning_rate": "from the rule of rates (miao/rules.json)",
         "pretrain.batch_tokens": "from the rule of batches: small steps learn more per token",
+        "pretrain.weight_decay": "the less text, the more: else it would be learned by heart",
         "sft.minutes": f"{plan.talks:,} built-in conversations beside "
         f"{found.total('conversation', 'records'):,.0f} of yours and {plan.passages:,} about your "
         f"text, made from it ({told / (told + plan.talks * TOKENS_PER_TALK):.0%} of what is talked)",

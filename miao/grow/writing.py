@@ -45,7 +45,8 @@ def recipe_text(
     """
     best, built_in = plan.best, SeedbedOptions()
     given = plan.given if plan.goes_on else None
-    rates = rules.settings(given.inner if given else best.inner, max(best.tokens, 1.0))
+    inner, tokens = given.inner if given else best.inner, max(best.tokens, 1.0)
+    rates = rules.settings(inner, tokens, tokens / best.times)
     gentle = (GENTLE if given.inner < LARGE else GENTLER) if given else 1.0
     batch = max(rates.batch_tokens, max(2, plan.processes) * SEQ_LEN)
     adam, muon = gentle * rates.learning_rate, gentle * rates.muon_learning_rate
@@ -117,6 +118,7 @@ pretrain:
   batch_tokens: {batch}        # {plan.why["pretrain.batch_tokens"]}
   learning_rate: {adam:.1e}    # {plan.why["pretrain.learning_rate"]}
   muon_learning_rate: {muon:.1e}
+  weight_decay: {0 if given else rates.weight_decay:g}         # {plan.why["pretrain.weight_decay"]}
   warmup: {rates.warmup:g}
   decay: {rates.decay:g}               # of the time, whenever it comes
   eval_every: {0.25 if plan.minutes < 5 else 0.1}
