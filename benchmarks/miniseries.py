@@ -155,8 +155,16 @@ def trials(name: str) -> Iterator[Trial]:
         for (characters, passes, decay), layers in itertools.product(cells, (2, 4)):
             tokens = int(0.77 * characters * passes)
             yield Trial(
-                "0.3", tokens, vocab=1024, batch=good_batch(tokens), muon=3e-2, adam=4.5e-3,
-                unique=characters, width=32 * layers, layers=layers, weight_decay=decay,
+                "0.3",
+                tokens,
+                vocab=1024,
+                batch=good_batch(tokens),
+                muon=3e-2,
+                adam=4.5e-3,
+                unique=characters,
+                width=32 * layers,
+                layers=layers,
+                weight_decay=decay,
             )
     elif name == "vocab":
         for n, vocab in itertools.product(("0.6", "2.6"), (2048, 4096, 12800)):

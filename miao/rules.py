@@ -16,6 +16,8 @@ from typing import Any
 
 FILE = Path(__file__).with_name("rules.json")
 QUANTILES = (0.025, 0.975)
+OFTEN = 4
+"""Readings of one text from which on, without weight decay, held-out text gets worse."""
 MOST_PASSES = 16
 """Over one text, beyond which reading it again teaches next to nothing (arXiv:2305.16264)."""
 
@@ -97,10 +99,7 @@ def settings(parameters: float, tokens: float, unique: float | None = None) -> S
     """Batch, peak rates, schedule and weight decay for a pretraining of `parameters` over `tokens`.
 
     Powers of tokens and size, held within what was measured or is used elsewhere: the batch at
-    most 512K slots (of that order from 100M parameters on: arXiv:2505.13738). Weights decay so
-    that in one reading of the text, by Muon's mean rate, they shrink by a factor of e^-k: they are
-    then an average over the updates of the last readings (arXiv:2405.13698), and text that is read
-    many times is not learned by heart.
+    most 512K slots (of that order from 100M parameters on: arXiv:2505.13738).
 
     Args:
         unique: tokens of text that there are; None: as many as are read.
@@ -112,17 +111,27 @@ def settings(parameters: float, tokens: float, unique: float | None = None) -> S
     muon *= (tokens / 1e6) ** rule["muon"]["tokens"]
     muon *= (batch / 2048) ** rule["muon"]["batch"]
     muon = min(max(muon, rule["muon"]["least"]), rule["muon"]["most"])
-    decays, most = rule["weight_decay"]["per_reading"], rule["weight_decay"]["most"]
-    mean_rate = muon * (1 - rule["decay"] / 2)
-    text = max(tokens if unique is None else unique, 1.0)
+    text = tokens if unique is None else unique
     return Settings(
         batch_tokens=int(batch),
         learning_rate=_rounded(muon * rule["adam_to_muon"]),
         muon_learning_rate=_rounded(muon),
         warmup=rule["warmup"],
         decay=rule["decay"],
-        weight_decay=_rounded(min(decays * batch / (mean_rate * text), most)),
+        weight_decay=weight_decay(batch, muon * (1 - rule["decay"] / 2), text),
     )
+
+
+def weight_decay(batch: int, mean_rate: float, text: float) -> float:
+    """By which weights shrink by a factor of e^-k in one reading of the text: they are then an
+    average over the updates of the last readings (arXiv:2405.13698), and text that is read many
+    times is not learned by heart.
+
+    Args:
+        batch: tokens of a step. mean_rate: of Muon, over the training. text: its tokens.
+    """
+    rule = table()["settings"]["weight_decay"]
+    return _rounded(min(rule["per_reading"] * batch / (mean_rate * max(text, 1.0)), rule["most"]))
 
 
 def _rounded(rate: float) -> float:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from miao import rules
+from miao.files import write_json
+from miao.recipe import Recipe
+from miao.run.data import warn_of_babble
+from miao.rundir import RunDir
+from miao.shards import TokenDataset
 
 
 def test_repeated_text_is_worth_less_each_time() -> None:
@@ -52,6 +61,34 @@ def test_settings_are_what_a_recipe_takes() -> None:
         assert 0 < found.learning_rate < found.muon_learning_rate < 1
         assert 0 < found.warmup < found.decay <= 1
         before = found.batch_tokens
+
+
+def test_weight_decay_is_by_the_text_and_not_by_how_often_it_is_read() -> None:
+    assert rules.weight_decay(1024, 0.0225, 72_435) == pytest.approx(0.82, abs=0.005), "page 24"
+    often, once = (rules.settings(1e5, tokens, 72_435) for tokens in (1.5e6, 72_435))
+    assert often.weight_decay > 0.5 and once.weight_decay > 0.2
+    assert rules.settings(1e5, 1e4, 100).weight_decay == 2, "at most"
+    assert rules.settings(1e8, 1e10).weight_decay < 0.1
+    assert rules.settings(1e5, 1e6).weight_decay == rules.settings(1e5, 1e6, 1e6).weight_decay
+
+
+def test_a_text_that_is_read_often_is_said_to_want_weight_decay(
+    make_dataset: Callable[..., TokenDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(tmp_path / "run")
+    write_json(run.corpus / "manifest.json", {"sources": {}})
+    run.shards("pretrain", "train").mkdir(parents=True)
+    made = make_dataset([range(1, 90)] * 10).directory
+    made.rename(run.shards("pretrain", "train") / "tiny")
+    recipe = Recipe()
+    recipe.corpus.paths, recipe.pretrain.tokens = ["texts"], 8000
+    recipe.sft.enabled = recipe.dpo.enabled = False
+    chain: Any = SimpleNamespace(recipe=recipe, run=run)
+    warn_of_babble(chain)
+    assert "--pretrain.weight_decay 2" in capsys.readouterr().out
+    recipe.pretrain.weight_decay = 1.0
+    warn_of_babble(chain)
+    assert capsys.readouterr().out == ""
 
 
 def test_what_lies_outside_of_the_measured_is_said() -> None:

@@ -279,6 +279,7 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
     """A line of reason for every choice, and what would bring more."""
     best, text = plan.best, found.total("document", "characters")
     characters, told = f"{text:,.0f} characters", plan.passages * TOKENS_PER_PASSAGE
+    share = told / (told + plan.talks * TOKENS_PER_TALK)
     plan.why |= {
         "tokenizer.vocab_size": f"{characters} of text, {CHARACTERS_PER_ENTRY} or more for each "
         "entry; a larger head would cost more time than its longer tokens save",
@@ -291,7 +292,7 @@ def _explain(plan: Plan, found: Found, speed: Speed, seconds: float, before: Ear
         "pretrain.weight_decay": "the less text, the more: else it would be learned by heart",
         "sft.minutes": f"{plan.talks:,} built-in conversations beside "
         f"{found.total('conversation', 'records'):,.0f} of yours and {plan.passages:,} about your "
-        f"text, made from it ({told / (told + plan.talks * TOKENS_PER_TALK):.0%} of what is talked)",
+        f"text, made from it ({share:.0%} of what is talked)",
         "dpo.enabled": "your pairs"
         if found.of("preference")
         else "manners and sums, which the chat was taught"

@@ -233,7 +233,7 @@ def require_rows(chain: Chain, up_to: str) -> None:
     from miao.train.feed.sources import require_rows
 
     if chain.world.is_main:
-        _warn_of_babble(chain)
+        warn_of_babble(chain)
     for stage in STAGES:
         if stage in KINDS and getattr(chain.recipe, stage).enabled:
             require_rows(stage, chain.recipe, chain.run)
@@ -241,7 +241,15 @@ def require_rows(chain: Chain, up_to: str) -> None:
             break
 
 
-def _warn_of_babble(chain: Chain) -> None:
+def _needed_decay(chain: Chain, tokens: int) -> float:
+    """Weight decay by the rule, for so many tokens of text and the recipe's rates."""
+    options = chain.recipe.pretrain
+    batch = round(parse_quantity(options.batch_tokens, "pretrain.batch_tokens"))
+    rate = options.muon_learning_rate or options.learning_rate
+    return rules.weight_decay(batch, 0.75 * rate, tokens)  # the mean, where half of it falls
+
+
+def warn_of_babble(chain: Chain) -> None:
     """Says so before a training whose model can only babble, with what to change."""
     from miao.shards.dataset import read_manifest
 
@@ -258,6 +266,15 @@ def _warn_of_babble(chain: Chain) -> None:
                 f"pretraining reads {count(tokens)} tokens {times:.0f} times: what is read more "
                 f"than {rules.MOST_PASSES} times teaches nothing more (arXiv:2305.16264), it is "
                 "learned by heart; bring more text, or lower pretrain.tokens"
+            )
+        if (
+            times > rules.OFTEN
+            and pretrain.weight_decay < (needed := _needed_decay(chain, tokens)) / 3
+        ):
+            warn(
+                f"pretraining reads {count(tokens)} tokens {times:.0f} times: it will know them by "
+                f"heart, and what is held out worse and worse; --pretrain.weight_decay {needed:g} "
+                "helps (page 24 of the documentation)"
             )
     own = sources.get("sft", {}).get("conversations", {}).get("train", 0)
     alone = recipe.corpus.conversations and not recipe.corpus.mixes_built_in
