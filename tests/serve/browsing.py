@@ -121,9 +121,7 @@ class Running:
 @pytest.fixture(scope="module", name="browser")
 def browser_fixture() -> Iterator[Any]:
     with playwright.sync_playwright() as tools:
-        # Drawn by the CPU as it is: one that plays a GPU takes a third more.
-        words = ["--no-sandbox", "--disable-gpu"]
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=words)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 
