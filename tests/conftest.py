@@ -92,16 +92,14 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 LONGEST_FIRST = [
-    "studio/test_studio_browser.py", "train/test_parallel.py", "test_run.py", "train/test_spread.py", "train/test_launch.py", "serve/test_web_browser.py", "train/test_no_waiting.py",
-    "grow/test_grow.py", "corpus/test_interrupted.py",
-    "train/test_torture.py", "benchmarks/test_benchmarks.py", "engine/test_grammar.py",
-    "train/test_compiling.py", "doctor/test_doctor.py", "serve/test_web_access.py",
-    "test_chat.py", "train/test_loop.py",
-    "serve/test_stopping.py", "serve/test_hostile.py", "serve/test_desk.py", "model/test_parity_random.py", "export/test_parity_check.py",
-    "model/test_activation_checkpointing.py", "corpus/test_pipeline.py", "test_cli.py",
-    "train/test_grpo_run.py", "train/test_grpo.py", "corpus/test_datasets.py",
-    "page/test_page.py", "serve/test_every_field.py", "page/test_page_browser.py",
-    "page/test_page_views.py", "test_run_books.py", "test_wheel.py", "test_hubs.py", "test_workshop_verbs.py",
+    "studio/test_studio_browser.py", "train/test_parallel.py", "test_run.py", "train/test_spread.py", "train/test_launch.py", "serve/test_web_browser.py",
+    "page/test_page_browser.py", "page/test_page_views.py", "page/test_page.py", "train/test_no_waiting.py",
+    "grow/test_grow.py", "corpus/test_interrupted.py", "serve/test_web_access.py", "export/test_parity_check.py",
+    "train/test_torture.py", "benchmarks/test_benchmarks.py", "train/test_loop.py", "serve/test_stopping.py", "train/test_compiling.py",
+    "train/test_checkpoint.py", "corpus/test_pipeline.py", "serve/test_every_field.py", "serve/test_desk.py", "test_hubs.py",
+    "serve/test_hostile.py", "test_wheel.py", "test_chat.py", "model/test_activation_checkpointing.py", "corpus/test_datasets.py",
+    "engine/test_grammar.py", "doctor/test_doctor.py", "model/test_parity_random.py", "test_cli.py",
+    "train/test_grpo_run.py", "train/test_grpo.py", "test_run_books.py", "test_workshop_verbs.py",
 ]  # fmt: skip
 
 TOGETHER = [
