@@ -33,14 +33,14 @@ def effect(place: Place, reader: Reader, name: str) -> dict[str, Any]:
     Raises:
         Problem: 404, it is no such run; 400, it has not finished; a model is gone.
     """
-    run, told = place.run(name), lessons(place.home)
-    if name not in told:
+    run, learned = place.run(name), lessons(place.home)
+    if name not in learned:
         raise Problem(404, "this run has not learned from feedback here", "run")
-    folder, before = told[name]
+    folder, before = learned[name]
     models = before, f"{name}/models/dpo"
     said = opinions(folder / FILE)
     shown = sorted(said, key=lambda one: FIRST.index(one.kind))[:SHOWN]
-    kept = list(islice(_heldout(place, before, told), HELDOUT))
+    kept = list(islice(_heldout(place, before, learned), HELDOUT))
     asked = [(one.prompt, text) for one in shown for text in (one.wanted, one.unwanted) if text]
     asked += [(record["messages"][:-1], record["messages"][-1]["content"]) for record in kept]
     was, now = (reader.likely(model, asked) for model in models)

@@ -291,8 +291,7 @@ def test_the_whole_road_by_the_real_verbs(studio: Running, open_page: Any, place
         card(page, "long").get_by_text("Go on").click()
         until_there(page, (long / "breaks.jsonl").exists)
         page.wait_for_selector(".job.running")
-        run = Jobs(place).get("long").pid
-        assert run is not None
+        run = until_there(page, lambda: Jobs(place).get("long").pid)
         os.killpg(run, signal.SIGSTOP)  # the laptop sleeps, and wakes
         before = reached(long)
         assert Jobs(place).get("long").state == "running"

@@ -1,7 +1,7 @@
 // The board: curves of the chosen runs over each other, their scores and samples; asked for anew
 // every few seconds. Names, scores and samples come from files and become text nodes.
 import { explain, settle, turns } from "./notice.js";
-import { apiKey, ask, Trouble } from "./server.js";
+import { apiKey, askJson, Trouble } from "./server.js";
 import { chart, prepare } from "./plot.js";
 import { at, make, redraw, refill } from "./nodes.js";
 import { preferences, quantity, say } from "./words.js";
@@ -25,8 +25,7 @@ async function refresh() {
   const last = asking();
   try {
     const isFirst = !chosen.size && !details.size; // then curves come with the list
-    const [answer] = await Promise.all([ask(`/runs/data${isFirst ? `?first=${encodeURIComponent(asked ?? "")}` : ""}`), prepare()]);
-    const body = await answer.json();
+    const [body] = await Promise.all([askJson(`/runs/data${isFirst ? `?first=${encodeURIComponent(asked ?? "")}` : ""}`), prepare()]);
     if (!last()) return;
     runs = body.runs;
     for (const name of chosen.keys()) if (!runs.some((run) => run.name === name)) chosen.delete(name);
@@ -52,7 +51,7 @@ async function refresh() {
 /** A run's curves, scores and samples; what cannot be had of one run hides no others. */
 async function detailsOf(name) {
   const part = zoom ? `?begin=${zoom[0]}&end=${zoom[1]}` : "";
-  try { return await (await ask(`/runs/data/${encodeURIComponent(name)}${part}`)).json(); }
+  try { return await askJson(`/runs/data/${encodeURIComponent(name)}${part}`); }
   catch (error) {
     if (error instanceof Trouble && error.key !== "refused" && error.key !== "failed") throw error;
     return { name, problem: String(error.value || error.message), stages: [], curves: {}, events: {}, scores: [], samples: [], words: {} };

@@ -24,9 +24,10 @@ export function explain(error, action) {
   else { console.error(error); notify("failed", String(error.message), action); }
 }
 
-/** Takes away what `action` has mended by now: its own failure, or a key that was missing. Nothing else. */
+/** Takes away what `action` has mended by now: its own failure, a key that was missing, or a server
+ * that was gone where nothing waits to be tried again. Nothing else. */
 export function settle(action) {
-  if (retry === action || noticed === "needKey") notify(null);
+  if (retry === action || noticed === "needKey" || (["gone", "broke"].includes(noticed) && !retry)) notify(null);
 }
 
 /** Says that the server is back where the notice still says that it is not. */

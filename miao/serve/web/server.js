@@ -36,8 +36,14 @@ export async function ask(path, options = {}) {
   throw new Trouble(response.status < 500 ? "refused" : "failed", String(message), code);
 }
 
+/** What is answered as JSON; one that breaks off is a Trouble too. */
+export async function askJson(path, options) {
+  const response = await ask(path, options);
+  try { return await response.json(); } catch { throw new Trouble("broke"); }
+}
+
 export async function models() {
-  const body = await (await ask("/v1/models")).json();
+  const body = await askJson("/v1/models");
   return body.data.map((model) => ({ id: String(model.id), context: model.max_model_len }));
 }
 

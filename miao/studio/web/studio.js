@@ -1,16 +1,14 @@
 // What the studio's rooms share: asking, and where the code of what is shown stands.
-import { ask } from "./server.js";
+import { askJson } from "./server.js";
 import { make } from "./nodes.js";
 import { learn } from "./words.js";
 
 learn({ zh: { needKey: "请用 miao studio 打印的地址（带 token）重新打开。" }, en: { needKey: "Open the address that `miao studio` printed, with its token, again." } });
 
 /** Sends JSON; returns the JSON that is answered. */
-export async function post(path, body) {
-  return (await ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
-}
+export const post = (path, body) => get(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
-export const get = async (path) => (await ask(path)).json();
+export const get = askJson;
 
 export const language = () => document.documentElement.lang.slice(0, 2);
 

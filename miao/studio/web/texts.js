@@ -1,6 +1,6 @@
 // Texts for a model: dropped, pasted or chosen below the roots, and what is recognised in them.
 import { explain, notify, turns } from "./notice.js";
-import { ask } from "./server.js";
+import { askJson } from "./server.js";
 import { get, post } from "./studio.js";
 import { at, make, redraw } from "./nodes.js";
 import { quantity, say } from "./words.js";
@@ -21,7 +21,7 @@ function take(files) {
       at("uploads").append(line);
       try {
         const where = `/studio/upload?folder=${folder}&name=${encodeURIComponent(file.name)}`;
-        const kept = await (await ask(where, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file })).json();
+        const kept = await askJson(where, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file });
         line.textContent = say("uploaded", `${kept.name} (${quantity(kept.bytes)})`);
         chosen.set(kept.path, "texts");
       } catch (error) { line.remove(); explain(error); }
