@@ -12,6 +12,7 @@ no size needs more memory than another.
 
 The steps are the tasks that every runner does, here one after another in one process, on one core:
 tasks of a step need nothing of each other. Resident memory is measured anew for each step (Linux).
+What a step took is noted when it ends: a run that was killed goes on with the step that it was in.
 With `--smaller 64` all that is cut (parts, chunks, groups, the shares of the keys) is cut so many
 times smaller: what grows with the number of tasks then shows in little text.
 """
@@ -24,7 +25,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ CHINESE = 0.81
 COPIES, EDITED, NOTICED = 0.1, 0.15, 0.1
 FILE_BYTES = 256_000_000
 GB = 1e9
+ROOM = 4
+"""Bytes of disk per byte of text, with the text, at most."""
 HOUSE = {"cores": 64, "memory": 256, "price": 2.5}
 """A machine that is reckoned with: cores, GiB, dollars per hour."""
 
@@ -104,24 +107,33 @@ def cut_smaller(times: int) -> None:
     duplicates.PART_BYTES //= times
 
 
-def build(folder: Path, near: bool, smaller: int, answer: Any) -> None:
-    """Sends what each phase took: [name, CPU seconds, seconds, MiB at most, tasks, whether it is
-    one task whatever there is], and what came of the records."""
+def build(folder: Path, near: bool, smaller: int, done: list[str], answer: Any) -> None:
+    """Sends what each phase took that is not done: [name, CPU seconds, seconds, MiB at most, tasks,
+    whether it is one task whatever there is, bytes of disk at its end], and what came of the
+    records."""
     cut_smaller(smaller)
     options = CorpusOptions(paths=[str(folder / "text")])
     options.dedup.near = near
     stage = Stage("pretrain", options, 0, "jsonl", str(folder / "work"))
     for phase in stage.phases.values():
+        if phase.name in done:
+            continue
+        stage.folder.remove(f"done/{phase.name}")  # of one that was killed in the middle
         forget_peak()
         cpu, began, count = time.process_time(), time.monotonic(), phase.count()
         for task in range(count):
             stage.do(phase.name, task)
+        seconds, disk = [time.process_time() - cpu, time.monotonic() - began], held(folder)
         for spent in phase.spent:
             (stage.folder / "duplicates").remove(spent)
-        seconds = [time.process_time() - cpu, time.monotonic() - began]
-        answer.send([phase.name, *seconds, peak(), count, phase.count is once])
+        answer.send([phase.name, *seconds, peak(), count, phase.count is once, disk])
     accounts = stage.result()["accounts"]
     answer.send({name: accounts[name] for name in ("exact", "near", "train") if name in accounts})
+
+
+def held(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def forget_peak() -> None:
@@ -134,26 +146,37 @@ def peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(size: float, near: bool, smaller: int, work: Path | None) -> dict[str, Any]:
-    """One size, in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="miao-scale-", dir=work) as name:
-        folder, cpu = Path(name), time.process_time()
-        found: dict[str, Any] = {"bytes": size, "documents": write_text(folder / "text", size)}
+def measure(
+    size: float, near: bool, smaller: int, folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One size, in a process of its own; `keep` hears of it after every phase."""
+    noted = folder / "figures.json"
+    if noted.exists():
+        found: dict[str, Any] = json.loads(noted.read_text())
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        cpu = time.process_time()
+        found = {"bytes": size, "documents": write_text(folder / "text", size), "phases": []}
         found["made"] = time.process_time() - cpu
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=build, args=(folder, near, smaller, theirs)
-        )
-        process.start()
-        theirs.close()
-        phases: list[Any] = []
-        while isinstance(answer := ours.recv(), list):
-            phases.append(answer)
-            print(f"{size / GB:g} GB {answer[0]:12} {answer[1]:8.1f} s of CPU, ", end="")
-            print(f"{answer[3]:.0f} MiB, {answer[4]} tasks", flush=True)
-        process.join()
-        found["disk"] = sum(f.stat().st_size for f in (folder / "work").rglob("*") if f.is_file())
-        return found | {"phases": phases, "records": answer}
+        noted.write_text(json.dumps(found))
+    done = [phase[0] for phase in found["phases"]]
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=build, args=(folder, near, smaller, done, theirs)
+    )
+    process.start()
+    theirs.close()
+    while isinstance(answer := ours.recv(), list):
+        found["phases"].append(answer)
+        noted.write_text(json.dumps(found))
+        keep(found)
+        print(f"{size / GB:g} GB {answer[0]:12} {answer[1]:8.1f} s of CPU, ", end="")
+        print(f"{answer[3]:.0f} MiB, {answer[4]} tasks, {answer[6] / size:.2f} of its size on disk")
+    process.join()
+    found |= {"records": answer, "disk": held(folder / "work")}
+    shutil.rmtree(folder)
+    return found
 
 
 def table(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -162,10 +185,10 @@ def table(found: list[dict[str, Any]]) -> Iterator[str]:
     yield f"| CPU s/GB, MiB | {' | '.join(sizes)} |"
     yield "|---" * (len(sizes) + 1) + "|"
     for place, (name, *_) in enumerate(found[0]["phases"]):
-        row = [one["phases"][place] for one in found]
+        row = [one["phases"][place] if place < len(one["phases"]) else None for one in found]
         cells = [
-            f"{cpu * GB / one['bytes']:.1f}, {mib:.0f}"
-            for one, (_, cpu, _, mib, *_) in zip(found, row, strict=True)
+            f"{phase[1] * GB / one['bytes']:.1f}, {phase[3]:.0f}" if phase else "not run"
+            for one, phase in zip(found, row, strict=True)
         ]
         yield f"| {name} | {' | '.join(cells)} |"
     totals = [sum(p[1] for p in one["phases"]) * GB / one["bytes"] for one in found]
@@ -205,15 +228,21 @@ def main() -> None:
     for path in options.calculate or []:
         found += json.loads(path.read_text())
     for size in [] if options.calculate else options.gigabytes.split(","):
-        room = shutil.disk_usage(options.work or tempfile.gettempdir()).free
-        if room < 6 * float(size) * GB:
-            print(f"{size} GB: not run, there is no room for six times as much")
+        work = options.work or Path(tempfile.gettempdir())
+        work.mkdir(parents=True, exist_ok=True)
+        folder = work / f"miao-scale-{size}{'-exact' * options.exact_only}-{options.smaller}"
+        if shutil.disk_usage(work).free < ROOM * float(size) * GB and not folder.exists():
+            print(f"{size} GB: not run, there is no room for {ROOM:g} times as much")
             continue
-        found.append(
-            measure(float(size) * GB, not options.exact_only, options.smaller, options.work)
-        )
-        if options.json:
-            options.json.write_text(json.dumps(found))
+
+        def keep(one: dict[str, Any]) -> None:
+            if options.json:
+                options.json.write_text(json.dumps([*found, one]))
+
+        near = not options.exact_only
+        one = measure(float(size) * GB, near, options.smaller, folder, keep)
+        keep(one)
+        found.append(one)
     if found:
         found.sort(key=lambda one: one["bytes"])
         print("\n".join([*table(found), "", *calculation(found, options.machines)]))
