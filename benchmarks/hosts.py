@@ -135,7 +135,7 @@ class Hosts:
             RuntimeError: one fails, or hangs.
         """
         try:
-            codes = [one.wait(2 * LONGEST) for one in self.launched]
+            codes = [one.wait(LONGEST) for one in self.launched]
         except subprocess.TimeoutExpired as error:
             raise RuntimeError("a run hangs") from error
         if any(codes):

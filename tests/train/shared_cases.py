@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partialmethod
 from pathlib import Path
@@ -241,6 +242,9 @@ def grad_sums(world: World, way: Parallelism, dtype: str) -> list[float]:
     summed over the processes, the type cannot hold, and how many are not zero."""
     chosen = options(grad_dtype=dtype, muon_learning_rate=0.0)
     model = model_of(Case([]))
+    if way == "hsdp":  # each process on a "machine" of its own
+        world = copy(world)
+        world.local_size = 1
     parallel = make_parallel(way, model, chosen, world)
     if way in ("auto", "ddp"):
         weight = model.model.norm.weight

@@ -214,7 +214,7 @@ def test_gradients_are_exchanged_while_the_last_backward_pass_goes_on(pair: Pair
         assert events == (step if rank == 1 else [*step, "pass"])
 
 
-@pytest.mark.parametrize("parallel", ["auto", "ddp", "fsdp", *ZERO])
+@pytest.mark.parametrize("parallel", ["auto", "ddp", "fsdp", "hsdp", *ZERO])
 def test_gradients_are_summed_in_the_type_asked_for(pair: Pair, parallel: Any) -> None:
     """By hand: bfloat16 has 8 binary digits, from 256 on every second number: 256 + 1 is 256."""
     for dtype, kept, all_ in (("fp32", 257.0, 258.0), ("bf16", 256.0, 256.0)):
