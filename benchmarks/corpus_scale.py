@@ -245,7 +245,10 @@ def main() -> None:
         found.append(one)
     if found:
         found.sort(key=lambda one: one["bytes"])
-        print("\n".join([*table(found), "", *calculation(found, options.machines)]))
+        whole = [one for one in found if "disk" in one]  # not killed
+        print(
+            "\n".join([*table(found), "", *(calculation(whole, options.machines) if whole else [])])
+        )
 
 
 if __name__ == "__main__":
