@@ -42,7 +42,7 @@ TOKENS_PER_PASSAGE = 90
 """Of a conversation that is made from the text."""
 CHARACTERS_PER_PASSAGE = 120
 """Of text, for one of them: what its sentences give."""
-PASSAGES = (0.25, 0.15)
+PASSAGES = (0.4, 0.2)
 """Share of these in what is talked; where own conversations were brought."""
 MARGIN = 1.2
 """Text that is taken over what will be read: cleaning and tokenising it cost time, and what is read
