@@ -118,20 +118,21 @@ def settings(parameters: float, tokens: float, unique: float | None = None) -> S
         muon_learning_rate=_rounded(muon),
         warmup=rule["warmup"],
         decay=rule["decay"],
-        weight_decay=weight_decay(batch, muon * (1 - rule["decay"] / 2), text),
+        weight_decay=weight_decay(batch, muon, text),
     )
 
 
-def weight_decay(batch: int, mean_rate: float, text: float) -> float:
+def weight_decay(batch: int, rate: float, text: float) -> float:
     """By which weights shrink by a factor of e^-k in one reading of the text: they are then an
     average over the updates of the last readings (arXiv:2405.13698), and text that is read many
     times is not learned by heart.
 
     Args:
-        batch: tokens of a step. mean_rate: of Muon, over the training. text: its tokens.
+        batch: tokens of a step. rate: Muon's peak, which falls as in `settings`. text: its tokens.
     """
-    rule = table()["settings"]["weight_decay"]
-    return _rounded(min(rule["per_reading"] * batch / (mean_rate * max(text, 1.0)), rule["most"]))
+    rule = table()["settings"]
+    mean_rate, decay = rate * (1 - rule["decay"] / 2), rule["weight_decay"]
+    return _rounded(min(decay["per_reading"] * batch / (mean_rate * max(text, 1.0)), decay["most"]))
 
 
 def _rounded(rate: float) -> float:

@@ -245,8 +245,7 @@ def _needed_decay(chain: Chain, tokens: int) -> float:
     """Weight decay by the rule, for so many tokens of text and the recipe's rates."""
     options = chain.recipe.pretrain
     batch = round(parse_quantity(options.batch_tokens, "pretrain.batch_tokens"))
-    rate = options.muon_learning_rate or options.learning_rate
-    return rules.weight_decay(batch, 0.75 * rate, tokens)  # the mean, where half of it falls
+    return rules.weight_decay(batch, options.muon_learning_rate or options.learning_rate, tokens)
 
 
 def warn_of_babble(chain: Chain) -> None:
