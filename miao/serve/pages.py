@@ -105,11 +105,16 @@ def add_pages(app: FastAPI, pages: Mapping[str, Page], folders: tuple[Path, ...]
 
 
 @cache
+def _modules(page: Page, folders: tuple[Path, ...]) -> dict[str, str]:
+    return loaded(page.scripts, folders)
+
+
+@cache
 def loads_of(page: Page, folders: tuple[Path, ...]) -> dict[str, bytes]:
     """The style and the script of a page, and what that loads when it is needed: address -> file.
     An address is another one when its file is."""
     style = "".join(_text(f"{name}.css", folders) for name in page.styles)
-    script, found = joined(loaded(page.scripts, folders)), {}
+    script, found = joined(_modules(page, folders)), {}
 
     def add(name: str, text: str, kind: str) -> str:
         content = text.encode()
@@ -143,7 +148,7 @@ def _framed(
     text = _text("frame.html", folders)
     for name, content in slots.items():
         text = text.replace(f"<!-- {name} -->", content)
-    phrases = _phrases(loaded(page.scripts, folders))
+    phrases = _phrases(_modules(page, folders))
     texts = {language: _said(text, said) for language, said in phrases.items()}
 
     def shown(request: Request) -> bytes:
