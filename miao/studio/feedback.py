@@ -173,11 +173,12 @@ def rename_in_lessons(home: Path, old: str, new: str) -> None:
     """Whatever its name, a run stays what it has learned, and what others have learned from."""
     for run, (folder, before) in lessons(home).items():
         first, _, rest = before.partition("/")
-        told = {
-            "run": new if run == old else run,
-            "before": f"{new if first == old else first}/{rest}",
-        }
-        write_json(folder / LESSON, told)
+        if old in (run, first):
+            told = {
+                "run": new if run == old else run,
+                "before": f"{new if first == old else first}/{rest}",
+            }
+            write_json(folder / LESSON, told)
 
 
 def question(one: Opinion) -> str | None:
